@@ -1,0 +1,74 @@
+"""The InExtremIS app for MONAI Label. Wiring only."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+# MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.train import TrainTask
+
+from lib.annotations.store import AnnotationStore
+from lib.configs.settings import ConfigurationError, read_conf
+from lib.configs.tasks import infer_tasks, train_tasks
+from lib.configs.warm_up import warm_up_in_background
+from lib.datastore.studies import open_studies_folder
+from lib.infers.published_model import PublishedModel
+from lib.infers.requests import checked_request, require_model
+
+logger = logging.getLogger(__name__)
+
+
+class InExtremIS(MONAILabelApp):
+    """Six extreme points to a mask at once, and to a model that learns from them in the background."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        try:
+            self.settings, self.hyperparameters = read_conf(conf)
+        except ConfigurationError as error:
+            logger.critical(error)
+            raise SystemExit(2) from error
+        self.model_dir = (self.settings.model_dir or Path(app_dir) / "model").resolve()
+        self.published = PublishedModel(self.model_dir / "inextremis.pt", self.settings.labels)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="InExtremIS",
+            description="Segmentation models learnt from six extreme points a structure",
+            version="0.1.0",
+            labels=list(self.settings.labels),
+        )
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return open_studies_folder(self.studies)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        self.store = AnnotationStore(self.datastore().annotation_folder)
+        return infer_tasks(self.published, self.store, self.datastore().list_annotation)
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        return train_tasks(self.published, self.store, self.hyperparameters, self.settings)
+
+    def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
+        require_model(request.get("model"), self._infers)
+        sessions = Path(self.sessions().store_path) if self.sessions() else None
+        datastore = datastore or self.datastore()
+        return super().infer(checked_request(request, datastore, sessions), datastore)
+
+    def on_init_complete(self) -> None:
+        super().on_init_complete()
+        from monailabel.app import app as application
+
+        from lib.infers.endpoint import replace_inference_endpoint
+
+        replace_inference_endpoint(application)
+        warm_up_in_background()

@@ -1,0 +1,1 @@
+"""InExtremIS: segmentation models learnt from six extreme points a structure."""

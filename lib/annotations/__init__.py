@@ -1,0 +1,1 @@
+"""Extreme points: the value type, requests parsed and checked, the store."""

@@ -1,0 +1,115 @@
+"""Click requests as viewers send them, parsed and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.geometry import ImageGeometry
+
+REMEDY = "Click the six extreme points: two ends along each of the three image axes."
+
+
+class ClickRequestError(ValueError):
+    """A click request that cannot be an annotation; its text is for the annotator."""
+
+
+def parse_click_request(
+    request: Mapping[str, Any], labels: Sequence[str], geometry: ImageGeometry
+) -> list[ExtremePoints]:
+    """The clicks of a request, one `ExtremePoints` for each label that has clicks.
+
+    Two forms are read: one key a label (`{"lesion": [[i, j, k], ...], "background": [...]}`) and
+    `{"foreground": [...], "background": [...], "label": "lesion"}`, where `label` may be left out if
+    there is only one. `"coordinates"` says what the numbers are: "voxel" (default), "lps" or "ras".
+
+    Raises:
+        ClickRequestError: no clicks, a label that the app does not have, fewer than six clicks, something
+            that is not a number, a click outside the image, or no extent along an axis.
+    """
+    clicks_by_label = _clicks_by_label(request, labels)
+    to_voxel = _coordinates(request, geometry)
+    background_voxel = _points_voxel(request.get("background") or [], "background", to_voxel, geometry)
+    return [
+        _extreme_points(label, _points_voxel(clicks, label, to_voxel, geometry), background_voxel)
+        for label, clicks in clicks_by_label.items()
+    ]
+
+
+def _clicks_by_label(request: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    known = ", ".join(repr(label) for label in labels)
+    unknown = [key for key, value in request.items() if key not in {*labels, *_NOT_LABELS} and _is_click_list(value)]
+    if unknown:
+        raise ClickRequestError(f"Label {unknown[0]!r} does not exist in this app; its labels are {known}.")
+    clicks = {label: request[label] for label in labels if request.get(label)}
+    if request.get("foreground") and "foreground" not in labels:
+        label = request.get("label", labels[0] if len(labels) == 1 else None)
+        if label not in labels:
+            raise ClickRequestError(
+                f"The clicks under 'foreground' are for label {label!r}; expected 'label' to be one of {known}."
+            )
+        clicks[label] = request["foreground"]
+    if not clicks:
+        raise ClickRequestError(f"There are no clicks for any label ({known}). {REMEDY}")
+    return clicks
+
+
+_NOT_LABELS = ("foreground", "background")
+
+
+def _is_click_list(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, (list, tuple)) for item in value)
+
+
+def _coordinates(request: Mapping[str, Any], geometry: ImageGeometry) -> Callable[[np.ndarray], np.ndarray]:
+    conversions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "voxel": lambda points: points,
+        "lps": geometry.lps_to_voxel,
+        "ras": geometry.ras_to_voxel,
+    }
+    coordinates = request.get("coordinates", "voxel")
+    if not isinstance(coordinates, str) or coordinates not in conversions:
+        raise ClickRequestError(f"Coordinates are {coordinates!r}; expected one of {', '.join(conversions)}.")
+    return conversions[coordinates]
+
+
+def _points_voxel(
+    clicks: Any, label: str, to_voxel: Callable[[np.ndarray], np.ndarray], geometry: ImageGeometry
+) -> np.ndarray:
+    if not isinstance(clicks, (list, tuple)):
+        raise ClickRequestError(f"Label {label!r}: {clicks!r} is not a list of clicks; expected [[i, j, k], ...].")
+    for click in clicks:
+        if not (isinstance(click, (list, tuple)) and len(click) == 3 and all(_is_number(c) for c in click)):
+            raise ClickRequestError(f"Label {label!r}: the click {click!r} is not three finite numbers.")
+    points = np.asarray(clicks, dtype=np.float64).reshape(-1, 3)
+    points_voxel = np.rint(to_voxel(points))
+    outside = np.flatnonzero(~geometry.contains(points_voxel))
+    if len(outside):
+        raise ClickRequestError(
+            f"Label {label!r}: the click {clicks[outside[0]]} is outside the image, whose size is "
+            f"{' x '.join(map(str, geometry.shape))} voxels."
+        )
+    return points_voxel.astype(np.int64)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _extreme_points(label: str, clicks_voxel: np.ndarray, background_voxel: np.ndarray) -> ExtremePoints:
+    if len(clicks_voxel) < 6:
+        raise ClickRequestError(f"Label {label!r}: {len(clicks_voxel)} clicks; expected at least six. {REMEDY}")
+    extent = np.ptp(clicks_voxel, axis=0)
+    if not extent.all():
+        axis = "ijk"[int(np.argmin(extent))]
+        raise ClickRequestError(
+            f"Label {label!r}: all clicks have the same {axis} index ({clicks_voxel[0, 'ijk'.index(axis)]}), so the "
+            f"structure has no extent along that image axis. Scroll through the slices: {REMEDY}"
+        )
+    in_both = next((p for p in background_voxel.tolist() if p in clicks_voxel.tolist()), None)
+    if in_both is not None:
+        raise ClickRequestError(f"Label {label!r}: the voxel {in_both} is clicked as foreground and as background.")
+    return ExtremePoints.from_clicks(label, clicks_voxel, background_voxel)

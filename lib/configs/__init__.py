@@ -1,0 +1,1 @@
+"""Settings of the app and the tasks made from them."""

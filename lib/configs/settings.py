@@ -1,0 +1,70 @@
+"""What a user can set with `--conf NAME VALUE`, checked before the server starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lib.annotations.store import LABEL_NAME
+from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
+
+RESERVED_LABELS = ("background", "foreground")
+
+
+class ConfigurationError(ValueError):
+    """A `--conf` that cannot be used; its text names it and says what is expected."""
+
+
+class AppSettings(BaseModel):
+    """Settings of the app; every hyper-parameter of training can be set as well, by its own name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
+    preset: Preset = Field("auto", description="paper, cpu, or auto: cpu where there is no GPU")
+    model_dir: Path | None = Field(None, description="folder of trained models; default: model/ in the app's folder")
+    tracking: str = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split_labels(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        for label in labels:
+            if not LABEL_NAME.fullmatch(label):
+                raise ValueError(f"{label!r} is not a label name; use letters, digits, spaces, '-' and '_'")
+            if label.lower() in RESERVED_LABELS:
+                raise ValueError(f"{label!r} cannot be a label; viewers use this name for something else")
+        if len({label.lower() for label in labels}) < len(labels):
+            raise ValueError(f"{', '.join(labels)}: each label may appear once")
+        return labels
+
+
+def read_conf(conf: Mapping[str, str]) -> tuple[AppSettings, Hyperparameters]:
+    """The settings and the hyper-parameters in MONAI Label's `--conf` values.
+
+    Raises:
+        ConfigurationError: an unknown name, or a value out of its range.
+    """
+    conf = {name: value for name, value in conf.items() if name not in _OF_MONAI_LABEL}
+    known = [*AppSettings.model_fields, *Hyperparameters.model_fields]
+    for name in conf:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."
+            raise ConfigurationError(f"--conf {name}: there is no such setting; {hint}")
+    try:
+        settings = AppSettings(**{n: v for n, v in conf.items() if n in AppSettings.model_fields})
+        changes = {n: v for n, v in conf.items() if n in Hyperparameters.model_fields}
+        return settings, Hyperparameters.of_preset(settings.preset).changed(changes)
+    except ValidationError as error:
+        raise ConfigurationError(f"--conf {first_error(error)}") from error
+
+
+_OF_MONAI_LABEL = ("server_mode",)

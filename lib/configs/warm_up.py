@@ -1,0 +1,37 @@
+"""What costs seconds once, done before the first annotator waits for it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.volume import load_volume
+from lib.infers.answers import write_mask
+from lib.refinement.cold_start import segment_from_clicks
+
+logger = logging.getLogger(__name__)
+
+
+def warm_up_in_background() -> None:
+    """Compiles the geodesic kernel and imports the image writers by answering one small request."""
+    threading.Thread(target=_answer_once, name="warm-up", daemon=True).start()
+
+
+def _answer_once() -> None:
+    clicks = np.array([[2, 8, 8], [13, 8, 8], [8, 2, 8], [8, 13, 8], [8, 8, 2], [8, 8, 13]])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warm_up.nii.gz"
+        nib.save(nib.Nifti1Image(np.random.default_rng(0).random((16, 16, 16), dtype=np.float32), np.eye(4)), path)
+        volume = load_volume(path)
+        points = ExtremePoints.from_clicks("warm_up", clicks)
+        mask = segment_from_clicks(volume.array, points, volume.geometry.spacing_mm)
+        for extension in (".nrrd", ".nii.gz"):
+            request = {"image": str(path), "result_extension": extension}
+            Path(write_mask(mask.astype(np.uint8), volume, request)).unlink()
+    logger.info("Ready for clicks.")

@@ -1,0 +1,1 @@
+"""TorchIO subjects, patch sampling and augmentation."""

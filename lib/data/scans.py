@@ -1,0 +1,157 @@
+"""Annotated scans, and the patches of them that a network is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchio as tio
+from torch.utils.data import DataLoader, RandomSampler
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.store import Annotation
+from lib.annotations.volume import load_volume
+from lib.data.grid import network_grid, points_on_grid, to_scalar_image
+from lib.data.sampling import AnnotatedPatchSampler, GridFlip
+
+IMAGE, MASK, CLICKS = "image", "mask", "clicks"
+# Of each scan that is read: more would be cheaper, fewer more varied.
+PATCHES_PER_SCAN = 4
+
+
+@dataclass(frozen=True)
+class AnnotatedScan:
+    """An image file with the clicks on its structures, or with a mask of all of them.
+
+    Attributes:
+        image_path: the file; the clicks and the mask lie on its grid.
+        annotations: one for each structure that was clicked.
+        mask_path: a mask (0 background, c = label index) that supervises every voxel; the clicks are then
+            used only to place patches.
+    """
+
+    image_path: Path
+    annotations: tuple[Annotation, ...] = ()
+    mask_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Patches with what is known about them.
+
+    Attributes:
+        image: (B, 1, X, Y, Z) float32, of mean 0 and deviation 1 over each whole scan.
+        points: for each patch, the clicks of each structure in voxels of the patch; they may lie outside it.
+        masks: for each patch, (X, Y, Z) int64 label indices, or None where there are only clicks.
+    """
+
+    image: torch.Tensor
+    points: list[list[ExtremePoints]]
+    masks: list[torch.Tensor | None]
+
+
+class ScanDataset(torch.utils.data.Dataset):
+    """Reads one scan at a time, on the network's grid, so that memory does not grow with the number of scans."""
+
+    def __init__(
+        self, scans: Sequence[AnnotatedScan], spacing_mm: tuple[float, float, float], roi_size: tuple[int, int, int]
+    ) -> None:
+        self.scans = scans
+        self.transform = tio.Compose([network_grid(spacing_mm), PadToAtLeast(roi_size)])
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> tio.Subject:
+        return self.transform(_subject(self.scans[index]))
+
+    def dry_iter(self) -> Sequence[AnnotatedScan]:
+        """What `torchio.Queue` counts, without reading a file."""
+        return self.scans
+
+
+class PadToAtLeast(tio.Transform):
+    """Pads scans smaller than a patch with their mean intensity, which is 0 on the network's grid."""
+
+    def __init__(self, roi_size: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.roi_size = roi_size
+
+    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
+        size = tuple(max(a, b) for a, b in zip(subject.spatial_shape, self.roi_size, strict=True))
+        return tio.CropOrPad(size, padding_mode=0)(subject) if size != subject.spatial_shape else subject
+
+
+def _subject(scan: AnnotatedScan) -> tio.Subject:
+    volume = load_volume(scan.image_path)
+    images = {IMAGE: to_scalar_image(volume.array, volume.geometry)}
+    if scan.mask_path is not None:
+        mask = load_volume(scan.mask_path)
+        images[MASK] = tio.LabelMap(tensor=torch.from_numpy(mask.array)[None], affine=volume.geometry.affine_ras)
+    return tio.Subject(**images, **{CLICKS: [WorldClicks.of(annotation) for annotation in scan.annotations]})
+
+
+@dataclass(frozen=True)
+class WorldClicks:
+    """Clicks in RAS millimetres: cropping, padding, resampling and turning the image leaves them true."""
+
+    label: str
+    foreground_ras_mm: np.ndarray
+    background_ras_mm: np.ndarray
+
+    @classmethod
+    def of(cls, annotation: Annotation) -> WorldClicks:
+        points, geometry = annotation.points, annotation.geometry
+        return cls(
+            points.label,
+            geometry.voxel_to_ras(points.foreground_voxel),
+            geometry.voxel_to_ras(points.background_voxel),
+        )
+
+    def on_grid(self, affine: np.ndarray) -> ExtremePoints:
+        return ExtremePoints.from_clicks(
+            self.label,
+            points_on_grid(self.foreground_ras_mm, affine),
+            points_on_grid(self.background_ras_mm, affine),
+        )
+
+
+def patch_loader(
+    scans: Sequence[AnnotatedScan],
+    *,
+    spacing_mm: tuple[float, float, float],
+    roi_size: tuple[int, int, int],
+    batch_size: int,
+    patches_per_epoch: int,
+    annotated_fraction: float,
+) -> DataLoader:
+    """Batches of randomly placed and flipped patches; an epoch has about `patches_per_epoch` of them.
+
+    Args:
+        annotated_fraction: share (0 to 1) of patches that are placed to hold clicked voxels.
+    """
+    per_scan = min(PATCHES_PER_SCAN, patches_per_epoch)
+    dataset = ScanDataset(scans, spacing_mm, roi_size)
+    queue = tio.Queue(
+        dataset,  # type: ignore[arg-type]
+        max_length=max(per_scan, 4 * batch_size),
+        samples_per_volume=per_scan,
+        sampler=AnnotatedPatchSampler(roi_size, annotated_fraction),
+        subject_sampler=RandomSampler(dataset, num_samples=-(-patches_per_epoch // per_scan)),
+        shuffle_subjects=False,
+        num_workers=0,
+    )
+    flip = GridFlip()
+    return DataLoader(queue, batch_size=batch_size, collate_fn=lambda patches: collate([flip(p) for p in patches]))
+
+
+def collate(patches: Sequence[tio.Subject]) -> PatchBatch:
+    """Subjects of one spatial shape to a batch."""
+    return PatchBatch(
+        image=torch.stack([patch[IMAGE].data for patch in patches]).float(),
+        points=[[clicks.on_grid(patch[IMAGE].affine) for clicks in patch[CLICKS]] for patch in patches],
+        masks=[patch[MASK].data[0].long() if MASK in patch else None for patch in patches],
+    )

@@ -1,0 +1,1 @@
+"""The studies folder as MONAI Label sees it, made safe."""

@@ -1,0 +1,1 @@
+"""Demo studies with known truth, and a scripted annotator who clicks in them."""

@@ -1,0 +1,37 @@
+"""A scripted annotator, who clicks where the truth has its extreme points."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+
+def simulated_extreme_points(
+    mask: np.ndarray, rng: np.random.Generator | None = None, error_voxels: float = 0.0
+) -> np.ndarray:
+    """Six clicks on the largest component of a mask.
+
+    Args:
+        mask: (X, Y, Z) bool.
+        rng: chooses among the voxels that lie equally far out; None takes the first.
+        error_voxels: standard deviation of a hand's error, along each axis; needs `rng`.
+
+    Returns:
+        (6, 3) int voxel indices inside the image: low and high end of i, of j, of k.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    components, count = ndimage.label(mask)
+    if count == 0:
+        raise ValueError("the mask is empty; expected a structure to click on")
+    voxels = np.argwhere(components == np.bincount(components[components > 0]).argmax())
+    clicks = []
+    for axis in range(3):
+        for outermost in (voxels[:, axis].min(), voxels[:, axis].max()):
+            face = voxels[voxels[:, axis] == outermost]
+            clicks.append(face[0 if rng is None else rng.integers(len(face))])
+    clicks_voxel = np.array(clicks)
+    if rng is not None and error_voxels > 0:
+        clicks_voxel = np.rint(clicks_voxel + rng.normal(0, error_voxels, clicks_voxel.shape)).astype(np.int64)
+    return np.clip(clicks_voxel, 0, np.array(mask.shape) - 1)

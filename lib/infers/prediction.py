@@ -1,0 +1,29 @@
+"""The trained network applied to a whole scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from lib.annotations.volume import Volume
+from lib.data.grid import network_grid, onto_grid, to_scalar_image
+from lib.networks.checkpoint import TrainedModel
+
+
+def predict_probability(model: TrainedModel, volume: Volume, device: torch.device | str = "cpu") -> np.ndarray:
+    """Foreground probabilities (C, X, Y, Z) float32 in [0, 1], in the scan's own voxel order.
+
+    Sliding window with Gaussian weights, on the grid that the network was trained on.
+    """
+    image = network_grid(model.spec.spacing_mm)(to_scalar_image(volume.array, volume.geometry))
+    window = SlidingWindowInferer(model.spec.roi_size, sw_batch_size=1, overlap=0.25, mode="gaussian", device="cpu")
+    with torch.inference_mode():
+        logits = window(image.data[None].float().to(device), model.network)
+    return onto_grid(torch.softmax(logits[0], dim=0)[1:], image.affine, volume.geometry)
+
+
+def label_map(foreground_probability: np.ndarray) -> np.ndarray:
+    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
+    background = 1 - foreground_probability.sum(axis=0, keepdims=True)
+    return np.concatenate([background, foreground_probability]).argmax(axis=0).astype(np.uint8)

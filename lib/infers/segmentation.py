@@ -1,0 +1,57 @@
+"""The automatic task: the trained network, without clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from lib.annotations.volume import VolumeError, load_volume
+from lib.infers.answers import Stopwatch, write_mask
+from lib.infers.prediction import label_map, predict_probability
+from lib.infers.published_model import PublishedModel
+
+
+class SegmentationInferTask(InferTask):
+    """Segments a scan with the newest published network."""
+
+    def __init__(self, model: PublishedModel) -> None:
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels={label: index for index, label in enumerate(model.labels, start=1)},
+            dimension=3,
+            description="Segments without clicks, with the network learnt from extreme points",
+        )
+        self.model = model
+
+    def is_valid(self) -> bool:
+        return True
+
+    def get_path(self, validate: bool = True) -> str | None:
+        return str(self.model.path) if self.model.path.exists() or not validate else None
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Raises: HTTPException: 409, no model yet; 422, an image that cannot be read."""
+        stopwatch = Stopwatch()
+        model = self.model.current()
+        if model is None:
+            raise HTTPException(
+                409, "There is no trained model yet: click extreme points in a few studies and start the training."
+            )
+        try:
+            volume = load_volume(request["image"])
+        except VolumeError as error:
+            raise HTTPException(422, str(error)) from error
+        stopwatch.lap("load")
+        mask = label_map(predict_probability(model, volume, self.model.device))
+        stopwatch.lap("segment")
+        path = write_mask(mask, volume, request)
+        stopwatch.lap("write")
+        return path, {
+            "label_names": self.labels,
+            "stage": "network",
+            "model_version": model.version,
+            "latencies": stopwatch.latencies,
+        }

@@ -1,0 +1,1 @@
+"""Losses for partial annotations: the partial segmentation loss and the CRF regularised loss."""

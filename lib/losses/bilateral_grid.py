@@ -1,0 +1,194 @@
+"""Gaussian filtering in space and intensity at once, on a bilateral grid."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.losses.interpolation import Interpolation
+
+BINS_PER_NODE = 2 / 3
+REACH_SIGMAS = 4.0
+BLOCK_BINS = 64
+MAX_GRID_VALUES = 2**24
+MAX_BINS = 20_000
+MAX_RAW_BINS = 2**24
+
+
+class SpatialAxis(NamedTuple):
+    """One image axis of n voxels seen through m grid nodes, by linear interpolation.
+
+    `node` (n,) is the node before each voxel, `fraction` (n,) how far the voxel is on to the next, `blur`
+    (m, m) the Gaussian between nodes.
+    """
+
+    node: np.ndarray
+    fraction: np.ndarray
+    blur: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> SpatialAxis:
+    """Place nodes evenly over the axis and fit the blur between them.
+
+    With A the interpolation matrix (n, m) and K the exact Gaussian (n, n), the blur is A+ K A+^T: the
+    interpolated filter A blur A^T is then the best approximation of K in the Frobenius norm, exact in its sum,
+    on axes of any length. A sampled Gaussian would be off near the borders and on axes shorter than sigma.
+    """
+    nodes = max(2, math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 1)
+    position = np.arange(voxels) * ((nodes - 1) / max(voxels - 1, 1))
+    node = np.minimum(position.astype(np.int64), nodes - 2)
+    fraction = position - node
+    interpolation = np.zeros((voxels, nodes))
+    interpolation[np.arange(voxels), node] = 1 - fraction
+    interpolation[np.arange(voxels), node + 1] += fraction
+
+    distance = np.arange(voxels)[:, None] - np.arange(voxels)
+    inverse = np.linalg.pinv(interpolation)
+    blur = inverse @ np.exp(-0.5 * (distance / sigma_voxels) ** 2) @ inverse.T
+    # The fit leaves ripples of 1e-5 far from the diagonal; without them no filtered value can be negative.
+    return SpatialAxis(node, fraction, blur.clip(min=0))
+
+
+class IntensityAxis(NamedTuple):
+    """The intensities of an image (X, Y, Z) as bins.
+
+    `bins` (X, Y, Z) int32 is the bin nearest to each voxel, `offset` (X, Y, Z) how far the voxel is from its
+    centre, in [-0.5, 0.5] bins, `taps` the blur between bins 0, 1, ... apart, `count` the number of bins.
+    """
+
+    bins: Tensor
+    offset: Tensor
+    taps: np.ndarray
+    count: int
+
+    @property
+    def reach(self) -> int:
+        """Bins further apart than this do not see each other."""
+        return len(self.taps) - 1
+
+
+def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> IntensityAxis:
+    """Bin the intensities of an image (X, Y, Z); only the occupied part of their range costs bins.
+
+    Values reach their bin and its two neighbours through quadratic B-splines. Those add a variance of 1/4 bin^2
+    wherever the value lies in the bin, so a Gaussian blur whose variance is smaller by twice that is right for
+    all pairs, and not only on average: images with a few levels are filtered as well as smooth ones.
+
+    Raises:
+        ValueError: if an intensity is not finite, or the image needs more than `MAX_BINS` bins.
+    """
+    low, high = (float(bound) for bound in image.aminmax())
+    if not math.isfinite(high - low):
+        raise ValueError(f"image intensities span [{low}, {high}]; expected finite numbers: replace NaN and inf.")
+    bin_width = sigma / bins_per_sigma
+    variance = bins_per_sigma**2 - 0.5
+    taps = np.arange(math.ceil(REACH_SIGMAS * bins_per_sigma) + 1)
+    taps = bins_per_sigma / math.sqrt(variance) * np.exp(-0.5 * taps**2 / variance)
+
+    raw_count = (high - low) / bin_width + 1
+    if raw_count < MAX_RAW_BINS:
+        offset = (image - low).div_(bin_width)
+        raw = offset.round()
+        offset.sub_(raw)
+        bins, count = _without_gaps(raw.long(), longest_gap=len(taps) + 2)
+    if raw_count >= MAX_RAW_BINS or count > MAX_BINS:
+        raise ValueError(
+            f"image intensities span [{low:g}, {high:g}], too many times sigma_beta = {sigma:g}; expected an image "
+            "z-scored over the scan: normalise it, or raise sigma_beta."
+        )
+    return IntensityAxis(bins, offset, taps, count)
+
+
+def _without_gaps(raw: Tensor, longest_gap: int) -> tuple[Tensor, int]:
+    """Renumber bins so that runs of empty ones are no longer than needed to keep both sides apart.
+
+    An outlier far from all other voxels then costs a few bins and not the whole distance.
+    """
+    occupied = torch.bincount(raw.flatten()).nonzero().flatten()
+    compact = torch.zeros_like(occupied)
+    torch.cumsum(occupied.diff().clamp_(max=longest_gap), dim=0, out=compact[1:])
+    table = torch.zeros(int(occupied[-1]) + 1, dtype=torch.int32, device=raw.device)
+    table[occupied] = compact.int()
+    return table[raw], int(compact[-1]) + 1
+
+
+class BilateralGrid:
+    """Applies K_kl = exp(-d(k, l)^2 / (2 sigma_alpha^2) - (X_k - X_l)^2 / (2 sigma_beta^2)) to volumes.
+
+    The volume is spread over a grid of (x, y, z, intensity), blurred there along each axis, and read back with
+    the same weights, so the filter is symmetric; all weights are positive. The idea is of Chen, Paris and
+    Durand, Real-time edge-aware image processing with the bilateral grid, ACM TOG 2007.
+
+    Wide intensity ranges are worked off in chunks of bins, which bounds the memory whatever the range.
+
+    Args:
+        image: (X, Y, Z) intensities, float32 or float64; its dtype is that of the filter.
+        sigma_voxels: spatial scale along X, Y, Z in voxels.
+        sigma_intensity: intensity scale in units of the image.
+        nodes_per_sigma: grid nodes per spatial scale, at least 1.5.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        sigma_voxels: tuple[float, ...],
+        sigma_intensity: float,
+        nodes_per_sigma: float,
+    ) -> None:
+        self.axes = [
+            spatial_axis(size, sigma, nodes_per_sigma) for size, sigma in zip(image.shape, sigma_voxels, strict=True)
+        ]
+        self.intensity = intensity_axis(image, sigma_intensity, BINS_PER_NODE * nodes_per_sigma)
+        self.blurs = [torch.as_tensor(axis.blur).to(image) for axis in self.axes]
+        self.intensity_blur = _banded(self.intensity.taps).to(image)
+        self.interpolation = Interpolation(
+            [(axis.node, axis.fraction) for axis in self.axes],
+            self.intensity.bins,
+            self.intensity.offset,
+            self.intensity.taps,
+        )
+
+    def filter(self, volumes: Tensor) -> Tensor:
+        """Return K applied to each volume (C, X, Y, Z), in the same shape."""
+        filtered = torch.empty_like(volumes)
+        values_per_bin = len(volumes) * math.prod(len(blur) for blur in self.blurs)
+        blocks = max(1, MAX_GRID_VALUES // (values_per_bin * BLOCK_BINS))
+        for first in range(0, self.intensity.count, blocks * BLOCK_BINS):
+            last = min(first + blocks * BLOCK_BINS, self.intensity.count)
+            self._filter_chunk(volumes, filtered, first, last)
+        return filtered
+
+    def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
+        """Fill in the filtered values of the voxels whose bin is in [first, last)."""
+        reach = self.intensity.reach
+        # Reading touches one bin on either side of a voxel's own, blurring `reach` more; the outermost bin on
+        # either side misses the voxels beyond it, and is dropped.
+        blocks = math.ceil((last - first + 2) / BLOCK_BINS)
+        width = blocks * BLOCK_BINS + 2 * reach + 2
+        grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width)
+        self.interpolation.splat(volumes, grid, first_bin=first - 2 - reach)
+        grid = self._blurred(grid[..., 1:-1])
+        self.interpolation.slice(grid, filtered, first_bin=first - 1, bins=(first, last))
+
+    def _blurred(self, grid: Tensor) -> Tensor:
+        """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along all axes to (Gx, Gy, Gz, C, W)."""
+        windows = grid.unfold(-1, len(self.intensity_blur), BLOCK_BINS)
+        grid = (windows @ self.intensity_blur).flatten(start_dim=-2)
+        shape = grid.shape
+        for axis, blur in enumerate(self.blurs):
+            lines = grid.reshape(math.prod(shape[:axis]), shape[axis], -1)
+            grid = torch.matmul(blur, lines).reshape(shape)
+        return grid
+
+
+def _banded(taps: np.ndarray) -> Tensor:
+    """The blur of `BLOCK_BINS` bins from these and their neighbours: (BLOCK_BINS + 2 reach, BLOCK_BINS)."""
+    reach = len(taps) - 1
+    lag = np.abs(np.arange(BLOCK_BINS + 2 * reach)[:, None] - np.arange(BLOCK_BINS) - reach)
+    return torch.as_tensor(np.where(lag <= reach, taps[np.minimum(lag, reach)], 0.0))

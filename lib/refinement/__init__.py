@@ -1,0 +1,1 @@
+"""From extreme points to a mask of one image."""

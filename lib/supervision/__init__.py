@@ -1,0 +1,1 @@
+"""From extreme points to annotated voxels: boxes, geodesics, the partial label map."""

@@ -1,0 +1,68 @@
+"""What there is to learn from: the scans of the datastore that carry clicks or a final mask."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from lib.annotations.geometry import ImageGeometry
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.volume import VolumeError, read_geometry
+from lib.data.scans import AnnotatedScan
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot run; its text is for the user."""
+
+
+def annotated_scans(datastore: Datastore, store: AnnotationStore, labels: tuple[str, ...]) -> list[AnnotatedScan]:
+    """Every usable scan; one that is not is named in the log and left out.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    annotations: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in store:
+        if annotation.points.label in labels:
+            annotations[annotation.image_id].append(annotation)
+    scans = [
+        scan
+        for image_id in datastore.list_images()
+        if (scan := _scan(datastore, image_id, annotations[image_id])) is not None
+    ]
+    if not scans:
+        raise TrainingError("There is nothing to learn from: no study has extreme points or a final mask yet.")
+    return scans
+
+
+def _scan(datastore: Datastore, image_id: str, annotations: list[Annotation]) -> AnnotatedScan | None:
+    mask = datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL.value)
+    if not annotations and not mask:
+        return None
+    image_path = Path(datastore.get_image_uri(image_id))
+    mask_path = Path(datastore.get_label_uri(mask, DefaultLabelTag.FINAL.value)) if mask else None
+    try:
+        geometry = read_geometry(image_path)
+        if mask_path is not None and not read_geometry(mask_path).is_close(geometry):
+            logger.warning("The final mask of %s is not on the grid of its image; its clicks are used.", image_id)
+            mask_path = None
+    except VolumeError as error:
+        logger.warning("%s It is left out of the training.", error)
+        return None
+    fitting = [annotation for annotation in annotations if annotation.geometry.is_close(geometry)]
+    if len(fitting) < len(annotations):
+        logger.warning("The image %s is not the one that was clicked on; those clicks are left out.", image_id)
+    return AnnotatedScan(image_path, tuple(fitting), mask_path) if fitting or mask_path else None
+
+
+def median_spacing_mm(scans: list[AnnotatedScan]) -> tuple[float, float, float]:
+    """Median spacing of the scans along right, anterior, superior."""
+    geometries: list[ImageGeometry] = [read_geometry(scan.image_path) for scan in scans]
+    right, anterior, superior = np.median([g.canonical_spacing_mm for g in geometries], axis=0).round(4).tolist()
+    return right, anterior, superior

@@ -1,0 +1,88 @@
+"""Every hyper-parameter of the method and its training, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+Preset = Literal["auto", "paper", "cpu"]
+
+
+def _parse_size(value: object) -> object:
+    size = value.lower().split("x") if isinstance(value, str) else value
+    if not isinstance(size, (list, tuple)) or len(size) != 3:
+        raise ValueError("expected three sizes in voxels, such as 96x96x32")
+    return tuple(size)
+
+
+# A list in /info/ is shown as a choice by viewers, so a size travels as one word: 224x224x48.
+Size = Annotated[
+    tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
+    BeforeValidator(_parse_size),
+    PlainSerializer(lambda size: "x".join(map(str, size)), return_type=str),
+]
+
+
+class Hyperparameters(BaseModel):
+    """Defaults are the paper's (Section 4); what the paper does not say has a comment.
+
+    Lengths are in voxels of the network's grid unless the name says mm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    roi_size: Size = Field((224, 224, 48), description="voxels of a patch")
+    train_batch_size: int = Field(6, ge=1, description="patches of an iteration")
+    iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
+    max_epochs: int = Field(300, ge=1, description="epochs of a training run")
+    annotated_fraction: float = Field(0.66, ge=0, le=1, description="share of patches placed on an annotated structure")
+    base_channels: int = Field(16, ge=2, description="channels of the first stage of the network, doubled at each")
+    levels: int = Field(5, ge=2, le=6, description="stages of the network")
+    learning_rate: float = Field(0.01, gt=0, description="initial learning rate of SGD")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
+    weight_decay: float = Field(3e-5, ge=0, description="weight decay of SGD")
+    poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
+    box_margin: int = Field(4, ge=0, description="voxels by which the tight box is relaxed (r)")
+    geodesic: Literal["gradient", "gradient_euclidean", "deep"] = Field("deep", description="row of the paper's Table 1")
+    deep_start_epoch: int = Field(0, ge=0, description="epochs before the network guides geodesics, when it starts untrained")
+    crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
+    sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
+    sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")
+    seed: int = Field(0, ge=0, description="seed of initialisation and sampling")
+
+    @classmethod
+    def of_preset(cls, preset: Preset) -> Hyperparameters:
+        """`cpu` is small enough to train within minutes on two cores; `auto` takes it where there is no GPU."""
+        if preset == "auto":
+            preset = "paper" if torch.cuda.is_available() else "cpu"
+        return cls(**_CPU) if preset == "cpu" else cls()
+
+    def changed(self, changes: Mapping[str, Any]) -> Hyperparameters:
+        """A copy with some values changed, from text or numbers.
+
+        Raises:
+            pydantic.ValidationError: a value out of its range.
+        """
+        return type(self)(**{**dict(self), **changes})
+
+
+_CPU: dict[str, Any] = {
+    "roi_size": (96, 96, 32),
+    "train_batch_size": 2,
+    "iterations_per_epoch": 20,
+    "max_epochs": 12,
+    "base_channels": 8,
+    "levels": 4,
+    "momentum": 0.9,
+    "deep_start_epoch": 4,
+}
+
+
+def first_error(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong: name, value, expectation."""
+    first = error.errors()[0]
+    name = first["loc"][0] if first["loc"] else "value"
+    return f"{name}: {first['input']!r} cannot be used; {first['msg'].removeprefix('Value error, ')}."

@@ -1,0 +1,110 @@
+"""The objective of the paper (Eq. 3) on a batch of patches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.scans import PatchBatch
+from lib.losses.crf import CRFLoss
+from lib.losses.partial import PartialLoss
+from lib.supervision.geodesics import extreme_point_geodesics
+from lib.supervision.partial_target import StructureSupervision, partial_target
+from lib.trainers.hyperparameters import Hyperparameters
+
+
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """A loss with its parts, and the target it was computed with.
+
+    Attributes:
+        loss: scalar with gradient.
+        terms: parts of the loss by name, without gradient.
+        target: (B, X, Y, Z) int64; label index, 0 background, -1 unknown.
+    """
+
+    loss: torch.Tensor
+    terms: dict[str, float]
+    target: torch.Tensor
+
+
+class InExtremISObjective(nn.Module):
+    """Partial loss on geodesics and outside the relaxed boxes, and the CRF term (paper, Eq. 3).
+
+    Args:
+        labels: names in order of their index 1, 2, ...
+        spacing_mm: of the patches.
+    """
+
+    def __init__(
+        self, labels: Sequence[str], spacing_mm: tuple[float, float, float], hyperparameters: Hyperparameters
+    ) -> None:
+        super().__init__()
+        self.index = {label: index for index, label in enumerate(labels, start=1)}
+        self.spacing_mm = spacing_mm
+        self.hyperparameters = hyperparameters
+        self.partial_loss = PartialLoss()
+        self.crf_loss = CRFLoss(hyperparameters.sigma_alpha, hyperparameters.sigma_beta)
+
+    def forward(self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool) -> ObjectiveValue:
+        """The loss of logits (B, 1 + C, X, Y, Z) for a batch.
+
+        Args:
+            guided: let the network's background probability guide the geodesics (paper, Eq. 2, deep term).
+        """
+        probability = torch.softmax(logits.float(), dim=1)[:, 1:]
+        target = self.target(batch, probability.detach() if guided else None).to(logits.device)
+        terms = self.partial_loss.terms(logits, target)
+        if self.hyperparameters.crf_weight > 0:
+            image = batch.image.to(logits.device)
+            terms["crf"] = self.hyperparameters.crf_weight * self.crf_loss(image, probability)
+        loss = torch.stack(list(terms.values())).sum()
+        return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)
+
+    def target(self, batch: PatchBatch, probability: torch.Tensor | None) -> torch.Tensor:
+        """The partial label maps (B, X, Y, Z) int64; geodesics are guided by `probability` (B, C, X, Y, Z)."""
+        images = batch.image[:, 0].numpy()
+        guides = None if probability is None else (1 - probability).cpu().numpy()
+        jobs = [
+            (images[n], points, None if guides is None else guides[n, self.index[points.label] - 1])
+            for n, structures in enumerate(batch.points)
+            if batch.masks[n] is None
+            for points in structures
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # the compiled search runs without Python's lock
+            geodesics = iter(list(threads.map(lambda job: self._geodesics(*job), jobs)))
+        return torch.stack(
+            [
+                self._clicks_target(images[n].shape, structures, geodesics) if mask is None else mask
+                for n, (structures, mask) in enumerate(zip(batch.points, batch.masks, strict=True))
+            ]
+        )
+
+    def _geodesics(
+        self, image: np.ndarray, points: ExtremePoints, background_probability: np.ndarray | None
+    ) -> list[np.ndarray]:
+        return extreme_point_geodesics(
+            image,
+            points.extremes_voxel,
+            self.spacing_mm,
+            background_probability=background_probability if self.hyperparameters.geodesic == "deep" else None,
+            euclidean=self.hyperparameters.geodesic != "gradient",
+        )
+
+    def _clicks_target(self, shape: tuple[int, ...], structures: Sequence[ExtremePoints], geodesics) -> torch.Tensor:
+        supervision = [StructureSupervision(self.index[p.label], p, next(geodesics)) for p in structures]
+        return torch.from_numpy(
+            partial_target(
+                shape,
+                supervision,
+                margin_voxels=self.hyperparameters.box_margin,
+                all_labels_clicked={points.label for points in structures} >= set(self.index),
+            )
+        )

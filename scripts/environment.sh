@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: makes .venv from requirements.txt where it is missing or out of date, activates it.
+# PYTHON names the interpreter to make it with; without it the first that fits is taken.
+
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+_venv=$_root/.venv
+_stamp=$_venv/.requirements.sha256
+
+_give_up() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+_fits() {
+    # numpy 1.26 has no wheels for 3.13, SciPy 1.17 none for 3.10.
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+}
+
+_find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3 python3.12; do
+        if _fits "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+        [[ -z ${PYTHON:-} ]] ||
+            _give_up "PYTHON is '$PYTHON', which is no Python 3.11 or 3.12 that runs; name one that is, or unset it."
+    done
+    _give_up "There is no Python 3.11 or 3.12 here, and the pinned packages need one." \
+        "On Debian and Ubuntu: sudo apt-get install python3.11 python3.11-venv (Ubuntu 24.04: python3.12 and -venv)." \
+        "PYTHON=/path/to/python3.11 in front of the command names one that is not on PATH."
+}
+
+_make_venv() {
+    local python version
+    python=$(_find_python) || exit 1
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        _give_up "Python $version lacks its venv module; on Debian and Ubuntu: sudo apt-get install python$version-venv"
+    "$python" -m venv --clear "$_venv" || _give_up "The environment could not be made in $_venv; the cause stands above."
+}
+
+_usable() {
+    # An environment that was moved or copied still has the old place written into its scripts.
+    _fits "$_venv/bin/python" && grep -qsF "$_venv" "$_venv/bin/activate"
+}
+
+_install() (
+    cd "$_root"
+    rm -f "$_stamp" # an install cut short is no install
+    { _usable && "$_venv/bin/python" -m pip --version >/dev/null 2>&1; } || _make_venv
+    echo "Installing the packages of requirements.txt into .venv (once; 4 GB, about 4 minutes) ..." >&2
+    # MONAI Label requires sam2, which is built from source with torch. PIP_CONSTRAINT holds for that build as well;
+    # with -c pip would fetch the newest torch for it. Its CUDA extension takes minutes and is not used here.
+    [[ -t 2 ]] || export PIP_QUIET=2 PIP_PROGRESS_BAR=off
+    PIP_CONSTRAINT=constraints.txt SAM2_BUILD_CUDA=0 \
+        "$_venv/bin/python" -m pip install --no-input --disable-pip-version-check -r requirements.txt >&2 ||
+        _give_up "The packages could not be installed; pip's message stands above. The same command goes on from here."
+    _checksum >"$_stamp"
+)
+
+_checksum() {
+    cat "$_root/requirements.txt" "$_root/constraints.txt" | sha256sum
+}
+
+_up_to_date() {
+    [[ -f $_stamp && $(<"$_stamp") == "$(_checksum)" ]] && _usable
+}
+
+# The lock keeps a second script from installing into the same folder. It is held in a subshell only: a server that
+# the calling script becomes would never let go of it.
+_up_to_date || (flock 9 && { _up_to_date || _install; }) 9<"$_root/requirements.txt" || exit 1
+
+# shellcheck disable=SC1091
+source "$_venv/bin/activate"

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Starts MONAI Label with the app of this repository; the process becomes the server.
+set -euo pipefail
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+expected="expected a folder of images or a http(s):// address"
+
+usage() {
+    cat <<'EOF'
+Usage: scripts/start.sh STUDIES [OPTION]...
+
+STUDIES is a folder of images (.nii.gz, .nii or .nrrd) or the address of a DICOMweb server.
+
+  --labels A,B        structures to segment, in order: index 1, 2, ... (default: lesion)
+  --port NUMBER       port to listen on (default: 8000)
+  --host ADDRESS      address to listen on (default: 127.0.0.1, this machine only)
+  --conf NAME VALUE   a setting of the app; may be given several times
+  -h, --help          this text
+
+A DICOMweb server is asked for the series of every modality. To leave out what is no image, set a filter that
+your server understands; for Orthanc: MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "CT,MR"}'
+EOF
+}
+
+refuse() {
+    printf 'scripts/start.sh: %s\n' "$*" >&2
+    exit 2
+}
+
+need_values() { # option, how many it takes, how many follow
+    (($3 >= $2)) || refuse "$1 needs $2 value(s) after it, but $3 follow(s); see scripts/start.sh --help."
+}
+
+check_port() {
+    [[ $1 =~ ^[1-9][0-9]{0,4}$ ]] && (($1 <= 65535)) ||
+        refuse "The port is '$1'; expected a whole number from 1 to 65535, such as --port 8000."
+}
+
+answers() { # host, port
+    timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null
+}
+
+check_free() { # host, port
+    local address=$1
+    [[ $address != 0.0.0.0 && $address != :: ]] || address=127.0.0.1
+    ! answers "$address" "$2" ||
+        refuse "Port $2 is in use on $address; stop what listens there, or choose another with --port."
+}
+
+check_folder() {
+    [[ -e $1 ]] || refuse "The studies folder '$1' does not exist; $expected."
+    [[ -d $1 ]] || refuse "The studies '$1' are a file; $expected."
+    [[ -r $1 && -w $1 && -x $1 ]] ||
+        refuse "The studies folder '$1' cannot be read and written; annotations are kept in it, so allow both."
+    [[ -n $(find -L "$1" -maxdepth 1 -type f \( -name '*.nii.gz' -o -name '*.nii' -o -name '*.nrrd' \) -print -quit) ]] ||
+        refuse "The studies folder '$1' holds no .nii.gz, .nii or .nrrd image, and subfolders are not searched;" \
+            "convert DICOM files to NIfTI, or give the address of a DICOMweb server that has them."
+}
+
+studies="" host=127.0.0.1 port=8000
+conf=()
+while (($#)); do
+    case $1 in
+        -h | --help) usage && exit ;;
+        --labels) need_values "$1" 1 $(($# - 1)) && conf+=(--conf labels "$2") && shift 2 ;;
+        --port) need_values "$1" 1 $(($# - 1)) && port=$2 && shift 2 ;;
+        --host) need_values "$1" 1 $(($# - 1)) && host=$2 && shift 2 ;;
+        --conf) need_values "$1" 2 $(($# - 1)) && conf+=(--conf "$2" "$3") && shift 3 ;;
+        -*) refuse "There is no option '$1'; see scripts/start.sh --help." ;;
+        *)
+            [[ -z $studies ]] || refuse "The studies are given twice, '$studies' and '$1'; give one."
+            [[ -n $1 ]] || refuse "The studies are an empty name; $expected."
+            studies=$1 && shift
+            ;;
+    esac
+done
+[[ -n $studies ]] || refuse "No studies are given; $expected, see scripts/start.sh --help."
+
+check_port "$port"
+case $studies in
+    http://* | https://*)
+        # MONAI Label lists CT series only unless told otherwise.
+        every_series='{}'
+        export MONAI_LABEL_DICOMWEB_SEARCH_FILTER=${MONAI_LABEL_DICOMWEB_SEARCH_FILTER:-$every_series}
+        ;;
+    *)
+        check_folder "$studies"
+        studies=$(cd -- "$studies" && pwd)
+        ;;
+esac
+check_free "$host" "$port"
+case $host in
+    127.0.0.1 | localhost | ::1) ;;
+    *)
+        echo "Warning: on $host everybody who reaches this machine can see and change the studies, because MONAI" \
+            "Label asks for no login unless MONAI_LABEL_AUTH_ENABLE is set." >&2
+        ;;
+esac
+
+# shellcheck source=scripts/environment.sh
+source "$scripts/environment.sh"
+
+echo "MONAI Label starts on http://$host:$port (OHIF, for DICOMweb studies: /ohif/); stop it with Ctrl-C."
+cd "$scripts/.."
+# Not the `monailabel` command: it loses the quotes around names with spaces.
+exec python -m monailabel.main start_server --app apps/inextremis --studies "$studies" \
+    --host "$host" --port "$port" "${conf[@]}"

@@ -1,0 +1,111 @@
+"""scripts/environment.sh: which interpreter it takes, when it installs and what it says where it cannot.
+
+A small package without dependencies stands for the real list, and a folder of its own for the package index.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_A_FITTING_PYTHON = "#!/bin/sh\nexit 1\n"
+PYTHON_WITHOUT_VENV = """#!/bin/sh
+case "$2" in
+  *ensurepip*) exit 1 ;;
+  *print*) echo 3.11 ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.sh", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / "constraints.txt").write_text("")
+    return tmp_path
+
+
+def source(
+    checkout: Path, python: Path | str = sys.executable, path: str = os.environ["PATH"]
+) -> tuple[int, str, str]:
+    """Exit status, the environment's prefix and what was said."""
+    script = "set -euo pipefail; source scripts/environment.sh; python -c 'import sys; print(sys.prefix)'"
+    variables = {"PATH": path} | ({"PYTHON": str(python)} if python else {})
+    result = subprocess.run(
+        [shutil.which("bash") or "bash", "-c", script],
+        cwd=checkout,
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+    return result.returncode, result.stdout.strip(), result.stderr
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_makes_the_environment_once_and_then_reuses_it(checkout: Path) -> None:
+    status, prefix, said = source(checkout)
+    assert (status, prefix) == (0, str(checkout / ".venv"))
+    assert "Installing" in said
+    assert source(checkout) == (0, prefix, "")
+
+
+def test_installs_again_into_the_same_environment_when_the_requirements_change(checkout: Path) -> None:
+    source(checkout)
+    (checkout / ".venv" / "kept").touch()
+    (checkout / "constraints.txt").write_text("pip>=20\n")
+    assert "Installing" in source(checkout)[2]
+    assert (checkout / ".venv" / "kept").exists()
+
+
+def test_makes_a_new_environment_where_the_checkout_was_moved(checkout: Path) -> None:
+    source(checkout)
+    moved = checkout.rename(checkout.with_name("moved"))
+    status, prefix, said = source(moved)
+    assert (status, prefix) == (0, str(moved / ".venv"))
+    assert "Installing" in said
+
+
+def test_failed_install_is_not_taken_for_a_finished_one(checkout: Path) -> None:
+    (checkout / "requirements.txt").write_text("./no-such-package\n")
+    for _ in range(2):
+        status, _, said = source(checkout)
+        assert status == 1
+        assert "could not be installed" in said
+
+
+def test_names_the_debian_package_where_the_venv_module_is_missing(checkout: Path) -> None:
+    python = executable(checkout / "python", PYTHON_WITHOUT_VENV)
+    status, _, said = source(checkout, python)
+    assert status == 1
+    assert said.splitlines() == [said.strip()]
+    assert "sudo apt-get install python3.11-venv" in said
+
+
+def test_refuses_an_interpreter_that_does_not_fit(checkout: Path) -> None:
+    python = executable(checkout / "python", NOT_A_FITTING_PYTHON)
+    status, _, said = source(checkout, python)
+    assert status == 1
+    assert str(python) in said and "3.11" in said
+
+
+def test_names_the_debian_packages_where_there_is_no_fitting_python(checkout: Path) -> None:
+    commands = checkout / "bin"
+    commands.mkdir()
+    for name in ("dirname", "grep", "cat", "sha256sum", "flock", "rm"):
+        (commands / name).symlink_to(shutil.which(name) or name)
+    executable(commands / "python3", NOT_A_FITTING_PYTHON)
+    status, _, said = source(checkout, "", str(commands))
+    assert status == 1
+    assert "sudo apt-get install python3.11 python3.11-venv" in said

@@ -1,0 +1,180 @@
+"""scripts/start.sh: what it refuses before anything is installed, and what it hands to MONAI Label."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stands for the real environment: nothing is installed, and `python` tells how the script called it.
+ENVIRONMENT = """
+cat >"$scripts/python" <<'EOF'
+#!/bin/sh
+printf '%s\\n' "$$" "$PWD" "$MONAI_LABEL_DICOMWEB_SEARCH_FILTER" "$@"
+EOF
+chmod +x "$scripts/python"
+PATH=$scripts:$PATH
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    scripts = tmp_path / "a checkout" / "scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "start.sh", scripts)
+    (scripts / "environment.sh").write_text(ENVIRONMENT)
+    return scripts.parent
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    folder = tmp_path / "my studies"
+    folder.mkdir()
+    (folder / "scan.nii.gz").touch()
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def start(checkout: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [checkout / "scripts" / "start.sh", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=checkout.parent,
+        env={"PATH": os.environ["PATH"], **variables},
+    )
+
+
+def called(result: subprocess.CompletedProcess[str]) -> tuple[str, str, list[str]]:
+    """The working folder, the search filter and the arguments that the server got."""
+    assert result.returncode == 0, result.stderr
+    _, _pid, folder, search_filter, *arguments = result.stdout.splitlines()
+    return folder, search_filter, arguments
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+
+
+class TestRefuses:
+    def test_no_studies(self, checkout: Path) -> None:
+        assert_refused(start(checkout), "No studies", "--help")
+
+    def test_empty_name(self, checkout: Path) -> None:
+        assert_refused(start(checkout, ""), "empty name")
+
+    def test_two_studies(self, checkout: Path, studies: Path) -> None:
+        assert_refused(start(checkout, studies, "another"), "given twice", str(studies), "another")
+
+    def test_missing_folder_which_monai_label_would_create(self, checkout: Path, tmp_path: Path) -> None:
+        assert_refused(start(checkout, tmp_path / "typo"), "typo", "does not exist", "http")
+        assert not (tmp_path / "typo").exists()
+
+    def test_file_in_place_of_a_folder(self, checkout: Path, studies: Path) -> None:
+        assert_refused(start(checkout, studies / "scan.nii.gz"), "are a file", "expected a folder")
+
+    @pytest.mark.parametrize("name", [None, "scan.dcm", "nii.gz.txt", "deeper/scan.nii.gz"])
+    def test_folder_without_an_image(self, checkout: Path, tmp_path: Path, name: str | None) -> None:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        if name:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        assert_refused(start(checkout, folder), "holds no .nii.gz, .nii or .nrrd image", "DICOMweb")
+
+    @pytest.mark.parametrize("port", ["http", "", "-1", "0", "80.5", "65536", "8000 9000", "08000"])
+    def test_port_that_is_none(self, checkout: Path, studies: Path, port: str) -> None:
+        assert_refused(start(checkout, studies, "--port", port), f"'{port}'", "1 to 65535")
+
+    def test_port_in_use(self, checkout: Path, studies: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = str(listener.getsockname()[1])
+            assert_refused(start(checkout, studies, "--port", port), port, "in use", "--port")
+
+    def test_port_in_use_where_every_address_is_listened_on(self, checkout: Path, studies: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = str(listener.getsockname()[1])
+            assert_refused(start(checkout, studies, "--host", "0.0.0.0", "--port", port), port, "in use")
+
+    def test_unknown_option(self, checkout: Path, studies: Path) -> None:
+        assert_refused(start(checkout, studies, "--prot", "8000"), "'--prot'", "--help")
+
+    @pytest.mark.parametrize(
+        "option", [["--labels"], ["--port"], ["--host"], ["--conf"], ["--conf", "epochs"]]
+    )
+    def test_option_without_its_value(self, checkout: Path, studies: Path, option: list[str]) -> None:
+        assert_refused(start(checkout, studies, *option), option[0], "value")
+
+
+class TestStarts:
+    def test_app_studies_and_settings_reach_monai_label(
+        self, checkout: Path, studies: Path, free_port: int
+    ) -> None:
+        options = ["--labels", "lesion,left kidney", "--conf", "preset", "cpu", "--port", str(free_port)]
+        folder, _, arguments = called(start(checkout, *options, "my studies"))
+        assert folder == str(checkout)
+        assert arguments[:3] == ["-m", "monailabel.main", "start_server"]
+        assert arguments[3:] == [
+            *["--app", "apps/inextremis", "--studies", str(studies)],
+            *["--host", "127.0.0.1", "--port", str(free_port)],
+            *["--conf", "labels", "lesion,left kidney", "--conf", "preset", "cpu"],
+        ]
+
+    def test_process_becomes_the_server(self, checkout: Path, studies: Path, free_port: int) -> None:
+        command = [checkout / "scripts" / "start.sh", studies, "--port", str(free_port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            output, _ = process.communicate(timeout=30)
+        assert output.splitlines()[1] == str(process.pid)
+
+    def test_only_this_machine_is_served_without_a_warning(
+        self, checkout: Path, studies: Path, free_port: int
+    ) -> None:
+        assert start(checkout, studies, "--port", str(free_port)).stderr == ""
+
+    def test_warns_in_one_sentence_when_a_network_is_served(
+        self, checkout: Path, studies: Path, free_port: int
+    ) -> None:
+        result = start(checkout, studies, "--port", str(free_port), "--host", "0.0.0.0")
+        assert called(result)[2][7:9] == ["--host", "0.0.0.0"]
+        assert len(result.stderr.splitlines()) == 1
+        assert "no login" in result.stderr
+
+    @pytest.mark.parametrize("url", ["http://pacs:8042/dicom-web", "https://pacs/dicom-web"])
+    def test_dicomweb_series_of_every_modality_are_searched(
+        self, checkout: Path, free_port: int, url: str
+    ) -> None:
+        _, search_filter, arguments = called(start(checkout, url, "--port", str(free_port)))
+        assert arguments[6] == url
+        assert json.loads(search_filter) == {}
+
+    def test_search_filter_of_the_user_is_kept(self, checkout: Path, free_port: int) -> None:
+        own = '{"Modality": "MR"}'
+        result = start(
+            checkout, "http://pacs", "--port", str(free_port), MONAI_LABEL_DICOMWEB_SEARCH_FILTER=own
+        )
+        assert called(result)[1] == own
+
+    def test_help_lists_every_option(self, checkout: Path) -> None:
+        result = start(checkout, "--help")
+        assert result.returncode == 0
+        for option in ("--labels", "--port", "--host", "--conf", "STUDIES"):
+            assert option in result.stdout
