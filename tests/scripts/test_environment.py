@@ -1,6 +1,6 @@
 """scripts/environment.sh: which interpreter it takes, when it installs and what it says where it cannot.
 
-A small package without dependencies stands for the real list, and a folder of its own for the package index.
+An empty list of requirements stands for the real one, so nothing is fetched.
 """
 
 from __future__ import annotations
@@ -23,13 +23,30 @@ esac
 """
 
 
+def lay_out(checkout: Path) -> Path:
+    (checkout / "scripts").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "scripts" / "environment.sh", checkout / "scripts")
+    (checkout / "requirements.txt").write_text("")
+    (checkout / "constraints.txt").write_text("")
+    return checkout
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "environment.sh", tmp_path / "scripts")
-    (tmp_path / "requirements.txt").write_text("")
-    (tmp_path / "constraints.txt").write_text("")
-    return tmp_path
+    return lay_out(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkout")
+
+
+@pytest.fixture
+def made(shared_folder: Path) -> Path:
+    """A checkout with its environment, which takes seconds to make, so that several tests share it."""
+    checkout = lay_out(shared_folder)
+    assert source(checkout)[0] == 0
+    return checkout
 
 
 def source(
@@ -54,33 +71,28 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
-def test_makes_the_environment_once_and_then_reuses_it(checkout: Path) -> None:
-    status, prefix, said = source(checkout)
-    assert (status, prefix) == (0, str(checkout / ".venv"))
-    assert "Installing" in said
-    assert source(checkout) == (0, prefix, "")
+def test_makes_the_environment_once_and_then_reuses_it(made: Path) -> None:
+    assert source(made) == (0, str(made / ".venv"), "")
 
 
-def test_installs_again_into_the_same_environment_when_the_requirements_change(checkout: Path) -> None:
-    source(checkout)
-    (checkout / ".venv" / "kept").touch()
-    (checkout / "constraints.txt").write_text("pip>=20\n")
-    assert "Installing" in source(checkout)[2]
-    assert (checkout / ".venv" / "kept").exists()
+def test_installs_into_the_same_environment_when_the_requirements_change(made: Path) -> None:
+    (made / ".venv" / "kept").touch()
+    (made / "constraints.txt").write_text("pip>=20\n")
+    assert "Installing" in source(made)[2]
+    assert (made / ".venv" / "kept").exists()
 
 
-def test_makes_a_new_environment_where_the_checkout_was_moved(checkout: Path) -> None:
-    source(checkout)
-    moved = checkout.rename(checkout.with_name("moved"))
-    status, prefix, said = source(moved)
-    assert (status, prefix) == (0, str(moved / ".venv"))
+def test_makes_a_new_environment_where_the_checkout_was_copied(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy", symlinks=True)
+    status, prefix, said = source(copy)
+    assert (status, prefix) == (0, str(copy / ".venv"))
     assert "Installing" in said
 
 
-def test_failed_install_is_not_taken_for_a_finished_one(checkout: Path) -> None:
-    (checkout / "requirements.txt").write_text("./no-such-package\n")
+def test_failed_install_is_not_taken_for_a_finished_one(made: Path) -> None:
+    (made / "requirements.txt").write_text("./no-such-package\n")
     for _ in range(2):
-        status, _, said = source(checkout)
+        status, _, said = source(made)
         assert status == 1
         assert "could not be installed" in said
 

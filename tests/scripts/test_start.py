@@ -140,7 +140,7 @@ class TestStarts:
         ]
 
     def test_process_becomes_the_server(self, checkout: Path, studies: Path, free_port: int) -> None:
-        command = [checkout / "scripts" / "start.sh", studies, "--port", str(free_port)]
+        command = [str(checkout / "scripts" / "start.sh"), str(studies), "--port", str(free_port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             output, _ = process.communicate(timeout=30)
         assert output.splitlines()[1] == str(process.pid)

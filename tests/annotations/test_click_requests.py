@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from lib.annotations.click_requests import ClickRequestError, parse_click_request
+from lib.annotations.geometry import ImageGeometry
+
+# Axes permuted, flipped, turned and anisotropic, so that no mistake in coordinates can hide.
+AFFINE = np.array([[0, -0.5, 0.3, 40], [0.6, 0, 0, -20], [0, 0.1, 6.5, 7], [0, 0, 0, 1.0]])
+GEOMETRY = ImageGeometry((40, 50, 12), AFFINE)
+CLICKS = [[10, 20, 5], [30, 21, 5], [20, 11, 5], [20, 31, 5], [20, 20, 2], [20, 20, 9]]
+LABELS = ("lesion", "cyst")
+
+
+def parse(**request):
+    return parse_click_request(request, LABELS, GEOMETRY)
+
+
+def test_form_with_a_key_a_label():
+    (points,) = parse(lesion=CLICKS, cyst=[], background=[[1, 1, 1]], result_extension=".nrrd", roi_size=[96, 96, 32])
+
+    assert points.label == "lesion"
+    assert points.foreground_voxel.tolist() == CLICKS
+    assert points.background_voxel.tolist() == [[1, 1, 1]]
+
+
+def test_form_with_foreground_and_label():
+    (points,) = parse(foreground=CLICKS, background=[], label="cyst")
+
+    assert points.label == "cyst"
+
+
+def test_foreground_needs_no_label_where_there_is_only_one():
+    (points,) = parse_click_request({"foreground": CLICKS}, ("lesion",), GEOMETRY)
+
+    assert points.label == "lesion"
+
+
+def test_two_labels_in_one_request():
+    assert [points.label for points in parse(cyst=CLICKS, lesion=CLICKS)] == ["lesion", "cyst"]
+
+
+@pytest.mark.parametrize("system", ["lps", "ras"])
+def test_millimetres_reach_the_voxel_that_lies_there(system):
+    ras_mm = np.array(CLICKS) @ AFFINE[:3, :3].T + AFFINE[:3, 3]
+    clicks_mm = ras_mm * ([-1, -1, 1] if system == "lps" else [1, 1, 1])
+
+    (points,) = parse(lesion=clicks_mm.tolist(), coordinates=system)
+
+    assert points.foreground_voxel.tolist() == CLICKS
+
+
+@pytest.mark.parametrize(
+    ("request_params", "sentence"),
+    [
+        ({}, "no clicks for any label"),
+        ({"lesion": CLICKS[:5]}, "'lesion': 5 clicks; expected at least six"),
+        ({"lesion": CLICKS, "cyst": CLICKS[:2]}, "'cyst': 2 clicks"),
+        ({"lesion": [[*c[:2], 5] for c in CLICKS]}, "'lesion': all clicks have the same k index"),
+        ({"lesion": [*CLICKS, [40, 0, 0]]}, r"the click \[40, 0, 0\] is outside the image"),
+        ({"lesion": [*CLICKS, [-1, 0, 0]]}, "outside the image"),
+        ({"lesion": CLICKS, "background": [[0, 0, 12]]}, "'background': the click"),
+        ({"lesion": [*CLICKS, ["a", 1, 2]]}, "not three finite numbers"),
+        ({"lesion": [*CLICKS, [float("nan"), 1, 2]]}, "not three finite numbers"),
+        ({"lesion": [*CLICKS, [float("inf"), 1, 2]]}, "not three finite numbers"),
+        ({"lesion": [*CLICKS, [True, 1, 2]]}, "not three finite numbers"),
+        ({"lesion": [*CLICKS, [1, 2]]}, "not three finite numbers"),
+        ({"lesion": "here"}, "not a list of clicks"),
+        ({"lesion": {"a": 1}}, "not a list of clicks"),
+        ({"tumour": CLICKS}, "Label 'tumour' does not exist in this app; its labels are 'lesion', 'cyst'"),
+        ({"foreground": CLICKS}, "expected 'label' to be one of"),
+        ({"foreground": CLICKS, "label": "tumour"}, "for label 'tumour'"),
+        ({"lesion": CLICKS, "coordinates": "mni"}, "Coordinates are 'mni'"),
+        ({"lesion": CLICKS, "coordinates": ["voxel"]}, "Coordinates are"),
+        ({"lesion": CLICKS, "background": [CLICKS[0]]}, "clicked as foreground and as background"),
+    ],
+)
+def test_refusals_name_what_is_wrong(request_params, sentence):
+    with pytest.raises(ClickRequestError, match=sentence):
+        parse(**request_params)
