@@ -46,7 +46,7 @@ _usable() {
 }
 
 _install() (
-    cd "$_root"
+    cd "$_root" || exit 1
     rm -f "$_stamp" # an install cut short is no install
     { _usable && "$_venv/bin/python" -m pip --version >/dev/null 2>&1; } || _make_venv
     echo "Installing the packages of requirements.txt into .venv (once; 4 GB, about 4 minutes) ..." >&2

@@ -32,11 +32,13 @@ need_values() { # option, how many it takes, how many follow
 }
 
 check_port() {
-    [[ $1 =~ ^[1-9][0-9]{0,4}$ ]] && (($1 <= 65535)) ||
+    if ! [[ $1 =~ ^[1-9][0-9]{0,4}$ ]] || (($1 > 65535)); then
         refuse "The port is '$1'; expected a whole number from 1 to 65535, such as --port 8000."
+    fi
 }
 
 answers() { # host, port
+    # shellcheck disable=SC2016
     timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null
 }
 
@@ -45,6 +47,18 @@ check_free() { # host, port
     [[ $address != 0.0.0.0 && $address != :: ]] || address=127.0.0.1
     ! answers "$address" "$2" ||
         refuse "Port $2 is in use on $address; stop what listens there, or choose another with --port."
+}
+
+check_server() {
+    local host port
+    [[ $1 =~ ^(https?)://([^/@]*@)?(\[([^]]+)\]|([^/:]+))(:([0-9]+))?(/|$) ]] ||
+        refuse "The address '$1' cannot be read; expected one such as http://localhost:8042/dicom-web."
+    host=${BASH_REMATCH[4]:-${BASH_REMATCH[5]}}
+    port=${BASH_REMATCH[7]}
+    [[ -n $port ]] || { [[ ${BASH_REMATCH[1]} == http ]] && port=80 || port=443; }
+    # A proxy may reach what this machine cannot.
+    [[ -n ${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-} ]] || answers "$host" "$port" ||
+        refuse "Nothing answers on port $port of $host; start the DICOMweb server there, or correct '$1'."
 }
 
 check_folder() {
@@ -79,6 +93,7 @@ done
 check_port "$port"
 case $studies in
     http://* | https://*)
+        check_server "$studies"
         # MONAI Label lists CT series only unless told otherwise.
         every_series='{}'
         export MONAI_LABEL_DICOMWEB_SEARCH_FILTER=${MONAI_LABEL_DICOMWEB_SEARCH_FILTER:-$every_series}

@@ -21,6 +21,7 @@ from lib.configs.warm_up import warm_up_in_background
 from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
+from lib.trainers.background import yield_to_annotators
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ class InExtremIS(MONAILabelApp):
         sessions = Path(self.sessions().store_path) if self.sessions() else None
         datastore = datastore or self.datastore()
         return super().infer(checked_request(request, datastore, sessions), datastore)
+
+    def train(self, request: dict) -> dict:
+        if not self._server_mode:
+            yield_to_annotators()
+        return super().train(request)
 
     def on_init_complete(self) -> None:
         super().on_init_complete()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torchio as tio
-from monai.data.image_reader import ITKReader, NibabelReader
-from monai.transforms import LoadImage
 
 from lib.annotations.geometry import ImageGeometry
-
-NIFTI = (".nii", ".nii.gz")
 
 
 class VolumeError(ValueError):
@@ -35,39 +32,41 @@ def load_volume(path: Path | str) -> Volume:
         VolumeError: the file is missing, cannot be read, is not 3D, or holds values that are not finite.
     """
     path = Path(path)
-    reader = NibabelReader() if path.name.endswith(NIFTI) else ITKReader()
+    image, geometry = _opened(path)
     try:
-        image = LoadImage(reader=reader, image_only=True, dtype=np.float32)(path)
-    except FileNotFoundError as error:
-        raise VolumeError(f"The image {path.name} is not there any more; restore it or choose another.") from error
-    except Exception as error:  # the readers raise whatever their formats raise
+        array = np.asarray(image.dataobj, np.float32) if _is_nifti(path) else image.data[0].float().numpy()
+    except Exception as error:  # a damaged file fails as its format likes
         raise VolumeError(f"The image {path.name} cannot be read ({_first_sentence(error)}).") from error
-    array = image.numpy()
-    if array.ndim != 3 or 1 in array.shape:
-        shape = " x ".join(map(str, array.shape))
-        raise VolumeError(f"The image {path.name} has the size {shape}; expected a 3D volume of one channel.")
     if not np.isfinite(array).all():
         raise VolumeError(f"The image {path.name} holds values that are not finite; expected intensities only.")
-    i, j, k = array.shape
-    return Volume(array, ImageGeometry((i, j, k), np.asarray(image.affine, dtype=np.float64)))
+    return Volume(array, geometry)
 
 
 def read_geometry(path: Path | str) -> ImageGeometry:
-    """The grid of an image, from its header alone. Raises: VolumeError: as `load_volume`."""
-    path = Path(path)
+    """The grid of an image, from its header alone. Raises: VolumeError: missing, unreadable, or not 3D."""
+    return _opened(Path(path))[1]
+
+
+def _opened(path: Path) -> tuple[Any, ImageGeometry]:
+    """An image whose voxels are not read yet, and its grid."""
+    if not path.exists():
+        raise VolumeError(f"The image {path.name} is not there; restore it or choose another.")
     try:
-        if path.name.endswith(NIFTI):
-            header = nib.load(path)
-            shape, affine_ras = header.shape, header.affine
-        else:
-            image = tio.ScalarImage(path)
-            shape, affine_ras = image.spatial_shape, image.affine
-    except Exception as error:
+        image: Any = nib.load(path) if _is_nifti(path) else tio.ScalarImage(path)
+        shape, affine_ras = image.shape, image.affine
+    except Exception as error:  # the readers raise whatever their formats raise
         raise VolumeError(f"The image {path.name} cannot be read ({_first_sentence(error)}).") from error
+    if not _is_nifti(path) and shape[0] == 1:
+        shape = shape[1:]
     if len(shape) != 3 or 1 in shape:
-        raise VolumeError(f"The image {path.name} has the size {' x '.join(map(str, shape))}; expected a 3D volume.")
+        size = " x ".join(map(str, shape))
+        raise VolumeError(f"The image {path.name} has the size {size}; expected a 3D volume of one channel.")
     i, j, k = shape
-    return ImageGeometry((i, j, k), np.asarray(affine_ras, dtype=np.float64))
+    return image, ImageGeometry((i, j, k), np.asarray(affine_ras, dtype=np.float64))
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith((".nii", ".nii.gz"))
 
 
 def _first_sentence(error: Exception) -> str:

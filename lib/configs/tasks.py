@@ -14,9 +14,7 @@ from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 
 
-def infer_tasks(
-    model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation
-) -> dict[str, InferTask]:
+def infer_tasks(model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation) -> dict[str, InferTask]:
     """The click task under both of its names, and the automatic task.
 
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ class AnnotatedPatchSampler(tio.data.PatchSampler):
     @staticmethod
     def _voxel_between_clicks(subject: tio.Subject) -> np.ndarray:
         """A random convex combination of two clicks: anywhere inside the structure, not only on its border."""
-        clicks = subject["clicks"][int(torch.randint(len(subject["clicks"]), (1,)))].foreground_ras_mm
+        structures: Any = subject["clicks"]
+        clicks = structures[int(torch.randint(len(structures), (1,)))].foreground_ras_mm
         first, second = clicks[torch.randint(len(clicks), (2,)).numpy()]
         weight = torch.rand(1).item()
         return points_on_grid(weight * first + (1 - weight) * second, subject.get_first_image().affine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class PadToAtLeast(tio.Transform):
 
 def _subject(scan: AnnotatedScan) -> tio.Subject:
     volume = load_volume(scan.image_path)
-    images = {IMAGE: to_scalar_image(volume.array, volume.geometry)}
+    images: dict[str, tio.Image] = {IMAGE: to_scalar_image(volume.array, volume.geometry)}
     if scan.mask_path is not None:
         mask = load_volume(scan.mask_path)
         images[MASK] = tio.LabelMap(tensor=torch.from_numpy(mask.array)[None], affine=volume.geometry.affine_ras)
@@ -148,7 +149,7 @@ def patch_loader(
     return DataLoader(queue, batch_size=batch_size, collate_fn=lambda patches: collate([flip(p) for p in patches]))
 
 
-def collate(patches: Sequence[tio.Subject]) -> PatchBatch:
+def collate(patches: Sequence[Any]) -> PatchBatch:
     """Subjects of one spatial shape to a batch."""
     return PatchBatch(
         image=torch.stack([patch[IMAGE].data for patch in patches]).float(),

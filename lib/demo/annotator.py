@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+
+from lib.demo.lesions import largest_component
 
 
 def simulated_extreme_points(
@@ -20,18 +21,18 @@ def simulated_extreme_points(
         (6, 3) int voxel indices inside the image: low and high end of i, of j, of k.
 
     Raises:
-        ValueError: the mask is empty.
+        ValueError: the mask is empty, or an error is asked for without an `rng` to draw it from.
     """
-    components, count = ndimage.label(mask)
-    if count == 0:
-        raise ValueError("the mask is empty; expected a structure to click on")
-    voxels = np.argwhere(components == np.bincount(components[components > 0]).argmax())
+    voxels = np.argwhere(largest_component(mask))
     clicks = []
     for axis in range(3):
         for outermost in (voxels[:, axis].min(), voxels[:, axis].max()):
             face = voxels[voxels[:, axis] == outermost]
             clicks.append(face[0 if rng is None else rng.integers(len(face))])
     clicks_voxel = np.array(clicks)
-    if rng is not None and error_voxels > 0:
-        clicks_voxel = np.rint(clicks_voxel + rng.normal(0, error_voxels, clicks_voxel.shape)).astype(np.int64)
+    if error_voxels > 0:
+        if rng is None:
+            raise ValueError(f"error_voxels is {error_voxels}, but rng is None; give a generator to draw from")
+        hand = rng.normal(0, error_voxels, clicks_voxel.shape)
+        clicks_voxel = np.rint(clicks_voxel + hand).astype(np.int64)
     return np.clip(clicks_voxel, 0, np.array(mask.shape) - 1)

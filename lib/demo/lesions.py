@@ -8,42 +8,59 @@ from scipy import ndimage
 from scipy.special import expit
 
 # Intensities on the template's scale, on which white matter is about 0.85.
-RIM, CORE, VESSEL = 1.08, 0.92, 1.05
+RIM, CORE, VESSEL = 1.08, 0.95, 1.06
 RIM_WIDTH_MM = 1.2
-BORDER_WIDTH_MM = 0.5
+BORDER_WIDTH_MM = 0.6
+MOTTLE, MOTTLE_SIGMA_MM = 0.08, 1.0
+NECK_WIDTH_MM = 1.5
+ROUGHNESS_SIGMA_MM = 2.5
+VESSELS, BLOBS = 5, 8
+# No part of a lesion is further from its centre than this many radii.
+REACH = 1.25
 
 
 def lesion_depth_mm(
-    points_mm: np.ndarray, spacing_mm: np.ndarray, centre_mm: np.ndarray, radius_mm: float, rng: np.random.Generator
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    centre_mm: np.ndarray,
+    radius_mm: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Signed depth below the surface of a lobulated lesion, one path-connected component.
 
-    A lesion is a union of balls, each grown from the one before it, with a rough surface.
-
-    Args:
-        points_mm: (X, Y, Z, 3) coordinates of the voxels.
-        spacing_mm: (3,) of the grid.
+    A lesion is a union of balls, each grown from the first one's surface, with a rough surface of its own.
 
     Returns:
         (X, Y, Z) float32 mm, positive inside.
     """
-    centre, ball_mm = centre_mm, 0.75 * radius_mm
-    depth = ball_mm - np.linalg.norm(points_mm - centre, axis=-1)
+    points_mm = nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1)).astype(np.float32)
+    ball_mm = 0.75 * radius_mm
+    from_centre_mm = np.linalg.norm(points_mm - centre_mm.astype(np.float32), axis=-1)
+    depth_mm = ball_mm - from_centre_mm
     for _ in range(rng.integers(2, 5)):
         direction = rng.normal(size=3)
-        grown = centre_mm + direction / np.linalg.norm(direction) * ball_mm * rng.uniform(0.8, 1.1)
-        depth = _smooth_union(depth, ball_mm * rng.uniform(0.5, 0.8) - np.linalg.norm(points_mm - grown, axis=-1))
-    depth = depth + 1.0 * smooth_noise(depth.shape, 2.5 / spacing_mm, rng)
-    return np.where(_component_at_deepest(depth > 0, depth), np.abs(depth), -np.abs(depth)).astype(np.float32)
+        grown_mm = centre_mm + direction / np.linalg.norm(direction) * ball_mm * rng.uniform(0.8, 1.1)
+        from_lobe_mm = np.linalg.norm(points_mm - grown_mm.astype(np.float32), axis=-1)
+        depth_mm = _smooth_union(depth_mm, ball_mm * rng.uniform(0.5, 0.8) - from_lobe_mm)
+    depth_mm += smooth_noise(shape, ROUGHNESS_SIGMA_MM / nib.affines.voxel_sizes(affine), rng)
+    depth_mm = np.minimum(depth_mm, REACH * radius_mm - from_centre_mm)
+    return np.where(largest_component(depth_mm > 0), depth_mm, -np.abs(depth_mm)).astype(np.float32)
 
 
-def _smooth_union(a: np.ndarray, b: np.ndarray, width_mm: float = 1.5) -> np.ndarray:
-    return width_mm * np.logaddexp(a / width_mm, b / width_mm)
+def _smooth_union(a_mm: np.ndarray, b_mm: np.ndarray) -> np.ndarray:
+    return NECK_WIDTH_MM * np.logaddexp(a_mm / NECK_WIDTH_MM, b_mm / NECK_WIDTH_MM)
 
 
-def _component_at_deepest(mask: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    components, _ = ndimage.label(mask)
-    return components == components[np.unravel_index(depth.argmax(), depth.shape)]
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest part of a mask (X, Y, Z) bool whose voxels hang together by their faces.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    components, count = ndimage.label(mask)
+    if count == 0:
+        raise ValueError("the mask is empty; expected a structure of at least one voxel")
+    return components == np.bincount(components[components > 0]).argmax()
 
 
 def smooth_noise(shape: tuple[int, ...], sigma_voxels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -52,12 +69,11 @@ def smooth_noise(shape: tuple[int, ...], sigma_voxels: np.ndarray, rng: np.rando
     return (noise - noise.mean()) / noise.std()
 
 
-def draw_lesion(
-    anatomy: np.ndarray, depth_mm: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def draw_lesion(anatomy: np.ndarray, affine: np.ndarray, depth_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The lesion over the anatomy: an enhancing rim, a mottled core, and a border that blends in."""
     rim = np.exp(-((np.maximum(depth_mm, 0) / RIM_WIDTH_MM) ** 2))
-    tissue = CORE + (RIM - CORE) * rim + 0.08 * smooth_noise(anatomy.shape, 1.0 / spacing_mm, rng)
+    mottle = smooth_noise(anatomy.shape, MOTTLE_SIGMA_MM / nib.affines.voxel_sizes(affine), rng)
+    tissue = CORE + (RIM - CORE) * rim + MOTTLE * mottle
     weight = expit(4 * depth_mm / BORDER_WIDTH_MM)
     return anatomy * (1 - weight) + tissue * weight
 
@@ -65,24 +81,22 @@ def draw_lesion(
 def draw_distractors(
     anatomy: np.ndarray,
     affine: np.ndarray,
-    lesion_depth: np.ndarray,
+    lesion_depth_mm: np.ndarray,
     rng: np.random.Generator,
-    vessels: int = 5,
-    blobs: int = 8,
 ) -> np.ndarray:
     """Vessels and small blobs as bright as a lesion; some touch it, none is part of it."""
     depth_mm = np.full(anatomy.shape, -10.0, dtype=np.float32)
 
-    def anywhere() -> np.ndarray:
+    def anywhere_mm() -> np.ndarray:
         return nib.affines.apply_affine(affine, rng.uniform(0, anatomy.shape))
 
-    for _ in range(vessels):
+    for _ in range(VESSELS):
         radius_mm = rng.uniform(0.8, 1.5)
-        for point_mm in _winding_course_mm(anywhere(), rng):
+        for point_mm in _winding_course_mm(anywhere_mm(), rng):
             _add_ball(depth_mm, affine, point_mm, radius_mm)
-    for _ in range(blobs):
-        _add_ball(depth_mm, affine, anywhere(), rng.uniform(1.2, 2.2))
-    weight = expit(4 * np.minimum(depth_mm, -lesion_depth) / BORDER_WIDTH_MM) * (anatomy > 0.3)
+    for _ in range(BLOBS):
+        _add_ball(depth_mm, affine, anywhere_mm(), rng.uniform(1.2, 2.0))
+    weight = expit(4 * np.minimum(depth_mm, -lesion_depth_mm) / BORDER_WIDTH_MM)
     return anatomy * (1 - weight) + VESSEL * weight
 
 

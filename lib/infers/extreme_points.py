@@ -84,7 +84,8 @@ class ExtremePointsInferTask(InferTask):
             except OSError as error:
                 logger.error("The clicks of %s could not be stored: %s", image_id, error)
                 raise HTTPException(
-                    507, f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry."
+                    507,
+                    f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry.",
                 ) from error
 
     def _segment(self, volume: Volume, structures: Sequence[ExtremePoints]) -> tuple[np.ndarray, int | None]:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from lib.losses.interpolation import Interpolation
 
-BINS_PER_NODE = 2 / 3
+BINS_PER_NODE = 0.8
+NEGLIGIBLE = 1e-6
 REACH_SIGMAS = 4.0
-BLOCK_BINS = 64
+MIN_CHUNK_BINS = 16
+MAX_CHUNK_BINS = 256
+MIN_NODES = 10
 MAX_GRID_VALUES = 2**24
 MAX_BINS = 20_000
 MAX_RAW_BINS = 2**24
@@ -40,7 +43,7 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
     interpolated filter A blur A^T is then the best approximation of K in the Frobenius norm, exact in its sum,
     on axes of any length. A sampled Gaussian would be off near the borders and on axes shorter than sigma.
     """
-    nodes = max(2, math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 1)
+    nodes = max(math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 1, min(voxels, MIN_NODES), 2)
     position = np.arange(voxels) * ((nodes - 1) / max(voxels - 1, 1))
     node = np.minimum(position.astype(np.int64), nodes - 2)
     fraction = position - node
@@ -51,8 +54,10 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
     distance = np.arange(voxels)[:, None] - np.arange(voxels)
     inverse = np.linalg.pinv(interpolation)
     blur = inverse @ np.exp(-0.5 * (distance / sigma_voxels) ** 2) @ inverse.T
-    # The fit leaves ripples of 1e-5 far from the diagonal; without them no filtered value can be negative.
-    return SpatialAxis(node, fraction, blur.clip(min=0))
+    # The fit leaves ripples of 1e-5 far from the diagonal. Without them no filtered value can be negative, and
+    # there are no subnormal products, which are slow.
+    blur[blur < NEGLIGIBLE * blur.max()] = 0
+    return SpatialAxis(node, fraction, blur)
 
 
 class IntensityAxis(NamedTuple):
@@ -146,7 +151,6 @@ class BilateralGrid:
         ]
         self.intensity = intensity_axis(image, sigma_intensity, BINS_PER_NODE * nodes_per_sigma)
         self.blurs = [torch.as_tensor(axis.blur).to(image) for axis in self.axes]
-        self.intensity_blur = _banded(self.intensity.taps).to(image)
         self.interpolation = Interpolation(
             [(axis.node, axis.fraction) for axis in self.axes],
             self.intensity.bins,
@@ -158,37 +162,34 @@ class BilateralGrid:
         """Return K applied to each volume (C, X, Y, Z), in the same shape."""
         filtered = torch.empty_like(volumes)
         values_per_bin = len(volumes) * math.prod(len(blur) for blur in self.blurs)
-        blocks = max(1, MAX_GRID_VALUES // (values_per_bin * BLOCK_BINS))
-        for first in range(0, self.intensity.count, blocks * BLOCK_BINS):
-            last = min(first + blocks * BLOCK_BINS, self.intensity.count)
-            self._filter_chunk(volumes, filtered, first, last)
+        chunk = min(max(MAX_GRID_VALUES // values_per_bin, MIN_CHUNK_BINS), MAX_CHUNK_BINS)
+        for first in range(0, self.intensity.count, chunk):
+            self._filter_chunk(volumes, filtered, first, min(first + chunk, self.intensity.count))
         return filtered
 
     def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
         """Fill in the filtered values of the voxels whose bin is in [first, last)."""
-        reach = self.intensity.reach
         # Reading touches one bin on either side of a voxel's own, blurring `reach` more; the outermost bin on
         # either side misses the voxels beyond it, and is dropped.
-        blocks = math.ceil((last - first + 2) / BLOCK_BINS)
-        width = blocks * BLOCK_BINS + 2 * reach + 2
-        grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width)
-        self.interpolation.splat(volumes, grid, first_bin=first - 2 - reach)
-        grid = self._blurred(grid[..., 1:-1])
-        self.interpolation.slice(grid, filtered, first_bin=first - 1, bins=(first, last))
+        width = last - first + 2
+        margin = self.intensity.reach + 1
+        grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width + 2 * margin)
+        self.interpolation.splat(volumes, grid, first_bin=first - 1 - margin)
+        grid = grid[..., 1:-1] @ _banded(self.intensity.taps, width).to(volumes)
+        self.interpolation.slice(self._blurred_in_space(grid), filtered, first_bin=first - 1, bins=(first, last))
 
-    def _blurred(self, grid: Tensor) -> Tensor:
-        """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along all axes to (Gx, Gy, Gz, C, W)."""
-        windows = grid.unfold(-1, len(self.intensity_blur), BLOCK_BINS)
-        grid = (windows @ self.intensity_blur).flatten(start_dim=-2)
-        shape = grid.shape
+    def _blurred_in_space(self, grid: Tensor) -> Tensor:
+        """Blur a grid (Gx, Gy, Gz, C, W) along its first three axes; the grid is used up."""
+        spare = torch.empty_like(grid)
         for axis, blur in enumerate(self.blurs):
-            lines = grid.reshape(math.prod(shape[:axis]), shape[axis], -1)
-            grid = torch.matmul(blur, lines).reshape(shape)
+            lines = (math.prod(grid.shape[:axis]), grid.shape[axis], -1)
+            torch.matmul(blur, grid.view(lines), out=spare.view(lines))
+            grid, spare = spare, grid
         return grid
 
 
-def _banded(taps: np.ndarray) -> Tensor:
-    """The blur of `BLOCK_BINS` bins from these and their neighbours: (BLOCK_BINS + 2 reach, BLOCK_BINS)."""
+def _banded(taps: np.ndarray, width: int) -> Tensor:
+    """The blur of `width` bins from these and their neighbours: (width + 2 reach, width)."""
     reach = len(taps) - 1
-    lag = np.abs(np.arange(BLOCK_BINS + 2 * reach)[:, None] - np.arange(BLOCK_BINS) - reach)
+    lag = np.abs(np.arange(width + 2 * reach)[:, None] - np.arange(width) - reach)
     return torch.as_tensor(np.where(lag <= reach, taps[np.minimum(lag, reach)], 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lib.losses.bilateral_grid import BilateralGrid
+
+MIN_NODES_PER_SIGMA = 1.5
 
 
 class CRFLoss(nn.Module):
@@ -31,11 +34,11 @@ class CRFLoss(nn.Module):
         spacing_mm: voxel spacing along (X, Y, Z) in mm, to measure d in mm; in voxels if None (the authors).
         include_background: also add the term of the background, 1 - sum_c p_c, as the authors' public code
             does; with one class it doubles R. The paper's formula has the foreground only.
-        nodes_per_sigma: grid nodes per `sigma_alpha`; the intensity axis has two thirds as many bins per
+        nodes_per_sigma: grid nodes per `sigma_alpha`; the intensity axis has 0.8 times as many bins per
             `sigma_beta`.
 
     Raises:
-        ValueError: if a scale, a spacing or `nodes_per_sigma` is not positive.
+        ValueError: if a scale or a spacing is not positive, or `nodes_per_sigma` is less than 1.5.
     """
 
     def __init__(
@@ -50,8 +53,13 @@ class CRFLoss(nn.Module):
         spacing = (1.0, 1.0, 1.0) if spacing_mm is None else tuple(float(value) for value in spacing_mm)
         scales = {"sigma_alpha": sigma_alpha, "sigma_beta": sigma_beta, "nodes_per_sigma": nodes_per_sigma}
         for name, value in scales.items():
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected a number > 0, such as the default.")
+        if nodes_per_sigma < MIN_NODES_PER_SIGMA:
+            raise ValueError(
+                f"nodes_per_sigma is {nodes_per_sigma}; expected at least {MIN_NODES_PER_SIGMA}, as a coarser grid "
+                "cannot hold the Gaussian: raise it."
+            )
         if len(spacing) != 3 or not all(value > 0 for value in spacing):
             raise ValueError(f"spacing_mm is {spacing}; expected three lengths > 0: read the image's header.")
         self.sigma_voxels = tuple(sigma_alpha / value for value in spacing)

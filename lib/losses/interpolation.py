@@ -42,11 +42,14 @@ class Interpolation:
         taps: the blur that the grid gets along its bins, for the scale of `spline_weights`.
     """
 
-    def __init__(self, axes: list[tuple[np.ndarray, np.ndarray]], bins: Tensor, offset: Tensor, taps: np.ndarray) -> None:
+    def __init__(
+        self, axes: list[tuple[np.ndarray, np.ndarray]], bins: Tensor, offset: Tensor, taps: np.ndarray
+    ) -> None:
         self.axes = axes
         self.bins = bins
         self.offset = offset
         self.taps = taps
+        self.compiled = bins.device.type == "cpu"
 
     def splat(self, volumes: Tensor, grid: Tensor, first_bin: int) -> None:
         """Add volumes (C, X, Y, Z) to a grid whose bins start at `first_bin`.
@@ -54,7 +57,7 @@ class Interpolation:
         Voxels that would reach a bin outside the grid are left out.
         """
         bins = (first_bin + 1, first_bin + grid.shape[-1] - 1)
-        if grid.device.type == "cpu":
+        if self.compiled:
             self._run_compiled(_splat_planes, volumes, grid, first_bin, bins)
             return
         flat, stride = grid.view(-1), grid.shape[-1]
@@ -66,7 +69,7 @@ class Interpolation:
 
     def slice(self, grid: Tensor, volumes: Tensor, first_bin: int, bins: tuple[int, int]) -> None:
         """Read volumes (C, X, Y, Z) from the grid, at the voxels whose bin is in the half-open range `bins`."""
-        if grid.device.type == "cpu":
+        if self.compiled:
             self._run_compiled(_slice_planes, volumes, grid, first_bin, bins)
             return
         flat, stride = grid.view(-1), grid.shape[-1]
@@ -82,10 +85,17 @@ class Interpolation:
 
     def _corners(self, grid: Tensor, first_bin: int, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For each grid value around the chosen voxels: its index in the first channel, and its weight."""
-        splines = spline_weights(self.offset.flatten()[chosen], self.taps.tolist())
         bins = self.bins.flatten()[chosen] - first_bin
-        voxel = np.unravel_index
-        raise NotImplementedError(voxel, splines, bins)
+        splines = spline_weights(self.offset.flatten()[chosen], self.taps.tolist())
+        axes = [(torch.as_tensor(node).to(grid.device), torch.as_tensor(part).to(grid)) for node, part in self.axes]
+        for corner in itertools.product((0, 1), repeat=3):
+            nodes = [node + side for (node, _), side in zip(axes, corner, strict=True)]
+            parts = [part if side else 1 - part for (_, part), side in zip(axes, corner, strict=True)]
+            node = (nodes[0][:, None, None] * grid.shape[1] + nodes[1][:, None]) * grid.shape[2] + nodes[2]
+            weight = (parts[0][:, None, None] * parts[1][:, None] * parts[2]).flatten()[chosen]
+            index = node.flatten()[chosen] * grid.stride(2) + bins
+            for shift, spline in zip((-1, 0, 1), splines, strict=True):
+                yield index + shift, weight * spline
 
     def _run_compiled(
         self, kernel: Callable[..., None], volumes: Tensor, grid: Tensor, first_bin: int, bins: tuple[int, int]

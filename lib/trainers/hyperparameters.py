@@ -46,8 +46,12 @@ class Hyperparameters(BaseModel):
     weight_decay: float = Field(3e-5, ge=0, description="weight decay of SGD")
     poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
     box_margin: int = Field(4, ge=0, description="voxels by which the tight box is relaxed (r)")
-    geodesic: Literal["gradient", "gradient_euclidean", "deep"] = Field("deep", description="row of the paper's Table 1")
-    deep_start_epoch: int = Field(0, ge=0, description="epochs before the network guides geodesics, when it starts untrained")
+    geodesic: Literal["gradient", "gradient_euclidean", "deep"] = Field(
+        "deep", description="row of the paper's Table 1"
+    )
+    deep_start_epoch: int = Field(
+        0, ge=0, description="epochs before the network guides geodesics, when it starts untrained"
+    )
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
     sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
     sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")
@@ -70,7 +74,7 @@ class Hyperparameters(BaseModel):
 
 
 _CPU: dict[str, Any] = {
-    "roi_size": (96, 96, 32),
+    "roi_size": (64, 64, 24),
     "train_batch_size": 2,
     "iterations_per_epoch": 20,
     "max_epochs": 12,

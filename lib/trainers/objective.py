@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.data.scans import PatchBatch
 from lib.losses.crf import CRFLoss
 from lib.losses.partial import PartialLoss
-from lib.supervision.geodesics import extreme_point_geodesics
+from lib.supervision.geodesics import batch_extreme_point_geodesics
 from lib.supervision.partial_target import StructureSupervision, partial_target
 from lib.trainers.hyperparameters import Hyperparameters
 
@@ -70,35 +69,37 @@ class InExtremISObjective(nn.Module):
 
     def target(self, batch: PatchBatch, probability: torch.Tensor | None) -> torch.Tensor:
         """The partial label maps (B, X, Y, Z) int64; geodesics are guided by `probability` (B, C, X, Y, Z)."""
-        images = batch.image[:, 0].numpy()
-        guides = None if probability is None else (1 - probability).cpu().numpy()
-        jobs = [
-            (images[n], points, None if guides is None else guides[n, self.index[points.label] - 1])
-            for n, structures in enumerate(batch.points)
-            if batch.masks[n] is None
-            for points in structures
-        ]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # the compiled search runs without Python's lock
-            geodesics = iter(list(threads.map(lambda job: self._geodesics(*job), jobs)))
+        clicked = [n for n, mask in enumerate(batch.masks) if mask is None]
+        jobs = [(n, points) for n in clicked for points in batch.points[n]]
+        geodesics = iter(
+            batch_extreme_point_geodesics(
+                [batch.image[n, 0].numpy() for n, _ in jobs],
+                [points.extremes_voxel for _, points in jobs],
+                [self.spacing_mm] * len(jobs),
+                background_probabilities=self._background_probabilities(probability, jobs),
+                euclidean=self.hyperparameters.geodesic != "gradient",
+                threads=os.cpu_count() or 1,
+            )
+        )
         return torch.stack(
             [
-                self._clicks_target(images[n].shape, structures, geodesics) if mask is None else mask
-                for n, (structures, mask) in enumerate(zip(batch.points, batch.masks, strict=True))
+                self._clicks_target(tuple(batch.image.shape[2:]), structures, geodesics) if mask is None else mask
+                for structures, mask in zip(batch.points, batch.masks, strict=True)
             ]
         )
 
-    def _geodesics(
-        self, image: np.ndarray, points: ExtremePoints, background_probability: np.ndarray | None
-    ) -> list[np.ndarray]:
-        return extreme_point_geodesics(
-            image,
-            points.extremes_voxel,
-            self.spacing_mm,
-            background_probability=background_probability if self.hyperparameters.geodesic == "deep" else None,
-            euclidean=self.hyperparameters.geodesic != "gradient",
-        )
+    def _background_probabilities(
+        self, probability: torch.Tensor | None, jobs: Sequence[tuple[int, ExtremePoints]]
+    ) -> list[np.ndarray] | None:
+        """1 - f of each job's own label (paper, Eq. 2), or None without guidance."""
+        if probability is None:
+            return None
+        background = (1 - probability).clamp(0, 1).cpu().numpy()
+        return [background[n, self.index[points.label] - 1] for n, points in jobs]
 
-    def _clicks_target(self, shape: tuple[int, ...], structures: Sequence[ExtremePoints], geodesics) -> torch.Tensor:
+    def _clicks_target(
+        self, shape: tuple[int, ...], structures: Sequence[ExtremePoints], geodesics: Iterator[list[np.ndarray]]
+    ) -> torch.Tensor:
         supervision = [StructureSupervision(self.index[p.label], p, next(geodesics)) for p in structures]
         return torch.from_numpy(
             partial_target(

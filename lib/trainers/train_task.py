@@ -17,6 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from monailabel.tasks.train.handler import prepare_stats
 from pydantic import ValidationError
+from torch.utils.data import DataLoader
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
@@ -90,7 +91,9 @@ class InExtremISTrainTask(BasicTrainTask):
     def pre_process(self, request: Mapping[str, Any], datastore: Datastore) -> list[AnnotatedScan]:
         scans = annotated_scans(datastore, self.store, self.label_names)
         masks = sum(scan.mask_path is not None for scan in scans)
-        logger.info("Learning from %d scans: %d with clicks, %d with a final mask.", len(scans), len(scans) - masks, masks)
+        logger.info(
+            "Learning from %d scans: %d with clicks, %d with a final mask.", len(scans), len(scans) - masks, masks
+        )
         return scans
 
     def network(self, context: Context) -> torch.nn.Module:
@@ -124,18 +127,22 @@ class InExtremISTrainTask(BasicTrainTask):
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
         h: Hyperparameters = context.request["hyperparameters"]
         return torch.optim.SGD(
-            context.network.parameters(), h.learning_rate, momentum=h.momentum, weight_decay=h.weight_decay, nesterov=True
+            context.network.parameters(),
+            h.learning_rate,
+            momentum=h.momentum,
+            weight_decay=h.weight_decay,
+            nesterov=True,
         )
 
     def lr_scheduler_handler(self, context: Context) -> LrScheduleHandler:
         h: Hyperparameters = context.request["hyperparameters"]
         schedule = torch.optim.lr_scheduler.PolynomialLR(context.optimizer, h.max_epochs, h.poly_power)
-        return LrScheduleHandler(schedule, print_lr=False)
+        return LrScheduleHandler(schedule, print_lr=False)  # type: ignore[arg-type]
 
     def loss_function(self, context: Context) -> InExtremISObjective:
         return InExtremISObjective(self.label_names, self.spec.spacing_mm, context.request["hyperparameters"])
 
-    def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True):
+    def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> DataLoader:
         h: Hyperparameters = context.request["hyperparameters"]
         return patch_loader(
             context.train_datalist,
@@ -186,7 +193,7 @@ class InExtremISTrainTask(BasicTrainTask):
         """`network` has loaded the published weights already."""
 
     def finalize(self, context: Context) -> None:
-        """After each epoch the figures that viewers poll, at the end the model; an interrupted run publishes nothing."""
+        """Figures for viewers after each epoch, the model at the end; an interrupted run publishes nothing."""
         context.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self._write_stats(context))
         context.trainer.add_event_handler(Events.COMPLETED, lambda engine: self._publish(context))
 
@@ -202,14 +209,10 @@ class InExtremISTrainTask(BasicTrainTask):
         logger.info("Published version %d, learnt from %d scans.", model.version, len(context.train_datalist))
 
 
-def _outputs(
-    logits: torch.Tensor, target: torch.Tensor, loss: float, terms: dict[str, float]
-) -> list[dict[str, Any]]:
+def _outputs(logits: torch.Tensor, target: torch.Tensor, loss: float, terms: dict[str, float]) -> list[dict[str, Any]]:
     """For each patch, what MONAI's handlers read; classes one-hot, and all zero where nothing is annotated."""
     annotated = (target >= 0)[:, None]
     classes = logits.shape[1]
     predicted = one_hot(logits.argmax(dim=1, keepdim=True), classes) * annotated
     label = one_hot(target.clamp(min=0)[:, None], classes) * annotated
-    return [
-        {"loss": loss, "terms": terms, "pred": p, "label": t} for p, t in zip(predicted, label, strict=True)
-    ]
+    return [{"loss": loss, "terms": terms, "pred": p, "label": t} for p, t in zip(predicted, label, strict=True)]

@@ -84,9 +84,11 @@ def test_installs_into_the_same_environment_when_the_requirements_change(made: P
 
 def test_makes_a_new_environment_where_the_checkout_was_copied(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy", symlinks=True)
+    (copy / ".venv" / "of-the-old-place").touch()
     status, prefix, said = source(copy)
     assert (status, prefix) == (0, str(copy / ".venv"))
     assert "Installing" in said
+    assert not (copy / ".venv" / "of-the-old-place").exists()
 
 
 def test_failed_install_is_not_taken_for_a_finished_one(made: Path) -> None:
@@ -95,6 +97,8 @@ def test_failed_install_is_not_taken_for_a_finished_one(made: Path) -> None:
         status, _, said = source(made)
         assert status == 1
         assert "could not be installed" in said
+    (made / "requirements.txt").write_text("")
+    assert "Installing" in source(made)[2]
 
 
 def test_names_the_debian_package_where_the_venv_module_is_missing(checkout: Path) -> None:

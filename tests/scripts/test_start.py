@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def archive() -> Iterator[str]:
+    """The address of something that takes connections as a DICOMweb server does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/dicom-web"
 
 
 def start(checkout: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +123,15 @@ class TestRefuses:
             port = str(listener.getsockname()[1])
             assert_refused(start(checkout, studies, "--host", "0.0.0.0", "--port", port), port, "in use")
 
+    @pytest.mark.parametrize("user", ["", "me:secret@"])
+    def test_dicomweb_server_that_does_not_answer(self, checkout: Path, free_port: int, user: str) -> None:
+        result = start(checkout, f"http://{user}127.0.0.1:{free_port}/dicom-web")
+        assert_refused(result, f"port {free_port} of 127.0.0.1", "start the DICOMweb server")
+
+    @pytest.mark.parametrize("url", ["http://", "http:///dicom-web", "https://pacs:port/dicom-web"])
+    def test_address_that_cannot_be_read(self, checkout: Path, url: str) -> None:
+        assert_refused(start(checkout, url), url, "cannot be read")
+
     def test_unknown_option(self, checkout: Path, studies: Path) -> None:
         assert_refused(start(checkout, studies, "--prot", "8000"), "'--prot'", "--help")
 
@@ -158,20 +175,23 @@ class TestStarts:
         assert len(result.stderr.splitlines()) == 1
         assert "no login" in result.stderr
 
-    @pytest.mark.parametrize("url", ["http://pacs:8042/dicom-web", "https://pacs/dicom-web"])
     def test_dicomweb_series_of_every_modality_are_searched(
-        self, checkout: Path, free_port: int, url: str
+        self, checkout: Path, archive: str, free_port: int
     ) -> None:
-        _, search_filter, arguments = called(start(checkout, url, "--port", str(free_port)))
-        assert arguments[6] == url
+        _, search_filter, arguments = called(start(checkout, archive, "--port", str(free_port)))
+        assert arguments[6] == archive
         assert json.loads(search_filter) == {}
 
-    def test_search_filter_of_the_user_is_kept(self, checkout: Path, free_port: int) -> None:
+    def test_search_filter_of_the_user_is_kept(self, checkout: Path, archive: str, free_port: int) -> None:
         own = '{"Modality": "MR"}'
-        result = start(
-            checkout, "http://pacs", "--port", str(free_port), MONAI_LABEL_DICOMWEB_SEARCH_FILTER=own
-        )
+        port = str(free_port)
+        result = start(checkout, archive, "--port", port, MONAI_LABEL_DICOMWEB_SEARCH_FILTER=own)
         assert called(result)[1] == own
+
+    def test_dicomweb_server_behind_a_proxy_is_not_tried(self, checkout: Path, free_port: int) -> None:
+        url = f"http://127.0.0.1:{free_port}/dicom-web"
+        result = start(checkout, url, "--port", str(free_port), https_proxy="http://proxy:3128")
+        assert called(result)[2][6] == url
 
     def test_help_lists_every_option(self, checkout: Path) -> None:
         result = start(checkout, "--help")

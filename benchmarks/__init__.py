@@ -1,0 +1,1 @@
+"""Speed and accuracy, measured by hand: each module prints a table."""

@@ -1,0 +1,88 @@
+"""A server process of one's own, for the demo and the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ServerError(RuntimeError):
+    """The server did not start; its text ends with the server's last words."""
+
+
+class LocalServer:
+    """`monailabel start_server` with the app, on a port of the loopback interface.
+
+    Args:
+        studies: folder of images.
+        conf: `--conf` names and values.
+        log: file for what the server prints.
+        port: None takes a free one.
+    """
+
+    def __init__(self, studies: Path, conf: Mapping[str, str], log: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        # The `monailabel` script would split a path at its spaces.
+        command = [sys.executable, "-m", "monailabel.main", "start_server"]
+        command += ["--app", str(ROOT / "apps" / "inextremis"), "--studies", str(studies)]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command += [word for name, value in conf.items() for word in ("--conf", name, value)]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self, timeout_s: float = 120) -> None:
+        """Raises: ServerError: it ended, or did not answer in time."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if requests.get(f"{self.url}/info/", timeout=10).ok:
+                    return
+            except requests.RequestException:
+                time.sleep(0.3)
+        words = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+        self.stop()
+        raise ServerError(f"The server at {self.url} did not start. Its log {self.log} ends with:\n{words}")
+
+    def stop(self) -> None:
+        """Ends the server and the training that it may have started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, 15)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, 9)
+                self.process.wait()
+
+    def __enter__(self) -> LocalServer:
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,131 @@
+"""The main job from end to end: click, train in the background, segment what was never clicked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClientException
+
+from lib.annotations.volume import load_volume
+from lib.demo.annotator import simulated_extreme_points
+
+LABEL = "lesion"
+POLL_S = 1.0
+
+
+class TrainingFailedError(RuntimeError):
+    """The training ended without a model; its text ends with the training's last words."""
+
+
+@dataclass
+class Outcome:
+    """What the server answered for one study: masks (X, Y, Z) bool, None where there was none to get."""
+
+    study: str
+    truth: np.ndarray
+    clicks_voxel: np.ndarray | None = None
+    click_mask: np.ndarray | None = None
+    click_seconds: float | None = None
+    automatic_before: np.ndarray | None = None
+    automatic_after: np.ndarray | None = None
+
+
+class ScriptedAnnotator:
+    """Works through a server as a person with the Slicer plugin would: by the same client, over HTTP."""
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        self.client = MONAILabelClient(url, tmpdir=str(scratch), client_id="scripted annotator")
+
+    def click(self, outcome: Outcome, rng: np.random.Generator) -> None:
+        """Clicks the six extreme points of the true lesion, and keeps the mask that comes back."""
+        outcome.clicks_voxel = simulated_extreme_points(outcome.truth, rng)
+        start = time.perf_counter()
+        outcome.click_mask = self._mask("extreme_points", outcome.study, {LABEL: outcome.clicks_voxel.tolist()})
+        outcome.click_seconds = time.perf_counter() - start
+
+    def segment(self, study: str) -> np.ndarray | None:
+        """The automatic mask, or None while there is no trained model."""
+        try:
+            return self._mask("inextremis", study, {})
+        except MONAILabelClientException as error:
+            if "Status: 409" in error.msg:
+                return None
+            raise
+
+    def train(self, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Starts a training and yields its figures, as the server tells them, until it is done.
+
+        Raises:
+            TrainingFailedError: it ended in an error or was stopped.
+        """
+        self.client.train_start("inextremis", parameters)
+        while (task := self.client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
+            yield self.client.info()["train_stats"]["inextremis"]
+            time.sleep(POLL_S)
+        if task["status"] != "DONE":
+            raise TrainingFailedError("\n".join([f"The training ended as {task['status']}:", *task["details"]]))
+        yield self.client.info()["train_stats"]["inextremis"]
+
+    def _mask(self, model: str, study: str, parameters: dict[str, Any]) -> np.ndarray:
+        path, _ = self.client.infer(model, study, {**parameters, "result_extension": ".nii.gz"})
+        mask = load_volume(path).array > 0
+        Path(path).unlink()
+        return mask
+
+
+def dice(mask: np.ndarray | None, truth: np.ndarray) -> float | None:
+    """Dice of two (X, Y, Z) bool masks, in [0, 1]; None for no mask."""
+    if mask is None:
+        return None
+    predicted, true = (torch.from_numpy(array)[None, None].float() for array in (mask, truth))
+    return float(compute_dice(predicted, true, ignore_empty=False))
+
+
+def read_truth(truth_dir: Path, study: str) -> Outcome:
+    return Outcome(study, load_volume(truth_dir / f"{study}.nii.gz").array > 0)
+
+
+def write_scores(path: Path, outcomes: list[Outcome]) -> None:
+    """The figures of the table, for a machine to read."""
+    scores = [
+        {
+            "study": o.study,
+            "click_mask": dice(o.click_mask, o.truth),
+            "click_seconds": o.click_seconds,
+            "automatic_before": dice(o.automatic_before, o.truth),
+            "automatic_after": dice(o.automatic_after, o.truth),
+        }
+        for o in outcomes
+    ]
+    path.write_text(json.dumps(scores, indent=1))
+
+
+def walk_through(
+    annotator: ScriptedAnnotator,
+    outcomes: list[Outcome],
+    clicked: int,
+    training: dict[str, Any],
+    *,
+    say: Callable[[str], None],
+    show_training: Callable[[Iterator[dict[str, Any]]], None],
+) -> None:
+    """Clicks in the first `clicked` studies, trains, and segments all of them; fills in `outcomes`."""
+    rng = np.random.default_rng(0)
+    for outcome in outcomes:
+        outcome.automatic_before = annotator.segment(outcome.study)
+    for outcome in outcomes[:clicked]:
+        annotator.click(outcome, rng)
+        say(f"{outcome.study}: six clicks, mask after {outcome.click_seconds:.1f} s")
+    show_training(annotator.train(training))
+    for outcome in outcomes:
+        outcome.automatic_after = annotator.segment(outcome.study)
+        say(f"{outcome.study}: segmented without clicks")

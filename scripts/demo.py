@@ -1,0 +1,148 @@
+"""Shows the main job on demo studies: six clicks to a mask, training in the background, masks without clicks."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lib.demo.local_server import LocalServer, ServerError
+from lib.demo.picture import draw_outcomes
+from lib.demo.studies import write_demo_studies
+from lib.demo.walkthrough import (
+    Outcome,
+    ScriptedAnnotator,
+    TrainingFailedError,
+    dice,
+    read_truth,
+    walk_through,
+    write_scores,
+)
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How many studies are clicked and how many are left, and how long the training is."""
+
+    clicked: int
+    unseen: int
+    max_epochs: int
+
+
+FULL = Scope(clicked=10, unseen=4, max_epochs=30)
+QUICK = Scope(clicked=5, unseen=3, max_epochs=8)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer studies, a shorter training: under 3 minutes")
+    parser.add_argument("--no-serve", action="store_true", help="stop the server at the end")
+    parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: demo/)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    scope = QUICK if arguments.quick else FULL
+    studies_dir, truth_dir = arguments.out / "studies", arguments.out / "truth"
+    _forget_earlier_run(arguments.out)
+    studies = _make_studies(studies_dir, truth_dir, scope.clicked + scope.unseen)
+    console.print("Starting the server ...")
+    server = LocalServer(
+        studies_dir, {"model_dir": str(arguments.out / "model")}, arguments.out / "server.log", arguments.port
+    )
+    try:
+        server.wait_until_ready()
+        outcomes = [read_truth(truth_dir, study) for study in studies]
+        walk_through(
+            ScriptedAnnotator(server.url, arguments.out),
+            outcomes,
+            scope.clicked,
+            {"max_epochs": scope.max_epochs},
+            say=console.print,
+            show_training=_show_training,
+        )
+        _report(arguments.out, studies_dir, outcomes, scope.clicked)
+        if not arguments.no_serve:
+            _serve(server, studies_dir)
+    except (ServerError, TrainingFailedError) as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+    finally:
+        server.stop()
+    return 0
+
+
+def _forget_earlier_run(out: Path) -> None:
+    """The demo begins without a model and without clicks; studies are kept."""
+    out.mkdir(parents=True, exist_ok=True)
+    for leftover in (out / "model", out / "studies" / "labels"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    (out / "studies" / "datastore_v2.json").unlink(missing_ok=True)
+
+
+def _make_studies(studies_dir: Path, truth_dir: Path, count: int) -> list[str]:
+    with Progress(TextColumn("Making demo studies"), BarColumn(), TextColumn("{task.completed}/{task.total}")) as bar:
+        task = bar.add_task("", total=count)
+        return write_demo_studies(studies_dir, truth_dir, count, progress=lambda done: bar.update(task, completed=done))
+
+
+def _show_training(figures: Iterator[dict[str, Any]]) -> None:
+    columns = (TextColumn("Training in the background"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("starting", total=None)
+        for stats in figures:
+            if stats:
+                epochs = f"epoch {stats['epoch']} of {stats['total_epochs']}, loss {stats['loss']:.2f}"
+                bar.update(task, completed=stats["epoch"], total=stats["total_epochs"], description=epochs)
+
+
+def _report(out: Path, studies_dir: Path, outcomes: list[Outcome], clicked: int) -> None:
+    table = Table(title="Dice against the truth")
+    for column in ("study", "mask from six clicks", "automatic before training", "automatic after training"):
+        table.add_column(column, justify="left" if column == "study" else "right")
+    for group, name in ((outcomes[:clicked], "mean, clicked"), (outcomes[clicked:], "mean, never clicked")):
+        rows = [[dice(mask, o.truth) for mask in (o.click_mask, o.automatic_before, o.automatic_after)] for o in group]
+        for outcome, row in zip(group, rows, strict=True):
+            table.add_row(outcome.study, *map(_cell, row))
+        table.add_row(name, *map(_cell, map(_mean, zip(*rows, strict=True))), style="bold", end_section=True)
+    console.print(table)
+    write_scores(out / "scores.json", outcomes)
+    picture = out / "demo.png"
+    draw_outcomes(picture, outcomes[:2] + outcomes[clicked : clicked + 2], studies_dir)
+    console.print(f"Picture: {picture}   Figures: {out / 'scores.json'}   Server's log: {out / 'server.log'}")
+
+
+def _mean(scores: tuple[float | None, ...]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(score: float | None) -> str:
+    return "none" if score is None else f"{score:.2f}"
+
+
+def _serve(server: LocalServer, studies_dir: Path) -> None:
+    console.print(f"\nThe server runs at {server.url} (its interface: {server.url}/info/).")
+    console.print("In 3D Slicer, enter this address in the MONAI Label module; the studies are in", studies_dir)
+    console.print("Press Ctrl-C to stop it.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server.process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

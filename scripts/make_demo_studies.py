@@ -1,0 +1,72 @@
+"""Writes demo studies and, in another folder, the truth: python -m scripts.make_demo_studies --help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+
+from lib.demo.studies import DemoStudySettings, write_demo_studies
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        settings = DemoStudySettings(shape=tuple(options.shape), spacing_mm=tuple(options.spacing), seed=options.seed)
+        with Progress() as progress:
+            task = progress.add_task("Demo studies", total=options.count)
+            names = write_demo_studies(
+                options.out,
+                options.truth,
+                options.count,
+                settings,
+                lambda done: progress.update(task, completed=done),
+            )
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{len(names)} studies in {options.out}, their truth in {options.truth}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = DemoStudySettings()
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.make_demo_studies",
+        description="MR-like studies from the MNI152 template, each with a lesion whose extent is known.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the studies, as NIfTI")
+    parser.add_argument(
+        "--truth", type=Path, required=True, metavar="FOLDER", help="masks of the lesions; outside of --out"
+    )
+    parser.add_argument("--count", type=_positive, default=12, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
+    parser.add_argument(
+        "--shape", type=_positive, nargs=3, default=defaults.shape, metavar=("X", "Y", "Z"), help="voxels"
+    )
+    parser.add_argument(
+        "--spacing",
+        type=_thickness,
+        nargs=3,
+        default=defaults.spacing_mm,
+        metavar=("X", "Y", "Z"),
+        help="mm; 'vary' for Z draws 1.0 to 1.5 per study (default: 0.5 0.5 vary)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _thickness(text: str) -> float | None:
+    return None if text == "vary" else float(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

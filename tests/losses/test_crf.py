@@ -1,0 +1,279 @@
+"""The CRF regularised loss against the O(N^2) sum in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lib.losses import bilateral_grid
+from lib.losses.bilateral_grid import BilateralGrid
+from lib.losses.crf import CRFLoss
+
+SCALES = list(itertools.product((5.0, 15.0), (0.05, 0.5)))
+VALUE_TOLERANCE = 0.005
+GRADIENT_TOLERANCE = 0.02
+
+
+def coordinates(shape: tuple[int, ...]) -> Tensor:
+    return torch.stack(torch.meshgrid(*(torch.arange(size).double() for size in shape), indexing="ij"))
+
+
+def exact(image: Tensor, probability: Tensor, sigma_alpha, sigma_beta, spacing_mm=(1.0, 1.0, 1.0)):
+    """R and dR/dp of Section 3.3 for an image (X, Y, Z) and one class, pair by pair."""
+    position = coordinates(image.shape) * torch.tensor(spacing_mm).double()[:, None, None, None]
+    features = torch.cat([position / sigma_alpha, image.double()[None] / sigma_beta]).flatten(start_dim=1).T
+    p = probability.double().flatten()
+    towards_background, towards_foreground = torch.empty_like(p), torch.empty_like(p)
+    for rows in torch.arange(len(p)).split(512):
+        distance = torch.cdist(features[rows], features, compute_mode="donot_use_mm_for_euclid_dist")
+        kernel = torch.exp(-0.5 * distance**2)
+        towards_background[rows] = kernel @ (1 - p)
+        towards_foreground[rows] = kernel @ p
+    gradient = (towards_background - towards_foreground) / len(p)
+    return float(p @ towards_background) / len(p), gradient.reshape(image.shape)
+
+
+def make_image(kind: str, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x, y, z = coordinates(shape) / max(shape)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    ball = ((torch.stack([x, y, z]) - 0.4) ** 2).sum(dim=0) < 0.06
+    images = {
+        "smooth": torch.sin(3 * x) + torch.cos(4 * y) * z,
+        "noisy": noise,
+        "piecewise constant": torch.where(ball, 1.1, -0.37),
+        "two close levels": torch.where(ball, 0.06, 0.0),
+        "piecewise constant with noise": torch.where(ball, 1.1, -0.37) + 0.05 * noise,
+        "constant": torch.full(shape, 0.77, dtype=torch.float64),
+        "outliers": torch.where(noise > 2.5, 20 * noise, 0.2 * noise),
+    }
+    return images[kind]
+
+
+def make_probability(kind: str, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    position = coordinates(shape) / max(shape)
+    return {
+        "blob": torch.sigmoid(-40 * (((position - 0.4) ** 2).sum(dim=0) - 0.06)),
+        "random": torch.rand(shape, generator=generator, dtype=torch.float64),
+        "rare": (torch.rand(shape, generator=generator, dtype=torch.float64) < 0.04).double(),
+    }[kind]
+
+
+def value_and_gradient(loss: CRFLoss, image: Tensor, probability: Tensor):
+    p = probability[None, None].clone().requires_grad_()
+    value = loss(image[None, None], p)
+    value.backward()
+    return value.item(), p.grad[0, 0]
+
+
+@pytest.mark.parametrize("sigma_alpha, sigma_beta", SCALES)
+@pytest.mark.parametrize("shape", [(8, 8, 8), (16, 20, 9)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "smooth",
+        "noisy",
+        "piecewise constant",
+        "two close levels",
+        "piecewise constant with noise",
+        "constant",
+        "outliers",
+    ],
+)
+def test_value_and_gradient_are_those_of_the_exact_sum(kind, shape, sigma_alpha, sigma_beta):
+    image = make_image(kind, shape).float()
+    for probability_kind in ("blob", "random", "rare"):
+        probability = make_probability(probability_kind, shape).float()
+        value, gradient = value_and_gradient(CRFLoss(sigma_alpha, sigma_beta), image, probability)
+        exact_value, exact_gradient = exact(image, probability, sigma_alpha, sigma_beta)
+        assert value == pytest.approx(exact_value, rel=VALUE_TOLERANCE)
+        assert (gradient - exact_gradient).norm() < GRADIENT_TOLERANCE * exact_gradient.norm()
+
+
+@pytest.mark.parametrize("sigma_alpha, sigma_beta", [(5.0, 0.05), (15.0, 0.5)])
+def test_larger_volume(sigma_alpha, sigma_beta):
+    shape = (32, 32, 16)
+    image, probability = make_image("smooth", shape), make_probability("blob", shape)
+    value, gradient = value_and_gradient(CRFLoss(sigma_alpha, sigma_beta), image, probability)
+    exact_value, exact_gradient = exact(image, probability, sigma_alpha, sigma_beta)
+    assert value == pytest.approx(exact_value, rel=VALUE_TOLERANCE)
+    assert (gradient - exact_gradient).norm() < GRADIENT_TOLERANCE * exact_gradient.norm()
+
+
+def test_distances_in_mm():
+    shape, spacing_mm = (12, 12, 8), (0.5, 0.5, 3.0)
+    image, probability = make_image("smooth", shape), make_probability("blob", shape)
+    value, gradient = value_and_gradient(CRFLoss(5.0, 0.5, spacing_mm=spacing_mm), image, probability)
+    exact_value, exact_gradient = exact(image, probability, 5.0, 0.5, spacing_mm)
+    assert value == pytest.approx(exact_value, rel=VALUE_TOLERANCE)
+    assert (gradient - exact_gradient).norm() < GRADIENT_TOLERANCE * exact_gradient.norm()
+
+
+def test_more_nodes_are_more_exact():
+    shape = (24, 16, 8)
+    image, probability = make_image("noisy", shape), make_probability("random", shape)
+    _, exact_gradient = exact(image, probability, 5.0, 0.5)
+    coarse, default, fine = (
+        (value_and_gradient(CRFLoss(5.0, 0.5, nodes_per_sigma=nodes), image, probability)[1] - exact_gradient).norm()
+        for nodes in (1.5, 2.25, 4.0)
+    )
+    assert fine < default < coarse
+
+
+def test_mean_over_patches_and_sum_over_classes():
+    shape = (8, 9, 7)
+    images = torch.stack([make_image("smooth", shape), make_image("noisy", shape)])[:, None].float()
+    probability = torch.stack([make_probability("random", shape) / 2, make_probability("blob", shape) / 2]).float()
+    loss = CRFLoss(5.0, 0.5)
+    apart = sum(loss(image[None], p[None, None]) for image in images for p in probability) / len(images)
+    together = loss(images, probability[None].expand(2, -1, -1, -1, -1))
+    torch.testing.assert_close(together, apart)
+
+
+def test_background_doubles_a_single_class():
+    shape = (8, 8, 8)
+    image, probability = make_image("noisy", shape), make_probability("blob", shape)
+    value, gradient = value_and_gradient(CRFLoss(5.0, 0.5), image, probability)
+    both_value, both_gradient = value_and_gradient(CRFLoss(5.0, 0.5, include_background=True), image, probability)
+    assert both_value == pytest.approx(2 * value)
+    torch.testing.assert_close(both_gradient, 2 * gradient)
+
+
+def test_gradcheck():
+    image = make_image("noisy", (5, 4, 3))[None, None].repeat(2, 1, 1, 1, 1)
+    probability = make_probability("random", (2, 5, 4, 3))[:, None].repeat(1, 2, 1, 1, 1).requires_grad_()
+    loss = CRFLoss(2.0, 0.5)
+    assert torch.autograd.gradcheck(lambda p: loss(image, p), (probability,))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    sigma_alpha=st.floats(0.5, 20),
+    sigma_beta=st.floats(0.02, 2),
+    contrast=st.floats(0, 50),
+    hard=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_r_is_not_negative_and_the_filter_symmetric(shape, sigma_alpha, sigma_beta, contrast, hard, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = contrast * torch.rand(shape, generator=generator)
+    p, q = torch.rand(2, *shape, generator=generator)
+    p = p.round() if hard else p
+    assert CRFLoss(sigma_alpha, sigma_beta)(image[None, None], p[None, None]) >= 0
+
+    grid = BilateralGrid(image.double(), (sigma_alpha,) * 3, sigma_beta, 2.25)
+    kp, kq = grid.filter(torch.stack([p, q]).double())
+    assert float((kp * q).sum()) == pytest.approx(float((kq * p).sum()), rel=1e-9)
+
+
+def test_certain_and_uniform_predictions_cost_nothing():
+    image = make_image("noisy", (8, 8, 8))[None, None].float()
+    for level in (0.0, 1.0):
+        assert CRFLoss()(image, torch.full_like(image, level)) == pytest.approx(0, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=15)
+@given(shift=st.floats(-100, 100))
+def test_a_shift_of_all_intensities_changes_nothing(shift):
+    image, probability = make_image("noisy", (9, 8, 7)), make_probability("random", (9, 8, 7))
+    value, gradient = value_and_gradient(CRFLoss(5.0, 0.5), image, probability)
+    shifted_value, shifted_gradient = value_and_gradient(CRFLoss(5.0, 0.5), image + shift, probability)
+    assert shifted_value == pytest.approx(value, rel=1e-8)
+    torch.testing.assert_close(shifted_gradient, gradient)
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations((0, 1, 2))))
+def test_permuting_the_axes_permutes_the_gradient(axes):
+    image, probability = make_image("noisy", (9, 8, 7)), make_probability("random", (9, 8, 7))
+    value, gradient = value_and_gradient(CRFLoss(5.0, 0.5), image, probability)
+    turned_value, turned = value_and_gradient(CRFLoss(5.0, 0.5), image.permute(axes), probability.permute(axes))
+    assert turned_value == pytest.approx(value)
+    torch.testing.assert_close(turned, gradient.permute(axes))
+
+
+def test_moving_an_object_within_the_image_changes_nothing():
+    image = torch.zeros(32, 24, 20)
+    image[6:12, 5:11, 4:9] = 3.0
+    probability = 0.8 * (image > 0).float()
+    moved = [torch.roll(volume, (5, 4, 3), dims=(0, 1, 2)) for volume in (image, probability)]
+    gradient = value_and_gradient(CRFLoss(2.0, 0.5), image, probability)[1]
+    moved_gradient = value_and_gradient(CRFLoss(2.0, 0.5), *moved)[1]
+    inside = image > 0
+    difference = torch.roll(moved_gradient, (-5, -4, -3), dims=(0, 1, 2))[inside] - gradient[inside]
+    assert difference.norm() < GRADIENT_TOLERANCE * gradient[inside].norm()
+
+
+def test_chunks_of_bins_give_what_one_grid_gives(monkeypatch):
+    image, probability = make_image("outliers", (9, 8, 7)), make_probability("random", (9, 8, 7))
+    value, gradient = value_and_gradient(CRFLoss(5.0, 0.05), image, probability)
+    monkeypatch.setattr(bilateral_grid, "MAX_CHUNK_BINS", 5)
+    chunked_value, chunked_gradient = value_and_gradient(CRFLoss(5.0, 0.05), image, probability)
+    assert chunked_value == pytest.approx(value, rel=1e-9)
+    torch.testing.assert_close(chunked_gradient, gradient)
+
+
+def test_compiled_and_torch_interpolation_agree(monkeypatch):
+    monkeypatch.setattr(bilateral_grid, "MAX_CHUNK_BINS", 30)
+    image = make_image("noisy", (9, 8, 7))
+    volumes = torch.stack([make_probability(kind, (9, 8, 7)) for kind in ("random", "blob")])
+    grid = BilateralGrid(image, (5.0, 5.0, 3.0), 0.05, 2.25)
+    compiled = grid.filter(volumes)
+    grid.interpolation.compiled = False
+    torch.testing.assert_close(grid.filter(volumes), compiled)
+
+
+def test_an_outlier_costs_few_bins():
+    image = make_image("noisy", (8, 8, 8)).float()
+    axis = bilateral_grid.intensity_axis(image, 0.5, 1.8)
+    image[0, 0, 0] = 1e4
+    assert bilateral_grid.intensity_axis(image, 0.5, 1.8).count < axis.count + 30
+
+
+def test_autocast_does_not_change_the_value():
+    image, probability = make_image("noisy", (8, 8, 8)).float(), make_probability("random", (8, 8, 8)).bfloat16()
+    expected, _ = value_and_gradient(CRFLoss(), image, probability.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradient = value_and_gradient(CRFLoss(), image, probability)
+    assert value == expected
+    assert gradient.dtype == torch.bfloat16 and bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"sigma_alpha": 0.0}, "sigma_alpha is 0.0"),
+        ({"sigma_beta": -1.0}, "sigma_beta is -1.0"),
+        ({"nodes_per_sigma": 1.0}, "expected at least 1.5"),
+        ({"spacing_mm": (1.0, 0.0, 1.0)}, "spacing_mm"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CRFLoss(**arguments)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_intensities_must_be_finite(bad):
+    image = torch.zeros(1, 1, 4, 4, 4)
+    image[0, 0, 1, 2, 3] = bad
+    with pytest.raises(ValueError, match="replace NaN and inf"):
+        CRFLoss()(image, torch.zeros(1, 1, 4, 4, 4))
+
+
+def test_an_image_far_from_z_scored_is_refused():
+    image = torch.linspace(0, 1e6, 64**3).reshape(1, 1, 64, 64, 64)
+    with pytest.raises(ValueError, match="normalise it"):
+        CRFLoss()(image, torch.zeros_like(image))
+
+
+def test_shapes_must_fit():
+    with pytest.raises(ValueError, match="do not fit"):
+        CRFLoss()(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 5))
