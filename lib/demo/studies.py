@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,7 +135,9 @@ def write_demo_studies(
 
 def _claim(manifest: Path, studies_dir: Path, settings: DemoStudySettings, paths: list[Path]) -> None:
     """Leaves word of what the files are made from, so that files of another make are never overwritten."""
-    content = {"generation": GENERATION, "studies_dir": str(studies_dir), **asdict(settings)}
+    # Relative, so that the two folders can be moved together.
+    relative = os.path.relpath(studies_dir, manifest.parent)
+    content = {"generation": GENERATION, "studies_dir": relative, **asdict(settings)}
     encoded = json.dumps(content, indent=1).encode()
     if manifest.exists():
         if manifest.read_bytes() != encoded:

@@ -70,7 +70,7 @@ class IntensityAxis(NamedTuple):
     bins: Tensor
     offset: Tensor
     taps: np.ndarray
-    count: int
+    bin_count: int
 
     @property
     def reach(self) -> int:
@@ -163,19 +163,19 @@ class BilateralGrid:
         filtered = torch.empty_like(volumes)
         values_per_bin = len(volumes) * math.prod(len(blur) for blur in self.blurs)
         chunk = min(max(MAX_GRID_VALUES // values_per_bin, MIN_CHUNK_BINS), MAX_CHUNK_BINS)
-        for first in range(0, self.intensity.count, chunk):
-            self._filter_chunk(volumes, filtered, first, min(first + chunk, self.intensity.count))
+        for first in range(0, self.intensity.bin_count, chunk):
+            self._filter_chunk(volumes, filtered, first, min(first + chunk, self.intensity.bin_count))
         return filtered
 
     def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
         """Fill in the filtered values of the voxels whose bin is in [first, last)."""
-        # Reading touches one bin on either side of a voxel's own, blurring `reach` more; the outermost bin on
-        # either side misses the voxels beyond it, and is dropped.
+        # Reading touches one bin on either side of a voxel's own and blurring `reach` more. Two spare bins take
+        # what voxels there spill outwards, and are dropped: the outer ones miss the voxels beyond the grid.
         width = last - first + 2
-        margin = self.intensity.reach + 1
+        margin = self.intensity.reach + 2
         grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width + 2 * margin)
         self.interpolation.splat(volumes, grid, first_bin=first - 1 - margin)
-        grid = grid[..., 1:-1] @ _banded(self.intensity.taps, width).to(volumes)
+        grid = grid[..., 2:-2] @ _banded(self.intensity.taps, width).to(volumes)
         self.interpolation.slice(self._blurred_in_space(grid), filtered, first_bin=first - 1, bins=(first, last))
 
     def _blurred_in_space(self, grid: Tensor) -> Tensor:

@@ -78,10 +78,7 @@ class CRFLoss(nn.Module):
             ValueError: if the shapes do not fit, an intensity is not finite, or the image spans too many
                 `sigma_beta` for the grid.
         """
-        if image.ndim != 5 or image.shape[1] != 1 or (len(image), *image.shape[2:]) != (
-            len(probability),
-            *probability.shape[2:],
-        ):
+        if image.ndim != 5 or probability.ndim != 5 or image.shape != probability[:, :1].shape:
             raise ValueError(
                 f"image of shape {tuple(image.shape)} and probability of shape {tuple(probability.shape)} do not "
                 "fit: expected (B, 1, X, Y, Z) and (B, C, X, Y, Z), without the background's channel."

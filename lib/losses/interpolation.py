@@ -12,6 +12,10 @@ import torch
 from numba import njit
 from torch import Tensor
 
+CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+MIN_VOXELS_FOR_THREADS = 2**14
+
 
 def spline_weights(offset: Any, taps: Any) -> Any:
     """Quadratic B-spline weights of a value's bin and its two neighbours, for offsets in [-0.5, 0.5] bins.
@@ -108,13 +112,16 @@ class Interpolation:
         planes = np.flatnonzero(np.diff(self.axes[0][0], prepend=-1, append=-1))
         tasks = list(zip(planes, planes[1:], strict=False))
         dtype = volumes.numpy().dtype
-        axes = [part for node, fraction in self.axes for part in (node, fraction.astype(dtype))]
+        axes = tuple((node, fraction.astype(dtype)) for node, fraction in self.axes)
         taps = self.taps[:3].astype(dtype)
-        arguments = (volumes.numpy(), grid.numpy(), *axes, self.bins.numpy(), self.offset.numpy(), taps)
+        arguments = (volumes.numpy(), grid.numpy(), axes, self.bins.numpy(), self.offset.numpy(), taps)
 
         def run(task: tuple[int, int]) -> None:
             kernel(*task, *arguments, first_bin, *bins)
 
+        if self.bins.numel() < MIN_VOXELS_FOR_THREADS:
+            run((0, len(self.bins)))
+            return
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for parity in (0, 1):
                 list(pool.map(run, tasks[parity::2]))
@@ -125,9 +132,19 @@ _compiled_weights = njit(inline="always")(spline_weights)
 
 @njit(nogil=True, cache=True)
 def _splat_planes(
-    first_x, last_x, volumes, grid, node_x, part_x, node_y, part_y, node_z, part_z, bins, offset, taps,
-    first_bin, low, high,
-):  # fmt: skip
+    first_x: int,
+    last_x: int,
+    volumes: np.ndarray,
+    grid: np.ndarray,
+    axes: CompiledAxes,
+    bins: np.ndarray,
+    offset: np.ndarray,
+    taps: np.ndarray,
+    first_bin: int,
+    low: int,
+    high: int,
+) -> None:
+    (node_x, part_x), (node_y, part_y), (node_z, part_z) = axes
     one = volumes.dtype.type(1)
     for x in range(first_x, last_x):
         for y in range(len(node_y)):
@@ -152,9 +169,19 @@ def _splat_planes(
 
 @njit(nogil=True, cache=True)
 def _slice_planes(
-    first_x, last_x, volumes, grid, node_x, part_x, node_y, part_y, node_z, part_z, bins, offset, taps,
-    first_bin, low, high,
-):  # fmt: skip
+    first_x: int,
+    last_x: int,
+    volumes: np.ndarray,
+    grid: np.ndarray,
+    axes: CompiledAxes,
+    bins: np.ndarray,
+    offset: np.ndarray,
+    taps: np.ndarray,
+    first_bin: int,
+    low: int,
+    high: int,
+) -> None:
+    (node_x, part_x), (node_y, part_y), (node_z, part_z) = axes
     one = volumes.dtype.type(1)
     for x in range(first_x, last_x):
         for y in range(len(node_y)):

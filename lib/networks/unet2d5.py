@@ -103,7 +103,7 @@ class UNet2d5(nn.Module):
                 "take both from plan_stages."
             )
         channels = [base_channels * 2**stage for stage in range(len(kernels))]
-        self.divisor: Triple = tuple(math.prod(axis) for axis in zip(*strides, strict=True))  # type: ignore[assignment]
+        self.divisor: Triple = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
         self.encoders = nn.ModuleList(
             _two_convolutions(before, after, kernel)
             for before, after, kernel in zip([in_channels, *channels], channels, kernels, strict=False)

@@ -79,6 +79,14 @@ def test_the_truth_is_one_lesion_of_plausible_size_inside_the_image(studies: lis
         assert (inside.min(axis=0) > 0).all() and (inside.max(axis=0) < np.array(mask.shape) - 1).all()
 
 
+def test_a_lesion_is_whole_in_a_field_of_view_that_barely_holds_it() -> None:
+    settings = DemoStudySettings((24, 24, 24), (1.0, 1.0, 1.0), lesion_radius_mm=(7.9, 8.0))
+
+    for index in range(8):
+        inside = np.argwhere(voxels(make_demo_study(index, settings)[1]))
+        assert inside.min() > 0 and inside.max() < 23
+
+
 def test_image_and_truth_share_one_oblique_grid(studies: list[Study]) -> None:
     for image, truth in studies:
         assert image.shape == truth.shape == DemoStudySettings().shape
@@ -224,6 +232,16 @@ def test_studies_of_other_settings_are_refused_and_left_alone(tmp_path: Path) ->
         write_demo_studies(studies_dir, truth_dir, 1, DemoStudySettings(seed=5))
 
     assert (studies_dir / "study_00.nii.gz").read_bytes() == content
+
+
+def test_studies_are_known_again_after_their_folder_was_moved(tmp_path: Path) -> None:
+    write_demo_studies(tmp_path / "demo" / "studies", tmp_path / "demo" / "truth", 1, SMALL)
+    moved = (tmp_path / "demo").rename(tmp_path / "elsewhere")
+    made_ns = (moved / "studies" / "study_00.nii.gz").stat().st_mtime_ns
+
+    write_demo_studies(moved / "studies", moved / "truth", 1, SMALL)
+
+    assert (moved / "studies" / "study_00.nii.gz").stat().st_mtime_ns == made_ns
 
 
 def test_a_users_own_file_is_never_overwritten(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""From clicks to an automatic mask, against a real server process."""
+
+import time
+
+import pytest
+import requests
+from monailabel.client import MONAILabelClient
+
+from lib.annotations.volume import load_volume
+from lib.demo.annotator import simulated_extreme_points
+from lib.demo.local_server import LocalServer
+from lib.demo.studies import write_demo_studies
+from lib.demo.walkthrough import dice
+
+CLICKED, UNSEEN = 5, 3
+
+
+def finished(client, timeout_s=600):
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        task = client.train_status(check_if_running=False)
+        if task["status"] not in ("SUBMITTED", "RUNNING"):
+            return task
+        time.sleep(1)
+    raise TimeoutError(f"The training is still {task['status']} after {timeout_s} s")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    root = tmp_path_factory.mktemp("training")
+    studies = write_demo_studies(root / "studies", root / "truth", CLICKED + UNSEEN)
+    truth = {study: load_volume(root / "truth" / f"{study}.nii.gz").array > 0 for study in studies}
+    conf = {"model_dir": str(root / "model"), "tracking": "None"}
+    with LocalServer(root / "studies", conf, root / "server.log") as server:
+        yield root, server, MONAILabelClient(server.url, tmpdir=str(root)), truth
+
+
+def test_training_without_annotations_says_so(site):
+    _, _, client, _ = site
+    client.train_start("inextremis", {})
+
+    task = finished(client)
+
+    assert task["status"] == "ERROR"
+    assert "There is nothing to learn from: no study has extreme points or a final mask yet." in task["details"][-1]
+
+
+def test_automatic_mask_without_a_model_says_so(site):
+    _, server, _, _ = site
+    answer = requests.post(f"{server.url}/infer/inextremis", params={"image": "study_00"}, timeout=60)
+
+    assert answer.status_code == 409
+    assert "There is no trained model yet" in answer.json()["detail"]
+
+
+def test_training_out_of_range_says_so(site):
+    _, _, client, _ = site
+    client.train_start("inextremis", {"max_epochs": -3})
+
+    task = finished(client)
+
+    assert task["status"] == "ERROR"
+    assert "max_epochs: -3 cannot be used; Input should be greater than or equal to 1." in task["details"][-1]
+
+
+def test_clicks_then_training_then_masks_of_studies_never_clicked(site):
+    root, server, client, truth = site
+    for study in list(truth)[:CLICKED]:
+        client.infer("extreme_points", study, {"lesion": simulated_extreme_points(truth[study]).tolist()})
+
+    client.train_start("inextremis", {"max_epochs": 6})
+    task = finished(client)
+
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    stats = client.info()["train_stats"]["inextremis"]
+    assert stats["epoch"] == stats["total_epochs"] == 6
+    assert stats["scans"] == CLICKED
+    assert list((root / "model").rglob("events.out.tfevents*"))
+    for study in list(truth)[CLICKED:]:
+        path, params = client.infer("inextremis", study, {})
+        mask, image = load_volume(path), load_volume(root / "studies" / f"{study}.nii.gz")
+        assert mask.geometry.is_close(image.geometry)
+        assert params["model_version"] == 1
+        # A guess that knew the size of the lesion would score about its share of the volume.
+        chance = truth[study].mean()
+        assert dice(mask.array > 0, truth[study]) > max(10 * chance, 0.1)
+
+
+def test_click_after_training_names_the_model(site):
+    _, _, client, truth = site
+    study = list(truth)[0]
+
+    path, params = client.infer("extreme_points", study, {"lesion": simulated_extreme_points(truth[study]).tolist()})
+
+    assert (params["stage"], params["model_version"]) == ("network", 1)
+    assert dice(load_volume(path).array > 0, truth[study]) > 0.7
+
+
+def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
+    root, _, client, _ = site
+    published = (root / "model" / "inextremis.pt").read_bytes()
+    client.train_start("inextremis", {"max_epochs": 300})
+    time.sleep(15)
+    client.train_stop()
+
+    assert finished(client)["status"] == "STOPPED"
+    assert (root / "model" / "inextremis.pt").read_bytes() == published
+
+    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 2})
+    assert finished(client)["status"] == "DONE"
+    _, params = client.infer("inextremis", "study_00", {})
+    assert params["model_version"] == 2
