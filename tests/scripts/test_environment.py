@@ -49,9 +49,7 @@ def made(shared_folder: Path) -> Path:
     return checkout
 
 
-def source(
-    checkout: Path, python: Path | str = sys.executable, path: str = os.environ["PATH"]
-) -> tuple[int, str, str]:
+def source(checkout: Path, python: Path | str = sys.executable, path: str = os.environ["PATH"]) -> tuple[int, str, str]:
     """Exit status, the environment's prefix and what was said."""
     script = "set -euo pipefail; source scripts/environment.sh; python -c 'import sys; print(sys.prefix)'"
     variables = {"PATH": path} | ({"PYTHON": str(python)} if python else {})

@@ -135,17 +135,13 @@ class TestRefuses:
     def test_unknown_option(self, checkout: Path, studies: Path) -> None:
         assert_refused(start(checkout, studies, "--prot", "8000"), "'--prot'", "--help")
 
-    @pytest.mark.parametrize(
-        "option", [["--labels"], ["--port"], ["--host"], ["--conf"], ["--conf", "epochs"]]
-    )
+    @pytest.mark.parametrize("option", [["--labels"], ["--port"], ["--host"], ["--conf"], ["--conf", "epochs"]])
     def test_option_without_its_value(self, checkout: Path, studies: Path, option: list[str]) -> None:
         assert_refused(start(checkout, studies, *option), option[0], "value")
 
 
 class TestStarts:
-    def test_app_studies_and_settings_reach_monai_label(
-        self, checkout: Path, studies: Path, free_port: int
-    ) -> None:
+    def test_app_studies_and_settings_reach_monai_label(self, checkout: Path, studies: Path, free_port: int) -> None:
         options = ["--labels", "lesion,left kidney", "--conf", "preset", "cpu", "--port", str(free_port)]
         folder, _, arguments = called(start(checkout, *options, "my studies"))
         assert folder == str(checkout)
@@ -162,9 +158,7 @@ class TestStarts:
             output, _ = process.communicate(timeout=30)
         assert output.splitlines()[1] == str(process.pid)
 
-    def test_only_this_machine_is_served_without_a_warning(
-        self, checkout: Path, studies: Path, free_port: int
-    ) -> None:
+    def test_only_this_machine_is_served_without_a_warning(self, checkout: Path, studies: Path, free_port: int) -> None:
         assert start(checkout, studies, "--port", str(free_port)).stderr == ""
 
     def test_warns_in_one_sentence_when_a_network_is_served(
@@ -175,9 +169,7 @@ class TestStarts:
         assert len(result.stderr.splitlines()) == 1
         assert "no login" in result.stderr
 
-    def test_dicomweb_series_of_every_modality_are_searched(
-        self, checkout: Path, archive: str, free_port: int
-    ) -> None:
+    def test_dicomweb_series_of_every_modality_are_searched(self, checkout: Path, archive: str, free_port: int) -> None:
         _, search_filter, arguments = called(start(checkout, archive, "--port", str(free_port)))
         assert arguments[6] == archive
         assert json.loads(search_filter) == {}

@@ -1,0 +1,106 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.geometry import ImageGeometry
+from lib.annotations.store import Annotation
+from lib.data.scans import AnnotatedScan, ScanDataset, collate, patch_loader
+
+# Turned axes, anisotropic; the network's grid is (right, anterior, superior) at other spacings.
+AFFINE = np.array([[0, 0, 1.5, 10], [-0.5, 0, 0, 20], [0, 0.5, 0, -5], [0, 0, 0, 1.0]])
+SHAPE = (80, 70, 24)
+CLICKS = np.array([[20, 40, 12], [50, 41, 12], [35, 20, 12], [36, 60, 12], [35, 40, 6], [35, 40, 18]])
+SPACING_MM = (1.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Every clicked voxel holds a bright value of its own."""
+    image = np.zeros(SHAPE, dtype=np.float32)
+    for value, click in enumerate(CLICKS, start=1):
+        image[tuple(click)] = value
+    nib.save(nib.Nifti1Image(image, AFFINE), tmp_path / "scan.nii.gz")
+    points = ExtremePoints.from_clicks("lesion", CLICKS)
+    annotation = Annotation.now("scan", points, ImageGeometry(SHAPE, AFFINE), "reader")
+    return AnnotatedScan(tmp_path / "scan.nii.gz", (annotation,))
+
+
+def patches(scan, **changes):
+    settings = {
+        "spacing_mm": SPACING_MM,
+        "roi_size": (16, 32, 32),
+        "batch_size": 4,
+        "patches_per_epoch": 40,
+        "annotated_fraction": 1.0,
+    }
+    return list(patch_loader([scan], **(settings | changes)))
+
+
+def test_clicks_stay_on_their_voxels_through_turning_cropping_and_flipping(scan):
+    torch.manual_seed(0)
+    met = set()
+    for batch in patches(scan):
+        for image, (points,) in zip(batch.image[:, 0], batch.points, strict=True):
+            order = [tuple(voxel) for voxel in points.foreground_voxel]
+            inside = [all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)) for voxel in order]
+            values = [image[voxel].item() for voxel, is_in in zip(order, inside, strict=True) if is_in]
+            numbers = [n for n, is_in in enumerate(inside) if is_in]
+            assert all(value > 1 for value in values)
+            assert values == sorted(values)
+            met.update(numbers)
+    assert met == set(range(6))
+
+
+def test_resampled_scan_keeps_clicks_within_half_a_voxel(scan):
+    spacing_mm = (1.2, 0.7, 0.9)
+    subject = ScanDataset([scan], spacing_mm, (8, 8, 8))[0]
+    (points,) = collate([subject]).points[0]
+
+    expected_mm = CLICKS @ AFFINE[:3, :3].T + AFFINE[:3, 3]
+    affine = subject["image"].affine
+    found_mm = points.foreground_voxel @ affine[:3, :3].T + affine[:3, 3]
+    assert (np.abs(found_mm - expected_mm) <= np.array(spacing_mm) / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize(("fraction", "lowest", "highest"), [(1.0, 1.0, 1.0), (0.0, 0.3, 0.9)])
+def test_share_of_patches_on_the_structure_is_set(scan, fraction, lowest, highest):
+    torch.manual_seed(0)
+    on_structure = []
+    for batch in patches(scan, annotated_fraction=fraction, roi_size=(8, 16, 16), patches_per_epoch=80):
+        for image, (points,) in zip(batch.image[:, 0], batch.points, strict=True):
+            low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
+            on_structure.append(bool(np.all((high >= 0) & (low < np.array(image.shape)))))
+
+    assert lowest <= np.mean(on_structure) <= highest
+
+
+def test_scan_smaller_than_a_patch_is_padded(scan):
+    (batch, *_) = patches(scan, roi_size=(32, 96, 96), batch_size=2, patches_per_epoch=2)
+
+    assert batch.image.shape == (2, 1, 32, 96, 96)
+    assert all((p.foreground_voxel >= 0).all() for (p,) in batch.points)
+
+
+def test_mask_goes_with_its_image(scan, tmp_path):
+    mask = nib.load(scan.image_path).get_fdata() > 0
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), AFFINE), tmp_path / "mask.nii.gz")
+    with_mask = AnnotatedScan(scan.image_path, scan.annotations, tmp_path / "mask.nii.gz")
+
+    for batch in patches(with_mask, patches_per_epoch=12):
+        for image, mask_patch in zip(batch.image[:, 0], batch.masks, strict=True):
+            assert torch.equal(mask_patch > 0, image > 1)
+
+
+def test_epoch_has_as_many_patches_as_asked(scan):
+    assert sum(len(batch.image) for batch in patches(scan, patches_per_epoch=24)) == 24
+    several = patch_loader(
+        [scan] * 50,
+        spacing_mm=SPACING_MM,
+        roi_size=(8, 8, 8),
+        batch_size=2,
+        patches_per_epoch=8,
+        annotated_fraction=0.5,
+    )
+    assert sum(len(batch.image) for batch in several) == 8
