@@ -63,21 +63,24 @@ def segment_from_clicks(
     if foreground_probability is not None:
         prior = prior + logit(np.clip(foreground_probability[context.slices], 0.02, 0.98))
     log_odds = fit(
-        intensity_bins(values, spacing_mm), np.clip(prior, -8, 8), weight=options.intensity_weight, iterations=options.iterations
+        intensity_bins(values, spacing_mm),
+        np.clip(prior, -8, 8),
+        weight=options.intensity_weight,
+        iterations=options.iterations,
     )
     paths = extreme_point_geodesics(values, extremes, spacing_mm, background_probability=1 - expit(log_odds))
     log_odds = np.array(log_odds)
     for path in paths:
         log_odds[tuple(path.T)] += options.geodesic_log_odds
     outside = np.ones(context.shape, dtype=bool)
-    outside[tuple(slice(a - c, b - c) for a, b, c in zip(relaxed.start, relaxed.stop, context.start))] = False
+    outside[relaxed.shifted(-np.array(context.start)).slices] = False
     log_odds = np.clip(log_odds, -HARD_LOG_ODDS / 2, HARD_LOG_ODDS / 2)
     log_odds[outside] = -HARD_LOG_ODDS
     background = points.background_voxel - np.array(context.start)
     background = background[np.all((background >= 0) & (background < context.shape), axis=1)]
     log_odds[tuple(background.T)] = -HARD_LOG_ODDS
     log_odds[tuple(clicks.T)] = HARD_LOG_ODDS
-    inner = tuple(slice(a - c, b - c) for a, b, c in zip(tight.start, tight.stop, context.start))
+    inner = tight.shifted(-np.array(context.start)).slices
     steps = [np.diff(values[inner], axis=a).ravel() ** 2 for a in range(3)]
     contrast = max(float(np.sqrt(np.concatenate(steps).mean())), 1e-6) if tight.shape != (1, 1, 1) else 1.0
     mask = graph_cut(log_odds, values, spacing_mm, smoothness=options.smoothness, contrast=contrast)

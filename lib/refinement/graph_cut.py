@@ -10,7 +10,12 @@ HARD_LOG_ODDS = 40.0
 
 
 def graph_cut(
-    log_odds: np.ndarray, image: np.ndarray, spacing_mm: tuple[float, float, float], *, smoothness: float, contrast: float
+    log_odds: np.ndarray,
+    image: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    *,
+    smoothness: float,
+    contrast: float,
 ) -> np.ndarray:
     """The exact minimum of E(y) = -sum_k u_k y_k + sum_{k,l} w_kl |y_k - y_l| over 6-connected neighbours k, l.
 
