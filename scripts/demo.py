@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monailabel.client.client import MONAILabelClientException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lib.demo.local_server import LocalServer, ServerError
 from lib.demo.picture import draw_outcomes
-from lib.demo.studies import write_demo_studies
+from lib.demo.studies import MANIFEST, write_demo_studies
 from lib.demo.walkthrough import (
     Outcome,
     ScriptedAnnotator,
@@ -55,29 +56,32 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
+    out: Path = arguments.out.absolute()
     scope = QUICK if arguments.quick else FULL
-    studies_dir, truth_dir = arguments.out / "studies", arguments.out / "truth"
-    _forget_earlier_run(arguments.out)
-    studies = _make_studies(studies_dir, truth_dir, scope.clicked + scope.unseen)
+    studies_dir, truth_dir = out / "studies", out / "truth"
+    try:
+        _forget_earlier_run(out)
+        studies = _make_studies(studies_dir, truth_dir, scope.clicked + scope.unseen)
+    except (ValueError, OSError) as error:
+        console.print(str(error), style="red", markup=False)
+        return 2
     console.print("Starting the server ...")
-    server = LocalServer(
-        studies_dir, {"model_dir": str(arguments.out / "model")}, arguments.out / "server.log", arguments.port
-    )
+    server = LocalServer(studies_dir, {"model_dir": str(out / "model")}, out / "server.log", arguments.port)
     try:
         server.wait_until_ready()
         outcomes = [read_truth(truth_dir, study) for study in studies]
         walk_through(
-            ScriptedAnnotator(server.url, arguments.out),
+            ScriptedAnnotator(server.url, out),
             outcomes,
             scope.clicked,
             {"max_epochs": scope.max_epochs},
             say=console.print,
             show_training=_show_training,
         )
-        _report(arguments.out, studies_dir, outcomes, scope.clicked)
+        _report(out, studies_dir, outcomes, scope.clicked)
         if not arguments.no_serve:
             _serve(server, studies_dir)
-    except (ServerError, TrainingFailedError) as error:
+    except (ServerError, TrainingFailedError, MONAILabelClientException) as error:
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
@@ -88,8 +92,14 @@ def main() -> int:
 
 
 def _forget_earlier_run(out: Path) -> None:
-    """The demo begins without a model and without clicks; studies are kept."""
+    """The demo begins without a model and without clicks; studies are kept.
+
+    Raises:
+        ValueError: the folder holds something that no demo has made.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / "truth" / MANIFEST).exists():
+        raise ValueError(f"The folder {out} holds other files than a demo's; choose another with --out.")
     for leftover in (out / "model", out / "studies" / "labels"):
         shutil.rmtree(leftover, ignore_errors=True)
     (out / "studies" / "datastore_v2.json").unlink(missing_ok=True)

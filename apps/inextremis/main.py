@@ -9,6 +9,7 @@ from pathlib import Path
 # MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import monailabel.interfaces.app
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -18,7 +19,7 @@ from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.configs.tasks import infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up_in_background
-from lib.datastore.studies import open_studies_folder
+from lib.datastore.studies import DICOMWebStudies, open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
 from lib.trainers.background import yield_to_annotators
@@ -49,6 +50,8 @@ class InExtremIS(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
+            # The name by which MONAI Label, which reads the address and the login, makes its datastore.
+            monailabel.interfaces.app.DICOMWebDatastore = DICOMWebStudies
             return super().init_datastore()
         return open_studies_folder(self.studies)
 
@@ -65,6 +68,10 @@ class InExtremIS(MONAILabelApp):
         datastore = datastore or self.datastore()
         return super().infer(checked_request(request, datastore, sessions), datastore)
 
+    @property
+    def trainers(self) -> dict[str, TrainTask]:
+        return self._trainers
+
     def train(self, request: dict) -> dict:
         if not self._server_mode:
             yield_to_annotators()
@@ -75,6 +82,8 @@ class InExtremIS(MONAILabelApp):
         from monailabel.app import app as application
 
         from lib.infers.endpoint import replace_inference_endpoint
+        from lib.trainers.endpoint import replace_training_endpoint
 
         replace_inference_endpoint(application)
+        replace_training_endpoint(application)
         warm_up_in_background()

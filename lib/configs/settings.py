@@ -25,8 +25,18 @@ class AppSettings(BaseModel):
 
     labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
     preset: Preset = Field("auto", description="paper, cpu, or auto: cpu where there is no GPU")
-    model_dir: Path | None = Field(None, description="folder of trained models; default: model/ in the app's folder")
+    model_dir: Path | None = Field(
+        None, description="absolute path of the folder of trained models; default: the app's model/"
+    )
     tracking: str = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
+
+    @field_validator("model_dir")
+    @classmethod
+    def _check_model_dir(cls, model_dir: Path | None) -> Path | None:
+        # The training runs in a process of its own, whose working directory may be another.
+        if model_dir is not None and not model_dir.is_absolute():
+            raise ValueError(f"expected an absolute path, such as {model_dir.absolute()}")
+        return model_dir
 
     @field_validator("labels", mode="before")
     @classmethod

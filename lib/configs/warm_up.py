@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def warm_up_in_background() -> None:
-    """Compiles the geodesic kernel and imports the image writers by answering one small request."""
+    """Compiles the geodesic kernel by answering one small request."""
     threading.Thread(target=_answer_once, name="warm-up", daemon=True).start()
 
 
@@ -32,6 +32,5 @@ def _answer_once() -> None:
         points = ExtremePoints.from_clicks("warm_up", clicks)
         mask = segment_from_clicks(volume.array, points, volume.geometry.spacing_mm)
         for extension in (".nrrd", ".nii.gz"):
-            request = {"image": str(path), "result_extension": extension}
-            Path(write_mask(mask.astype(np.uint8), volume, request)).unlink()
+            Path(write_mask(mask.astype(np.uint8), volume, {"result_extension": extension})).unlink()
     logger.info("Ready for clicks.")

@@ -1,81 +1,62 @@
-"""MONAI Label's datastores with an index that survives a kill, and with tags that stay in their folder."""
+"""The studies that a server is started with: a folder of images, or a DICOMweb archive."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import re
+import shutil
+import tempfile
+import threading
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import DataModel, LocalDatastore
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.datastore.utils.dicom import dicom_web_download_series
 
-from lib.annotations.atomic_write import write_atomically
+from lib.datastore.safe_index import SafeIndex
 
-ANNOTATION_TAG = "extreme_points"
-_TAG = re.compile(r"[\w\-]{1,64}")
+logger = logging.getLogger(__name__)
 
 
-class _SafeIndex(LocalDatastore):
-    """What both datastores share; "annotated" means six clicks or a final mask."""
-
-    @property
-    def annotation_folder(self) -> Path:
-        return Path(self._datastore.label_path(ANNOTATION_TAG))
-
-    def list_annotation(self, image_id: str, file_name: str, info: dict[str, Any]) -> None:
-        """Lists a click annotation, already on disk as `<image id>...`, under its tag."""
-        labels = self._datastore.objects[image_id].labels
-        labels[ANNOTATION_TAG] = DataModel(ext=file_name.removeprefix(image_id), info={**info, "name": file_name})
-        self._update_datastore_file()
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return [image_id for image_id in self.list_images() if self._is_annotated(image_id)]
-
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return [image_id for image_id in self.list_images() if not self._is_annotated(image_id)]
-
-    def _is_annotated(self, image_id: str) -> bool:
-        tags = self._datastore.objects[image_id].labels
-        return ANNOTATION_TAG in tags or DefaultLabelTag.FINAL.value in tags
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        if not _TAG.fullmatch(label_tag) or label_tag == ANNOTATION_TAG:
-            raise HTTPException(422, f"The tag is {label_tag!r}; expected one such as 'final' or 'original'.")
-        if image_id not in self.list_images():
-            raise HTTPException(404, f"There is no image {image_id!r} in the studies.")
-        return super().save_label(image_id, label_filename, label_tag, label_info)
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        if image_id and image_id != os.path.basename(image_id):
-            raise HTTPException(422, f"The image id is {image_id!r}; expected a name without any folder.")
-        return super().add_image(image_id, image_filename, image_info)
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        # MONAI Label writes this file in place, and a kill in mid-write leaves it unreadable.
-        self._ignore_event_config = True
-        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-        write_atomically(Path(self._datastore_config_path), content.encode())
-        self._config_ts = os.stat(self._datastore_config_path).st_mtime
-
-
-class StudiesFolder(_SafeIndex):
+class StudiesFolder(SafeIndex):
     """A folder of images."""
 
 
-class DICOMwebStudies(_SafeIndex, DICOMWebDatastore):
+class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
     """A DICOMweb archive, with annotations in its cache folder."""
+
+    def __init__(self, *arguments: object, **settings: object) -> None:
+        self._fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        super().__init__(*arguments, **settings)
+
+    def get_image_uri(self, image_id: str) -> str:
+        """A NIfTI file made of the series, which is fetched once and whole."""
+        with self._fetching[image_id]:
+            self._fetch_series(image_id)
+            return DICOMWebDatastore.get_image_uri(self, image_id)
+
+    def _fetch_series(self, image_id: str) -> None:
+        """Fetches into a folder of another name: MONAI Label takes a series cut short for a whole one."""
+        series = Path(self._datastore.image_path()) / image_id
+        if series.exists() and any(series.iterdir()):
+            return
+        unfinished = Path(tempfile.mkdtemp(dir=series.parent, prefix=".fetching-"))
+        try:
+            dicom_web_download_series(None, image_id, str(unfinished), self._client, self._fetch_by_frame)
+            os.replace(unfinished, series)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def open_studies_folder(folder: str) -> StudiesFolder:
     """The images of a folder, as MONAI Label's settings say."""
-    return StudiesFolder(
+    studies = StudiesFolder(
         folder,
         extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
         auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
         read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
     )
+    if not studies.list_images():
+        logger.warning("The studies folder %s holds no image yet; put .nii.gz, .nii or .nrrd files into it.", folder)
+    return studies

@@ -52,10 +52,14 @@ class ScriptedAnnotator:
         outcome.click_mask = self._mask("extreme_points", outcome.study, {LABEL: outcome.clicks_voxel.tolist()})
         outcome.click_seconds = time.perf_counter() - start
 
-    def segment(self, study: str) -> np.ndarray | None:
+    def segment(self, study: str) -> np.ndarray:
+        """The automatic mask. Raises: MONAILabelClientException: there is no trained model."""
+        return self._mask("inextremis", study, {})
+
+    def segment_if_trained(self, study: str) -> np.ndarray | None:
         """The automatic mask, or None while there is no trained model."""
         try:
-            return self._mask("inextremis", study, {})
+            return self.segment(study)
         except MONAILabelClientException as error:
             if "Status: 409" in error.msg:
                 return None
@@ -121,7 +125,7 @@ def walk_through(
     """Clicks in the first `clicked` studies, trains, and segments all of them; fills in `outcomes`."""
     rng = np.random.default_rng(0)
     for outcome in outcomes:
-        outcome.automatic_before = annotator.segment(outcome.study)
+        outcome.automatic_before = annotator.segment_if_trained(outcome.study)
     for outcome in outcomes[:clicked]:
         annotator.click(outcome, rng)
         say(f"{outcome.study}: six clicks, mask after {outcome.click_seconds:.1f} s")

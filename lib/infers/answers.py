@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import nibabel as nib
 import numpy as np
-from monailabel.transform.writer import Writer
+import SimpleITK as sitk
 
 from lib.annotations.volume import Volume
+from lib.data.grid import to_scalar_image
 
 
 def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> str:
     """Writes a label map (X, Y, Z) on the grid of `volume`; the request says in which format.
 
+    MONAI Label's own writer is not used: ITK, which it loads for this, changes the working directory of the
+    whole process for seconds while other requests are served.
+
     Returns:
         Path of a temporary file, which MONAI Label deletes when it has sent it.
     """
-    data = {
-        "pred": mask,
-        "pred_meta_dict": {"affine": volume.geometry.affine_ras},
-        "image_path": request["image"],
-        "result_extension": request.get("result_extension") or ".nii.gz",
-        "result_dtype": request.get("result_dtype") or "uint8",
-        "result_compress": bool(request.get("result_compress", False)),
-    }
-    path, _ = Writer(label="pred", nibabel=True)(data)
-    return str(path)
+    extension = request.get("result_extension") or ".nii.gz"
+    array = mask.astype(request.get("result_dtype") or "uint8")
+    descriptor, path = tempfile.mkstemp(suffix=extension)
+    os.close(descriptor)
+    if extension == ".nrrd":
+        compress = bool(request.get("result_compress", False))
+        sitk.WriteImage(to_scalar_image(array, volume.geometry).as_sitk(), path, compress)
+    else:
+        nib.save(nib.Nifti1Image(array, volume.geometry.affine_ras), path)
+    return path
 
 
 class Stopwatch:

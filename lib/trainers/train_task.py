@@ -72,16 +72,27 @@ class InExtremISTrainTask(BasicTrainTask):
             logger.error(error)
             raise SystemExit(1) from error
 
-    def _checked(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Only what a request may set; in particular no folder and no address."""
+    def checked_parameters(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Only what a request may set; in particular no folder and no address.
+
+        Raises:
+            TrainingError: a hyper-parameter out of its range.
+        """
         changes = {name: value for name, value in request.items() if name in Hyperparameters.model_fields}
         try:
-            hyperparameters = self.hyperparameters.changed(changes)
+            self.hyperparameters.changed(changes)
         except ValidationError as error:
             raise TrainingError(f"The training cannot start: {first_error(error)}") from error
-        taken = {name: request[name] for name in ("model", "device", "gpus", "pretrained") if name in request}
-        return taken | {
-            **{name: value for name, value in dict(hyperparameters).items()},
+        return changes | {name: request[name] for name in ("model", "device", "gpus", "pretrained") if name in request}
+
+    def _checked(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request with every hyper-parameter in it, as MONAI Label's base class looks for some of them."""
+        checked = self.checked_parameters(request)
+        hyperparameters = self.hyperparameters.changed(
+            {name: value for name, value in checked.items() if name in Hyperparameters.model_fields}
+        )
+        return checked | {
+            **dict(hyperparameters),
             "hyperparameters": hyperparameters,
             "name": "runs",
             "val_batch_size": 1,

@@ -5,6 +5,7 @@ import time
 import pytest
 import requests
 from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClientException
 
 from lib.annotations.volume import load_volume
 from lib.demo.annotator import simulated_extreme_points
@@ -35,14 +36,15 @@ def site(tmp_path_factory):
         yield root, server, MONAILabelClient(server.url, tmpdir=str(root)), truth
 
 
-def test_training_without_annotations_says_so(site):
-    _, _, client, _ = site
-    client.train_start("inextremis", {})
+@pytest.mark.parametrize("address", ["/train/inextremis", "/train/"])
+def test_training_without_annotations_says_so(site, address):
+    _, server, client, _ = site
+    answer = requests.post(server.url + address, json={}, timeout=60)
 
-    task = finished(client)
-
-    assert task["status"] == "ERROR"
-    assert "There is nothing to learn from: no study has extreme points or a final mask yet." in task["details"][-1]
+    assert answer.status_code == 409
+    assert "There is nothing to learn from: no study has extreme points or a final mask yet." in answer.json()["detail"]
+    with pytest.raises(MONAILabelClientException, match="No Train Tasks Found"):
+        client.train_status(check_if_running=False)
 
 
 def test_automatic_mask_without_a_model_says_so(site):
@@ -53,14 +55,22 @@ def test_automatic_mask_without_a_model_says_so(site):
     assert "There is no trained model yet" in answer.json()["detail"]
 
 
-def test_training_out_of_range_says_so(site):
-    _, _, client, _ = site
-    client.train_start("inextremis", {"max_epochs": -3})
+@pytest.mark.parametrize(
+    ("address", "parameters", "status", "sentence"),
+    [
+        ("/train/inextremis", {"max_epochs": -3}, 422, "max_epochs: -3 cannot be used; Input should be greater than"),
+        ("/train/", {"inextremis": {"roi_size": "big"}}, 422, "roi_size: 'big' cannot be used; expected three sizes"),
+        ("/train/", {"inextremis": 7}, 422, "are 7; expected a JSON object"),
+        ("/train/deepedit", {}, 404, "There is no trainer 'deepedit'; this app has inextremis"),
+        ("/train/inextremis?run_sync=true", {}, 422, "trainings run in the background only"),
+    ],
+)
+def test_training_that_cannot_start_is_refused(site, address, parameters, status, sentence):
+    _, server, _, _ = site
+    answer = requests.post(server.url + address, json=parameters, timeout=60)
 
-    task = finished(client)
-
-    assert task["status"] == "ERROR"
-    assert "max_epochs: -3 cannot be used; Input should be greater than or equal to 1." in task["details"][-1]
+    assert answer.status_code == status
+    assert sentence in answer.json()["detail"]
 
 
 def test_clicks_then_training_then_masks_of_studies_never_clicked(site):
