@@ -42,7 +42,7 @@ class Scope:
 
 
 FULL = Scope(clicked=10, unseen=4, max_epochs=30)
-QUICK = Scope(clicked=5, unseen=3, max_epochs=8)
+QUICK = Scope(clicked=5, unseen=3, max_epochs=10)
 
 
 def parse_arguments() -> argparse.Namespace:

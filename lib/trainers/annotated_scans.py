@@ -61,8 +61,9 @@ def _scan(datastore: Datastore, image_id: str, annotations: list[Annotation]) ->
     return AnnotatedScan(image_path, tuple(fitting), mask_path) if fitting or mask_path else None
 
 
-def median_spacing_mm(scans: list[AnnotatedScan]) -> tuple[float, float, float]:
-    """Median spacing of the scans along right, anterior, superior."""
+def grid_spacing_mm(scans: list[AnnotatedScan], min_spacing_mm: float) -> tuple[float, float, float]:
+    """Spacing of the network's grid along right, anterior, superior: the scans' median, but not finer than asked."""
     geometries: list[ImageGeometry] = [read_geometry(scan.image_path) for scan in scans]
-    right, anterior, superior = np.median([g.canonical_spacing_mm for g in geometries], axis=0).round(4).tolist()
+    median_mm = np.median([geometry.canonical_spacing_mm for geometry in geometries], axis=0)
+    right, anterior, superior = np.maximum(median_mm, min_spacing_mm).round(4).tolist()
     return right, anterior, superior

@@ -34,6 +34,7 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    min_spacing_mm: float = Field(0.0, ge=0, description="scans of finer voxels are resampled to this spacing")
     roi_size: Size = Field((224, 224, 48), description="voxels of a patch")
     train_batch_size: int = Field(6, ge=1, description="patches of an iteration")
     iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
@@ -74,13 +75,16 @@ class Hyperparameters(BaseModel):
 
 
 _CPU: dict[str, Any] = {
-    "roi_size": (64, 64, 24),
+    "min_spacing_mm": 1.0,
+    "roi_size": (56, 56, 32),
     "train_batch_size": 2,
     "iterations_per_epoch": 20,
     "max_epochs": 12,
     "base_channels": 8,
     "levels": 4,
-    "momentum": 0.9,
+    "box_margin": 2,
+    "crf_weight": 1e-3,
+    "sigma_beta": 0.5,
     "deep_start_epoch": 4,
 }
 

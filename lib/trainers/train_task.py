@@ -23,7 +23,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
 from lib.networks.checkpoint import CheckpointError, NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
-from lib.trainers.annotated_scans import TrainingError, annotated_scans, median_spacing_mm
+from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
 from lib.trainers.hyperparameters import Hyperparameters, first_error
 from lib.trainers.objective import InExtremISObjective
 
@@ -112,7 +112,7 @@ class InExtremISTrainTask(BasicTrainTask):
         set_determinism(hyperparameters.seed)
         spec = NetworkSpec.plan(
             self.label_names,
-            median_spacing_mm(context.train_datalist),
+            grid_spacing_mm(context.train_datalist, hyperparameters.min_spacing_mm),
             hyperparameters.roi_size,
             hyperparameters.levels,
             hyperparameters.base_channels,

@@ -47,8 +47,8 @@ def test_models_that_viewers_show(site):
 def test_hyperparameters_show_in_info(site):
     config = requests.get(f"{site.url}/info/", timeout=30).json()["trainers"]["inextremis"]["config"]
 
-    assert config["crf_weight"] == pytest.approx(1e-4)
-    assert config["roi_size"] == "64x64x24"
+    assert config["crf_weight"] == pytest.approx(1e-3)
+    assert config["roi_size"] == "56x56x32"
 
 
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])
