@@ -1,0 +1,64 @@
+"""The README's tables of settings say what the code does."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.configs.settings import AppSettings, read_conf
+from lib.trainers.hyperparameters import Hyperparameters
+
+ROOT = Path(__file__).parents[2]
+
+
+def tables(markdown):
+    """Every Markdown table, as rows that map its headings to its cells, both without backquotes."""
+    block = []
+    for line in [*markdown.splitlines(), ""]:
+        if line.startswith("|"):
+            block.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
+        elif block:
+            heading, _, *rows = block
+            yield [dict(zip(heading, row, strict=True)) for row in rows]
+            block = []
+
+
+def rows_by_name(*columns):
+    """The rows of the one table that has these columns, by their first cell."""
+    found = [t for t in tables((ROOT / "README.md").read_text()) if set(columns) <= t[0].keys()]
+    assert len(found) == 1, f"expected one table with the columns {columns}"
+    return {next(iter(row.values())): row for row in found[0]}
+
+
+APP = rows_by_name("name", "default", "meaning")
+TRAINING = rows_by_name("paper", "cpu", "meaning")
+
+
+def test_table_of_the_app_names_every_setting():
+    assert set(APP) == set(AppSettings.model_fields)
+
+
+def test_table_of_the_training_names_every_hyperparameter():
+    assert set(TRAINING) == set(Hyperparameters.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(set(AppSettings.model_fields) - {"model_dir"}))
+def test_default_is_the_one_of_the_code(name):
+    stated, _ = read_conf({name: APP[name]["default"]})
+
+    assert getattr(stated, name) == getattr(AppSettings(), name)
+
+
+def test_models_are_kept_in_the_folder_of_the_app_by_default():
+    stated = ROOT / APP["model_dir"]["default"]
+
+    assert AppSettings().model_dir is None
+    assert stated.name == "model"
+    assert (stated.parent / "main.py").is_file()
+
+
+@pytest.mark.parametrize("preset", ["paper", "cpu"])
+@pytest.mark.parametrize("name", Hyperparameters.model_fields)
+def test_value_of_a_preset_is_the_one_of_the_code(name, preset):
+    of_preset = Hyperparameters.of_preset(preset)
+
+    assert of_preset.changed({name: TRAINING[name][preset]}) == of_preset
