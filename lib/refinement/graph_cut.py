@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpymaxflow import maxflow
 
-# More than any sum of pairwise terms around a voxel, so that a voxel with these log-odds never changes side.
-HARD_LOG_ODDS = 40.0
+# numpymaxflow takes probabilities and replaces those below float32's epsilon, so no voxel's cost may exceed
+# -log(epsilon) = 15.9.
+LARGEST_COST = 15.0
 
 
 def graph_cut(
@@ -21,34 +22,47 @@ def graph_cut(
 
     w_kl = smoothness · (a_kl / a_max) · exp(-(X_k - X_l)² / 2 contrast²), where a_kl is the area of the face
     between both voxels: between thick slices it is small, so the mask may change more from slice to slice.
-    (Boykov and Kolmogorov, PAMI 2004.)
+    (Boykov and Kolmogorov, PAMI 2004; the contrast term of Boykov and Jolly, ICCV 2001.)
 
     Args:
-        log_odds: (X, Y, Z) u, positive where the structure is likely.
-        image: (X, Y, Z) X.
+        log_odds: (X, Y, Z) u, positive where the structure is likely; infinite where a voxel's side is fixed.
+        image: (X, Y, Z) X, finite.
         spacing_mm: voxel size along each axis.
         smoothness: at least 0, in units of log-odds.
-        contrast: step of intensity that a border follows, more than 0.
+        contrast: more than 0, in units of the image; a border is free where intensities step by much more.
 
     Returns:
-        (X, Y, Z) bool.
+        (X, Y, Z) bool. Where masks of equal energy exist, one of them.
+
+    Raises:
+        ValueError: volumes of different shapes, or a smoothness or contrast out of range.
     """
-    costs = np.stack([np.exp(np.minimum(-log_odds, 0)), np.exp(np.minimum(log_odds, 0))])
-    channels = [image, *_area_channels(image.shape, spacing_mm, contrast)]
-    cut = maxflow(np.stack(channels).astype(np.float32), costs.astype(np.float32), smoothness, contrast, 6)
-    return cut[0] > 0
+    if log_odds.ndim != 3 or log_odds.shape != image.shape:
+        raise ValueError(f"log_odds has shape {log_odds.shape}, image {image.shape}; expected one (X, Y, Z) for both")
+    if not (smoothness >= 0 and contrast > 0):
+        raise ValueError(f"smoothness is {smoothness}, contrast {contrast}; expected at least 0, and more than 0")
+    if log_odds.size == 1:  # a graph without edges is undefined behaviour in numpymaxflow
+        return log_odds > 0
+    relative_area = np.min(spacing_mm) / np.asarray(spacing_mm, dtype=np.float64)
+    # A voxel whose log-odds exceed the sum of its pairwise terms never changes side, by whatever they exceed it.
+    # So infinity can be cut to that sum, and the whole energy scaled to what numpymaxflow can tell apart.
+    decided = 2 * smoothness * relative_area.sum() + 0.1
+    scale = min(1.0, LARGEST_COST / decided)
+    costs = scale * np.clip(log_odds, -decided, decided)
+    probabilities = np.exp(-np.stack([np.maximum(costs, 0), np.maximum(-costs, 0)])).astype(np.float32)
+    channels = np.stack([image / contrast, *_area_channels(image.shape, relative_area)]).astype(np.float32)
+    return maxflow(channels, probabilities, smoothness * scale, 1.0, 6)[0] > 0
 
 
-def _area_channels(shape: tuple[int, ...], spacing_mm: tuple[float, float, float], contrast: float) -> list[np.ndarray]:
+def _area_channels(shape: tuple[int, ...], relative_area: np.ndarray) -> list[np.ndarray]:
     """Channels that put the area of the faces into the weights, which maxflow takes from intensities only.
 
-    A channel that alternates along one axis adds the same squared difference to all pairs along that axis.
+    A channel that alternates along one axis adds the same squared difference d² to all pairs along that axis,
+    and so the factor exp(-d² / 2) to their weights.
     """
     channels = []
-    for axis, spacing in enumerate(spacing_mm):
-        relative_area = np.min(spacing_mm) / spacing
-        if relative_area < 1:
-            step = contrast * np.sqrt(-2 * np.log(relative_area))
-            line = step * (np.arange(shape[axis]) % 2)
+    for axis, area in enumerate(relative_area):
+        if area < 1:
+            line = np.sqrt(-2 * np.log(area)) * (np.arange(shape[axis]) % 2)
             channels.append(np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(3)]), shape))
     return channels

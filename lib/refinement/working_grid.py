@@ -1,0 +1,71 @@
+"""The part of an image around a structure, on voxels coarse enough to be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from lib.supervision.boxes import Box
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """A box of an image whose voxels are averaged in blocks.
+
+    Attributes:
+        box: the part of the image.
+        factors: image voxels to a voxel of the grid, along each axis; 1 keeps the image's own.
+        spacing_mm: of the grid's voxels.
+    """
+
+    box: Box
+    factors: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+    @classmethod
+    def over(cls, box: Box, spacing_mm: tuple[float, float, float], max_voxels: int) -> WorkingGrid:
+        """The finest grid over a box that has at most `max_voxels`; the axis of the finest spacing is halved first."""
+        factors, spacing = np.ones(3, dtype=int), np.array(spacing_mm, dtype=float)
+        while np.prod(-(-np.array(box.shape) // factors)) > max_voxels:
+            finest = np.where(np.array(box.shape) > factors, factors * spacing, np.inf)
+            factors[np.isclose(finest, finest.min())] += 1
+        i, j, k = (int(f) for f in factors)
+        x, y, z = (float(s) for s in factors * spacing)
+        return cls(box, (i, j, k), (x, y, z))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        i, j, k = (-(-size // factor) for size, factor in zip(self.box.shape, self.factors, strict=True))
+        return i, j, k
+
+    def points(self, points_voxel: np.ndarray) -> np.ndarray:
+        """(..., 3) int voxels of the image to those of the grid that hold them; they may lie outside of it."""
+        return (points_voxel - np.array(self.box.start)) // np.array(self.factors)
+
+    def averaged(self, image: np.ndarray) -> np.ndarray:
+        """(X, Y, Z) of the image to the grid's own, float32."""
+        values = np.asarray(image[self.box.slices], dtype=np.float32)
+        if self.factors == (1, 1, 1):
+            return values
+        missing = np.multiply(self.shape, self.factors) - self.box.shape
+        values = np.pad(values, [(0, int(n)) for n in missing], mode="edge")
+        blocks = [n for size, factor in zip(self.shape, self.factors, strict=True) for n in (size, factor)]
+        return values.reshape(blocks).mean(axis=(1, 3, 5))
+
+    def on_image_voxels(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the grid on the image's voxels in the box, its surface interpolated between coarse voxels."""
+        if self.factors == (1, 1, 1):
+            return mask
+        factors = np.array(self.factors, dtype=float)
+        # Centres of blocks of f voxels lie at (f - 1) / 2, f + (f - 1) / 2, ...
+        fine = ndimage.affine_transform(
+            mask.astype(np.float32),
+            1 / factors,
+            offset=-(factors - 1) / (2 * factors),
+            output_shape=self.box.shape,
+            order=1,
+            mode="nearest",
+        )
+        return fine > 0.5
