@@ -1,0 +1,25 @@
+"""Manners of the training process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROCESS = """
+import os, torch
+from lib.trainers.background import yield_to_annotators
+before = os.nice(0)
+yield_to_annotators()
+print(os.nice(0) - before, os.cpu_count() - torch.get_num_threads(), torch.tensor(1e-40).mul(1).item())
+"""
+
+
+def test_training_leaves_the_first_turn_and_a_core_to_annotators_and_denormals_aside():
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", PROCESS], cwd=root, capture_output=True, text=True, check=True)
+
+    niceness, free_cores, denormal = found.stdout.split()
+    assert int(niceness) > 0
+    # A machine of one core has none to leave.
+    assert int(free_cores) == (1 if os.cpu_count() > 1 else 0)
+    assert float(denormal) == 0
