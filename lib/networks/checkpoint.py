@@ -11,52 +11,13 @@ import torch
 from torch import nn
 
 from lib.annotations.atomic_write import write_atomically
-from lib.networks.unet2d5 import UNet2d5, plan_stages
+from lib.networks.spec import NetworkSpec
 
 FORMAT_VERSION = 1
 
 
 class CheckpointError(ValueError):
     """A file that is not a usable model; its text names the file and what is wrong."""
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A network and the grid it works on.
-
-    Attributes:
-        labels: names of the foreground channels 1, 2, ...
-        spacing_mm: of the network's grid, along right, anterior, superior.
-        roi_size: voxels of the patches it was trained on, for the sliding window; multiples of the
-            network's divisor.
-        kernels, strides, base_channels: of `UNet2d5`.
-    """
-
-    labels: tuple[str, ...]
-    spacing_mm: tuple[float, float, float]
-    roi_size: tuple[int, int, int]
-    kernels: list[list[int]]
-    strides: list[list[int]]
-    base_channels: int
-
-    @classmethod
-    def plan(
-        cls,
-        labels: tuple[str, ...],
-        spacing_mm: tuple[float, float, float],
-        roi_size: tuple[int, int, int],
-        levels: int,
-        base_channels: int,
-    ) -> NetworkSpec:
-        """Kernels and strides that follow the spacing; the patch grows to what they can divide."""
-        kernels, strides = plan_stages(spacing_mm, levels)
-        divisor = UNet2d5(1, 2, kernels, strides, base_channels=2).divisor
-        i, j, k = (-(-size // step) * step for size, step in zip(roi_size, divisor, strict=True))
-        return cls(labels, spacing_mm, (i, j, k), kernels, strides, base_channels)
-
-    def build(self) -> UNet2d5:
-        """An untrained network."""
-        return UNet2d5(1, 1 + len(self.labels), self.kernels, self.strides, self.base_channels)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,20 @@ Size = Annotated[
 ]
 
 
+def _parse_arguments(value: object) -> object:
+    try:
+        arguments = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ValueError('expected a JSON object, such as {"channels": [16, 32, 64], "strides": [2, 2]}')
+    return arguments
+
+
+# Text in /info/, for viewers do not show an object.
+Arguments = Annotated[dict[str, Any], BeforeValidator(_parse_arguments), PlainSerializer(json.dumps, return_type=str)]
+
+
 class Hyperparameters(BaseModel):
     """Defaults are the paper's (Section 4); what the paper does not say has a comment.
 
@@ -40,8 +55,10 @@ class Hyperparameters(BaseModel):
     iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
     max_epochs: int = Field(300, ge=1, description="epochs of a training run")
     annotated_fraction: float = Field(0.66, ge=0, le=1, description="share of patches placed on an annotated structure")
-    base_channels: int = Field(16, ge=2, description="channels of the first stage of the network, doubled at each")
-    levels: int = Field(5, ge=2, le=6, description="stages of the network")
+    network: str = Field("UNet2d5", description="the paper's 2.5D U-Net, or a class of monai.networks.nets")
+    network_arguments: Arguments = Field({}, description="arguments of a network of MONAI, as a JSON object")
+    base_channels: int = Field(16, ge=2, description="channels of UNet2d5's first stage, doubled at each")
+    levels: int = Field(5, ge=2, le=6, description="stages of UNet2d5")
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of SGD")
     momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
     weight_decay: float = Field(3e-5, ge=0, description="weight decay of SGD")

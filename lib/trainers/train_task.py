@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
-from lib.networks.checkpoint import CheckpointError, NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
+from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint, save_checkpoint
+from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
 from lib.trainers.hyperparameters import Hyperparameters, first_error
 from lib.trainers.objective import InExtremISObjective
@@ -110,17 +111,20 @@ class InExtremISTrainTask(BasicTrainTask):
     def network(self, context: Context) -> torch.nn.Module:
         hyperparameters: Hyperparameters = context.request["hyperparameters"]
         set_determinism(hyperparameters.seed)
-        spec = NetworkSpec.plan(
-            self.label_names,
-            grid_spacing_mm(context.train_datalist, hyperparameters.min_spacing_mm),
-            hyperparameters.roi_size,
-            hyperparameters.levels,
-            hyperparameters.base_channels,
-        )
+        spec = self._spec(context.train_datalist, hyperparameters)
         previous = self._previous(spec) if context.pretrained else None
         self.version = previous.version if previous else 0
         self.spec = previous.spec if previous else spec
         return previous.network if previous else spec.build()
+
+    def _spec(self, scans: list[AnnotatedScan], h: Hyperparameters) -> NetworkSpec:
+        spacing_mm = grid_spacing_mm(scans, h.min_spacing_mm)
+        if h.network == PAPERS_NETWORK:
+            return NetworkSpec.plan(self.label_names, spacing_mm, h.roi_size, h.levels, h.base_channels)
+        try:
+            return NetworkSpec.of_monai(self.label_names, spacing_mm, h.roi_size, h.network, h.network_arguments)
+        except ArchitectureError as error:
+            raise TrainingError(f"The training cannot start: {error}") from error
 
     def _previous(self, spec: NetworkSpec) -> TrainedModel | None:
         try:
@@ -130,8 +134,8 @@ class InExtremISTrainTask(BasicTrainTask):
         except CheckpointError as error:
             logger.error("%s The training starts from nothing.", error)
             return None
-        if (model.spec.labels, model.spec.base_channels) != (spec.labels, spec.base_channels):
-            logger.warning("The published model has other labels or channels; the training starts from nothing.")
+        if model.spec.labels != spec.labels or not _same_weights(model.network, spec.build()):
+            logger.warning("The published model has other labels or another network; the training starts from nothing.")
             return None
         return model
 
@@ -218,6 +222,11 @@ class InExtremISTrainTask(BasicTrainTask):
         model = TrainedModel(self.spec, context.network, self.version + 1)
         save_checkpoint(self.published_path, model)
         logger.info("Published version %d, learnt from %d scans.", model.version, len(context.train_datalist))
+
+
+def _same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether the weights of one fit into the other."""
+    return [(n, p.shape) for n, p in first.named_parameters()] == [(n, p.shape) for n, p in second.named_parameters()]
 
 
 def _outputs(logits: torch.Tensor, target: torch.Tensor, loss: float, terms: dict[str, float]) -> list[dict[str, Any]]:

@@ -166,7 +166,6 @@ def test_plan_takes_a_patch_that_its_network_can_divide(roi_size):
     assert all(size >= asked for size, asked in zip(spec.roi_size, roi_size, strict=True))
 
 
-@pytest.mark.xfail(reason="a patch as small as the divisor is planned, and the network then refuses it")
 def test_smallest_patch_is_planned_so_that_its_network_takes_it():
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (8, 8, 8), levels=5, base_channels=2)
 
