@@ -11,27 +11,42 @@ import torch
 from torch import Tensor
 
 from lib.losses.interpolation import Interpolation
+from lib.losses.splines import SplineAxis, spline_weights
 
-BINS_PER_NODE = 0.8
-NEGLIGIBLE = 1e-6
+BINS_PER_NODE = 1.1
+"""Intensity bins per sigma_beta over grid nodes per sigma_alpha. Bins are not fitted to the Gaussian as nodes are,
+so they need to be somewhat closer for the same error."""
+
 REACH_SIGMAS = 4.0
+"""Distance, in sigma_beta, beyond which the blur between bins is cut off: it is exp(-8) = 0.0003 there."""
+
+MIN_NODES = 8
+"""Nodes along an axis, if it has as many voxels, however short it is in sigma_alpha. Half of a short axis is its
+border, where splines fit less well than inside."""
+
+MAX_GRID_VALUES = 2**22
+"""Values of one grid, 16 MB in float32, so that it stays in the cache, mostly; three such live at a time. An image
+that needs more is worked off in chunks of bins."""
+
 MIN_CHUNK_BINS = 16
-MAX_CHUNK_BINS = 256
-MIN_NODES = 10
-MAX_GRID_VALUES = 2**24
+"""Bins of a chunk at the least: every chunk also holds some 14 bins of its neighbours, which are worked on twice."""
+
+BLUR_BLOCK_BINS = 32
+"""Bins blurred by one matrix product. Most of a larger matrix would be zeros, a smaller one reads more twice."""
+
 MAX_BINS = 20_000
+"""Occupied bins that an image may have: 700 standard deviations full at the default scales. What needs more was not
+z-scored, and is refused with a sentence rather than worked on for minutes."""
+
 MAX_RAW_BINS = 2**24
+"""Bins between the lowest and the highest intensity, empty ones included: the length of a table of 64 MB, and the
+integers that float32 can hold."""
 
 
 class SpatialAxis(NamedTuple):
-    """One image axis of n voxels seen through m grid nodes, by linear interpolation.
+    """One image axis of n voxels seen through m grid nodes; `blur` (m, m) is the Gaussian between nodes."""
 
-    `node` (n,) is the node before each voxel, `fraction` (n,) how far the voxel is on to the next, `blur`
-    (m, m) the Gaussian between nodes.
-    """
-
-    node: np.ndarray
-    fraction: np.ndarray
+    spline: SplineAxis
     blur: np.ndarray
 
 
@@ -43,32 +58,29 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
     interpolated filter A blur A^T is then the best approximation of K in the Frobenius norm, exact in its sum,
     on axes of any length. A sampled Gaussian would be off near the borders and on axes shorter than sigma.
     """
-    nodes = max(math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 1, min(voxels, MIN_NODES), 2)
-    position = np.arange(voxels) * ((nodes - 1) / max(voxels - 1, 1))
-    node = np.minimum(position.astype(np.int64), nodes - 2)
-    fraction = position - node
-    interpolation = np.zeros((voxels, nodes))
-    interpolation[np.arange(voxels), node] = 1 - fraction
-    interpolation[np.arange(voxels), node + 1] += fraction
+    nodes = max(math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 2, min(voxels, MIN_NODES), 3)
+    # The outermost voxels lie midway between the outermost two nodes, where both weigh the same.
+    position = 0.5 + np.arange(voxels) * ((nodes - 2) / max(voxels - 1, 1))
+    node = np.clip(np.rint(position).astype(np.int64), 1, nodes - 2)
+    spline = SplineAxis(node, np.stack(spline_weights(position - node), axis=1))
 
     distance = np.arange(voxels)[:, None] - np.arange(voxels)
-    inverse = np.linalg.pinv(interpolation)
+    inverse = np.linalg.pinv(spline.matrix(nodes))
     blur = inverse @ np.exp(-0.5 * (distance / sigma_voxels) ** 2) @ inverse.T
-    # The fit leaves ripples of 1e-5 far from the diagonal. Without them no filtered value can be negative, and
-    # there are no subnormal products, which are slow.
-    blur[blur < NEGLIGIBLE * blur.max()] = 0
-    return SpatialAxis(node, fraction, blur)
+    return SpatialAxis(spline, blur)
 
 
 class IntensityAxis(NamedTuple):
     """The intensities of an image (X, Y, Z) as bins.
 
     `bins` (X, Y, Z) int32 is the bin nearest to each voxel, `offset` (X, Y, Z) how far the voxel is from its
-    centre, in [-0.5, 0.5] bins, `taps` the blur between bins 0, 1, ... apart, `count` the number of bins.
+    centre, in [-0.5, 0.5] bins, `scale` (X, Y, Z) what makes two equal intensities weigh exactly 1, `taps` the
+    blur between bins 0, 1, ... apart, `bin_count` the number of bins.
     """
 
     bins: Tensor
     offset: Tensor
+    scale: Tensor
     taps: np.ndarray
     bin_count: int
 
@@ -107,7 +119,21 @@ def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> Intens
             f"image intensities span [{low:g}, {high:g}], too many times sigma_beta = {sigma:g}; expected an image "
             "z-scored over the scan: normalise it, or raise sigma_beta."
         )
-    return IntensityAxis(bins, offset, taps, count)
+    return IntensityAxis(bins, offset, _unit_scale(offset, taps), taps, count)
+
+
+def _unit_scale(offset: Tensor, taps: np.ndarray) -> Tensor:
+    """One over the root of the weight that a value has with itself, through its splines and the blur.
+
+    Those weights differ by 1 % between values on and between bins, a bias where an image has only a few levels.
+    """
+    square = offset.square()
+    outer = square + 0.25
+    apart = taps[0] - taps[2]
+    # With before + after = outer, centre = 1 - outer and before * after = (1/4 - offset^2)^2 / 4.
+    product = (0.25 - square).square_().mul_(0.25)
+    weight = taps[0] * (outer**2 + (1 - outer) ** 2) - 2 * apart * product + 2 * taps[1] * outer * (1 - outer)
+    return weight.rsqrt_()
 
 
 def _without_gaps(raw: Tensor, longest_gap: int) -> tuple[Tensor, int]:
@@ -127,8 +153,9 @@ class BilateralGrid:
     """Applies K_kl = exp(-d(k, l)^2 / (2 sigma_alpha^2) - (X_k - X_l)^2 / (2 sigma_beta^2)) to volumes.
 
     The volume is spread over a grid of (x, y, z, intensity), blurred there along each axis, and read back with
-    the same weights, so the filter is symmetric; all weights are positive. The idea is of Chen, Paris and
-    Durand, Real-time edge-aware image processing with the bilateral grid, ACM TOG 2007.
+    the same weights, so the filter is symmetric. The fit of the blur leaves ripples of about 1 % of K around zero,
+    so that a filtered volume may be slightly negative where it should be 0. The idea is of Chen, Paris and Durand,
+    Real-time edge-aware image processing with the bilateral grid, ACM TOG 2007.
 
     Wide intensity ranges are worked off in chunks of bins, which bounds the memory whatever the range.
 
@@ -136,7 +163,7 @@ class BilateralGrid:
         image: (X, Y, Z) intensities, float32 or float64; its dtype is that of the filter.
         sigma_voxels: spatial scale along X, Y, Z in voxels.
         sigma_intensity: intensity scale in units of the image.
-        nodes_per_sigma: grid nodes per spatial scale, at least 1.5.
+        nodes_per_sigma: grid nodes per spatial scale, at least 1.
     """
 
     def __init__(
@@ -152,20 +179,20 @@ class BilateralGrid:
         self.intensity = intensity_axis(image, sigma_intensity, BINS_PER_NODE * nodes_per_sigma)
         self.blurs = [torch.as_tensor(axis.blur).to(image) for axis in self.axes]
         self.interpolation = Interpolation(
-            [(axis.node, axis.fraction) for axis in self.axes],
+            [axis.spline for axis in self.axes],
             self.intensity.bins,
             self.intensity.offset,
-            self.intensity.taps,
         )
 
     def filter(self, volumes: Tensor) -> Tensor:
         """Return K applied to each volume (C, X, Y, Z), in the same shape."""
+        volumes = volumes * self.intensity.scale
         filtered = torch.empty_like(volumes)
         values_per_bin = len(volumes) * math.prod(len(blur) for blur in self.blurs)
-        chunk = min(max(MAX_GRID_VALUES // values_per_bin, MIN_CHUNK_BINS), MAX_CHUNK_BINS)
+        chunk = max(MAX_GRID_VALUES // values_per_bin, MIN_CHUNK_BINS)
         for first in range(0, self.intensity.bin_count, chunk):
             self._filter_chunk(volumes, filtered, first, min(first + chunk, self.intensity.bin_count))
-        return filtered
+        return filtered.mul_(self.intensity.scale)
 
     def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
         """Fill in the filtered values of the voxels whose bin is in [first, last)."""
@@ -175,8 +202,19 @@ class BilateralGrid:
         margin = self.intensity.reach + 2
         grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width + 2 * margin)
         self.interpolation.splat(volumes, grid, first_bin=first - 1 - margin)
-        grid = grid[..., 2:-2] @ _banded(self.intensity.taps, width).to(volumes)
-        self.interpolation.slice(self._blurred_in_space(grid), filtered, first_bin=first - 1, bins=(first, last))
+        grid = self._blurred_in_space(self._blurred_in_intensity(grid[..., 2:-2]))
+        self.interpolation.slice(grid, filtered, first_bin=first - 1, bins=(first, last))
+
+    def _blurred_in_intensity(self, grid: Tensor) -> Tensor:
+        """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along its bins and return those that miss no neighbour, W."""
+        surplus = 2 * self.intensity.reach
+        blurred = grid.new_empty(*grid.shape[:-1], grid.shape[-1] - surplus)
+        band = _banded(self.intensity.taps, BLUR_BLOCK_BINS).to(grid)
+        for first in range(0, blurred.shape[-1], BLUR_BLOCK_BINS):
+            block = blurred[..., first : first + BLUR_BLOCK_BINS]
+            width = block.shape[-1]
+            block.copy_(grid[..., first : first + width + surplus] @ band[: width + surplus, :width])
+        return blurred
 
     def _blurred_in_space(self, grid: Tensor) -> Tensor:
         """Blur a grid (Gx, Gy, Gz, C, W) along its first three axes; the grid is used up."""
