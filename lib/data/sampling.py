@@ -1,4 +1,4 @@
-"""Where patches are taken, and how they are flipped."""
+"""Where patches are taken."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 import torch
 import torchio as tio
 
+from lib.data.clicks import CLICKS, MASK
 from lib.data.grid import points_on_grid
 
 
 class AnnotatedPatchSampler(tio.data.PatchSampler):
-    """Random patches of which a set share holds clicked voxels.
+    """Random patches of which a set share holds annotated voxels.
 
     A small object in a large scan would hardly ever be met by chance.
 
     Args:
         roi_size: voxels of a patch.
         annotated_fraction: probability (0 to 1) that a patch is placed around a point drawn between the
-            clicks of one structure; the others lie anywhere.
+            clicks of one structure, or in its mask; the others lie anywhere.
     """
 
     def __init__(self, roi_size: tuple[int, int, int], annotated_fraction: float) -> None:
@@ -35,36 +36,27 @@ class AnnotatedPatchSampler(tio.data.PatchSampler):
     def _corner(self, subject: tio.Subject) -> tuple[int, int, int]:
         shape, size = np.array(subject.spatial_shape), self.patch_size.astype(int)
         low, high = np.zeros(3, dtype=int), shape - size
-        if subject["clicks"] and torch.rand(1).item() < self.annotated_fraction:
-            # The patch holds this voxel: its corner lies at most a patch before it, and not behind it.
-            voxel = np.clip(self._voxel_between_clicks(subject), 0, shape - 1)
-            low, high = np.maximum(low, voxel - size + 1), np.minimum(high, voxel)
+        if torch.rand(1).item() < self.annotated_fraction:
+            voxel = _annotated_voxel(subject)
+            if voxel is not None:
+                # The patch holds this voxel: its corner lies at most a patch before it, and not behind it.
+                voxel = np.clip(voxel, 0, shape - 1)
+                low, high = np.maximum(low, voxel - size + 1), np.minimum(high, voxel)
         i, j, k = (int(torch.randint(int(a), int(b) + 1, (1,))) for a, b in zip(low, high, strict=True))
         return i, j, k
 
-    @staticmethod
-    def _voxel_between_clicks(subject: tio.Subject) -> np.ndarray:
-        """A random convex combination of two clicks: anywhere inside the structure, not only on its border."""
-        structures: Any = subject["clicks"]
+
+def _annotated_voxel(subject: tio.Subject) -> np.ndarray | None:
+    """Of a random structure: between two of its clicks, or in the mask where there are no clicks."""
+    known: Any = subject
+    structures = known[CLICKS]
+    if structures:
         clicks = structures[int(torch.randint(len(structures), (1,)))].foreground_ras_mm
+        # A convex combination lies anywhere inside the structure, and not only on its border.
         first, second = clicks[torch.randint(len(clicks), (2,)).numpy()]
         weight = torch.rand(1).item()
         return points_on_grid(weight * first + (1 - weight) * second, subject.get_first_image().affine)
-
-
-class GridFlip(tio.transforms.SpatialTransform):
-    """Reverses the voxel order along random axes, in the array and in the affine.
-
-    The network sees a mirrored patch, while world coordinates of clicks stay true.
-    """
-
-    def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        axes = torch.nonzero(torch.rand(3) < 0.5).flatten().tolist()
-        for image in self.get_images(subject):
-            flip = np.eye(4)
-            for axis in axes:
-                flip[axis, axis] = -1
-                flip[axis, 3] = image.spatial_shape[axis] - 1
-            image.set_data(image.data.flip([axis + 1 for axis in axes]))
-            image.affine = image.affine @ flip
-        return subject
+    if MASK in subject:
+        voxels = torch.nonzero(known[MASK].data[0])
+        return voxels[int(torch.randint(len(voxels), (1,)))].numpy() if len(voxels) else None
+    return None

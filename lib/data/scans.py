@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchio as tio
 from torch.utils.data import DataLoader, RandomSampler
@@ -15,10 +14,12 @@ from torch.utils.data import DataLoader, RandomSampler
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.annotations.volume import load_volume
-from lib.data.grid import network_grid, points_on_grid, to_scalar_image
-from lib.data.sampling import AnnotatedPatchSampler, GridFlip
+from lib.data.augmentation import Augmentation, augment
+from lib.data.clicks import CLICKS, IMAGE, MASK, POSSIBLE, WorldClicks
+from lib.data.grid import network_grid, to_scalar_image
+from lib.data.sampling import AnnotatedPatchSampler
+from lib.supervision.boxes import relaxed_boxes
 
-IMAGE, MASK, CLICKS = "image", "mask", "clicks"
 # Of each scan that is read: more would be cheaper, fewer more varied.
 PATCHES_PER_SCAN = 4
 
@@ -46,28 +47,45 @@ class PatchBatch:
     Attributes:
         image: (B, 1, X, Y, Z) float32, of mean 0 and deviation 1 over each whole scan.
         points: for each patch, the clicks of each structure in voxels of the patch; they may lie outside it.
+        possible: (B, X, Y, Z) bool, inside the relaxed box of a clicked structure (paper, Section 3.1).
         masks: for each patch, (X, Y, Z) int64 label indices, or None where there are only clicks.
     """
 
     image: torch.Tensor
     points: list[list[ExtremePoints]]
+    possible: torch.Tensor
     masks: list[torch.Tensor | None]
 
 
 class ScanDataset(torch.utils.data.Dataset):
-    """Reads one scan at a time, on the network's grid, so that memory does not grow with the number of scans."""
+    """Reads one scan at a time, on the network's grid, so that memory does not grow with the number of scans.
+
+    Args:
+        margin_voxels: of the network's grid, by which the tight boxes are relaxed (paper: r = 4).
+    """
 
     def __init__(
-        self, scans: Sequence[AnnotatedScan], spacing_mm: tuple[float, float, float], roi_size: tuple[int, int, int]
+        self,
+        scans: Sequence[AnnotatedScan],
+        spacing_mm: tuple[float, float, float],
+        roi_size: tuple[int, int, int],
+        margin_voxels: int,
     ) -> None:
         self.scans = scans
+        self.margin_voxels = margin_voxels
         self.transform = tio.Compose([network_grid(spacing_mm), PadToAtLeast(roi_size)])
 
     def __len__(self) -> int:
         return len(self.scans)
 
     def __getitem__(self, index: int) -> tio.Subject:
-        return self.transform(_subject(self.scans[index]))
+        subject: Any = self.transform(_subject(self.scans[index]))
+        image = subject[IMAGE]
+        structures = [clicks.on_grid(image.affine).foreground_voxel for clicks in subject[CLICKS]]
+        possible = relaxed_boxes(image.spatial_shape, structures, self.margin_voxels)
+        # A volume, and no longer a box: a warped box is none.
+        subject.add_image(tio.LabelMap(tensor=torch.from_numpy(possible)[None].byte(), affine=image.affine), POSSIBLE)
+        return subject
 
     def dry_iter(self) -> Sequence[AnnotatedScan]:
         """What `torchio.Queue` counts, without reading a file."""
@@ -95,31 +113,6 @@ def _subject(scan: AnnotatedScan) -> tio.Subject:
     return tio.Subject(**images, **{CLICKS: [WorldClicks.of(annotation) for annotation in scan.annotations]})
 
 
-@dataclass(frozen=True)
-class WorldClicks:
-    """Clicks in RAS millimetres: cropping, padding, resampling and turning the image leaves them true."""
-
-    label: str
-    foreground_ras_mm: np.ndarray
-    background_ras_mm: np.ndarray
-
-    @classmethod
-    def of(cls, annotation: Annotation) -> WorldClicks:
-        points, geometry = annotation.points, annotation.geometry
-        return cls(
-            points.label,
-            geometry.voxel_to_ras(points.foreground_voxel),
-            geometry.voxel_to_ras(points.background_voxel),
-        )
-
-    def on_grid(self, affine: np.ndarray) -> ExtremePoints:
-        return ExtremePoints.from_clicks(
-            self.label,
-            points_on_grid(self.foreground_ras_mm, affine),
-            points_on_grid(self.background_ras_mm, affine),
-        )
-
-
 def patch_loader(
     scans: Sequence[AnnotatedScan],
     *,
@@ -128,14 +121,17 @@ def patch_loader(
     batch_size: int,
     patches_per_epoch: int,
     annotated_fraction: float,
+    margin_voxels: int,
+    augmentation: Augmentation = "flip",
 ) -> DataLoader:
-    """Batches of randomly placed and flipped patches; an epoch has about `patches_per_epoch` of them.
+    """Batches of randomly placed and augmented patches; an epoch has about `patches_per_epoch` of them.
 
     Args:
         annotated_fraction: share (0 to 1) of patches that are placed to hold clicked voxels.
+        margin_voxels: by which the tight boxes are relaxed.
     """
     per_scan = min(PATCHES_PER_SCAN, patches_per_epoch)
-    dataset = ScanDataset(scans, spacing_mm, roi_size)
+    dataset = ScanDataset(scans, spacing_mm, roi_size, margin_voxels)
     queue = tio.Queue(
         dataset,  # type: ignore[arg-type]
         max_length=max(per_scan, 4 * batch_size),
@@ -145,8 +141,11 @@ def patch_loader(
         shuffle_subjects=False,
         num_workers=0,
     )
-    flip = GridFlip()
-    return DataLoader(queue, batch_size=batch_size, collate_fn=lambda patches: collate([flip(p) for p in patches]))
+    return DataLoader(
+        queue,
+        batch_size=batch_size,
+        collate_fn=lambda patches: collate([augment(patch, augmentation) for patch in patches]),
+    )
 
 
 def collate(patches: Sequence[Any]) -> PatchBatch:
@@ -154,5 +153,6 @@ def collate(patches: Sequence[Any]) -> PatchBatch:
     return PatchBatch(
         image=torch.stack([patch[IMAGE].data for patch in patches]).float(),
         points=[[clicks.on_grid(patch[IMAGE].affine) for clicks in patch[CLICKS]] for patch in patches],
+        possible=torch.stack([patch[POSSIBLE].data[0].bool() for patch in patches]),
         masks=[patch[MASK].data[0].long() if MASK in patch else None for patch in patches],
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.supervision.boxes import Box
 
 UNKNOWN = -1
 BACKGROUND = 0
@@ -30,11 +29,7 @@ class StructureSupervision:
 
 
 def partial_target(
-    shape: tuple[int, ...],
-    structures: Sequence[StructureSupervision],
-    *,
-    margin_voxels: int,
-    all_labels_clicked: bool,
+    possible: np.ndarray, structures: Sequence[StructureSupervision], *, all_labels_clicked: bool
 ) -> np.ndarray:
     """Label map (X, Y, Z) int64 with `UNKNOWN` where nothing is known (paper, Section 3.1 and Eq. 3).
 
@@ -43,15 +38,12 @@ def partial_target(
     of two labels is unknown, for one of the two paths left its structure; a click settles what it is on.
 
     Args:
-        margin_voxels: by which a tight box is relaxed (paper: r = 4).
+        possible: (X, Y, Z) bool, inside the relaxed box of a structure (`relaxed_boxes`).
     """
-    target = np.full(shape, BACKGROUND if all_labels_clicked else UNKNOWN, dtype=np.int64)
+    target = np.where(possible | (not all_labels_clicked), UNKNOWN, BACKGROUND).astype(np.int64)
+    claims = np.zeros(target.shape, dtype=np.int8)
     for structure in structures:
-        relaxed = Box.around(structure.points.foreground_voxel).relaxed(margin_voxels, shape)
-        target[relaxed.slices] = UNKNOWN
-    claims = np.zeros(shape, dtype=np.int8)
-    for structure in structures:
-        visited = np.zeros(shape, dtype=bool)
+        visited = np.zeros(target.shape, dtype=bool)
         visited[tuple(np.concatenate(structure.geodesics).T)] = True
         target[visited] = structure.label_index
         claims += visited

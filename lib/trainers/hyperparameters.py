@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from lib.data.augmentation import Augmentation
+
 Preset = Literal["auto", "paper", "cpu"]
 
 
@@ -55,6 +57,7 @@ class Hyperparameters(BaseModel):
     iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
     max_epochs: int = Field(300, ge=1, description="epochs of a training run")
     annotated_fraction: float = Field(0.66, ge=0, le=1, description="share of patches placed on an annotated structure")
+    augmentation: Augmentation = Field("flip", description="none, flip, or full: turned, bent, other contrast")
     network: str = Field("UNet2d5", description="the paper's 2.5D U-Net, or a class of monai.networks.nets")
     network_arguments: Arguments = Field({}, description="arguments of a network of MONAI, as a JSON object")
     base_channels: int = Field(16, ge=2, description="channels of UNet2d5's first stage, doubled at each")

@@ -83,8 +83,8 @@ class InExtremISObjective(nn.Module):
         )
         return torch.stack(
             [
-                self._clicks_target(tuple(batch.image.shape[2:]), structures, geodesics) if mask is None else mask
-                for structures, mask in zip(batch.points, batch.masks, strict=True)
+                self._clicks_target(possible.numpy(), structures, geodesics) if mask is None else mask
+                for possible, structures, mask in zip(batch.possible, batch.points, batch.masks, strict=True)
             ]
         )
 
@@ -98,14 +98,13 @@ class InExtremISObjective(nn.Module):
         return [background[n, self.index[points.label] - 1] for n, points in jobs]
 
     def _clicks_target(
-        self, shape: tuple[int, ...], structures: Sequence[ExtremePoints], geodesics: Iterator[list[np.ndarray]]
+        self, possible: np.ndarray, structures: Sequence[ExtremePoints], geodesics: Iterator[list[np.ndarray]]
     ) -> torch.Tensor:
         supervision = [StructureSupervision(self.index[p.label], p, next(geodesics)) for p in structures]
         return torch.from_numpy(
             partial_target(
-                shape,
+                possible,
                 supervision,
-                margin_voxels=self.hyperparameters.box_margin,
                 all_labels_clicked={points.label for points in structures} >= set(self.index),
             )
         )

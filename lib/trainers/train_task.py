@@ -166,6 +166,8 @@ class InExtremISTrainTask(BasicTrainTask):
             batch_size=h.train_batch_size,
             patches_per_epoch=h.iterations_per_epoch * h.train_batch_size,
             annotated_fraction=h.annotated_fraction,
+            margin_voxels=h.box_margin,
+            augmentation=h.augmentation,
         )
 
     def train_iteration_update(self, context: Context) -> Callable[[Any, PatchBatch], list[dict[str, Any]]]:

@@ -34,6 +34,7 @@ def patches(scan, **changes):
         "batch_size": 4,
         "patches_per_epoch": 40,
         "annotated_fraction": 1.0,
+        "margin_voxels": 2,
     }
     return list(patch_loader([scan], **(settings | changes)))
 
@@ -55,7 +56,7 @@ def test_clicks_stay_on_their_voxels_through_turning_cropping_and_flipping(scan)
 
 def test_resampled_scan_keeps_clicks_within_half_a_voxel(scan):
     spacing_mm = (1.2, 0.7, 0.9)
-    subject = ScanDataset([scan], spacing_mm, (8, 8, 8))[0]
+    subject = ScanDataset([scan], spacing_mm, (8, 8, 8), margin_voxels=2)[0]
     (points,) = collate([subject]).points[0]
 
     expected_mm = CLICKS @ AFFINE[:3, :3].T + AFFINE[:3, 3]
@@ -102,5 +103,24 @@ def test_epoch_has_as_many_patches_as_asked(scan):
         batch_size=2,
         patches_per_epoch=8,
         annotated_fraction=0.5,
+        margin_voxels=2,
     )
     assert sum(len(batch.image) for batch in several) == 8
+
+
+def test_patches_of_a_scan_with_a_mask_alone_lie_on_the_mask(scan, tmp_path):
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[70:73, 60:63, 20:22] = 1
+    nib.save(nib.Nifti1Image(mask, AFFINE), tmp_path / "mask.nii.gz")
+    batches = patches(AnnotatedScan(scan.image_path, (), tmp_path / "mask.nii.gz"), roi_size=(8, 8, 8))
+
+    assert all((mask == 1).any() for batch in batches for mask in batch.masks)
+
+
+def test_voxels_near_the_clicks_are_possible_and_the_others_are_not(scan):
+    for batch in patches(scan, roi_size=(16, 64, 64), patches_per_epoch=8):
+        for possible, (points,) in zip(batch.possible, batch.points, strict=True):
+            voxel = np.indices(possible.shape).reshape(3, -1).T
+            low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
+            expected = ((voxel >= low - 2) & (voxel <= high + 2)).all(axis=1).reshape(possible.shape)
+            np.testing.assert_array_equal(possible.numpy(), expected)

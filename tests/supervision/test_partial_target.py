@@ -1,6 +1,7 @@
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.supervision.boxes import relaxed_boxes
 from lib.supervision.partial_target import BACKGROUND, UNKNOWN, StructureSupervision, partial_target
 
 SHAPE = (20, 20, 20)
@@ -19,7 +20,8 @@ def structure(index=1, shift=0, background=()):
 
 
 def target(*structures, margin=2, all_labels_clicked=True):
-    return partial_target(SHAPE, structures, margin_voxels=margin, all_labels_clicked=all_labels_clicked)
+    possible = relaxed_boxes(SHAPE, [s.points.foreground_voxel for s in structures], margin)
+    return partial_target(possible, structures, all_labels_clicked=all_labels_clicked)
 
 
 def test_geodesics_are_foreground_outside_the_relaxed_box_is_background_the_rest_is_unknown():
@@ -64,9 +66,8 @@ def test_background_clicks_are_background():
 def test_patch_that_cuts_the_structure_takes_what_lies_in_it():
     points = ExtremePoints.from_clicks("x", CLICKS - 9)
     paths = [path[(path >= 0).all(axis=1)] for path in (line(axis) - 9 for axis in range(3))]
-    found = partial_target(
-        (10, 10, 10), [StructureSupervision(1, points, paths)], margin_voxels=2, all_labels_clicked=True
-    )
+    possible = relaxed_boxes((10, 10, 10), [points.foreground_voxel], 2)
+    found = partial_target(possible, [StructureSupervision(1, points, paths)], all_labels_clicked=True)
 
     assert found[3, 0, 0] == 1
     assert found[5, 0, 0] == UNKNOWN
@@ -76,8 +77,7 @@ def test_patch_that_cuts_the_structure_takes_what_lies_in_it():
 def test_patch_far_from_the_structure_is_background():
     points = ExtremePoints.from_clicks("x", CLICKS + 100)
     empty = [np.empty((0, 3), dtype=int)] * 3
-    found = partial_target(
-        (5, 5, 5), [StructureSupervision(1, points, empty)], margin_voxels=2, all_labels_clicked=True
-    )
+    possible = relaxed_boxes((5, 5, 5), [points.foreground_voxel], 2)
+    found = partial_target(possible, [StructureSupervision(1, points, empty)], all_labels_clicked=True)
 
     assert (found == BACKGROUND).all()

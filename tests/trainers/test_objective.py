@@ -8,6 +8,7 @@ import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.scans import PatchBatch
+from lib.supervision.boxes import relaxed_boxes
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.objective import InExtremISObjective
@@ -22,18 +23,20 @@ UNKNOWN = -1
 
 
 def objective(labels=LABELS, **changes):
-    return InExtremISObjective(labels, SPACING_MM, Hyperparameters().changed({"box_margin": MARGIN, **changes}))
+    return InExtremISObjective(labels, SPACING_MM, Hyperparameters().changed(changes))
 
 
 def batch(*patches, image=None):
     """Each patch is a full mask, or the structures that were clicked in it."""
     if image is None:
         image = torch.randn(len(patches), 1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    is_mask = [torch.is_tensor(patch) for patch in patches]
+    points = [[] if torch.is_tensor(patch) else list(patch) for patch in patches]
+    possible = [relaxed_boxes(SHAPE, [p.foreground_voxel for p in structures], MARGIN) for structures in points]
     return PatchBatch(
         image,
-        points=[[] if mask else list(patch) for patch, mask in zip(patches, is_mask, strict=True)],
-        masks=[patch if mask else None for patch, mask in zip(patches, is_mask, strict=True)],
+        points=points,
+        possible=torch.from_numpy(np.stack(possible)),
+        masks=[patch if torch.is_tensor(patch) else None for patch in patches],
     )
 
 
