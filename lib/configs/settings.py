@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lib.annotations.store import LABEL_NAME
 from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
 
-RESERVED_LABELS = ("background", "foreground")
+# Keys of a request, which has one key a label too.
+RESERVED_LABELS = (
+    *("background", "foreground", "image", "model", "session", "label", "label_tag", "coordinates", "client_id"),
+    *("result_extension", "result_dtype", "result_compress", "restore_label_idx", "save_label"),
+)
 
 
 class ConfigurationError(ValueError):
@@ -28,7 +33,7 @@ class AppSettings(BaseModel):
     model_dir: Path | None = Field(
         None, description="absolute path of the folder of trained models; default: the app's model/"
     )
-    tracking: str = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
+    tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @field_validator("model_dir")
     @classmethod
@@ -50,7 +55,7 @@ class AppSettings(BaseModel):
             if not LABEL_NAME.fullmatch(label):
                 raise ValueError(f"{label!r} is not a label name; use letters, digits, spaces, '-' and '_'")
             if label.lower() in RESERVED_LABELS:
-                raise ValueError(f"{label!r} cannot be a label; viewers use this name for something else")
+                raise ValueError(f"{label!r} cannot be a label; requests use this name for something else")
         if len({label.lower() for label in labels}) < len(labels):
             raise ValueError(f"{', '.join(labels)}: each label may appear once")
         return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
-from lib.annotations.volume import load_volume
+from lib.annotations.volume import VolumeError, load_volume
 from lib.data.augmentation import Augmentation, augment
 from lib.data.clicks import CLICKS, IMAGE, MASK, POSSIBLE, WorldClicks
 from lib.data.grid import network_grid, to_scalar_image
 from lib.data.sampling import AnnotatedPatchSampler
 from lib.supervision.boxes import relaxed_boxes
+
+logger = logging.getLogger(__name__)
 
 # Of each scan that is read: more would be cheaper, fewer more varied.
 PATCHES_PER_SCAN = 4
@@ -79,7 +82,22 @@ class ScanDataset(torch.utils.data.Dataset):
         return len(self.scans)
 
     def __getitem__(self, index: int) -> tio.Subject:
-        subject: Any = self.transform(_subject(self.scans[index]))
+        """A scan; one that has become unreadable since it was listed is named in the log, and the next one taken.
+
+        Raises:
+            VolumeError: none can be read.
+        """
+        for offset in range(len(self.scans)):
+            try:
+                return self._subject(self.scans[(index + offset) % len(self.scans)])
+            except VolumeError as error:
+                if offset + 1 == len(self.scans):
+                    raise
+                logger.warning("%s Another scan is taken.", error)
+        raise IndexError(index)
+
+    def _subject(self, scan: AnnotatedScan) -> tio.Subject:
+        subject: Any = self.transform(_subject(scan))
         image = subject[IMAGE]
         structures = [clicks.on_grid(image.affine).foreground_voxel for clicks in subject[CLICKS]]
         possible = relaxed_boxes(image.spatial_shape, structures, self.margin_voxels)

@@ -11,7 +11,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import VolumeError, read_geometry
+from lib.annotations.volume import VolumeError, load_volume, read_geometry
 from lib.data.scans import AnnotatedScan
 
 logger = logging.getLogger(__name__)
@@ -34,31 +34,46 @@ def annotated_scans(datastore: Datastore, store: AnnotationStore, labels: tuple[
     scans = [
         scan
         for image_id in datastore.list_images()
-        if (scan := _scan(datastore, image_id, annotations[image_id])) is not None
+        if (scan := _scan(datastore, image_id, annotations[image_id], labels)) is not None
     ]
     if not scans:
         raise TrainingError("There is nothing to learn from: no study has extreme points or a final mask yet.")
     return scans
 
 
-def _scan(datastore: Datastore, image_id: str, annotations: list[Annotation]) -> AnnotatedScan | None:
+def _scan(
+    datastore: Datastore, image_id: str, annotations: list[Annotation], labels: tuple[str, ...]
+) -> AnnotatedScan | None:
     mask = datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL.value)
     if not annotations and not mask:
         return None
     image_path = Path(datastore.get_image_uri(image_id))
-    mask_path = Path(datastore.get_label_uri(mask, DefaultLabelTag.FINAL.value)) if mask else None
     try:
         geometry = read_geometry(image_path)
-        if mask_path is not None and not read_geometry(mask_path).is_close(geometry):
-            logger.warning("The final mask of %s is not on the grid of its image; its clicks are used.", image_id)
-            mask_path = None
     except VolumeError as error:
         logger.warning("%s It is left out of the training.", error)
         return None
+    mask_path = Path(datastore.get_label_uri(mask, DefaultLabelTag.FINAL.value)) if mask else None
+    if mask_path is not None and (wrong := _wrong_with(mask_path, geometry, labels)):
+        logger.warning("The final mask of %s %s Its clicks are used.", image_id, wrong)
+        mask_path = None
     fitting = [annotation for annotation in annotations if annotation.geometry.is_close(geometry)]
     if len(fitting) < len(annotations):
         logger.warning("The image %s is not the one that was clicked on; those clicks are left out.", image_id)
     return AnnotatedScan(image_path, tuple(fitting), mask_path) if fitting or mask_path else None
+
+
+def _wrong_with(mask_path: Path, geometry: ImageGeometry, labels: tuple[str, ...]) -> str | None:
+    """The rest of a sentence that begins with "The mask", or None for a mask that can be learnt from."""
+    try:
+        mask = load_volume(mask_path)
+    except VolumeError as error:
+        return f"cannot be learnt from. {error}"
+    if not mask.geometry.is_close(geometry):
+        return "is not on the grid of its image."
+    if unknown := np.setdiff1d(mask.array, np.arange(1 + len(labels))).tolist():
+        return f"holds the value {unknown[0]:g}; expected 0 to {len(labels)} for {', '.join(labels)}."
+    return None
 
 
 def grid_spacing_mm(scans: list[AnnotatedScan], min_spacing_mm: float) -> tuple[float, float, float]:

@@ -49,7 +49,7 @@ class Hyperparameters(BaseModel):
     Lengths are in voxels of the network's grid unless the name says mm.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_spacing_mm: float = Field(0.0, ge=0, description="scans of finer voxels are resampled to this spacing")
     roi_size: Size = Field((224, 224, 48), description="voxels of a patch")

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
+from lib.annotations.volume import VolumeError
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint, save_checkpoint
 from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
@@ -69,7 +70,7 @@ class InExtremISTrainTask(BasicTrainTask):
         """Runs a training. Raises: SystemExit: what is wrong stands, as a sentence, at the end of the task's log."""
         try:
             return super().__call__(self._checked(request), datastore)
-        except TrainingError as error:
+        except (TrainingError, VolumeError) as error:
             logger.error(error)
             raise SystemExit(1) from error
 

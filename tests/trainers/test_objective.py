@@ -8,7 +8,6 @@ import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.scans import PatchBatch
-from lib.supervision.boxes import relaxed_boxes
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.objective import InExtremISObjective
@@ -31,13 +30,19 @@ def batch(*patches, image=None):
     if image is None:
         image = torch.randn(len(patches), 1, *SHAPE, generator=torch.Generator().manual_seed(0))
     points = [[] if torch.is_tensor(patch) else list(patch) for patch in patches]
-    possible = [relaxed_boxes(SHAPE, [p.foreground_voxel for p in structures], MARGIN) for structures in points]
-    return PatchBatch(
-        image,
-        points=points,
-        possible=torch.from_numpy(np.stack(possible)),
-        masks=[patch if torch.is_tensor(patch) else None for patch in patches],
-    )
+    masks = [patch if torch.is_tensor(patch) else None for patch in patches]
+    possible = [torch.from_numpy(in_relaxed_boxes(structures)) for structures in points]
+    return PatchBatch(image=image, points=points, masks=masks, possible=torch.stack(possible))
+
+
+def in_relaxed_boxes(structures):
+    """(X, Y, Z) bool, by the distance of every voxel from the tight boxes."""
+    voxels = np.stack(np.indices(SHAPE), axis=-1)
+    inside = np.zeros(SHAPE, bool)
+    for points in structures:
+        low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
+        inside |= ((voxels >= low - MARGIN) & (voxels <= high + MARGIN)).all(axis=-1)
+    return inside
 
 
 def clicked(label, points=LESION, background=None):
@@ -68,9 +73,7 @@ def test_geodesics_are_foreground_the_relaxed_box_unknown_and_the_rest_backgroun
     patches = batch([clicked("lesion")])
     (target,) = objective(("lesion",)).target(patches, None)
 
-    expected = np.zeros(SHAPE, int)
-    low, high = LESION.min(axis=0) - MARGIN, LESION.max(axis=0) + MARGIN + 1
-    expected[tuple(slice(max(a, 0), b) for a, b in zip(low, high, strict=True))] = UNKNOWN
+    expected = np.where(in_relaxed_boxes([clicked("lesion")]), UNKNOWN, 0)
     extremes = clicked("lesion").extremes_voxel
     for path in extreme_point_geodesics(patches.image[0, 0].numpy(), extremes, SPACING_MM):
         expected[tuple(path.T)] = 1
