@@ -144,28 +144,33 @@ def wall(label_index):
     return probability
 
 
-def test_deep_geodesics_avoid_what_the_network_takes_for_background_of_their_own_label():
-    flat = torch.zeros(1, 1, *SHAPE)
-    patches = batch([clicked("lesion")], image=flat)
-    background = (1 - wall(1))[0, 0].numpy()
+@pytest.mark.parametrize("label", LABELS)
+def test_deep_geodesics_avoid_what_the_network_takes_for_background_of_their_own_label(label):
+    flat, index = torch.zeros(1, 1, *SHAPE), LABELS.index(label) + 1
+    patches = batch([clicked(label)], image=flat)
+    background = (1 - wall(index))[0, index - 1].numpy()
 
-    (target,) = objective().target(patches, wall(1))
+    (target,) = objective().target(patches, wall(index))
 
-    extremes = clicked("lesion").extremes_voxel
+    extremes = clicked(label).extremes_voxel
     paths = extreme_point_geodesics(flat[0, 0].numpy(), extremes, SPACING_MM, background_probability=background)
     expected = {tuple(voxel) for voxel in np.concatenate(paths).tolist()}
-    assert {tuple(voxel) for voxel in np.argwhere(target.numpy() == 1).tolist()} == expected
+    assert {tuple(voxel) for voxel in np.argwhere(target.numpy() == index).tolist()} == expected
     assert not torch.equal(target, objective().target(patches, None)[0])
 
 
-def test_what_the_network_says_of_another_label_does_not_guide():
-    patches = batch([clicked("lesion")], image=torch.zeros(1, 1, *SHAPE))
+@pytest.mark.parametrize(("label", "other"), [LABELS, LABELS[::-1]])
+def test_what_the_network_says_of_another_label_does_not_guide(label, other):
+    patches = batch([clicked(label)], image=torch.zeros(1, 1, *SHAPE))
     everywhere = torch.ones(1, len(LABELS), *SHAPE)
 
-    own, other, none = (objective().target(patches, p) for p in (wall(1), wall(2), everywhere))
+    of_own, of_other, of_none = (
+        objective().target(patches, probability)
+        for probability in (wall(LABELS.index(label) + 1), wall(LABELS.index(other) + 1), everywhere)
+    )
 
-    assert torch.equal(other, none)
-    assert not torch.equal(own, none)
+    assert torch.equal(of_other, of_none)
+    assert not torch.equal(of_own, of_none)
 
 
 def test_guidance_comes_from_the_softmax_of_the_logits():
