@@ -6,30 +6,47 @@ import numpy as np
 
 
 def click_influence(
-    values: np.ndarray, clicks_voxel: np.ndarray, reach_voxels: np.ndarray, *, tolerance: float
+    values: np.ndarray,
+    mask: np.ndarray,
+    clicks_voxel: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    *,
+    reach: float,
+    tolerance: float,
 ) -> np.ndarray:
-    """How far each voxel is of the same kind as a click: near it, and of its intensity.
+    """How far each voxel is of the same kind as a click that stands on the wrong side of a mask.
 
-    A Gaussian of the distance times a Gaussian of the difference in intensity, as in a bilateral filter; of
-    several clicks the largest.
+    An annotator clicks in the middle of what is wrong, so the click's distance to the mask's border tells how
+    large that is. The influence is a Gaussian of the distance to the click, times a Gaussian of the difference
+    in intensity, as in a bilateral filter; of several clicks the largest counts.
 
     Args:
         values: (X, Y, Z) intensities.
-        clicks_voxel: (N, 3) int inside the volume; N may be 0.
-        reach_voxels: (3,) standard deviation of the distance along each axis.
+        mask: (X, Y, Z) bool, the mask on whose wrong side the clicks stand.
+        clicks_voxel: (N, 3) int inside the volume, all on one side of the mask; N may be 0.
+        spacing_mm: voxel size along each axis.
+        reach: standard deviation of the distance, as a multiple of the click's distance to the border.
         tolerance: standard deviation of the difference in intensity.
 
     Returns:
         (X, Y, Z) float32 in [0, 1], 1 at the clicks.
     """
     influence = np.zeros(values.shape, dtype=np.float32)
+    if len(clicks_voxel) == 0:
+        return influence
+    other_side = np.argwhere(mask != mask[tuple(clicks_voxel[0])])
     for click in clicks_voxel:
-        window = tuple(
-            slice(max(int(c - 3 * r), 0), int(c + 3 * r) + 2) for c, r in zip(click, reach_voxels, strict=True)
-        )
-        axes = [np.arange(*s.indices(n)) for s, n in zip(window, values.shape, strict=True)]
-        x, y, z = (((a - c) / r) ** 2 for a, c, r in zip(axes, click, reach_voxels, strict=True))
-        difference = (values[window] - values[tuple(click)]) / tolerance
-        near = np.exp(-0.5 * (x[:, None, None] + y[:, None] + z + difference**2))
-        influence[window] = np.maximum(influence[window], near)
+        squared_mm = sum((s * (a - c)) ** 2 for a, c, s in zip(other_side.T, click, spacing_mm, strict=True))
+        sigma_mm = reach * np.sqrt(np.min(squared_mm, initial=np.inf))
+        if np.isfinite(sigma_mm):
+            influence = np.maximum(influence, _kernel(values, click, spacing_mm, sigma_mm, tolerance))
     return influence
+
+
+def _kernel(
+    values: np.ndarray, click: np.ndarray, spacing_mm: tuple[float, float, float], sigma_mm: float, tolerance: float
+) -> np.ndarray:
+    axes = [((np.arange(n) - c) * s / sigma_mm) ** 2 for n, c, s in zip(values.shape, click, spacing_mm, strict=True)]
+    distance = np.add.outer(np.add.outer(axes[0], axes[1]), axes[2]).astype(np.float32)
+    difference = (values - values[tuple(click)]) / tolerance
+    return np.exp(-0.5 * (distance + difference**2))

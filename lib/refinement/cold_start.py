@@ -18,52 +18,57 @@ from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3))
+# Of the root mean square of steps between neighbours, for intensities in [0, 1]; a constant image has none.
+SMALLEST_STEP = 1e-3
 
 
 @dataclass(frozen=True)
 class ColdStartOptions:
-    """How a mask is made of clicks; each value is measured in docs/click_mask.md.
+    """How a mask is made of clicks; docs/click_mask.md tells how each value was measured.
 
     Log-odds are natural: 1 makes a structure 2.7 times as likely.
 
     Attributes:
-        margin_voxels: by which the tight box is relaxed; outside, everything is background (paper: r = 4).
+        margin_voxels: by which the tight box is relaxed, at least 0; outside, everything is background
+            (paper: r = 4).
         context: share of the tight box's extent, at least 0, by which the surroundings that the intensity
             model sees reach beyond it; never less than the margin.
         prior_strength: log-odds in the middle of the shape prior, at least 0; 0 at its surface, and less
             outside.
         largest_prior: limit of the prior's log-odds, more than 0, so that intensities can outweigh it.
-        shrinkage: see `extreme_point_gauge`, in [0, 1).
+        shrinkage: of the shape prior, in [0, 1); see `extreme_point_gauge`.
         intensity_weight: of the intensities' log-odds against the prior, at least 0.
         iterations: of expectation maximisation, at least 0.
         geodesic_log_odds: added on the paths between opposite extreme points, at least 0.
-        smoothness: see `graph_cut`, log-odds, at least 0.
+        smoothness: of the mask's surface, log-odds, at least 0; see `graph_cut`.
         contrast: step of intensity that a border follows, more than 0, as a multiple of the root mean square
             of the steps between neighbours in the tight box.
-        click_log_odds: added (foreground) or taken away (background) at a click beyond the six, at least 0.
-        click_reach: how far that goes, as a share of the tight box's extent, more than 0.
-        click_tolerance: difference of intensity over which it fades, as a share of the range of intensities,
-            more than 0.
+        click_log_odds: added around a corrective foreground click, taken away around a background click, at
+            least 0.
+        click_reach: how far that goes, more than 0, as a multiple of the click's distance to the border of
+            the mask that it corrects.
+        click_tolerance: difference of intensity over which it fades, more than 0, as a share of the range of
+            intensities.
         network_confidence: in (0.5, 1); a trained network's probabilities are cut to [1 - this, this], so that
             clicks and intensities can outweigh it.
-        max_voxels: above it the mask is made on coarser voxels and interpolated.
+        max_voxels: at least 1; a larger box is worked on in coarser voxels, and the mask interpolated.
     """
 
     margin_voxels: int = 4
-    context: float = 0.25
+    context: float = 0.15
     prior_strength: float = 5.0
     largest_prior: float = 8.0
-    shrinkage: float = 0.2
+    shrinkage: float = 0.3
     intensity_weight: float = 1.3
     iterations: int = 3
     geodesic_log_odds: float = 3.0
-    smoothness: float = 3.0
+    smoothness: float = 4.0
     contrast: float = 1.0
     click_log_odds: float = 8.0
-    click_reach: float = 0.15
-    click_tolerance: float = 0.15
+    click_reach: float = 0.75
+    click_tolerance: float = 0.1
     network_confidence: float = 0.98
-    max_voxels: int = 400_000
+    max_voxels: int = 350_000
 
 
 def segment_from_clicks(
@@ -76,7 +81,7 @@ def segment_from_clicks(
 ) -> np.ndarray:
     """The structure that was clicked.
 
-    Geodesics between opposite extreme points are foreground and everything outside the relaxed box is
+    Geodesics between opposite extreme points are likely foreground, and everything outside the relaxed box is
     background (InExtremIS: Dorent et al., MICCAI 2021, Section 3). Between them a shape prior from the same
     points, an intensity model fitted to it, and a graph cut decide. The time depends on the size of the
     structure and not on that of the image.
@@ -84,7 +89,7 @@ def segment_from_clicks(
     Args:
         image: (X, Y, Z), finite intensities.
         points: the clicks, in voxels of the image.
-        spacing_mm: voxel size along each axis.
+        spacing_mm: voxel size along each axis, more than 0.
         foreground_probability: (X, Y, Z) in [0, 1], of a trained network.
         options: how the mask is made.
 
@@ -97,18 +102,119 @@ def segment_from_clicks(
             voxel clicked as both.
     """
     _check(image, points, foreground_probability)
-    tight = Box.around(points.foreground_voxel)
-    reach = np.maximum(np.ceil(options.context * np.array(tight.shape)), options.margin_voxels).astype(int)
-    grid = WorkingGrid.over(tight.relaxed(tuple(reach), image.shape), spacing_mm, options.max_voxels)
-    values = normalised(grid.averaged(image))
-    probability = None if foreground_probability is None else grid.averaged(foreground_probability)
-    log_odds = _log_odds(values, points, grid, probability, options)
-    log_odds = _with_known_voxels(log_odds, points, tight.relaxed(options.margin_voxels, image.shape), grid)
-    contrast = options.contrast * _typical_step(values, Box.around(grid.points(points.foreground_voxel)))
-    mask = graph_cut(log_odds, values, grid.spacing_mm, smoothness=options.smoothness, contrast=contrast)
+    problem = _Problem.of(image, points, spacing_mm, foreground_probability, options)
+    mask = problem.without_closed_holes(problem.cut(problem.log_odds()))
+    fine = problem.grid.on_image_voxels(mask)
     result = np.zeros(image.shape, dtype=bool)
-    result[grid.box.slices] = _clicked_parts(grid.on_image_voxels(mask), points, grid.box)
+    result[problem.grid.box.slices] = _clicked_parts(fine, points, problem.grid.box)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What is known of one structure, on the voxels that are worked on.
+
+    Attributes:
+        grid: those voxels.
+        values: (X, Y, Z) normalised intensities.
+        probability: (X, Y, Z) of a trained network.
+        extremes: (3, 2, 3) int, as in `ExtremePoints`.
+        foreground, background: (N, 3) and (M, 3) int clicks; background clicks outside the grid are left out.
+        relaxed: the box outside of which everything is background.
+    """
+
+    grid: WorkingGrid
+    values: np.ndarray
+    probability: np.ndarray | None
+    extremes: np.ndarray
+    foreground: np.ndarray
+    background: np.ndarray
+    relaxed: Box
+    options: ColdStartOptions
+
+    @classmethod
+    def of(
+        cls,
+        image: np.ndarray,
+        points: ExtremePoints,
+        spacing_mm: tuple[float, float, float],
+        foreground_probability: np.ndarray | None,
+        options: ColdStartOptions,
+    ) -> _Problem:
+        tight = Box.around(points.foreground_voxel)
+        relaxed = tight.relaxed(options.margin_voxels, image.shape)
+        i, j, k = (max(int(np.ceil(options.context * size)), options.margin_voxels) for size in tight.shape)
+        grid = WorkingGrid.over(tight.relaxed((i, j, k), image.shape), spacing_mm, options.max_voxels)
+        corners = np.array([relaxed.start, relaxed.stop]) - [[0], [1]]
+        return cls(
+            grid,
+            normalised(grid.averaged(image)),
+            None if foreground_probability is None else grid.averaged(foreground_probability),
+            grid.points(points.extremes_voxel),
+            grid.points(points.foreground_voxel),
+            _inside(grid.points(points.background_voxel), grid.shape),
+            Box.around(grid.points(corners)),
+            options,
+        )
+
+    def log_odds(self) -> np.ndarray:
+        """(X, Y, Z): what shape, network, intensities, geodesics and corrective clicks say together."""
+        bins = intensity_bins(self.values, self.grid.spacing_mm)
+        weight, iterations = self.options.intensity_weight, self.options.iterations
+        log_odds = fit(bins, self._prior(), weight=weight, iterations=iterations)
+        paths = extreme_point_geodesics(
+            self.values, self.extremes, self.grid.spacing_mm, background_probability=expit(-log_odds)
+        )
+        for path in paths:
+            log_odds[tuple(path.T)] += self.options.geodesic_log_odds
+        return log_odds + self._corrections(log_odds)
+
+    def cut(self, log_odds: np.ndarray, *, only_extremes: bool = False) -> np.ndarray:
+        """(X, Y, Z) bool: the graph cut that obeys all clicks, or only the extreme ones."""
+        known = np.full(log_odds.shape, -np.inf, dtype=np.float32)
+        known[self.relaxed.slices] = log_odds[self.relaxed.slices]
+        if not only_extremes:
+            known[tuple(self.background.T)] = -np.inf
+        known[tuple((self.extremes.reshape(6, 3) if only_extremes else self.foreground).T)] = np.inf
+        contrast = self.options.contrast * _typical_step(self.values[Box.around(self.foreground).slices])
+        return graph_cut(
+            known, self.values, self.grid.spacing_mm, smoothness=self.options.smoothness, contrast=contrast
+        )
+
+    def without_closed_holes(self, mask: np.ndarray) -> np.ndarray:
+        """The mask with holes filled, but those in which a background click stands."""
+        holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+        stay = np.append(0, holes[tuple(self.background.T)])
+        return mask | ~np.isin(holes, stay)
+
+    def _prior(self) -> np.ndarray:
+        gauge = extreme_point_gauge(self.extremes, self.grid.shape, shrinkage=self.options.shrinkage)
+        limit = self.options.largest_prior
+        prior = np.clip(self.options.prior_strength * (1 - gauge), -limit, limit)
+        if self.probability is None:
+            return prior
+        confidence = self.options.network_confidence
+        return prior + logit(np.clip(self.probability, 1 - confidence, confidence))
+
+    def _corrections(self, log_odds: np.ndarray) -> np.ndarray | float:
+        """(X, Y, Z) log-odds around the clicks that contradict the mask of the extreme points alone."""
+        if len(self.foreground) == 6 and len(self.background) == 0:
+            return 0.0
+        mask = self.cut(log_odds, only_extremes=True)
+        missed = self.foreground[~mask[tuple(self.foreground.T)]]
+        leaked = self.background[mask[tuple(self.background.T)]]
+        added, removed = (
+            click_influence(
+                self.values,
+                mask,
+                clicks,
+                self.grid.spacing_mm,
+                reach=self.options.click_reach,
+                tolerance=self.options.click_tolerance,
+            )
+            for clicks in (missed, leaked)
+        )
+        return self.options.click_log_odds * (added - removed)
 
 
 def _check(image: np.ndarray, points: ExtremePoints, foreground_probability: np.ndarray | None) -> None:
@@ -121,76 +227,28 @@ def _check(image: np.ndarray, points: ExtremePoints, foreground_probability: np.
     for kind, clicks in (("foreground", points.foreground_voxel), ("background", points.background_voxel)):
         outside = clicks[((clicks < 0) | (clicks >= image.shape)).any(axis=1)]
         if len(outside):
-            raise ValueError(f"{kind} click {outside[0].tolist()} is outside the image of shape {image.shape}")
+            raise ValueError(
+                f"the {kind} click {outside[0].tolist()} is outside the image of shape {image.shape}; "
+                "move it or leave it out"
+            )
     both = set(map(tuple, points.foreground_voxel.tolist())) & set(map(tuple, points.background_voxel.tolist()))
     if both:
-        raise ValueError(f"voxel {list(both.pop())} is clicked as foreground and as background; remove one click")
+        raise ValueError(f"the voxel {list(both.pop())} is clicked as foreground and as background; remove one click")
 
 
-def _log_odds(
-    values: np.ndarray,
-    points: ExtremePoints,
-    grid: WorkingGrid,
-    probability: np.ndarray | None,
-    options: ColdStartOptions,
-) -> np.ndarray:
-    """(X, Y, Z) of the grid: what shape, network, corrective clicks, intensities and geodesics say together."""
-    extremes = grid.points(points.extremes_voxel)
-    gauge = extreme_point_gauge(extremes, grid.shape, shrinkage=options.shrinkage)
-    prior = np.clip(options.prior_strength * (1 - gauge), -options.largest_prior, options.largest_prior)
-    if probability is not None:
-        prior = prior + logit(np.clip(probability, 1 - options.network_confidence, options.network_confidence))
-    prior = prior + _corrections(values, points, grid, options)
-    bins = intensity_bins(values, grid.spacing_mm)
-    log_odds = fit(bins, prior, weight=options.intensity_weight, iterations=options.iterations)
-    paths = extreme_point_geodesics(values, extremes, grid.spacing_mm, background_probability=expit(-log_odds))
-    for path in paths:
-        log_odds[tuple(path.T)] += options.geodesic_log_odds
-    return log_odds
-
-
-def _corrections(
-    values: np.ndarray, points: ExtremePoints, grid: WorkingGrid, options: ColdStartOptions
-) -> np.ndarray | float:
-    """(X, Y, Z) log-odds of the clicks beyond the six: they stand in something that was missed or leaked into."""
-    extremes = {tuple(click) for click in points.extremes_voxel.reshape(6, 3).tolist()}
-    more = np.array([c for c in points.foreground_voxel.tolist() if tuple(c) not in extremes], dtype=int).reshape(-1, 3)
-    reach = options.click_reach * np.array(Box.around(grid.points(points.foreground_voxel)).shape)
-    return options.click_log_odds * (
-        click_influence(values, grid.points(more), reach, tolerance=options.click_tolerance)
-        - click_influence(
-            values, _inside(grid.points(points.background_voxel), grid.shape), reach, tolerance=options.click_tolerance
-        )
-    )
-
-
-def _with_known_voxels(log_odds: np.ndarray, points: ExtremePoints, relaxed: Box, grid: WorkingGrid) -> np.ndarray:
-    """Infinite log-odds where the clicks leave no choice."""
-    known = np.full(log_odds.shape, -np.inf, dtype=np.float32)
-    open_to_choice = Box.around(grid.points(np.array([relaxed.start, np.subtract(relaxed.stop, 1)]))).slices
-    known[open_to_choice] = log_odds[open_to_choice]
-    known[tuple(_inside(grid.points(points.background_voxel), grid.shape).T)] = -np.inf
-    known[tuple(grid.points(points.foreground_voxel).T)] = np.inf
-    return known
-
-
-def _typical_step(values: np.ndarray, tight: Box) -> float:
-    """Root mean square of the differences between neighbours in a box."""
-    inside = values[tight.slices]
-    steps = np.concatenate([np.diff(inside, axis=axis).ravel() for axis in range(3)])
-    return max(float(np.sqrt(np.mean(steps**2))), 1e-3) if steps.size else 1.0
+def _typical_step(values: np.ndarray) -> float:
+    """Root mean square of the differences between neighbours."""
+    steps = np.concatenate([np.diff(values, axis=axis).ravel() for axis in range(3)])
+    return max(float(np.sqrt(np.mean(steps**2))), SMALLEST_STEP) if steps.size else SMALLEST_STEP
 
 
 def _clicked_parts(mask: np.ndarray, points: ExtremePoints, box: Box) -> np.ndarray:
-    """The mask's parts that hold a foreground click, with their holes filled but those of background clicks."""
-    clicks = tuple((points.foreground_voxel - box.start).T)
-    background = tuple(_inside(points.background_voxel - np.array(box.start), mask.shape).T)
-    mask[clicks], mask[background] = True, False
-    holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-    kept_open = np.append(0, holes[background])
-    mask = mask | ~np.isin(holes, kept_open)
+    """The parts of a mask of a box that hold a foreground click, without the background clicks."""
+    foreground = tuple((points.foreground_voxel - box.start).T)
+    mask[foreground] = True
+    mask[tuple(_inside(points.background_voxel - np.array(box.start), mask.shape).T)] = False
     parts, _ = ndimage.label(mask, EVERY_NEIGHBOUR)
-    return np.isin(parts, parts[clicks])
+    return np.isin(parts, parts[foreground])
 
 
 def _inside(points_voxel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
