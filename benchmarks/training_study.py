@@ -25,12 +25,18 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
     ],
     "crf": [
         {"crf_weight": 0},
-        *(
-            {"crf_weight": weight, "sigma_beta": sigma_beta}
-            for sigma_beta in (0.05, 0.5)
-            for weight in (1e-4, 1e-3, 1e-2)
-        ),
+        {"crf_weight": 1e-4, "sigma_beta": 0.05},
+        {"crf_weight": 1e-3, "sigma_beta": 0.05},
+        {"crf_weight": 1e-3, "sigma_beta": 0.5},
+        {"crf_weight": 1e-2, "sigma_beta": 0.5},
     ],
+    # About the same time each.
+    "grid": [
+        {"min_spacing_mm": 1},
+        {"min_spacing_mm": 0, "roi_size": "64x64x24"},
+        {"min_spacing_mm": 0, "roi_size": "112x112x32", "train_batch_size": 1, "max_epochs": 6},
+    ],
+    "augmentation": [{"augmentation": augmentation} for augmentation in ("none", "flip", "full")],
 }
 
 
