@@ -17,8 +17,8 @@ STUDIES is a folder of images (.nii.gz, .nii or .nrrd) or the address of a DICOM
   --conf NAME VALUE   a setting of the app; may be given several times
   -h, --help          this text
 
-A DICOMweb server is asked for the series of every modality. To leave out what is no image, set a filter that
-your server understands; for Orthanc: MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "CT,MR"}'
+Of a DICOMweb server all MR and CT series are served; MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "CT"}' in
+front of the command, or another filter of DICOMweb attributes, changes that.
 EOF
 }
 
@@ -94,9 +94,6 @@ check_port "$port"
 case $studies in
     http://* | https://*)
         check_server "$studies"
-        # MONAI Label lists CT series only unless told otherwise.
-        every_series='{}'
-        export MONAI_LABEL_DICOMWEB_SEARCH_FILTER=${MONAI_LABEL_DICOMWEB_SEARCH_FILTER:-$every_series}
         ;;
     *)
         check_folder "$studies"

@@ -19,7 +19,8 @@ from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.configs.tasks import infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up_in_background
-from lib.datastore.studies import DICOMWebStudies, open_studies_folder
+from lib.datastore.dicomweb import DICOMWebStudies, set_archive_defaults
+from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
 from lib.trainers.background import yield_to_annotators
@@ -50,6 +51,7 @@ class InExtremIS(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
+            set_archive_defaults()
             # The name by which MONAI Label, which reads the address and the login, makes its datastore.
             monailabel.interfaces.app.DICOMWebDatastore = DICOMWebStudies
             return super().init_datastore()

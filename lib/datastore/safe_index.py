@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from lib.annotations.atomic_write import write_atomically
@@ -47,6 +47,14 @@ class SafeIndex(LocalDatastore):
                 image.labels[ANNOTATION_TAG] = data
                 self._update_datastore_file()
 
+    def list_image(self, image_id: str, file_name: str, info: dict[str, Any]) -> None:
+        """Lists an image, already on disk as `<image id>...`, and keeps what was known of it."""
+        with self._guard:
+            image = DataModel(ext=file_name.removeprefix(image_id), info={**info, "name": file_name})
+            known = self._datastore.objects.setdefault(image_id, ImageLabelModel(image=image))
+            known.image = image
+            self._update_datastore_file()
+
     def list_images(self) -> list[str]:
         with self._guard:
             return super().list_images()
@@ -56,15 +64,20 @@ class SafeIndex(LocalDatastore):
             return super().get_image_uri(image_id)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return [image_id for image_id in self.list_images() if self._is_annotated(image_id)]
+        annotated = self._annotated()
+        return [image_id for image_id in self.list_images() if image_id in annotated]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return [image_id for image_id in self.list_images() if not self._is_annotated(image_id)]
+        annotated = self._annotated()
+        return [image_id for image_id in self.list_images() if image_id not in annotated]
 
-    def _is_annotated(self, image_id: str) -> bool:
+    def _annotated(self) -> set[str]:
+        """Images with clicks or a final mask. The files count: a kill may leave them unlisted."""
+        clicks = {path.name.rsplit(".", 2)[0] for path in self.annotation_folder.glob("*.json")}
+        final = DefaultLabelTag.FINAL.value
+        masks = {self._to_id(file.name)[0] for file in os.scandir(self._datastore.label_path(final)) if file.is_file()}
         with self._guard:
-            image = self._datastore.objects.get(image_id)
-            return image is not None and not {ANNOTATION_TAG, DefaultLabelTag.FINAL.value}.isdisjoint(image.labels)
+            return clicks | masks | {i for i, image in self._datastore.objects.items() if final in image.labels}
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         if not _TAG.fullmatch(label_tag) or label_tag == ANNOTATION_TAG:
@@ -88,9 +101,35 @@ class SafeIndex(LocalDatastore):
         with self._guard:
             super().update_label_info(label_id, label_tag, info)
 
+    def json(self) -> dict[str, Any]:
+        with self._guard:
+            self._list_annotations_on_disk()
+            return super().json()
+
+    def status(self) -> dict[str, Any]:
+        # An archive is asked before the index is held: this takes a while, and others need the index.
+        self.list_images()
+        with self._guard:
+            self._list_annotations_on_disk()
+            return super().status()
+
     def _reconcile_datastore(self) -> None:
         with self._guard:
             super()._reconcile_datastore()
+            self._list_annotations_on_disk()
+
+    def _list_annotations_on_disk(self) -> None:
+        """Lists click annotations that another process wrote, as an import does, or that a kill left unlisted."""
+        unlisted = {}
+        for path in self.annotation_folder.glob("*.json"):
+            image_id = path.name.rsplit(".", 2)[0]
+            image = self._datastore.objects.get(image_id)
+            if image is not None and ANNOTATION_TAG not in image.labels:
+                unlisted[image_id] = DataModel(ext=path.name.removeprefix(image_id), info={"name": path.name})
+        for image_id, annotation in unlisted.items():
+            self._datastore.objects[image_id].labels[ANNOTATION_TAG] = annotation
+        if unlisted:
+            self._update_datastore_file()
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         # MONAI Label writes this file in place, and a kill in mid-write leaves it unreadable.

@@ -24,13 +24,21 @@ class LocalServer:
     """`monailabel start_server` with the app, on a port of the loopback interface.
 
     Args:
-        studies: folder of images.
+        studies: folder of images, or address of a DICOMweb archive.
         conf: `--conf` names and values.
         log: file for what the server prints.
         port: None takes a free one.
+        environment: variables beside those of this process.
     """
 
-    def __init__(self, studies: Path, conf: Mapping[str, str], log: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        studies: Path | str,
+        conf: Mapping[str, str],
+        log: Path,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
@@ -45,6 +53,7 @@ class LocalServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
 

@@ -61,3 +61,44 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 
     with pytest.raises(VolumeError, match="not finite"):
         load_volume(path)
+
+
+@pytest.mark.parametrize("sform_code", [2, 4])
+def test_nifti_that_tells_of_two_places_is_refused(tmp_path, sform_code):
+    """ITK, and so Slicer, goes by the qform here, nibabel by the sform: the mask would lie beside the image."""
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.float32), AFFINE)
+    image.set_sform(AFFINE, sform_code)
+    moved = AFFINE.copy()
+    moved[0, 3] += 12
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+
+    with pytest.raises(VolumeError, match="qform and the sform of the image a.nii.gz place it 12.0 mm apart"):
+        load_volume(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize(("qform_code", "sform_code"), [(0, 1), (1, 0), (1, 1), (2, 1), (0, 4), (1, 2)])
+def test_nifti_lies_where_itk_says(tmp_path, qform_code, sform_code):
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.float32), AFFINE)
+    image.set_sform(AFFINE, sform_code)
+    image.set_qform(AFFINE, qform_code)
+    nib.save(image, tmp_path / "a.nii.gz")
+
+    lps_mm = sitk.ReadImage(str(tmp_path / "a.nii.gz")).TransformIndexToPhysicalPoint((1, 2, 3))
+    read_mm = read_geometry(tmp_path / "a.nii.gz").voxel_to_lps(np.array([1, 2, 3]))
+    np.testing.assert_allclose(read_mm, lps_mm, atol=1e-4)
+
+
+def test_nifti_that_tells_of_no_place_is_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), None), tmp_path / "a.nii.gz")
+
+    with pytest.raises(VolumeError, match="a.nii.gz does not tell where it lies"):
+        load_volume(tmp_path / "a.nii.gz")
+
+
+def test_sheared_grid_is_refused(tmp_path):
+    sheared = AFFINE.copy()
+    sheared[0, 2] = 0.4
+
+    with pytest.raises(VolumeError, match="axes of the image a.nii.gz are not at right angles"):
+        load_volume(save(tmp_path / "a.nii.gz", np.ones((4, 5, 6)), sheared))

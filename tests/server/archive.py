@@ -1,0 +1,48 @@
+"""A DICOMweb archive with a server process on it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from lib.annotations.store import AnnotationStore
+from lib.demo.local_server import LocalServer
+from lib.demo.orthanc import Orthanc
+
+
+@dataclass
+class Archive:
+    orthanc: Orthanc
+    root: Path
+
+    def server(self, name="server", **environment):
+        conf = {"labels": "lesion,cyst", "model_dir": str(self.root / "model"), "tracking": "None"}
+        environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(self.root / "cache"), **environment}
+        return LocalServer(self.orthanc.dicomweb_url, conf, self.root / f"{name}.log", environment=environment)
+
+    @property
+    def cache(self):
+        (folder,) = (self.root / "cache").iterdir()
+        return folder
+
+    def annotation(self, uid, label="lesion"):
+        return AnnotationStore(self.cache / "labels" / "extreme_points").load(uid, label)
+
+    def delete(self, uid):
+        (found,) = requests.post(f"{self.orthanc.url}/tools/lookup", data=uid, timeout=10).json()
+        requests.delete(self.orthanc.url + found["Path"], timeout=10).raise_for_status()
+
+
+def infer(server, image, params, model="extreme_points"):
+    """A request as OHIF sends it."""
+    return requests.post(
+        f"{server.url}/infer/{model}",
+        params={"image": image, "output": "image"},
+        data={"params": json.dumps({"result_extension": ".nrrd", "result_dtype": "uint8", **params})},
+        timeout=120,
+    )
+
+
+def datastore(server, **query):
+    return requests.get(f"{server.url}/datastore/", params=query, timeout=60).json()

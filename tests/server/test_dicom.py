@@ -1,0 +1,171 @@
+"""A DICOMweb archive as the studies: a real Orthanc, a real server process."""
+
+import shutil
+import socket
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+from monailabel.client import MONAILabelClient
+
+from lib.datastore.dicomweb import LISTING_EXPIRES_S
+from lib.demo.dicom import upload
+from lib.demo.orthanc import Orthanc
+from tests.installed import need_orthanc
+from tests.physical import SHAPE, series
+from tests.server.archive import Archive, datastore, infer
+
+CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    need_orthanc()
+    root = tmp_path_factory.mktemp("archive")
+    with Orthanc(root / "orthanc") as orthanc:
+        yield Archive(orthanc, root)
+
+
+@pytest.fixture(scope="module")
+def uids(archive):
+    """UIDs of the series by what they are."""
+    sent = {
+        "mr": series("axial", "ascending"),
+        "ct": series("coronal", "descending", modality="CT"),
+        "second mr": series("sagittal", "shuffled"),
+        "photo": series("oblique", "ascending"),
+    }
+    for instance in sent["photo"]:
+        instance.Modality = "OT"
+    return {name: upload(archive.orthanc.dicomweb_url, instances) for name, instances in sent.items()}
+
+
+@pytest.fixture(scope="module")
+def server(archive, uids):
+    with archive.server() as server:
+        yield server
+
+
+def test_mr_and_ct_series_are_listed_and_no_others(server, uids):
+    assert datastore(server)["total"] == 3
+    assert infer(server, uids["photo"], {"lesion": CLICKS}).status_code == 404
+
+
+def test_archive_answers_this_machine_only(archive):
+    own_addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in own_addresses - {"127.0.0.1"}:
+        assert requests.get(f"http://{address}:{archive.orthanc.port}/studies", timeout=10).status_code in (401, 403)
+
+
+def test_viewer_reaches_the_archive_through_the_server(server):
+    assert len(requests.get(f"{server.url}/proxy/dicom/qido/studies", timeout=30).json()) == 4
+
+
+def test_first_click_fetches_the_series_and_is_stored_under_its_uid(archive, server, uids):
+    uid = uids["mr"]
+    assert not (archive.cache / f"{uid}.nii.gz").exists()
+
+    answer = infer(server, uid, {"lesion": CLICKS, "background": [[20, 2, 2]]})
+
+    assert answer.status_code == 200
+    assert archive.annotation(uid).points.foreground_voxel.tolist() == CLICKS
+    assert archive.annotation(uid).points.background_voxel.tolist() == [[20, 2, 2]]
+    assert nib.load(archive.cache / f"{uid}.nii.gz").shape == SHAPE
+    listed = datastore(server, output="all")["objects"][uid]
+    assert listed["labels"]["extreme_points"]["info"]["name"] == f"{uid}.lesion.json"
+    assert listed["image"]["info"]["Modality"] == "MR"
+
+
+def test_completed_counts_clicked_series(server, uids):
+    infer(server, uids["mr"], {"lesion": CLICKS})
+    infer(server, uids["mr"], {"cyst": CLICKS})
+
+    assert datastore(server) == {"total": 3, "completed": 1, "label_tags": {"extreme_points": 1}}
+
+
+def test_refused_clicks_store_nothing(archive, server, uids):
+    answer = infer(server, uids["ct"], {"lesion": CLICKS[:5]})
+
+    assert answer.status_code == 422
+    assert datastore(server)["completed"] == 1
+    with pytest.raises(FileNotFoundError):
+        archive.annotation(uids["ct"])
+
+
+def test_unknown_series_is_404(server):
+    answer = infer(server, "1.2.3.4", {"lesion": CLICKS})
+
+    assert answer.status_code == 404
+    assert "There is no image '1.2.3.4'" in answer.json()["detail"]
+
+
+def test_series_sent_later_appears_and_deleted_ones_disappear(archive, server):
+    uid = upload(archive.orthanc.dicomweb_url, series("coronal", "ascending"))
+    time.sleep(LISTING_EXPIRES_S)
+    assert datastore(server)["total"] == 4
+
+    archive.delete(uid)
+    answer = infer(server, uid, {"lesion": CLICKS})
+    assert answer.status_code == 404
+    time.sleep(LISTING_EXPIRES_S)
+    assert datastore(server)["total"] == 3
+
+
+def test_final_mask_is_stored_as_dicom_seg_too(archive, server, uids, tmp_path):
+    uid = uids["ct"]
+    client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
+    infer(server, uid, {"lesion": CLICKS[:1]})
+    image = nib.load(archive.cache / f"{uid}.nii.gz")
+    mask = nib.Nifti1Image((np.asarray(image.dataobj) > 500).astype(np.uint8), image.affine)
+    nib.save(mask, tmp_path / "mask.nii.gz")
+
+    client.save_label(uid, str(tmp_path / "mask.nii.gz"), params={"label_info": [{"name": "lesion"}]})
+
+    assert datastore(server)["completed"] == 2
+    segmentations = requests.get(
+        f"{archive.orthanc.dicomweb_url}/series", params={"Modality": "SEG"}, timeout=30
+    ).json()
+    assert len(segmentations) == 1
+
+
+def test_training_learns_from_clicks_and_final_mask(server, uids):
+    """In a process of its own, which has to list the same series."""
+    client = MONAILabelClient(server.url)
+    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 2})
+    end = time.monotonic() + 180
+    while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    assert client.info()["train_stats"]["inextremis"]["scans"] == 2
+    assert infer(server, uids["second mr"], {}, model="inextremis").status_code == 200
+
+
+def test_annotations_are_found_again_after_a_restart(archive, server, uids):
+    before = archive.annotation(uids["mr"])
+    server.stop()
+
+    with archive.server("restarted") as restarted:
+        assert datastore(restarted)["completed"] == 2
+    assert archive.annotation(uids["mr"]).created == before.created
+
+
+def test_annotations_are_found_again_where_only_their_files_are_left_and_a_lost_archive_is_told(archive, server, uids):
+    server.stop()
+    (archive.cache / "datastore_v2.json").unlink()
+    for path in archive.cache.glob("1.2.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    with archive.server("forgetful") as forgetful:
+        assert datastore(forgetful)["completed"] == 2
+        assert infer(forgetful, uids["mr"], {"lesion": CLICKS[::-1]}).status_code == 200
+        assert archive.annotation(uids["mr"]).points.foreground_voxel.tolist() == CLICKS[::-1]
+
+        archive.orthanc.stop()
+        time.sleep(LISTING_EXPIRES_S)
+        answer = infer(forgetful, uids["second mr"], {"lesion": CLICKS})
+        assert answer.status_code == 502
+        assert "does not answer" in answer.json()["detail"]
