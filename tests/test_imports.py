@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"annotations"},
     {"supervision"},
-    {"losses", "networks", "data", "refinement"},
+    {"losses", "networks", "data", "refinement", "exchange"},
     {"datastore", "infers", "trainers", "activelearning"},
     {"configs"},
 ]

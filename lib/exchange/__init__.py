@@ -1,0 +1,1 @@
+"""Annotations from files of other programs, and masks to files of other programs."""

@@ -1,0 +1,64 @@
+"""The files of an import: which are read, which image each is of, and all that is wrong with them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.exchange.study_images import without_extension
+
+Reader = Callable[[], Iterable[ClickRecord]]
+
+
+@dataclass(frozen=True)
+class NamingRule:
+    """How files are named after images: `CASE<file_suffix>.nii.gz` belongs to the image `CASE<image_suffix>`.
+
+    Attributes:
+        file_suffix: end of the names of the files, before the extension; others in a folder are not read.
+        image_suffix: end of the ids of the images.
+    """
+
+    file_suffix: str = ""
+    image_suffix: str = ""
+
+    def files(self, paths: Iterable[Path], extensions: Sequence[str]) -> list[Path]:
+        """The files among `paths`, and those with such names in the folders among them.
+
+        Raises:
+            ImportRefusedError: a path is not there, or a folder holds no such file.
+        """
+        endings = tuple(self.file_suffix + extension for extension in extensions)
+        found: list[Path] = []
+        for path in paths:
+            if not path.exists():
+                raise ImportRefusedError([f"{path} does not exist; expected a file or a folder."])
+            files = sorted(file for file in path.iterdir() if file.name.endswith(endings)) if path.is_dir() else [path]
+            if not files:
+                raise ImportRefusedError([f"The folder {path} holds no file that ends in {' or '.join(endings)}."])
+            found += files
+        return found
+
+    def image_of(self, path: Path) -> str:
+        """The id of the image that a file is of."""
+        return without_extension(path.name).removesuffix(self.file_suffix) + self.image_suffix
+
+
+def read_all(readers: Iterable[Reader]) -> list[ClickRecord]:
+    """The records of all files, one reader for each.
+
+    Raises:
+        ImportRefusedError: what is wrong with any of them.
+    """
+    records: list[ClickRecord] = []
+    refused: list[str] = []
+    for read in readers:
+        try:
+            records += read()
+        except ImportRefusedError as error:
+            refused += error.sentences
+    if refused:
+        raise ImportRefusedError(refused)
+    return records

@@ -1,0 +1,114 @@
+"""Clicks from files into the annotation store: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.annotations.click_requests import parse_click_request
+from lib.annotations.geometry import ImageGeometry
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.volume import read_geometry
+from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.exchange.study_images import StudyImages
+
+
+def annotation_folder(studies: Path) -> Path:
+    """Where the server keeps the annotations of a studies folder."""
+    return studies / "labels" / "extreme_points"
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What an import is to write.
+
+    Attributes:
+        new: to be stored.
+        kept: of images and labels that have clicks already, which stay as they are.
+    """
+
+    new: tuple[Annotation, ...]
+    kept: tuple[Annotation, ...]
+
+    def carry_out(self, store: AnnotationStore) -> Iterable[Annotation]:
+        """Stores one annotation after the other and yields it when it is on disk.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; the same import goes on from there.
+        """
+        for annotation in self.new:
+            store.save(annotation)
+            yield annotation
+
+
+def plan_import(
+    records: Iterable[ClickRecord],
+    images: StudyImages,
+    labels: Sequence[str],
+    store: AnnotationStore,
+    annotator: str,
+    *,
+    overwrite: bool = False,
+) -> ImportPlan:
+    """Checks every record as the server checks a click request.
+
+    Args:
+        labels: of the app.
+        annotator: who clicked.
+        overwrite: clicks that exist are replaced, and stay as history; otherwise they are kept.
+
+    Raises:
+        ImportRefusedError: records that are refused; the sentences name their file, image and label.
+    """
+    checker = _Checker(images, labels, annotator)
+    annotations: dict[tuple[str, str], Annotation] = {}
+    refused = []
+    for record in records:
+        try:
+            annotation = checker.annotation(record)
+            key = (annotation.image_id, annotation.points.label)
+            if key in annotations:
+                raise ValueError("there are clicks for it in an earlier entry too; expected one.")
+            annotations[key] = annotation
+        except ValueError as error:
+            wrong = str(error).removeprefix(f"Label {record.label!r}: ")
+            refused.append(f"{record.source}: image {record.image!r}, label {record.label!r}: {wrong}")
+    if refused:
+        raise ImportRefusedError(refused)
+    existing = set() if overwrite else {key for key in annotations if store.path(*key).exists()}
+    return ImportPlan(
+        new=tuple(annotation for key, annotation in annotations.items() if key not in existing),
+        kept=tuple(annotation for key, annotation in annotations.items() if key in existing),
+    )
+
+
+class _Checker:
+    def __init__(self, images: StudyImages, labels: Sequence[str], annotator: str) -> None:
+        self.images = images
+        self.labels = labels
+        self.annotator = annotator
+        self._geometries: dict[str, ImageGeometry] = {}
+
+    def annotation(self, record: ClickRecord) -> Annotation:
+        """Raises: ValueError: what is wrong with the record."""
+        if record.label not in self.labels:
+            known = ", ".join(self.labels)
+            raise ValueError(f"the app's labels are {known}; name them with --labels, or the file's with --label.")
+        image_id = self.images.id_of(record.image)
+        if image_id is None:
+            raise ValueError(f"there is no such image in {self.images.folder}.")
+        geometry = self._geometry(image_id)
+        if record.grid is not None and not record.grid.is_close(geometry):
+            raise ValueError(
+                f"the file is not on the grid of the image {self.images.paths[image_id].name}; resample it."
+            )
+        request = {record.label: [list(point) for point in record.points], "coordinates": record.coordinates}
+        background = [list(point) for point in record.background]
+        (points,) = parse_click_request({**request, "background": background}, self.labels, geometry)
+        return Annotation.now(image_id, points, geometry, self.annotator)
+
+    def _geometry(self, image_id: str) -> ImageGeometry:
+        if image_id not in self._geometries:
+            self._geometries[image_id] = read_geometry(self.images.paths[image_id])
+        return self._geometries[image_id]

@@ -1,0 +1,43 @@
+"""Clicks as a file tells them, before they are checked against their image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lib.annotations.geometry import ImageGeometry
+
+Coordinates = Literal["voxel", "lps", "ras"]
+COORDINATES: tuple[str, ...] = get_args(Coordinates)
+
+
+class ImportRefusedError(ValueError):
+    """What cannot be imported: `sentences` for the user, each naming the file; the text is one a line."""
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("\n".join(self.sentences))
+
+
+@dataclass(frozen=True, eq=False)
+class ClickRecord:
+    """Clicks on one structure of one image.
+
+    Attributes:
+        source: where they stand, such as "points.csv, lines 2 to 7".
+        image: the image's id, or the name of its file.
+        label: name of the structure.
+        points: foreground clicks, three numbers each.
+        background: background clicks.
+        coordinates: what the numbers are: voxel indices, or millimetres in LPS or RAS.
+        grid: that voxel indices count on, where the file tells it; it has to be the image's.
+    """
+
+    source: str
+    image: str
+    label: str
+    points: tuple[tuple[float, float, float], ...]
+    background: tuple[tuple[float, float, float], ...] = ()
+    coordinates: Coordinates = "voxel"
+    grid: ImageGeometry | None = None

@@ -1,0 +1,60 @@
+"""Clicks computed from masks that exist already, as a hand would have made them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lib.annotations.volume import Volume, VolumeError, load_volume
+from lib.exchange.click_records import ClickRecord, ImportRefusedError
+
+# Makes six clicks (6, 3) int in voxels on a structure (X, Y, Z) bool, with the randomness of a hand.
+Clicker = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def read_mask_clicks(
+    path: Path, image: str, indices: Mapping[str, int] | str, click: Clicker, seed: int
+) -> Iterator[ClickRecord]:
+    """Simulated extreme points of each structure in a mask; a structure without a voxel has none.
+
+    The same seed gives the same clicks for an image and a label, whatever else is imported.
+
+    Args:
+        path: mask (X, Y, Z).
+        image: id of the image.
+        indices: the index of each label; or one label, which every voxel other than 0 belongs to.
+        click: computes the clicks.
+        seed: of its random generator, at least 0.
+
+    Raises:
+        ImportRefusedError: not a volume, or a value that is the index of no label.
+    """
+    try:
+        volume = load_volume(path)
+    except VolumeError as error:
+        raise ImportRefusedError([str(error)]) from error
+    if isinstance(indices, str):
+        structures = {indices: volume.array != 0}
+    else:
+        _check_values(path.name, volume, indices)
+        structures = {label: volume.array == index for label, index in indices.items()}
+    for label, mask in structures.items():
+        if mask.any():
+            rng = np.random.default_rng([seed, zlib.crc32(f"{image}/{label}".encode())])
+            points = tuple((float(i), float(j), float(k)) for i, j, k in click(mask, rng))
+            yield ClickRecord(path.name, image, label, points, grid=volume.geometry)
+
+
+def _check_values(name: str, volume: Volume, indices: Mapping[str, int]) -> None:
+    unknown = np.setdiff1d(volume.array[volume.array != 0], list(indices.values()))
+    if len(unknown):
+        known = ", ".join(f"{index} for {label}" for label, index in indices.items())
+        raise ImportRefusedError(
+            [
+                f"{name}: holds the value {unknown[0]:g}; expected 0, {known}. If every value other than 0 is one "
+                "structure, name it with --label."
+            ]
+        )

@@ -1,0 +1,40 @@
+"""The images of a studies folder, by the ids that the server gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+
+
+class StudyImages:
+    """The images of a folder; its subfolders are not searched.
+
+    Raises:
+        ValueError: the folder is not there, or holds no image.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"The studies folder {folder} does not exist; expected a folder of images.")
+        self.folder = folder
+        self.paths = {without_extension(path.name): path for path in sorted(folder.iterdir()) if _is_image(path)}
+        if not self.paths:
+            raise ValueError(
+                f"The studies folder {folder} holds no {', '.join(EXTENSIONS)} image, and subfolders are not searched."
+            )
+
+    def id_of(self, name: str) -> str | None:
+        """The id of the image with this id or file name, or None where there is none."""
+        image_id = name if name in self.paths else without_extension(name)
+        return image_id if image_id in self.paths else None
+
+
+def without_extension(file_name: str) -> str:
+    """The name without the extension of an image, if it has one."""
+    extension = next((end for end in EXTENSIONS if file_name.endswith(end)), "")
+    return file_name.removesuffix(extension)
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(EXTENSIONS) and not path.name.startswith(".")

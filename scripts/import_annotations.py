@@ -1,0 +1,165 @@
+"""Brings annotations from files into a studies folder, whose server then counts and learns from them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from lib.annotations.store import AnnotationStore
+from lib.configs.settings import ConfigurationError, read_conf
+from lib.demo.annotator import simulated_extreme_points
+from lib.exchange.annotation_files import NamingRule, Reader, read_all
+from lib.exchange.annotation_import import ImportPlan, annotation_folder, plan_import
+from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.exchange.label_indices import label_indices_of
+from lib.exchange.mask_clicks import read_mask_clicks
+from lib.exchange.paper_label_maps import read_paper_label_map
+from lib.exchange.point_table import read_point_table
+from lib.exchange.slicer_markups import EXTENSION, read_markups
+from lib.exchange.study_images import EXTENSIONS, StudyImages
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        settings, _ = read_conf({"labels": options.labels})
+        images = StudyImages(options.studies)
+        records = _records(options, settings.labels, images)
+        plan = plan_import(
+            records,
+            images,
+            settings.labels,
+            store := AnnotationStore(annotation_folder(options.studies)),
+            options.annotator or ("simulated" if options.masks else "imported"),
+            overwrite=options.overwrite,
+        )
+    except ImportRefusedError as error:
+        for sentence in error.sentences:
+            errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print("Nothing was imported.")
+        return 2
+    except (ConfigurationError, ValueError) as error:
+        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    return _carry_out(plan, store, options)
+
+
+def _carry_out(plan: ImportPlan, store: AnnotationStore, options: argparse.Namespace) -> int:
+    if options.dry_run:
+        for annotation in plan.new:
+            clicks = f"{len(annotation.points.foreground_voxel)} clicks"
+            console.print(f"{annotation.image_id}: {annotation.points.label}: {clicks}", markup=False, highlight=False)
+    else:
+        try:
+            for _ in track(plan.carry_out(store), "Importing", total=len(plan.new), console=errors):
+                pass
+        except OSError as error:
+            errors.print(f"{error}. Make room, then give the same command again: it goes on from here.", style="red")
+            return 1
+    kept = f"; {len(plan.kept)} that exist were kept (--overwrite replaces them)" if plan.kept else ""
+    done = "would be imported" if options.dry_run else "imported"
+    console.print(f"{len(plan.new)} annotations {done} into {store.folder}{kept}.", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _records(options: argparse.Namespace, labels: tuple[str, ...], images: StudyImages) -> list[ClickRecord]:
+    """What the files tell. Raises: ImportRefusedError: all that is wrong with any of them, or they tell nothing."""
+    kinds = {"points": _tables, "markups": _markups, "label_maps": _label_maps, "masks": _masks}
+    readers = next(kinds[kind] for kind in kinds if getattr(options, kind))
+    records = read_all(track(list(readers(options, labels)), "Reading", console=errors))
+    if options.skip_missing_images:
+        records = [record for record in records if images.id_of(record.image) is not None]
+    if not records:
+        raise ImportRefusedError([f"There is nothing to import for the images in {images.folder}."])
+    return records
+
+
+def _tables(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Reader]:
+    for path in options.points:
+        yield partial(read_point_table, path)
+
+
+def _markups(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Reader]:
+    for path in NamingRule().files(options.markups, [EXTENSION]):
+        yield partial(read_markups, path, labels, image=options.image, label=options.label)
+
+
+def _label_maps(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Reader]:
+    if options.label is None and len(labels) > 1:
+        raise ImportRefusedError(
+            [f"The label maps do not name their structure; give one of {', '.join(labels)} with --label."]
+        )
+    rule = NamingRule(options.file_suffix, options.image_suffix)
+    for path in rule.files(options.label_maps, EXTENSIONS):
+        yield partial(read_paper_label_map, path, rule.image_of(path), options.label or labels[0])
+
+
+def _masks(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Reader]:
+    def click(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return simulated_extreme_points(mask, rng, options.error_voxels)
+
+    rule = NamingRule(options.file_suffix, options.image_suffix)
+    for path in rule.files(options.masks, EXTENSIONS):
+        indices = options.label or label_indices_of(path.parent, labels)
+        yield partial(read_mask_clicks, path, rule.image_of(path), indices, click, options.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/import_annotations.sh", description=__doc__)
+    parser.add_argument(
+        "studies", type=_folder, metavar="STUDIES", help="folder of the images, as the server is given it"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--points", type=Path, nargs="+", metavar="CSV", help="image,label,x,y,z[,coordinates]")
+    source.add_argument("--markups", type=Path, nargs="+", metavar="PATH", help=f"{EXTENSION} files or folders")
+    source.add_argument(
+        "--label-maps", type=Path, nargs="+", metavar="PATH", help="as the paper's: codes 1 to 6 and 12"
+    )
+    source.add_argument("--masks", type=Path, nargs="+", metavar="PATH", help="masks to compute extreme points from")
+    parser.add_argument("--labels", default="lesion", metavar="A,B", help="of the app (default: %(default)s)")
+    parser.add_argument("--label", metavar="A", help="the one structure that the files tell of")
+    parser.add_argument("--image", metavar="ID", help="the image that the --markups are of (default: by file name)")
+    parser.add_argument("--file-suffix", default="", metavar="TEXT", help="end of the files' names, such as _Extremes")
+    parser.add_argument("--image-suffix", default="", metavar="TEXT", help="end of the images' ids, such as _T2")
+    parser.add_argument("--error-voxels", type=_not_negative, default=0.0, metavar="N", help="of a hand, for --masks")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of that error (default: 0)")
+    parser.add_argument("--annotator", metavar="NAME", help="who clicked (default: imported, or simulated)")
+    parser.add_argument("--skip-missing-images", action="store_true", help="leave out what is of no image in STUDIES")
+    parser.add_argument("--overwrite", action="store_true", help="replace clicks that exist; they stay as history")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} is the address of an archive; give the folder in which the server keeps its series and "
+            "annotations (docs/exchange.md says which)"
+        )
+    return Path(text)
+
+
+def _not_negative(text: str) -> float:
+    if not 0 <= (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{number} is not a number of voxels from 0")
+    return number
+
+
+def _seed(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than 0")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

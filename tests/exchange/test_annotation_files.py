@@ -1,0 +1,62 @@
+"""Which files are read, and which image each is of."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.exchange.annotation_files import NamingRule, read_all
+from lib.exchange.click_records import ImportRefusedError
+
+NIFTI = (".nii.gz", ".nii")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("vs_1_Extremes.nii.gz", "vs_1_Sobel.nii.gz", "vs_2_Extremes.nii", "readme.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_suffix_picks_the_files_of_a_folder(folder):
+    found = NamingRule("_Extremes").files([folder], NIFTI)
+
+    assert [path.name for path in found] == ["vs_1_Extremes.nii.gz", "vs_2_Extremes.nii"]
+
+
+def test_without_a_suffix_every_volume_is_taken(folder):
+    assert len(NamingRule().files([folder], NIFTI)) == 3
+
+
+def test_file_that_is_given_is_taken_whatever_its_name(folder):
+    assert NamingRule("_Extremes").files([folder / "readme.txt"], NIFTI) == [folder / "readme.txt"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "image"),
+    [
+        (NamingRule(), "scan.01.nii.gz", "scan.01"),
+        (NamingRule("_Extremes", "_T2"), "vs_1_Extremes.nii.gz", "vs_1_T2"),
+        (NamingRule("_Extremes"), "vs_1_Extremes.nrrd", "vs_1"),
+    ],
+)
+def test_image_of_a_file(rule, name, image):
+    assert rule.image_of(Path("anywhere", name)) == image
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("none", "none does not exist"), ("", "holds no file that ends in _mask.nii.gz or _mask.nii")],
+)
+def test_nothing_to_read_is_refused(folder, name, sentence):
+    with pytest.raises(ImportRefusedError, match=sentence):
+        NamingRule("_mask").files([folder / name], NIFTI)
+
+
+def test_what_is_wrong_with_every_file_is_told():
+    def refuse(sentence):
+        raise ImportRefusedError([sentence])
+
+    with pytest.raises(ImportRefusedError) as error:
+        read_all([lambda: refuse("a.csv: wrong"), list, lambda: refuse("b.csv: wrong")])
+
+    assert error.value.sentences == ("a.csv: wrong", "b.csv: wrong")
