@@ -38,7 +38,8 @@ def onto_grid(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeom
 
 def _resampled(image: tio.ScalarImage, geometry: ImageGeometry) -> np.ndarray:
     target = (geometry.shape, geometry.affine_ras)
-    return tio.Resample(target)(image).data[0].numpy()
+    # The outermost voxels of a scan may lie beyond the centres of the grid's, where nothing is to be interpolated.
+    return tio.Resample(target)(tio.Pad(1, padding_mode="edge")(image)).data[0].numpy()
 
 
 def points_on_grid(points_ras_mm: np.ndarray, affine: np.ndarray) -> np.ndarray:

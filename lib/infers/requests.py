@@ -41,9 +41,12 @@ def checked_request(request: Mapping[str, Any], datastore: Datastore, sessions_f
 
 def _is_stored_by_server(image: str, sessions_folder: Path | None) -> bool:
     path = Path(image)
-    if not path.is_absolute() or not path.exists():
+    try:
+        if not path.is_absolute() or not path.exists():
+            return False
+        path = path.resolve()
+    except OSError:  # a name too long, or in a closed folder
         return False
-    path = path.resolve()
     in_session = sessions_folder is not None and path.is_relative_to(sessions_folder.resolve())
     uploads = Path(tempfile.gettempdir()).resolve()
     return in_session or (path.parent == uploads and path.is_file() and path.name.startswith(tempfile.gettempprefix()))

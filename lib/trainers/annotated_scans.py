@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.annotations.geometry import ImageGeometry
@@ -47,11 +48,14 @@ def _scan(
     mask = datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL.value)
     if not annotations and not mask:
         return None
-    image_path = Path(datastore.get_image_uri(image_id))
     try:
+        image_path = Path(datastore.get_image_uri(image_id))
         geometry = read_geometry(image_path)
     except VolumeError as error:
         logger.warning("%s It is left out of the training.", error)
+        return None
+    except HTTPException as error:  # of a DICOMweb archive
+        logger.warning("%s The image %s is left out of the training.", error.detail, image_id)
         return None
     mask_path = Path(datastore.get_label_uri(mask, DefaultLabelTag.FINAL.value)) if mask else None
     if mask_path is not None and (wrong := _wrong_with(mask_path, geometry, labels)):

@@ -103,7 +103,6 @@ def test_probabilities_are_those_of_the_foreground_channels():
     np.testing.assert_allclose(inside, np.broadcast_to(expected[:, None, None, None], inside.shape), rtol=1e-5)
 
 
-@pytest.mark.xfail(reason="the network's grid ends before the scan does, and beyond it all is background")
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 3.0, 3.0), (0.7, 0.7, 4.0)])
 def test_structure_is_followed_to_the_last_voxel_of_the_scan(spacing_mm):
     volume = scan_with_lesion(geometry(TURN @ AXES))

@@ -108,7 +108,6 @@ def test_image_that_the_studies_do_not_hold_is_unknown(datastore, sessions, secr
     assert repr(image) in sentence
 
 
-@pytest.mark.xfail(reason="the file system's refusal of the name ends in status 500")
 def test_name_too_long_for_the_file_system_is_unknown(datastore, sessions):
     assert status({"image": "/" + 5000 * "a"}, datastore, sessions)[0] == 404
 
