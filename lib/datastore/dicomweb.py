@@ -20,9 +20,9 @@ import requests
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.datastore.utils.dicom import dicom_web_download_series
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from lib.datastore.dicom_series import SeriesError, is_fetched, series_to_nifti
 from lib.datastore.safe_index import SafeIndex
@@ -66,6 +66,8 @@ class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
 
     def get_image_uri(self, image_id: str) -> str:
         """A NIfTI file made of the series, which is fetched once and whole."""
+        if image_id != os.path.basename(image_id):
+            raise HTTPException(404, f"There is no series {image_id!r} in the archive.")
         path = Path(self._datastore.image_path(), f"{image_id}.nii.gz").resolve()
         # Without a lock where it is there: this is called while others hold the index.
         if not path.exists():
@@ -81,13 +83,27 @@ class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
         if not is_fetched(series):
             with tempfile.TemporaryDirectory(dir=series.parent, prefix=".fetching-") as unfinished:
                 files = Path(unfinished, "series")
-                self._ask(
-                    lambda: dicom_web_download_series(None, image_id, str(files), self._client, self._fetch_by_frame),
-                    image_id,
-                )
+                self._ask(lambda: self._download(image_id, files), image_id)
                 shutil.rmtree(series, ignore_errors=True)
                 os.replace(files, series)
         return series
+
+    def _download(self, image_id: str, folder: Path) -> None:
+        if not self._fetch_by_frame:
+            dicom_web_download_series(None, image_id, str(folder), self._client)
+            return
+        # MONAI Label's own writes files without a head here, and does not look at what became of the frames.
+        folder.mkdir()
+        found = Dataset.from_json(self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})[0])
+        for metadata in self._client.retrieve_series_metadata(found.StudyInstanceUID, image_id):
+            instance = Dataset.from_json(metadata)
+            (instance.PixelData,) = self._client.retrieve_instance_frames(
+                found.StudyInstanceUID, image_id, instance.SOPInstanceUID, frame_numbers=[1]
+            )
+            instance.file_meta = FileMetaDataset()
+            instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            instance.is_little_endian, instance.is_implicit_VR = True, False
+            instance.save_as(folder / f"{instance.SOPInstanceUID}.dcm", write_like_original=False)
 
     @staticmethod
     def _convert(series: Path, path: Path) -> None:
@@ -109,8 +125,8 @@ class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label; MONAI Label's own looks in the archive, by a name that the index does not know."""
-        local = LocalDatastore.get_label_uri(self, label_id, label_tag)
-        return local or super().get_label_uri(label_id, label_tag, image_id)
+        local = SafeIndex.get_label_uri(self, label_id, label_tag)
+        return local or DICOMWebDatastore.get_label_uri(self, label_id, label_tag, image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         if image_id in self.list_images():

@@ -63,6 +63,22 @@ class SafeIndex(LocalDatastore):
         with self._guard:
             return super().get_image_uri(image_id)
 
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        with self._guard:
+            return super().get_image_info(image_id)
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        with self._guard:  # and not super(), which for an archive fetches: meanwhile others need the index
+            return LocalDatastore.get_label_uri(self, label_id, label_tag)
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        with self._guard:
+            return super().get_labels_by_image_id(image_id)
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        with self._guard:
+            return super().get_label_info(label_id, label_tag)
+
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         annotated = self._annotated()
         return [image_id for image_id in self.list_images() if image_id in annotated]

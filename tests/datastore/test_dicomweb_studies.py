@@ -165,12 +165,10 @@ def test_failed_fetch_leaves_nothing_that_looks_like_an_image(studies, archive, 
     assert not list(tmp_path.rglob("*.dcm"))
 
 
-@pytest.mark.xfail(reason="MONAI Label writes such frames without the head of a DICOM file")
 def test_series_is_read_frame_by_frame_where_the_user_says_so(opened, archive, series):
     assert load_volume(opened(fetch_by_frame=True).get_image_uri(series)).array.shape == SHAPE
 
 
-@pytest.mark.xfail(reason="MONAI Label does not look at what became of the frames that it fetches")
 @pytest.mark.parametrize("breaks_after", [SHAPE[2] // 2, SHAPE[2] - 1])
 def test_series_cut_short_frame_by_frame_is_not_taken_whole(opened, archive, series, breaks_after):
     studies = opened(fetch_by_frame=True)
@@ -239,6 +237,16 @@ def test_unknown_series_is_not_found(studies):
 
     assert error.value.status_code == 404
     assert "'1.2.3'" in error.value.detail
+
+
+@pytest.mark.parametrize("image", ["../{}/stranger", "{}/stranger", "/etc/hostname"])
+def test_no_file_outside_the_cache_is_reached(studies, tmp_path, image):
+    (tmp_path / "stranger.nii.gz").write_bytes(b"not for everybody")
+
+    with pytest.raises(HTTPException) as error:
+        studies.get_image_uri(image.format(tmp_path))
+
+    assert error.value.status_code == 404
 
 
 def test_clicks_in_the_cache_folder_make_a_series_annotated(studies, series, opened):

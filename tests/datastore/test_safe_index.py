@@ -271,7 +271,6 @@ def test_many_clients_at_once_lose_nothing(index, folder, tmp_path):
         assert all(listed(found, name) for name in NAMES)
 
 
-UNGUARDED = pytest.mark.xfail(reason="answered from the index as it is at this moment")
 QUESTIONS = [
     pytest.param(lambda index: set(index.list_images()) == set(NAMES), id="images"),
     pytest.param(
@@ -285,14 +284,12 @@ QUESTIONS = [
     pytest.param(
         lambda index: all(index.get_label_by_image_id(name, ANNOTATION_TAG) for name in NAMES),
         id="labels",
-        marks=UNGUARDED,
     ),
     pytest.param(
         lambda index: all(index.get_label_uri(name, ANNOTATION_TAG) for name in NAMES),
         id="addresses of labels",
-        marks=UNGUARDED,
     ),
-    pytest.param(lambda index: all(index.get_image_info(name) for name in NAMES), id="about an image", marks=UNGUARDED),
+    pytest.param(lambda index: all(index.get_image_info(name) for name in NAMES), id="about an image"),
 ]
 
 
