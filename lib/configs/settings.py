@@ -15,6 +15,7 @@ from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
 # Keys of a request, which has one key a label too.
 RESERVED_LABELS = (
     *("background", "foreground", "image", "model", "session", "label", "label_tag", "coordinates", "client_id"),
+    "use_stored_clicks",
     *("result_extension", "result_dtype", "result_compress", "restore_label_idx", "save_label"),
 )
 

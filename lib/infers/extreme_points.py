@@ -18,6 +18,7 @@ from lib.infers.answers import Stopwatch, write_mask
 from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import annotator_of
+from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
 from lib.refinement.cold_start import segment_from_clicks
 from lib.refinement.label_map import merge_masks
 
@@ -29,6 +30,8 @@ ListAnnotation = Callable[[str, str, dict[str, Any]], None]
 
 class ExtremePointsInferTask(InferTask):
     """Stores the clicks of a request as annotations and answers with a mask.
+
+    A request for the stored clicks of an image stores nothing anew.
 
     Args:
         type: what viewers take it for; they show "deepedit" models among their point prompts.
@@ -50,16 +53,25 @@ class ExtremePointsInferTask(InferTask):
         return True
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Raises: HTTPException: 422, clicks that are refused or an image that cannot be read; 507, disk full."""
+        """The mask.
+
+        Raises:
+            HTTPException: 404, stored clicks are asked for and there are none; 422, clicks that are refused or an
+                image that cannot be read; 507, disk full.
+        """
         stopwatch = Stopwatch()
         try:
             volume = load_volume(request["image"])
             stopwatch.lap("load")
-            structures = parse_click_request(request, self.model.labels, volume.geometry)
+            repeated = asks_for_stored_clicks(request)
+            if repeated:
+                structures = stored_clicks(request, self.store, self.model.labels, volume.geometry)
+            else:
+                structures = parse_click_request(request, self.model.labels, volume.geometry)
         except (VolumeError, ClickRequestError) as error:
             raise HTTPException(422, str(error)) from error
         image_id = request.get("image_id")
-        if image_id:
+        if image_id and not repeated:
             self._save(image_id, structures, volume, annotator_of(request))
         stopwatch.lap("store")
         mask, model_version = self._segment(volume, structures)

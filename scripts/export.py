@@ -1,0 +1,75 @@
+"""Writes the current mask of every annotated study of a running server: NIfTI, and DICOM SEG for DICOM series."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from lib.annotations.volume import VolumeError
+from lib.exchange.annotation_server import AnnotationServer, ServerError
+from lib.exchange.dicom_seg import SegmentationError
+from lib.exchange.mask_export import ExportError, MaskExport
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        server = AnnotationServer(options.server)
+        export = MaskExport.into(options.out, server, overwrite=options.overwrite)
+        images = server.annotated_images()
+    except (ServerError, ValueError, OSError) as error:
+        _complain(str(error))
+        return 2
+    if options.image:
+        unknown = [image for image in options.image if image not in images]
+        if unknown:
+            _complain(f"The image {unknown[0]!r} has neither clicks nor a final mask at {server.url}.")
+            return 2
+        images = {image: images[image] for image in options.image}
+    return _export(export, images, options.push)
+
+
+def _export(export: MaskExport, images: dict[str, bool], push: bool) -> int:
+    written, kept, pushed, failed = 0, 0, 0, 0
+    for image, has_final_mask in track(images.items(), "Exporting", console=errors):
+        try:
+            is_new = export.write(image, has_final_mask=has_final_mask)
+            written, kept = written + is_new, kept + (not is_new)
+            pushed += push and export.push(image)
+        except (ServerError, ExportError, SegmentationError, VolumeError) as error:
+            failed += 1
+            _complain(f"{image}: {error}")
+        except OSError as error:
+            _complain(f"{image}: {error}. The same command goes on from here.")
+            return 1
+    console.print(f"{written} masks written to {export.folder}", end="", soft_wrap=True, highlight=False)
+    console.print(f"; {kept} were there (--overwrite makes them anew)" if kept else "", end="", highlight=False)
+    console.print(f"; {pushed} segmentations in the archive" if push else "", end="", highlight=False)
+    console.print(f"; {failed} failed." if failed else ".", highlight=False)
+    return 1 if failed else 0
+
+
+def _complain(sentence: str) -> None:
+    errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/export.sh", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="FOLDER", help="for the masks; made if missing")
+    parser.add_argument("--server", default="http://127.0.0.1:8000", metavar="URL", help="default: %(default)s")
+    parser.add_argument("--image", nargs="+", metavar="ID", help="only these (default: all that are annotated)")
+    parser.add_argument("--push", action="store_true", help="store the DICOM SEG in the archive that the server serves")
+    parser.add_argument("--overwrite", action="store_true", help="make masks anew that are there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""scripts/export.py: what it writes, what it leaves, and what it says when it cannot; real servers in tests/server."""
+
+import gzip
+import json
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lib.demo.local_server import free_port
+from scripts.export import main
+from tests.exchange.answering import INFO, answering, datastore
+from tests.exchange.studies import GEOMETRIES, all_files
+from tests.physical import l_shape
+
+
+def nifti(array, affine_ras=GEOMETRIES["oblique"], name="mask.nii.gz"):
+    """As a server answers with a volume."""
+    image = nib.Nifti1Image(array, affine_ras)
+    image.set_sform(affine_ras, code=1)
+    return 200, gzip.compress(image.to_bytes()), name
+
+
+MASK = (l_shape() > 500).astype(np.uint8)
+CLICKED = {
+    "/info/": INFO,
+    "/datastore/": datastore(scan=["extreme_points"], other=[]),
+    "/datastore/image/info": {},
+    "/infer/extreme_points": nifti(MASK),
+}
+FINAL = {
+    **CLICKED,
+    "/datastore/": datastore(scan=["extreme_points", "final"]),
+    "/datastore/image": nifti(l_shape()),
+    "/datastore/label": nifti(2 * MASK),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "masks"
+
+
+def run(answers, folder, *options):
+    with answering(answers) as url:
+        return main([str(folder), "--server", url, *options])
+
+
+def test_mask_of_clicks_and_labels_are_written(folder):
+    assert run(CLICKED, folder) == 0
+
+    assert sorted(path.name for path in folder.iterdir()) == ["labels.json", "scan.nii.gz"]
+    assert json.loads((folder / "labels.json").read_text()) == {"lesion": 1, "cyst": 2}
+    written = nib.load(folder / "scan.nii.gz")
+    np.testing.assert_array_equal(written.dataobj, MASK)
+    np.testing.assert_allclose(written.affine, GEOMETRIES["oblique"], atol=1e-4)
+    assert written.get_data_dtype() == np.uint8
+    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (1, 1)
+
+
+def test_final_mask_goes_before_clicks(folder):
+    assert run(FINAL, folder) == 0
+
+    np.testing.assert_array_equal(nib.load(folder / "scan.nii.gz").dataobj, 2 * MASK)
+
+
+def test_mask_that_is_there_is_left_until_told(folder, capsys):
+    run(CLICKED, folder)
+    before = all_files(folder)
+
+    assert run(FINAL, folder) == 0
+    assert all_files(folder) == before
+    assert "1 were there (--overwrite makes them anew)" in capsys.readouterr().out.replace("\n", " ")
+
+    assert run(FINAL, folder, "--overwrite") == 0
+    assert nib.load(folder / "scan.nii.gz").dataobj[5, 6, 4] == 2
+
+
+def test_same_mask_is_the_same_file(folder):
+    run(CLICKED, folder)
+    before = all_files(folder)
+    run(CLICKED, folder, "--overwrite")
+
+    assert all_files(folder) == before
+
+
+def test_one_image_that_fails_does_not_hold_up_the_others(folder, capsys):
+    answers = {**CLICKED, "/datastore/": datastore(a=["extreme_points"], b=["final"], c=["extreme_points"])}
+
+    assert run(answers, folder) == 1
+
+    assert sorted(path.name for path in folder.glob("*.nii.gz")) == ["a.nii.gz", "c.nii.gz"]
+    told = capsys.readouterr()
+    assert "b: The server answered 404" in told.err
+    assert "2 masks written to" in told.out and "1 failed." in told.out
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (
+            {"/datastore/label": nifti(MASK, GEOMETRIES["flipped"])},
+            "scan: The final mask is not on the grid of its image",
+        ),
+        (
+            {"/datastore/label": nifti(3 * MASK)},
+            "scan: The final mask holds the value 3; expected 0, 1 for lesion, 2 for",
+        ),
+        ({"/datastore/label": (200, b"x", "mask.nii.gz")}, "scan: The image volume.nii.gz cannot be read"),
+        ({"/datastore/label": nifti(MASK[..., None].repeat(2, 3))}, "has the size 24 x 20 x 12 x 2"),
+    ],
+)
+def test_final_mask_that_is_wrong_is_a_sentence(folder, capsys, answers, sentence):
+    assert run({**FINAL, **answers}, folder) == 1
+
+    assert sentence in capsys.readouterr().err
+    assert not (folder / "scan.nii.gz").exists()
+
+
+@pytest.mark.parametrize("image", ["../outside", "/etc/scan", "a/b", ".."])
+def test_no_image_id_of_a_server_leaves_the_folder(folder, capsys, image):
+    assert run({**CLICKED, "/datastore/": datastore(**{image: ["extreme_points"]})}, folder) == 1
+
+    assert f"The image id {image!r} of the server is not a plain name" in capsys.readouterr().err
+    assert [path.name for path in folder.parent.rglob("*") if path.is_file()] == ["labels.json"]
+
+
+def test_masks_of_other_labels_are_not_mixed(folder, capsys):
+    run(CLICKED, folder)
+    info = {"models": {"extreme_points": {"labels": {"cyst": 1, "lesion": 2}}}}
+
+    assert run({**CLICKED, "/info/": info}, folder) == 2
+    assert "holds masks of other labels than the server's, cyst, lesion" in capsys.readouterr().err
+
+
+def test_only_the_images_that_are_named(folder, capsys):
+    answers = {**CLICKED, "/datastore/": datastore(a=["extreme_points"], b=["extreme_points"], c=[])}
+
+    assert run(answers, folder, "--image", "b") == 0
+    assert [path.name for path in folder.glob("*.nii.gz")] == ["b.nii.gz"]
+    assert run(answers, folder, "--image", "c") == 2
+    assert "The image 'c' has neither clicks nor a final mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [{}, {"/info/": {"models": {}}}, {"/info/": (200, b"<html>", "")}])
+def test_wrong_server_leaves_no_folder(folder, answers):
+    assert run(answers, folder) == 2
+    assert not folder.exists()
+
+
+def test_no_server_is_a_sentence(folder, capsys):
+    assert main([str(folder), "--server", f"http://127.0.0.1:{free_port()}"]) == 2
+    assert "start the server, or give its address" in capsys.readouterr().err
+
+
+def test_folder_that_is_a_file_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "masks").write_text("a file")
+
+    assert run(CLICKED, tmp_path / "masks") == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_full_disk_is_a_sentence_and_leaves_no_half_file(folder, monkeypatch, capsys):
+    fsync, calls = os.fsync, []
+
+    def full_after_the_labels(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_after_the_labels)
+
+    assert run(CLICKED, folder) == 1
+    assert "No space left on device. The same command goes on from here." in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["labels.json"]
