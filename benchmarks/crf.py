@@ -1,6 +1,7 @@
 """The CRF loss: error against the exact O(N^2) sum, and time and memory beside pydensecrf2's lattice.
 
-Run with `python -m benchmarks.crf`. The peer is left out if it is not installed (`pip install pydensecrf2`).
+Run with `python -m benchmarks.crf`; docs/crf.md keeps what it printed. The peer is left out if it is not installed
+(`pip install pydensecrf2`).
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import multiprocessing
-import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,13 +21,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lib.demo.studies import DemoStudySettings, make_demo_study
 from lib.losses.crf import CRFLoss
+from lib.networks.unet2d5 import UNet2d5, plan_stages
 
 SCALES = [(15.0, 0.05), (15.0, 0.5), (5.0, 0.05), (5.0, 0.5)]
-NODES_PER_SIGMA = [1.5, 2.25, 3.0]
+NODES_PER_SIGMA = [1.0, 1.1, 1.5, 2.0]
 ERROR_SHAPE = (32, 32, 16)
 SPEED_SHAPE = (224, 224, 48)
-CONSOLE = Console()
+# What the trainer's preset for the CPU takes: patches, batch, stages and channels of the network.
+PATCH_SHAPE, PATCH_BATCH, PATCH_LEVELS, PATCH_CHANNELS = (64, 64, 24), 2, 4, 8
+CONSOLE = Console(width=120)
 
 
 def example(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -117,13 +122,29 @@ def lattice(image: Tensor, sigma_alpha: float, sigma_beta: float) -> Callable[[]
     return run
 
 
-def peak_mb(scales: tuple[float, float]) -> float:
+def speed_images() -> dict[str, Tensor]:
+    """Z-scored images of `SPEED_SHAPE`: synthetic, of a demo study, and as if a few of its tissues were very bright."""
+    study, _ = make_demo_study(0, DemoStudySettings(shape=SPEED_SHAPE, spacing_mm=(0.5, 0.5, 1.0)))
+    demo = torch.from_numpy(np.asarray(study.dataobj, dtype=np.float32))
+    long_tail = torch.sinh(2 * (demo - demo.mean()) / demo.std())
+    images = {"textured, outliers": example(SPEED_SHAPE)[0], "demo study": demo, "long tail": long_tail}
+    return {name: (image - image.mean()) / image.std() for name, image in images.items()}
+
+
+def memory_mb(field: str) -> float:
+    """This process's resident memory now ("VmRSS") or at its highest ("VmHWM"). Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def peak_mb(image: Tensor, scales: tuple[float, float]) -> float:
     """Memory that one forward and backward pass adds to a process that holds its input already."""
-    image, probability = (volume[None, None] for volume in example(SPEED_SHAPE))
+    image, probability = image[None, None], example(SPEED_SHAPE)[1][None, None]
     forward_backward(CRFLoss(*scales), image[..., :8, :8, :8], probability[..., :8, :8, :8])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    before = memory_mb("VmRSS")
     forward_backward(CRFLoss(*scales), image, probability)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return memory_mb("VmHWM") - before
 
 
 def seconds(loss: CRFLoss, image: Tensor, probability: Tensor) -> float:
@@ -136,28 +157,73 @@ def seconds(loss: CRFLoss, image: Tensor, probability: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def speed_table(repeats: int) -> Table:
-    title = f"{'x'.join(map(str, SPEED_SHAPE))}, batch 1, {torch.get_num_threads()} threads, median of {repeats}"
+def speed_table(images: Mapping[str, Tensor], repeats: int) -> Table:
+    title = f"{'x'.join(map(str, SPEED_SHAPE))}, batch 1, {torch.get_num_threads()} threads, best of {repeats} in turns"
     table = Table(title=title)
-    for column in ("sigma_alpha", "sigma_beta", "ours s", "peak MB", "lattice build s", "filter s", "ours / peer"):
+    columns = ("image", "range, sd", "sigma_alpha", "sigma_beta", "ours s", "ours MB", "lattice build s", "filter s")
+    for column in (*columns, "ours / lattice"):
         table.add_column(column, justify="right")
-    image, probability = example(SPEED_SHAPE)
+    _, probability = example(SPEED_SHAPE)
     has_peer = importlib.util.find_spec("pydensecrf") is not None
-    for scales in SCALES:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-            memory = fresh.submit(peak_mb, scales).result()
-        peer, loss = lattice(image, *scales) if has_peer else None, CRFLoss(*scales)
-        ours: list[float] = []
-        theirs: list[tuple[float, float]] = []
-        for _ in range(repeats + 1):
-            ours.append(seconds(loss, image[None, None], probability[None, None]))
-            theirs += [peer()] if peer else []
-        median = statistics.median(ours[1:])
-        row = [*map(str, scales), f"{median:.3f}", f"{memory:.0f}"]
-        if peer:
-            build, filtering = (statistics.median(column) for column in zip(*theirs[1:], strict=True))
-            row += [f"{build:.3f}", f"{filtering:.3f}", f"{median / (build + filtering):.2f}"]
-        table.add_row(*row)
+    for name, image in images.items():
+        for scales in SCALES:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+                memory = fresh.submit(peak_mb, image, scales).result()
+            peer, loss = lattice(image, *scales) if has_peer else None, CRFLoss(*scales)
+            ours: list[float] = []
+            theirs: list[tuple[float, float]] = []
+            for _ in range(repeats):
+                ours.append(seconds(loss, image[None, None], probability[None, None]))
+                theirs += [peer()] if peer else []
+            row = [
+                name,
+                f"{float(image.max() - image.min()):.0f}",
+                *map(str, scales),
+                f"{min(ours):.3f}",
+                f"{memory:.0f}",
+            ]
+            if theirs:
+                build, filtering = min(theirs, key=sum)
+                row += [f"{build:.3f}", f"{filtering:.3f}", f"{min(ours) / (build + filtering):.2f}"]
+            table.add_row(*row)
+    return table
+
+
+def knob_table(image: Tensor, repeats: int) -> Table:
+    """What accuracy costs, at the paper's scales and at the most expensive ones."""
+    table = Table(title=f"seconds for each nodes_per_sigma, {'x'.join(map(str, SPEED_SHAPE))}, best of {repeats}")
+    for column in ("sigma_alpha", "sigma_beta", *map(str, NODES_PER_SIGMA)):
+        table.add_column(column, justify="right")
+    _, probability = example(SPEED_SHAPE)
+    for scales in (SCALES[0], SCALES[2]):
+        best = [
+            min(
+                seconds(CRFLoss(*scales, nodes_per_sigma=nodes), image[None, None], probability[None, None])
+                for _ in range(repeats)
+            )
+            for nodes in NODES_PER_SIGMA
+        ]
+        table.add_row(*map(str, scales), *(f"{value:.3f}" for value in best))
+    return table
+
+
+def training_step_table(image: Tensor, repeats: int) -> Table:
+    """The loss beside the network's own forward and backward pass, on the patches of the trainer's CPU preset."""
+    network = UNet2d5(1, 2, *plan_stages((0.5, 0.5, 1.0), PATCH_LEVELS), base_channels=PATCH_CHANNELS)
+    loss, size = CRFLoss(), f"{'x'.join(map(str, PATCH_SHAPE))}, batch {PATCH_BATCH}"
+    x, y, z = PATCH_SHAPE
+    patches = torch.stack([image[n * x : (n + 1) * x, y : 2 * y, :z] for n in range(1, 1 + PATCH_BATCH)])[:, None]
+    probability = torch.softmax(network(patches), dim=1)[:, 1:].detach()
+    network_s, loss_s = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        network(patches).square().mean().backward()
+        network_s.append(time.perf_counter() - start)
+        loss_s.append(seconds(loss, patches, probability))
+    table = Table(title=f"{size}, {torch.get_num_threads()} threads, best of {repeats}")
+    for column in ("network ms", "loss ms", "loss / network"):
+        table.add_column(column, justify="right")
+    table.add_row(f"{1000 * min(network_s):.0f}", f"{1000 * min(loss_s):.0f}", f"{min(loss_s) / min(network_s):.2f}")
     return table
 
 
@@ -179,8 +245,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each method")
     repeats = parser.parse_args().repeats
+    images = speed_images()
     CONSOLE.print(error_table())
-    CONSOLE.print(speed_table(repeats))
+    CONSOLE.print(speed_table(images, repeats))
+    CONSOLE.print(knob_table(images["demo study"], repeats))
+    CONSOLE.print(training_step_table(images["demo study"], repeats))
     if torch.cuda.is_available():
         CONSOLE.print(gpu_table(repeats))
 

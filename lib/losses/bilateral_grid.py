@@ -10,15 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.losses.interpolation import Interpolation
-from lib.losses.splines import SplineAxis, spline_weights
+from lib.losses.interpolation import Interpolation, SplineAxis, quadratic_weights
+from lib.losses.interpolation_kernels import cubic_weights
 
-BINS_PER_NODE = 1.1
-"""Intensity bins per sigma_beta over grid nodes per sigma_alpha. Bins are not fitted to the Gaussian as nodes are,
-so they need to be somewhat closer for the same error."""
+BINS_PER_NODE = 1.8
+"""Intensity bins per sigma_beta over grid nodes per sigma_alpha. Bins are closer: a mask along an edge costs only the
+pairs across it, 3 sigma_beta apart, so that the tail in intensity has to be right to a percent of itself."""
 
 REACH_SIGMAS = 4.0
 """Distance, in sigma_beta, beyond which the blur between bins is cut off: it is exp(-8) = 0.0003 there."""
+
+TAIL_FLOOR = 0.01
+"""The blur between bins is fitted for a small error relative to K + TAIL_FLOOR, from 1 down to about 3 sigma_beta."""
+
+SPLINE_REACH = 2
+"""Bins that a voxel reaches beyond its own, upwards; it is one downwards."""
 
 MIN_NODES = 8
 """Nodes along an axis, if it has as many voxels, however short it is in sigma_alpha. Half of a short axis is its
@@ -29,13 +35,13 @@ MAX_GRID_VALUES = 2**22
 that needs more is worked off in chunks of bins."""
 
 MIN_CHUNK_BINS = 16
-"""Bins of a chunk at the least: every chunk also holds some 14 bins of its neighbours, which are worked on twice."""
+"""Bins of a chunk at the least: every chunk also holds some 22 bins of its neighbours, which are worked on twice."""
 
 BLUR_BLOCK_BINS = 32
 """Bins blurred by one matrix product. Most of a larger matrix would be zeros, a smaller one reads more twice."""
 
 MAX_BINS = 20_000
-"""Occupied bins that an image may have: 700 standard deviations full at the default scales. What needs more was not
+"""Occupied bins that an image may have: 500 standard deviations full at the default scales. What needs more was not
 z-scored, and is refused with a sentence rather than worked on for minutes."""
 
 MAX_RAW_BINS = 2**24
@@ -62,7 +68,7 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
     # The outermost voxels lie midway between the outermost two nodes, where both weigh the same.
     position = 0.5 + np.arange(voxels) * ((nodes - 2) / max(voxels - 1, 1))
     node = np.clip(np.rint(position).astype(np.int64), 1, nodes - 2)
-    spline = SplineAxis(node, np.stack(spline_weights(position - node), axis=1))
+    spline = SplineAxis(node, quadratic_weights(position - node))
 
     distance = np.arange(voxels)[:, None] - np.arange(voxels)
     inverse = np.linalg.pinv(spline.matrix(nodes))
@@ -73,8 +79,8 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
 class IntensityAxis(NamedTuple):
     """The intensities of an image (X, Y, Z) as bins.
 
-    `bins` (X, Y, Z) int32 is the bin nearest to each voxel, `offset` (X, Y, Z) how far the voxel is from its
-    centre, in [-0.5, 0.5] bins, `scale` (X, Y, Z) what makes two equal intensities weigh exactly 1, `taps` the
+    `bins` (X, Y, Z) int32 is the bin at or below each voxel, `offset` (X, Y, Z) how far the voxel is on to the
+    next, in [0, 1], `scale` (X, Y, Z) what makes two equal intensities weigh exactly 1, `taps` the
     blur between bins 0, 1, ... apart, `bin_count` the number of bins.
     """
 
@@ -93,9 +99,8 @@ class IntensityAxis(NamedTuple):
 def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> IntensityAxis:
     """Bin the intensities of an image (X, Y, Z); only the occupied part of their range costs bins.
 
-    Values reach their bin and its two neighbours through quadratic B-splines. Those add a variance of 1/4 bin^2
-    wherever the value lies in the bin, so a Gaussian blur whose variance is smaller by twice that is right for
-    all pairs, and not only on average: images with a few levels are filtered as well as smooth ones.
+    Values reach the four bins around them through cubic B-splines. `scale` takes away what is left of the
+    dependence on where between two bins they lie: images with a few levels are filtered as well as smooth ones.
 
     Raises:
         ValueError: if an intensity is not finite, or the image needs more than `MAX_BINS` bins.
@@ -104,16 +109,13 @@ def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> Intens
     if not math.isfinite(high - low):
         raise ValueError(f"image intensities span [{low}, {high}]; expected finite numbers: replace NaN and inf.")
     bin_width = sigma / bins_per_sigma
-    variance = bins_per_sigma**2 - 0.5
-    taps = np.arange(math.ceil(REACH_SIGMAS * bins_per_sigma) + 1)
-    taps = bins_per_sigma / math.sqrt(variance) * np.exp(-0.5 * taps**2 / variance)
-
+    taps = intensity_taps(bins_per_sigma)
     raw_count = (high - low) / bin_width + 1
     if raw_count < MAX_RAW_BINS:
         offset = (image - low).div_(bin_width)
-        raw = offset.round()
+        raw = offset.floor()
         offset.sub_(raw)
-        bins, count = _without_gaps(raw.long(), longest_gap=len(taps) + 2)
+        bins, count = _without_gaps(raw.long(), longest_gap=len(taps) + SPLINE_REACH + 1)
     if raw_count >= MAX_RAW_BINS or count > MAX_BINS:
         raise ValueError(
             f"image intensities span [{low:g}, {high:g}], too many times sigma_beta = {sigma:g}; expected an image "
@@ -122,17 +124,41 @@ def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> Intens
     return IntensityAxis(bins, offset, _unit_scale(offset, taps), taps, count)
 
 
+@lru_cache(maxsize=16)
+def intensity_taps(bins_per_sigma: float) -> np.ndarray:
+    """The blur between bins 0, 1, ... apart, fitted to the Gaussian for values anywhere between bins."""
+    taps = math.ceil(REACH_SIGMAS * bins_per_sigma) + 1
+    value = np.repeat(np.linspace(0, 1, 24, endpoint=False), 12 * taps)
+    distance = np.tile(np.linspace(0, REACH_SIGMAS * bins_per_sigma, 12 * taps), 24)
+    weight_of_taps = _weight_of_taps(value, value + distance, taps)
+    gaussian = np.exp(-0.5 * (distance / bins_per_sigma) ** 2)
+    importance = 1 / (gaussian + TAIL_FLOOR)
+    return np.linalg.lstsq(weight_of_taps * importance[:, None], gaussian * importance, rcond=None)[0]
+
+
+def _weight_of_taps(a: np.ndarray, b: np.ndarray, taps: int) -> np.ndarray:
+    """How much each tap contributes to what values a (n,) and b (n,), in bins, weigh with each other: (n, taps)."""
+    weight_of_taps = np.zeros((len(a), taps))
+    bin_a, bin_b = np.floor(a).astype(np.int64), np.floor(b).astype(np.int64)
+    for shift_a, weight_a in enumerate(cubic_weights(a - bin_a)):
+        for shift_b, weight_b in enumerate(cubic_weights(b - bin_b)):
+            lag = np.abs(bin_a + shift_a - bin_b - shift_b)
+            seen = np.flatnonzero(lag < taps)
+            weight_of_taps[seen, lag[seen]] += (weight_a * weight_b)[seen]
+    return weight_of_taps
+
+
 def _unit_scale(offset: Tensor, taps: np.ndarray) -> Tensor:
     """One over the root of the weight that a value has with itself, through its splines and the blur.
 
-    Those weights differ by 1 % between values on and between bins, a bias where an image has only a few levels.
+    That weight is a polynomial of degree 6, even about the middle of two bins.
     """
-    square = offset.square()
-    outer = square + 0.25
-    apart = taps[0] - taps[2]
-    # With before + after = outer, centre = 1 - outer and before * after = (1/4 - offset^2)^2 / 4.
-    product = (0.25 - square).square_().mul_(0.25)
-    weight = taps[0] * (outer**2 + (1 - outer) ** 2) - 2 * apart * product + 2 * taps[1] * outer * (1 - outer)
+    sample = np.linspace(0, 1, 9)
+    self_weight = _weight_of_taps(sample, sample, len(taps)) @ taps
+    square = (offset - 0.5).square_()
+    weight = torch.zeros_like(square)
+    for coefficient in np.polyfit((sample - 0.5) ** 2, self_weight, 3):
+        weight.mul_(square).add_(float(coefficient))
     return weight.rsqrt_()
 
 
@@ -196,14 +222,16 @@ class BilateralGrid:
 
     def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
         """Fill in the filtered values of the voxels whose bin is in [first, last)."""
-        # Reading touches one bin on either side of a voxel's own and blurring `reach` more. Two spare bins take
-        # what voxels there spill outwards, and are dropped: the outer ones miss the voxels beyond the grid.
-        width = last - first + 2
-        margin = self.intensity.reach + 2
+        # Reading touches SPLINE_REACH bins around a voxel's own and blurring `reach` more. Some spare bins take what
+        # voxels there spill outwards, and are dropped: the outer ones miss the voxels beyond the grid.
+        lowest = first - 1
+        width = last + SPLINE_REACH - lowest
+        spare = SPLINE_REACH + 1
+        margin = self.intensity.reach + spare
         grid = volumes.new_zeros(*(len(blur) for blur in self.blurs), len(volumes), width + 2 * margin)
-        self.interpolation.splat(volumes, grid, first_bin=first - 1 - margin)
-        grid = self._blurred_in_space(self._blurred_in_intensity(grid[..., 2:-2]))
-        self.interpolation.slice(grid, filtered, first_bin=first - 1, bins=(first, last))
+        self.interpolation.splat(volumes, grid, first_bin=lowest - margin)
+        grid = self._blurred_in_space(self._blurred_in_intensity(grid[..., spare:-spare]))
+        self.interpolation.slice(grid, filtered, first_bin=lowest, bins=(first, last))
 
     def _blurred_in_intensity(self, grid: Tensor) -> Tensor:
         """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along its bins and return those that miss no neighbour, W."""

@@ -36,7 +36,7 @@ class CRFLoss(nn.Module):
         spacing_mm: voxel spacing along (X, Y, Z) in mm, to measure d in mm; in voxels if None (the authors).
         include_background: also add the term of the background, 1 - sum_c p_c, as the authors' public code
             does; with one class it doubles R. The paper's formula has the foreground only.
-        nodes_per_sigma: grid nodes per `sigma_alpha`; the intensity axis has 1.1 times as many bins per
+        nodes_per_sigma: grid nodes per `sigma_alpha`; the intensity axis has 1.8 times as many bins per
             `sigma_beta`.
 
     Raises:
@@ -49,7 +49,7 @@ class CRFLoss(nn.Module):
         sigma_beta: float = 0.05,
         spacing_mm: Sequence[float] | None = None,
         include_background: bool = False,
-        nodes_per_sigma: float = 1.25,
+        nodes_per_sigma: float = 1.1,
     ) -> None:
         super().__init__()
         spacing = (1.0, 1.0, 1.0) if spacing_mm is None else tuple(float(value) for value in spacing_mm)

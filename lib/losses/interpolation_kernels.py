@@ -1,15 +1,31 @@
-"""Compiled splatting and slicing of a bilateral grid on the CPU, for `lib.losses.interpolation`."""
+"""Compiled splatting and slicing of a bilateral grid on the CPU, for `lib.losses.interpolation`.
+
+Everything that gets compiled is in this file: numba looks at the date of no other before it takes code from its
+cache.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-from lib.losses.splines import spline_weights
-
 CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
 
-_compiled_weights = njit(inline="always")(spline_weights)
+
+def cubic_weights(offset: Any) -> Any:
+    """Cubic B-spline weights at the bins -1, 0, 1, 2, for values `offset` in [0, 1] beyond bin 0."""
+    rest = 1 - offset
+    return (
+        rest**3 / 6,
+        2 / 3 - offset**2 + offset**3 / 2,
+        2 / 3 - rest**2 + rest**3 / 2,
+        offset**3 / 6,
+    )
+
+
+_compiled_weights = njit(inline="always")(cubic_weights)
 
 
 @njit(nogil=True, cache=True)
@@ -26,7 +42,7 @@ def _reached_bins(
     for z in range(len(bins)):
         if low <= bins[z] < high:
             own[node_z[z], 0] = min(own[node_z[z], 0], bins[z] - first_bin - 1)
-            own[node_z[z], 1] = max(own[node_z[z], 1], bins[z] - first_bin + 2)
+            own[node_z[z], 1] = max(own[node_z[z], 1], bins[z] - first_bin + 3)
     last = len(own) - 1
     for node in range(len(own)):
         before, after = max(node - 1, 0), min(node + 1, last)
@@ -67,7 +83,7 @@ def splat_planes(
     (node_x, weight_x), (node_y, weight_y), (node_z, weight_z) = axes
     column = np.empty(grid.shape[2:], grid.dtype)
     reached, own = np.empty((2, grid.shape[2], 2), np.int64)
-    half = offset.dtype.type(0.5)
+    real = grid.dtype.type
     for x in range(first_x, last_x):
         for y in range(len(node_y)):
             if not _reached_bins(reached, own, node_z, bins[x, y], low, high, first_bin):
@@ -77,14 +93,17 @@ def splat_planes(
                 if not low <= bins[x, y, z] < high:
                     continue
                 b = bins[x, y, z] - first_bin
-                before, centre, after = _compiled_weights(offset[x, y, z], half)
+                w0, w1, w2, w3 = _compiled_weights(offset[x, y, z])
+                # Literals have made them float64.
+                w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
                 for k in range(3):
                     for c in range(len(volumes)):
-                        line = column[node_z[z] + k - 1, c, b - 1 : b + 2]
+                        line = column[node_z[z] + k - 1, c, b - 1 : b + 3]
                         value = weight_z[z, k] * volumes[c, x, y, z]
-                        line[0] += before * value
-                        line[1] += centre * value
-                        line[2] += after * value
+                        line[0] += w0 * value
+                        line[1] += w1 * value
+                        line[2] += w2 * value
+                        line[3] += w3 * value
             for i in range(3):
                 for j in range(3):
                     target = grid[node_x[x] + i - 1, node_y[y] + j - 1]
@@ -108,7 +127,7 @@ def slice_planes(
     (node_x, weight_x), (node_y, weight_y), (node_z, weight_z) = axes
     column = np.empty(grid.shape[2:], grid.dtype)
     reached, own = np.empty((2, grid.shape[2], 2), np.int64)
-    half = offset.dtype.type(0.5)
+    real = grid.dtype.type
     for x in range(first_x, last_x):
         for y in range(len(node_y)):
             if not _reached_bins(reached, own, node_z, bins[x, y], low, high, first_bin):
@@ -122,10 +141,12 @@ def slice_planes(
                 if not low <= bins[x, y, z] < high:
                     continue
                 b = bins[x, y, z] - first_bin
-                before, centre, after = _compiled_weights(offset[x, y, z], half)
+                w0, w1, w2, w3 = _compiled_weights(offset[x, y, z])
+                # Literals have made them float64.
+                w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
                 for c in range(len(volumes)):
                     value = volumes.dtype.type(0)
                     for k in range(3):
-                        line = column[node_z[z] + k - 1, c, b - 1 : b + 2]
-                        value += weight_z[z, k] * (before * line[0] + centre * line[1] + after * line[2])
+                        line = column[node_z[z] + k - 1, c, b - 1 : b + 3]
+                        value += weight_z[z, k] * (w0 * line[0] + w1 * line[1] + w2 * line[2] + w3 * line[3])
                     volumes[c, x, y, z] = value

@@ -22,7 +22,9 @@ class PartialLoss(nn.Module):
     of an absent class is 1 whatever the network says, so it would only dilute the mean. Wrong predictions of
     an absent class still cost, through the cross-entropy and the Dice of the background.
 
-    Source: Dorent et al., MICCAI 2021, Section 3.4 and the loss as their public code has it.
+    Source: Dorent et al., MICCAI 2021, Section 3.4. Going by patches, gamma = 2 and the mean over the classes'
+    mean focal losses are those of their public code, where the focal term of the validation alone is not balanced;
+    here it always is. What absent classes do and `smooth` are choices of this implementation.
 
     Args:
         include_background: count the background's Dice too. On by default (as MONAI's losses): where the

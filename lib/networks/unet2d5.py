@@ -13,8 +13,14 @@ from torch import Tensor, nn
 Triple = tuple[int, int, int]
 
 ISOTROPIC_RATIO = 1.25
+"""Spacings closer than this, as a ratio, are taken for equal."""
+
 IN_PLANE_RATIO = 1.75
+"""Ratio of spacings that one kernel of a single slice suits; each doubling takes one more. See `plan_stages`."""
+
 NO_POOLING_RATIO = 3.5
+"""Twice `IN_PLANE_RATIO`: an axis whose voxel is this much longer than the finest is not pooled yet."""
+
 LEAKY_SLOPE = 0.01
 
 
@@ -74,7 +80,8 @@ class UNet2d5(nn.Module):
     """U-Net of two convolutions a stage, max pooling, and trilinear upsampling; gives logits.
 
     Source: Dorent et al., MICCAI 2021, Section 4, and their public code: 16 channels doubled at each of four
-    max-poolings, instance normalisation, leaky ReLU of slope 0.01. The defaults are that network; the plan of
+    max-poolings, instance normalisation, leaky ReLU of slope 0.01. Before each upsampling a convolution of one
+    voxel halves the channels, a choice of this implementation. The defaults are that network; the plan of
     `plan_stages` adapts it to other voxels, `base_channels` and a shorter plan make it smaller.
 
     Args:

@@ -11,13 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib.losses import bilateral_grid
+from lib.losses import bilateral_grid, interpolation
 from lib.losses.bilateral_grid import BilateralGrid
 from lib.losses.crf import CRFLoss
 
 SCALES = list(itertools.product((5.0, 15.0), (0.05, 0.5)))
 VALUE_TOLERANCE = 0.005
 GRADIENT_TOLERANCE = 0.02
+PROBABILITIES = ("blob", "mask", "random", "rare")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads on volumes of a few thousand voxels spend the test waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def coordinates(shape: tuple[int, ...]) -> Tensor:
@@ -53,15 +63,17 @@ def make_image(kind: str, shape: tuple[int, ...]) -> Tensor:
         "piecewise constant with noise": torch.where(ball, 1.1, -0.37) + 0.05 * noise,
         "constant": torch.full(shape, 0.77, dtype=torch.float64),
         "outliers": torch.where(noise > 2.5, 20 * noise, 0.2 * noise),
+        "one voxel at 1000": torch.where(noise == noise.max(), 1000.0, 0.2 * noise),
     }
     return images[kind]
 
 
 def make_probability(kind: str, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    position = coordinates(shape) / max(shape)
+    squared_radius = ((coordinates(shape) / max(shape) - 0.4) ** 2).sum(dim=0)
     return {
-        "blob": torch.sigmoid(-40 * (((position - 0.4) ** 2).sum(dim=0) - 0.06)),
+        "blob": torch.sigmoid(-40 * (squared_radius - 0.06)),
+        "mask": (squared_radius < 0.05).double(),
         "random": torch.rand(shape, generator=generator, dtype=torch.float64),
         "rare": (torch.rand(shape, generator=generator, dtype=torch.float64) < 0.04).double(),
     }[kind]
@@ -76,7 +88,7 @@ def value_and_gradient(loss: CRFLoss, image: Tensor, probability: Tensor):
 
 def assert_exact(image: Tensor, sigma_alpha: float, sigma_beta: float, spacing_mm=(1.0, 1.0, 1.0)) -> None:
     loss = CRFLoss(sigma_alpha, sigma_beta, spacing_mm=spacing_mm)
-    probabilities = torch.stack([make_probability(kind, image.shape) for kind in ("blob", "random", "rare")]).float()
+    probabilities = torch.stack([make_probability(kind, image.shape) for kind in PROBABILITIES]).float()
     expected = exact(image, probabilities, sigma_alpha, sigma_beta, spacing_mm)
     for probability, exact_value, exact_gradient in zip(probabilities, *expected, strict=True):
         value, gradient = value_and_gradient(loss, image, probability)
@@ -96,39 +108,55 @@ def assert_exact(image: Tensor, sigma_alpha: float, sigma_beta: float, spacing_m
         "piecewise constant with noise",
         "constant",
         "outliers",
+        "one voxel at 1000",
     ],
 )
 def test_value_and_gradient_are_those_of_the_exact_sum(kind, shape, sigma_alpha, sigma_beta):
     assert_exact(make_image(kind, shape).float(), sigma_alpha, sigma_beta)
 
 
-def test_larger_volume():
-    assert_exact(make_image("smooth", (32, 32, 16)).float(), 5.0, 0.05)
+@pytest.mark.parametrize("kind", ["smooth", "noisy"])
+def test_axes_of_many_sigma(kind):
+    assert_exact(make_image(kind, (40, 20, 12)).float(), 5.0, 0.05)
 
 
-def test_distances_in_mm():
-    assert_exact(make_image("smooth", (12, 12, 8)).float(), 5.0, 0.5, spacing_mm=(0.5, 0.5, 3.0))
+@pytest.mark.parametrize("contrast", np.linspace(0.5, 3, 6))
+def test_a_mask_along_an_edge_costs_the_pairs_across_it(contrast):
+    mask = make_probability("mask", (8, 8, 8)).float()
+    (expected,), _ = exact(contrast * mask, mask[None], 15.0, 1.0)
+    value, _ = value_and_gradient(CRFLoss(15.0, 1.0), contrast * mask, mask)
+    assert value == pytest.approx(expected, rel=VALUE_TOLERANCE)
+
+
+@pytest.mark.parametrize("sigma_alpha, sigma_beta", SCALES)
+@pytest.mark.parametrize("shape, spacing_mm", [((12, 12, 8), (0.5, 0.5, 3.0)), ((8, 8, 8), (0.9, 0.9, 6.5))])
+def test_distances_in_mm(shape, spacing_mm, sigma_alpha, sigma_beta):
+    assert_exact(make_image("smooth", shape).float(), sigma_alpha, sigma_beta, spacing_mm)
 
 
 def test_more_nodes_are_more_exact():
     shape = (24, 16, 8)
     image, probability = make_image("noisy", shape), make_probability("random", shape)
-    _, (exact_gradient,) = exact(image, probability[None], 5.0, 0.5)
-    coarse, default, fine = (
-        (value_and_gradient(CRFLoss(5.0, 0.5, nodes_per_sigma=nodes), image, probability)[1] - exact_gradient).norm()
-        for nodes in (1.0, 1.25, 2.0)
+    _, (exact_gradient,) = exact(image, probability[None], 3.0, 0.5)
+    coarse, medium, fine = (
+        (value_and_gradient(CRFLoss(3.0, 0.5, nodes_per_sigma=nodes), image, probability)[1] - exact_gradient).norm()
+        for nodes in (1.0, 1.5, 2.5)
     )
-    assert fine < default < coarse
+    assert fine < medium < coarse
 
 
 def test_mean_over_patches_and_sum_over_classes():
     shape = (8, 9, 7)
-    images = torch.stack([make_image("smooth", shape), make_image("noisy", shape)])[:, None].float()
-    probability = torch.stack([make_probability("random", shape) / 2, make_probability("blob", shape) / 2]).float()
-    loss = CRFLoss(5.0, 0.5)
-    apart = sum(loss(image[None], p[None, None]) for image in images for p in probability) / len(images)
-    together = loss(images, probability[None].expand(2, -1, -1, -1, -1))
-    torch.testing.assert_close(together, apart)
+    images = [make_image("smooth", shape), make_image("noisy", shape)]
+    classes = torch.stack([make_probability("random", shape) / 2, make_probability("blob", shape) / 2])
+    batch = torch.stack([classes, classes.flip(1)]).requires_grad_()
+    value = CRFLoss(5.0, 0.5)(torch.stack(images)[:, None], batch)
+    value.backward()
+
+    expected = [exact(image, p.detach(), 5.0, 0.5) for image, p in zip(images, batch, strict=True)]
+    assert value.item() == pytest.approx(sum(sum(values) for values, _ in expected) / 2, rel=VALUE_TOLERANCE)
+    exact_gradient = torch.stack([gradient for _, gradient in expected]) / 2
+    assert (batch.grad - exact_gradient).norm() < GRADIENT_TOLERANCE * exact_gradient.norm()
 
 
 def test_background_doubles_a_single_class():
@@ -163,7 +191,7 @@ def test_r_is_not_negative_and_the_filter_symmetric(shape, sigma_alpha, sigma_be
     p = p.round() if hard else p
     assert CRFLoss(sigma_alpha, sigma_beta)(image[None, None], p[None, None]) >= 0
 
-    grid = BilateralGrid(image.double(), (sigma_alpha,) * 3, sigma_beta, 1.25)
+    grid = BilateralGrid(image.double(), (sigma_alpha,) * 3, sigma_beta, 1.1)
     kp, kq = grid.filter(torch.stack([p, q]).double())
     assert float((kp * q).sum()) == pytest.approx(float((kq * p).sum()), rel=1e-9)
 
@@ -221,19 +249,30 @@ def test_chunks_of_bins_give_what_one_grid_gives(monkeypatch):
 
 def test_compiled_and_torch_interpolation_agree(monkeypatch):
     work_in_chunks_of(30, monkeypatch)
+    monkeypatch.setattr(interpolation, "MAX_COLUMN_VALUES", 2**15)
     image = make_image("noisy", (9, 8, 7))
     volumes = torch.stack([make_probability(kind, (9, 8, 7)) for kind in ("random", "blob")])
-    grid = BilateralGrid(image, (5.0, 5.0, 3.0), 0.05, 1.25)
+    grid = BilateralGrid(image, (5.0, 5.0, 3.0), 0.05, 1.1)
     compiled = grid.filter(volumes)
     grid.interpolation.compiled = False
     torch.testing.assert_close(grid.filter(volumes), compiled)
 
 
+def test_threads_do_not_change_a_bit():
+    shape = (48, 24, 16)
+    assert np.prod(shape) > interpolation.MIN_VOXELS_FOR_THREADS
+    image, volumes = make_image("noisy", shape).float(), make_probability("random", shape)[None].float()
+    grid = BilateralGrid(image, (5.0, 5.0, 5.0), 0.5, 1.1)
+    alone = grid.filter(volumes)
+    torch.set_num_threads(4)
+    torch.testing.assert_close(grid.filter(volumes), alone, rtol=0, atol=0)
+
+
 def test_an_outlier_costs_few_bins():
     image = make_image("noisy", (8, 8, 8)).float()
-    axis = bilateral_grid.intensity_axis(image, 0.5, 1.8)
+    axis = bilateral_grid.intensity_axis(image, 0.5, 1.98)
     image[0, 0, 0] = 1e4
-    assert bilateral_grid.intensity_axis(image, 0.5, 1.8).bin_count < axis.bin_count + 30
+    assert bilateral_grid.intensity_axis(image, 0.5, 1.98).bin_count < axis.bin_count + 30
 
 
 def test_autocast_does_not_change_the_value():
@@ -243,6 +282,17 @@ def test_autocast_does_not_change_the_value():
         value, gradient = value_and_gradient(CRFLoss(), image, probability)
     assert value == expected
     assert gradient.dtype == torch.bfloat16 and bool(gradient.isfinite().all())
+
+
+def test_a_scaled_loss_gives_the_scaled_gradient():
+    image, probability = make_image("noisy", (8, 8, 8)).float(), make_probability("random", (8, 8, 8)).float()
+    _, expected = value_and_gradient(CRFLoss(), image, probability)
+    p = probability[None, None].clone().requires_grad_()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    optimiser = torch.optim.SGD([p], lr=1.0)
+    scaler.scale(CRFLoss()(image[None, None], p)).backward()
+    scaler.step(optimiser)
+    torch.testing.assert_close(p.detach()[0, 0], probability - expected)
 
 
 @pytest.mark.parametrize(

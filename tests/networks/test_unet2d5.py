@@ -48,6 +48,22 @@ def test_plans_of_nothing_are_refused(spacing_mm, levels):
         plan_stages(spacing_mm, levels)
 
 
+def test_the_default_network_is_the_paper_s():
+    def every(kind: type) -> list:
+        return [module for module in UNet2d5(1, 2).modules() if isinstance(module, kind)]
+
+    stages = [(3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
+    assert [conv.kernel_size for conv in every(torch.nn.Conv3d) if conv.kernel_size != (1, 1, 1)] == [
+        *(kernel for kernel in stages for _ in range(2)),
+        *(kernel for kernel in stages[:-1] for _ in range(2)),
+    ]
+    assert [pooling.kernel_size for pooling in every(torch.nn.MaxPool3d)] == [(2, 2, 2)] * 4
+    assert [up.mode for up in every(torch.nn.Upsample)] == ["trilinear"] * 4
+    assert [activation.negative_slope for activation in every(torch.nn.LeakyReLU)] == [0.01] * 18
+    assert [norm.num_features for norm in every(torch.nn.InstanceNorm3d)][:10:2] == [16, 32, 64, 128, 256]
+    assert len(every(torch.nn.InstanceNorm3d)) == 18
+
+
 def test_parameter_count():
     # Per convolution: weights, and the scale and shift of its instance normalisation.
     def stage(before: int, after: int, kernel: int) -> int:
