@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -47,19 +48,20 @@ def extreme_point_geodesics(
         extremes_voxel: (3, 2, 3) int, [axis, low / high end, ijk] in voxels of `image`; ends may lie
             outside it.
         spacing_mm: voxel size along each axis.
-        background_probability: (X, Y, Z) in [0, 1], the network's 1 - f.
+        background_probability: (X, Y, Z) in [0, 1], the network's 1 - f; looked at between the clicks only.
         euclidean: whether distances count.
-        formulation: `paper`: the length of the path in mm weighs each step, and the gradient is a central
+        formulation: `paper`: each step costs its length in mm times gamma_e, and the gradient is a central
             difference in intensity per mm. `public_code` (the authors' repository): each voxel costs its
-            distance to the path's last end in voxels, scaled to [0, 1] over the domain, and the gradient is
-            a Sobel magnitude in voxels.
+            distance in voxels to the path's last end, scaled to [0, 1] over the domain, and the gradient is
+            a Sobel magnitude in voxels. What is scaled, and the search, are the same.
 
     Returns:
         For each axis the (n, 3) int64 voxels from its low to its high end. When the image holds only one of
         the two ends, that one voxel; when it holds none, an empty (0, 3) array.
 
     Raises:
-        ValueError: an argument of another shape or range; it says which.
+        ValueError: an argument of another shape, type or range, or an image that is not finite between the
+            clicks.
     """
     problem = _Problem.of(image, extremes_voxel, spacing_mm, background_probability, euclidean, formulation)
     return [problem.path(axis) for axis in range(3)]
@@ -86,22 +88,20 @@ def batch_extreme_point_geodesics(
         For each patch its three paths.
 
     Raises:
-        ValueError: sequences of different lengths, or an item that `extreme_point_geodesics` refuses.
+        ValueError: sequences of different lengths, no thread, or an item that `extreme_point_geodesics` refuses.
     """
     if background_probabilities is None:
         background_probabilities = [None] * len(images)
     counts = [len(items) for items in (images, extremes_voxel, spacing_mm, background_probabilities)]
     if len(set(counts)) > 1:
-        raise ValueError(f"{counts} images, extremes, spacings, probabilities; expected one of each a patch")
+        raise ValueError(f"{counts} images, extremes, spacings, probabilities; expected one of each for every patch")
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
     with ThreadPoolExecutor(threads) as pool:
-        problems = list(
-            pool.map(
-                lambda patch: _Problem.of(*patch, euclidean, formulation),
-                zip(images, extremes_voxel, spacing_mm, background_probabilities, strict=True),
-            )
-        )
-        paths = list(pool.map(lambda job: job[0].path(job[1]), [(p, axis) for p in problems for axis in range(3)]))
-    return [paths[3 * n : 3 * n + 3] for n in range(len(problems))]
+        build = partial(_Problem.of, euclidean=euclidean, formulation=formulation)
+        problems = list(pool.map(build, images, extremes_voxel, spacing_mm, background_probabilities))
+        searches = [[pool.submit(problem.path, axis) for axis in range(3)] for problem in problems]
+        return [[search.result() for search in patch] for patch in searches]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,24 +117,26 @@ class _Problem:
     formulation: Formulation
 
     @classmethod
-    def of(cls, image, extremes_voxel, spacing_mm, background_probability, euclidean, formulation):  # type: ignore
-        image = np.asarray(image)
-        extremes = np.asarray(extremes_voxel)
-        if image.ndim != 3:
-            raise ValueError(f"image has shape {image.shape}; expected (X, Y, Z)")
-        if extremes.shape != (3, 2, 3):
-            raise ValueError(f"extremes_voxel has shape {extremes.shape}; expected (3, 2, 3)")
+    def of(
+        cls,
+        image: np.ndarray,
+        extremes_voxel: np.ndarray,
+        spacing_mm: Spacing,
+        background_probability: np.ndarray | None,
+        euclidean: bool,
+        formulation: Formulation,
+    ) -> _Problem:
+        image, extremes, spacing = np.asarray(image), np.asarray(extremes_voxel), np.asarray(spacing_mm, np.float64)
+        _check(image, extremes, spacing, background_probability, formulation)
         tight_box = Box.around(extremes.reshape(-1, 3))
-        start = np.maximum(tight_box.start, 0)
-        stop = np.maximum(np.minimum(tight_box.stop, image.shape), start)
-        domain = Box(tuple(int(n) for n in start), tuple(int(n) for n in stop))
+        domain = tight_box.relaxed(0, image.shape)
         ends = [pair[np.all((pair >= 0) & (pair < image.shape), axis=1)] for pair in extremes]
         cost = np.zeros(domain.shape)
-        if cost.size and any(len(pair) == 2 for pair in ends):
-            cost = _scaled_gradient(image, domain, spacing_mm, formulation)
+        if any(len(pair) == 2 for pair in ends):
+            cost = _scaled_gradient(image, domain, spacing, formulation)
             if background_probability is not None:
-                cost = cost + np.asarray(background_probability)[domain.slices]
-        return cls(domain, cost, ends, tight_box, np.asarray(spacing_mm, float), euclidean, formulation)
+                cost += _probability_inside(background_probability, domain)
+        return cls(domain, cost, ends, tight_box, spacing, euclidean, formulation)
 
     def path(self, axis: int) -> np.ndarray:
         ends = self.ends[axis]
@@ -149,25 +151,70 @@ class _Problem:
         return shortest_path(cost, source, target, step_weight) + self.domain.start
 
     def _largest_distance_mm(self, start_voxel: np.ndarray) -> float:
-        to_low = start_voxel - np.array(self.tight_box.start)
+        """1 / gamma_e (paper, Section 3.2): the farthest voxel of a box is one of its corners."""
+        to_low = start_voxel - self.tight_box.start
         to_high = np.array(self.tight_box.stop) - 1 - start_voxel
         return float(np.linalg.norm(np.maximum(to_low, to_high) * self.spacing_mm))
 
 
-def _scaled_gradient(image, domain, spacing_mm, formulation):  # type: ignore
+def _check(
+    image: np.ndarray,
+    extremes_voxel: np.ndarray,
+    spacing_mm: np.ndarray,
+    background_probability: np.ndarray | None,
+    formulation: Formulation,
+) -> None:
+    if image.ndim != 3 or image.size == 0:
+        raise ValueError(f"image has shape {image.shape}; expected (X, Y, Z) with no empty axis")
+    if extremes_voxel.shape != (3, 2, 3) or not np.issubdtype(extremes_voxel.dtype, np.integer):
+        found = f"shape {extremes_voxel.shape} and type {extremes_voxel.dtype}"
+        raise ValueError(f"extremes_voxel has {found}; expected (3, 2, 3) whole numbers; round them to voxels")
+    if spacing_mm.shape != (3,) or not (np.isfinite(spacing_mm) & (spacing_mm > 0)).all():
+        raise ValueError(f"spacing_mm is {spacing_mm.tolist()}; expected three finite lengths above 0")
+    if background_probability is not None and np.shape(background_probability) != image.shape:
+        found = f"shape {np.shape(background_probability)}"
+        raise ValueError(f"background_probability has {found}; expected that of the image, {image.shape}")
+    if formulation not in get_args(Formulation):
+        raise ValueError(f"formulation is {formulation!r}; expected one of {get_args(Formulation)}")
+
+
+def _probability_inside(background_probability: np.ndarray, domain: Box) -> np.ndarray:
+    inside = np.asarray(background_probability)[domain.slices]
+    lowest, highest = inside.min(), inside.max()
+    if not 0 <= lowest <= highest <= 1:
+        raise ValueError(
+            f"background_probability ranges over [{lowest}, {highest}] between the clicks; expected [0, 1]; "
+            "apply a softmax to logits and replace what is not finite"
+        )
+    return inside
+
+
+def _scaled_gradient(image: np.ndarray, domain: Box, spacing_mm: np.ndarray, formulation: Formulation) -> np.ndarray:
+    """gamma_g times the gradient's magnitude inside the domain (paper, Section 3.2), in [0, 1]."""
+    # A voxel's gradient is the image's, so the neighbours outside the domain count where there are any.
     region = domain.relaxed(1, image.shape)
-    inner = tuple(slice(a - b, c - b) for a, b, c in zip(domain.start, region.start, domain.stop, strict=True))
     values = np.asarray(image[region.slices], np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("image has values that are not finite between the clicks; replace NaN and infinity first")
     if formulation == "public_code":
         magnitude = ndimage.generic_gradient_magnitude(values, ndimage.sobel)
     else:
-        axes = [axis for axis in range(3) if values.shape[axis] > 1]
-        magnitude = np.sqrt(sum(np.gradient(values, spacing_mm[a], axis=a) ** 2 for a in axes))
-    magnitude = magnitude[inner]
+        magnitude = _gradient_magnitude(values, spacing_mm)
+    magnitude = magnitude[domain.shifted(-np.array(region.start)).slices]
     largest = magnitude.max()
     return magnitude / largest if largest > 0 else magnitude
 
 
+def _gradient_magnitude(values: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Central differences in intensity per mm, one-sided at the border; an axis of one voxel has no gradient."""
+    squares = np.zeros(values.shape)
+    for axis in range(3):
+        if values.shape[axis] > 1:
+            squares += np.gradient(values, spacing_mm[axis], axis=axis) ** 2
+    return np.sqrt(squares)
+
+
 def _scaled_distance_to(target: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    distance = np.sqrt(sum((axis - t) ** 2 for axis, t in zip(np.ogrid[tuple(map(slice, shape))], target, strict=True)))
+    axes = np.ogrid[tuple(map(slice, shape))]
+    distance = np.sqrt(sum((axis - t) ** 2 for axis, t in zip(axes, target, strict=True)))
     return distance / distance.max()

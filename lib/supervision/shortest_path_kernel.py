@@ -1,8 +1,13 @@
-"""The compiled search behind `shortest_path`: A* with a bucket queue, on voxel grids of 26 neighbours.
+"""The compiled search behind `shortest_path`: Dijkstra from both ends at once, on voxel grids of 26 neighbours.
 
-`key` of a voxel is the cost of the best path known to it, its own vertex cost included, plus a lower bound
-of what is left to the target. Keys are settled in increasing order, so that the first time the target is
-settled its path is the cheapest.
+The key of a node, which is a voxel on one of the two sides, is the cost of the best path known to it from the end
+on its side, its own vertex cost included. Both sides share one queue and have settled every node up to its least
+key. A path that costs less than twice that key is therefore known from one side or the other up to a voxel that
+both have reached: the search ends when the least key is half of the best cost known.
+
+Large volumes wait for memory, not for arithmetic. The queue is therefore a heap of single integers: a key's bits,
+the lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that
+differ in those bits alone may leave the queue out of order; then a node is settled again when its cost falls.
 """
 
 from __future__ import annotations
@@ -10,161 +15,160 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-SETTLED = np.int8(1 << 5)
-ROUNDING_SLACK = 1e-9
+N_NEIGHBOURS = 26
+HEAP_ARITY = 4
+
+# What is in `arrival`: the step that led to a node, or one of these; SETTLED is added to either.
+AT_END = 26
+UNREACHED = 27
+SETTLED = 32
 
 
 @numba.njit(nogil=True, cache=True)
-def search(cost, source, target, step_weight):  # type: ignore[no-untyped-def]
-    """Path (n, 3) int64 from `source` to `target`, (3,) int64 each; `cost` (X, Y, Z) and `step_weight` float64."""
-    si, sj, sk = cost.shape
-    row, plane = sk + 2, (sj + 2) * (sk + 2)
-    n_neighbours = 26
-    shift = np.empty((n_neighbours, 3), np.int64)
-    offset = np.empty(n_neighbours, np.int64)
-    length = np.empty(n_neighbours, np.float64)
-    n = 0
-    for di in range(-1, 2):
-        for dj in range(-1, 2):
-            for dk in range(-1, 2):
-                if di != 0 or dj != 0 or dk != 0:
-                    shift[n, 0], shift[n, 1], shift[n, 2] = di, dj, dk
-                    offset[n] = di * plane + dj * row + dk
-                    length[n] = np.sqrt(
-                        (di * step_weight[0]) ** 2 + (dj * step_weight[1]) ** 2 + (dk * step_weight[2]) ** 2
-                    )
-                    n += 1
+def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_weight: np.ndarray) -> np.ndarray:
+    """The flat indices (n,) int64 of the cheapest path.
 
-    reached = np.full((si + 2, sj + 2, sk + 2), -np.inf)
-    reached[1:-1, 1:-1, 1:-1] = np.inf
-    reached = reached.ravel()
-    arrival = np.zeros(reached.size, np.int8)
-
-    bound_i, bound_j, bound_k = _plane_bounds(cost, target)
-    upper = _line_cost(cost, source, target, step_weight)
-    upper += ROUNDING_SLACK * upper
-
-    start = (source[0] + 1) * plane + (source[1] + 1) * row + source[2] + 1
-    goal = (target[0] + 1) * plane + (target[1] + 1) * row + target[2] + 1
-
-    heap_key = np.empty(1024, np.float64)
-    heap_voxel = np.empty(1024, np.int64)
-    size = 1
-    heap_key[0] = 0.0
-    heap_voxel[0] = start
-    reached[start] = 0.0
-    arrival[start] = -1
+    Args:
+        cost: (N,) float64, a raveled volume with a border of inf, one voxel thick.
+        start, goal: flat indices of the two ends.
+        strides: (3,) int64, from a voxel to the next along each axis.
+        step_weight: (3,) float64.
+    """
+    offset, length, onward, n_onward = _steps(strides, step_weight)
+    n = cost.size
+    # Voxel v is node 2 * v on the side of the start and 2 * v + 1 on the other. Arrivals of both lie side by side,
+    # for they are looked up together; costs to reach a voxel do not, for each side scans its own.
+    arrival = np.full(2 * n, UNREACHED, np.int8)
+    reached = np.full(2 * n, np.inf)
+    arrival[2 * start] = arrival[2 * goal + 1] = AT_END
+    reached[start] = reached[n + goal] = 0.0
+    node_mask = _mask(2 * n)
+    heap = np.empty(1024, np.uint64)
+    size = _push(heap, 0, _entry(cost[start], 2 * start, node_mask))
+    size = _push(heap, size, _entry(cost[goal], 2 * goal + 1, node_mask))
+    best, meeting = np.inf, start
     while size > 0:
-        u = heap_voxel[0]
-        size -= 1
-        _sift_down(heap_key, heap_voxel, size, heap_key[size], heap_voxel[size])
-        if u == goal:
-            break
-        if arrival[u] & SETTLED and u != start:
-            continue
-        arrival[u] |= SETTLED
-        i = u // plane
-        j = (u - i * plane) // row
-        k = u - i * plane - j * row - 1
-        i -= 1
-        j -= 1
-        leave = reached[u] + cost[i, j, k]
-        for n in range(n_neighbours):
-            v = u + offset[n]
-            entry = leave + length[n]
-            if entry < reached[v]:
-                reached[v] = entry
-                vi, vj, vk = i + shift[n, 0], j + shift[n, 1], k + shift[n, 2]
-                left = max(bound_i[vi], bound_j[vj], bound_k[vk]) + _free_distance(
-                    abs(vi - target[0]) , abs(vj - target[1]), abs(vk - target[2]), step_weight
-                )
-                key = entry + cost[vi, vj, vk] + left
-                arrival[v] = n
-                if size == heap_key.size:
-                    heap_key = np.concatenate((heap_key, np.empty_like(heap_key)))
-                    heap_voxel = np.concatenate((heap_voxel, np.empty_like(heap_voxel)))
-                _sift_up(heap_key, heap_voxel, size, key, v)
-                size += 1
+        # Growing here, and not at each push, spares the inner loop the counting of references.
+        if size + N_NEIGHBOURS > heap.size:
+            heap = np.concatenate((heap, np.empty_like(heap)))
+        while 0 < size <= heap.size - N_NEIGHBOURS:
+            if 2 * _key(heap[0], node_mask) >= best:
+                size = 0
+                break
+            node = np.int64(heap[0] & node_mask)
+            size = _pop(heap, size)
+            step = arrival[node]
+            if step >= SETTLED:
+                continue
+            arrival[node] = step + SETTLED
+            u, side = node >> 1, node & 1
+            mine, other = side * n, (1 - side) * n
+            key = reached[mine + u] + cost[u]
+            for m in range(n_onward[step]):
+                next_step = onward[step, m]
+                v = u + offset[next_step]
+                entered = key + length[next_step]
+                if entered < reached[mine + v]:
+                    reached[mine + v] = entered
+                    arrival[2 * v + side] = next_step
+                    left = entered + cost[v]
+                    if arrival[2 * v + 1 - side] != UNREACHED and left + reached[other + v] < best:
+                        best, meeting = left + reached[other + v], v
+                    if 2 * left < best:
+                        size = _push(heap, size, _entry(left, 2 * v + side, node_mask))
+    return _trace(arrival, offset, meeting)
 
+
+@numba.njit(nogil=True, cache=True)
+def _steps(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Offset and length of each step, and the steps worth trying after it.
+
+    After a step from u to v no neighbour of v that u neighbours too is tried: by the triangle inequality the way
+    straight from u is no dearer. Row `AT_END` is for an end of the path, from which all are tried.
+    """
+    shift = np.empty((N_NEIGHBOURS, 3), np.int64)
+    for step in range(N_NEIGHBOURS):
+        cell = step if step < N_NEIGHBOURS // 2 else step + 1
+        shift[step, 0], shift[step, 1], shift[step, 2] = cell // 9 - 1, cell // 3 % 3 - 1, cell % 3 - 1
+    offset = (shift * strides).sum(axis=1)
+    length = np.sqrt(((shift * step_weight) ** 2).sum(axis=1))
+    onward = np.empty((AT_END + 1, N_NEIGHBOURS), np.int64)
+    n_onward = np.zeros(AT_END + 1, np.int64)
+    for step in range(AT_END + 1):
+        for next_step in range(N_NEIGHBOURS):
+            if step == AT_END or np.abs(shift[step] + shift[next_step]).max() > 1:
+                onward[step, n_onward[step]] = next_step
+                n_onward[step] += 1
+    return offset, length, onward, n_onward
+
+
+@numba.njit(nogil=True, cache=True)
+def _trace(arrival: np.ndarray, offset: np.ndarray, meeting: int) -> np.ndarray:
+    to_start, to_goal = _walk(arrival, offset, 2 * meeting), _walk(arrival, offset, 2 * meeting + 1)
+    return np.concatenate((to_start[::-1], to_goal[1:])) >> 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
+    """The nodes from `node` back to the end on its side."""
+    nodes = np.empty(64, np.int64)
     count = 1
-    v = goal
-    while v != start:
-        v -= offset[arrival[v] & ~SETTLED]
+    nodes[0] = node
+    while arrival[node] % SETTLED != AT_END:
+        node -= 2 * offset[arrival[node] % SETTLED]
+        if count == nodes.size:
+            nodes = np.concatenate((nodes, np.empty_like(nodes)))
+        nodes[count] = node
         count += 1
-    path = np.empty((count, 3), np.int64)
-    v = goal
-    for m in range(count - 1, -1, -1):
-        path[m, 0] = v // plane - 1
-        path[m, 1] = (v % plane) // row - 1
-        path[m, 2] = v % row - 1
-        if v != start:
-            v -= offset[arrival[v] & ~SETTLED]
-    return path
+    return nodes[:count]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sift_up(heap_key, heap_voxel, at, key, voxel):  # type: ignore[no-untyped-def]
+def _mask(n_nodes: int) -> np.uint64:
+    mask = 1
+    while mask < n_nodes:
+        mask = 2 * mask + 1
+    return np.uint64(mask)
+
+
+@numba.njit(nogil=True, cache=True)
+def _entry(key: float, node: int, node_mask: np.uint64) -> np.uint64:
+    # Floats that are not negative sort as their bits do.
+    return (np.float64(key).view(np.uint64) & ~node_mask) | np.uint64(node)
+
+
+@numba.njit(nogil=True, cache=True)
+def _key(entry: np.uint64, node_mask: np.uint64) -> float:
+    return float(np.uint64(entry & ~node_mask).view(np.float64))
+
+
+@numba.njit(nogil=True, cache=True)
+def _push(heap: np.ndarray, size: int, entry: np.uint64) -> int:
+    at = size
     while at > 0:
-        above = (at - 1) >> 1
-        if heap_key[above] <= key:
+        above = (at - 1) // HEAP_ARITY
+        if heap[above] <= entry:
             break
-        heap_key[at], heap_voxel[at] = heap_key[above], heap_voxel[above]
+        heap[at] = heap[above]
         at = above
-    heap_key[at], heap_voxel[at] = key, voxel
+    heap[at] = entry
+    return size + 1
 
 
 @numba.njit(nogil=True, cache=True)
-def _sift_down(heap_key, heap_voxel, size, key, voxel):  # type: ignore[no-untyped-def]
+def _pop(heap: np.ndarray, size: int) -> int:
+    size -= 1
+    entry = heap[size]
     at = 0
-    while True:
-        below = 2 * at + 1
-        if below >= size:
+    while HEAP_ARITY * at + 1 < size:
+        first = HEAP_ARITY * at + 1
+        below = first
+        for sibling in range(first + 1, min(first + HEAP_ARITY, size)):
+            if heap[sibling] < heap[below]:
+                below = sibling
+        if entry <= heap[below]:
             break
-        if below + 1 < size and heap_key[below + 1] < heap_key[below]:
-            below += 1
-        if key <= heap_key[below]:
-            break
-        heap_key[at], heap_voxel[at] = heap_key[below], heap_voxel[below]
+        heap[at] = heap[below]
         at = below
-    heap_key[at], heap_voxel[at] = key, voxel
-
-
-@numba.njit(nogil=True, cache=True)
-def _free_distance(ni, nj, nk, step_weight):  # type: ignore[no-untyped-def]
-    a, b, c = step_weight[0], step_weight[1], step_weight[2]
-    if ni < nj:
-        ni, nj, a, b = nj, ni, b, a
-    if nj < nk:
-        nj, nk, b, c = nk, nj, c, b
-    if ni < nj:
-        ni, nj, a, b = nj, ni, b, a
-    return nk * np.sqrt(a * a + b * b + c * c) + (nj - nk) * np.sqrt(a * a + b * b) + (ni - nj) * a
-
-
-@numba.njit(nogil=True, cache=True)
-def _plane_bounds(cost, target):  # type: ignore[no-untyped-def]
-    si, sj, sk = cost.shape
-    least_i, least_j, least_k = np.full(si, np.inf), np.full(sj, np.inf), np.full(sk, np.inf)
-    for i in range(si):
-        for j in range(sj):
-            for k in range(sk):
-                c = cost[i, j, k]
-                least_i[i] = min(least_i[i], c)
-                least_j[j] = min(least_j[j], c)
-                least_k[k] = min(least_k[k], c)
-    return _sums_to(least_i, target[0]), _sums_to(least_j, target[1]), _sums_to(least_k, target[2])
-
-
-@numba.njit(nogil=True, cache=True)
-def _sums_to(least, at):  # type: ignore[no-untyped-def]
-    bound = np.zeros(least.size)
-    for i in range(at - 1, -1, -1):
-        bound[i] = bound[i + 1] + least[i + 1]
-    for i in range(at + 1, least.size):
-        bound[i] = bound[i - 1] + least[i - 1]
-    return bound
-
-
-@numba.njit(nogil=True, cache=True)
-def _line_cost(cost, source, target, step_weight):  # type: ignore[no-untyped-def]
-    return 0.0
+    heap[at] = entry
+    return size
