@@ -36,7 +36,7 @@ def click_influence(
         return influence
     other_side = np.argwhere(mask != mask[tuple(clicks_voxel[0])])
     for click in clicks_voxel:
-        squared_mm = sum((s * (a - c)) ** 2 for a, c, s in zip(other_side.T, click, spacing_mm, strict=True))
+        squared_mm = (((other_side - click) * np.asarray(spacing_mm, dtype=float)) ** 2).sum(axis=1)
         sigma_mm = reach * np.sqrt(np.min(squared_mm, initial=np.inf))
         if np.isfinite(sigma_mm):
             influence = np.maximum(influence, _kernel(values, click, spacing_mm, sigma_mm, tolerance))

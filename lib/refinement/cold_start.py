@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from lib.annotations.extreme_points import ExtremePoints
 from lib.refinement.click_influence import click_influence
 from lib.refinement.graph_cut import graph_cut
-from lib.refinement.intensity_model import fit, intensity_bins, normalised
+from lib.refinement.intensity_model import fit, normalised
 from lib.refinement.shape_prior import extreme_point_gauge
 from lib.refinement.working_grid import WorkingGrid
 from lib.supervision.boxes import Box
@@ -20,6 +20,7 @@ from lib.supervision.geodesics import extreme_point_geodesics
 EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 # Of the root mean square of steps between neighbours, for intensities in [0, 1]; a constant image has none.
 SMALLEST_STEP = 1e-3
+LEAST_SMOOTHNESS = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,23 @@ class ColdStartOptions:
 
     Attributes:
         margin_voxels: by which the tight box is relaxed, at least 0; outside, everything is background
-            (paper: r = 4).
+            (the paper trains with 4).
         context: share of the tight box's extent, at least 0, by which the surroundings that the intensity
             model sees reach beyond it; never less than the margin.
         prior_strength: log-odds in the middle of the shape prior, at least 0; 0 at its surface, and less
             outside.
-        largest_prior: limit of the prior's log-odds, more than 0, so that intensities can outweigh it.
         shrinkage: of the shape prior, in [0, 1); see `extreme_point_gauge`.
         intensity_weight: of the intensities' log-odds against the prior, at least 0.
         iterations: of expectation maximisation, at least 0.
-        geodesic_log_odds: added on the paths between opposite extreme points, at least 0.
+        geodesic_log_odds: on the paths between opposite extreme points, at least 0; more than 6 times the
+            smoothness makes them foreground, whatever lies around.
         smoothness: of the mask's surface, log-odds, at least 0; see `graph_cut`.
+        smallest_share: in [0, 1], of the voxels that are likely the structure's; a mask that holds fewer is cut
+            again with half the smoothness.
         contrast: step of intensity that a border follows, more than 0, as a multiple of the root mean square
             of the steps between neighbours in the tight box.
-        click_log_odds: added around a corrective foreground click, taken away around a background click, at
-            least 0.
+        click_log_odds: at a corrective foreground click, instead of what all else says, and its negative at a
+            background click; at least 0.
         click_reach: how far that goes, more than 0, as a multiple of the click's distance to the border of
             the mask that it corrects.
         click_tolerance: difference of intensity over which it fades, more than 0, as a share of the range of
@@ -54,20 +57,20 @@ class ColdStartOptions:
         max_voxels: at least 1; a larger box is worked on in coarser voxels, and the mask interpolated.
     """
 
-    margin_voxels: int = 4
+    margin_voxels: int = 2
     context: float = 0.15
     prior_strength: float = 5.0
-    largest_prior: float = 8.0
     shrinkage: float = 0.3
     intensity_weight: float = 1.3
     iterations: int = 3
-    geodesic_log_odds: float = 3.0
+    geodesic_log_odds: float = 50.0
     smoothness: float = 4.0
+    smallest_share: float = 0.6
     contrast: float = 1.0
     click_log_odds: float = 8.0
     click_reach: float = 0.75
     click_tolerance: float = 0.1
-    network_confidence: float = 0.98
+    network_confidence: float = 0.9
     max_voxels: int = 350_000
 
 
@@ -81,7 +84,7 @@ def segment_from_clicks(
 ) -> np.ndarray:
     """The structure that was clicked.
 
-    Geodesics between opposite extreme points are likely foreground, and everything outside the relaxed box is
+    Geodesics between opposite extreme points are foreground, and everything outside the relaxed box is
     background (InExtremIS: Dorent et al., MICCAI 2021, Section 3). Between them a shape prior from the same
     points, an intensity model fitted to it, and a graph cut decide. The time depends on the size of the
     structure and not on that of the image.
@@ -103,8 +106,11 @@ def segment_from_clicks(
     """
     _check(image, points, foreground_probability)
     problem = _Problem.of(image, points, spacing_mm, foreground_probability, options)
-    mask = problem.without_closed_holes(problem.cut(problem.log_odds()))
-    fine = problem.grid.on_image_voxels(mask)
+    log_odds = problem.log_odds()
+    mask = problem.without_closed_holes(problem.cut(log_odds))
+    # One voxel wide, the paths would be lost between coarse voxels, and with them what holds the mask together.
+    paths = mask & (log_odds >= options.geodesic_log_odds)
+    fine = problem.grid.on_image_voxels(mask) | problem.grid.repeated(paths)
     result = np.zeros(image.shape, dtype=bool)
     result[problem.grid.box.slices] = _clicked_parts(fine, points, problem.grid.box)
     return result
@@ -159,15 +165,14 @@ class _Problem:
 
     def log_odds(self) -> np.ndarray:
         """(X, Y, Z): what shape, network, intensities, geodesics and corrective clicks say together."""
-        bins = intensity_bins(self.values, self.grid.spacing_mm)
         weight, iterations = self.options.intensity_weight, self.options.iterations
-        log_odds = fit(bins, self._prior(), weight=weight, iterations=iterations)
+        log_odds = fit(self.values, self._prior(), weight=weight, iterations=iterations)
         paths = extreme_point_geodesics(
             self.values, self.extremes, self.grid.spacing_mm, background_probability=expit(-log_odds)
         )
         for path in paths:
-            log_odds[tuple(path.T)] += self.options.geodesic_log_odds
-        return log_odds + self._corrections(log_odds)
+            log_odds[tuple(path.T)] = self.options.geodesic_log_odds
+        return self._corrected(log_odds)
 
     def cut(self, log_odds: np.ndarray, *, only_extremes: bool = False) -> np.ndarray:
         """(X, Y, Z) bool: the graph cut that obeys all clicks, or only the extreme ones."""
@@ -177,9 +182,14 @@ class _Problem:
             known[tuple(self.background.T)] = -np.inf
         known[tuple((self.extremes.reshape(6, 3) if only_extremes else self.foreground).T)] = np.inf
         contrast = self.options.contrast * _typical_step(self.values[Box.around(self.foreground).slices])
-        return graph_cut(
-            known, self.values, self.grid.spacing_mm, smoothness=self.options.smoothness, contrast=contrast
-        )
+        smoothness = self.options.smoothness
+        # A cut prefers a short border, up to none at all where no edge in the image holds it (shrinking bias:
+        # Vicente, Kolmogorov and Rother, CVPR 2008). It then has to give way to what the voxels say.
+        while True:
+            mask = graph_cut(known, self.values, self.grid.spacing_mm, smoothness=smoothness, contrast=contrast)
+            if mask.sum() >= self.options.smallest_share * (known > 0).sum() or smoothness < LEAST_SMOOTHNESS:
+                return mask
+            smoothness /= 2
 
     def without_closed_holes(self, mask: np.ndarray) -> np.ndarray:
         """The mask with holes filled, but those in which a background click stands."""
@@ -189,22 +199,21 @@ class _Problem:
 
     def _prior(self) -> np.ndarray:
         gauge = extreme_point_gauge(self.extremes, self.grid.shape, shrinkage=self.options.shrinkage)
-        limit = self.options.largest_prior
-        prior = np.clip(self.options.prior_strength * (1 - gauge), -limit, limit)
+        prior = self.options.prior_strength * (1 - gauge)
         if self.probability is None:
             return prior
         confidence = self.options.network_confidence
         return prior + logit(np.clip(self.probability, 1 - confidence, confidence))
 
-    def _corrections(self, log_odds: np.ndarray) -> np.ndarray | float:
-        """(X, Y, Z) log-odds around the clicks that contradict the mask of the extreme points alone."""
+    def _corrected(self, log_odds: np.ndarray) -> np.ndarray:
+        """The log-odds, replaced around the clicks that contradict the mask of the extreme points alone."""
         if len(self.foreground) == 6 and len(self.background) == 0:
-            return 0.0
+            return log_odds
         mask = self.cut(log_odds, only_extremes=True)
         missed = self.foreground[~mask[tuple(self.foreground.T)]]
         leaked = self.background[mask[tuple(self.background.T)]]
-        added, removed = (
-            click_influence(
+        for clicks, says in ((missed, self.options.click_log_odds), (leaked, -self.options.click_log_odds)):
+            trust = click_influence(
                 self.values,
                 mask,
                 clicks,
@@ -212,9 +221,8 @@ class _Problem:
                 reach=self.options.click_reach,
                 tolerance=self.options.click_tolerance,
             )
-            for clicks in (missed, leaked)
-        )
-        return self.options.click_log_odds * (added - removed)
+            log_odds = (1 - trust) * log_odds + trust * says
+        return log_odds
 
 
 def _check(image: np.ndarray, points: ExtremePoints, foreground_probability: np.ndarray | None) -> None:

@@ -69,3 +69,10 @@ class WorkingGrid:
             mode="nearest",
         )
         return fine > 0.5
+
+    def repeated(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the grid on the image's voxels in the box, every coarse voxel as a block."""
+        for axis, factor in enumerate(self.factors):
+            mask = np.repeat(mask, factor, axis=axis) if factor > 1 else mask
+        x, y, z = self.box.shape
+        return mask[:x, :y, :z]
