@@ -1,4 +1,7 @@
-"""Shows the main job on demo studies: six clicks to a mask, training in the background, masks without clicks."""
+"""Shows the main job on demo studies: six clicks to a mask, training in the background, masks without clicks.
+
+With --dicom the studies lie in a DICOMweb archive of the demo's own, and you click, in the browser.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lib.demo.local_server import LocalServer, ServerError
+from lib.demo.dicom import upload_studies
+from lib.demo.local_server import LocalServer, ServerError, is_free
+from lib.demo.orthanc import Orthanc, OrthancError, install_where_allowed
 from lib.demo.picture import draw_outcomes
 from lib.demo.studies import MANIFEST, write_demo_studies
 from lib.demo.walkthrough import (
@@ -30,6 +35,7 @@ from lib.demo.walkthrough import (
 )
 
 console = Console()
+OHIF_PORT = 8000
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,9 @@ QUICK = Scope(clicked=5, unseen=3, max_epochs=10)
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer studies, a shorter training: under 3 minutes")
+    parser.add_argument(
+        "--dicom", action="store_true", help="put the studies into an Orthanc and open them in OHIF, to click yourself"
+    )
     parser.add_argument("--no-serve", action="store_true", help="stop the server at the end")
     parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: demo/)")
@@ -65,6 +74,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         console.print(str(error), style="red", markup=False)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if arguments.dicom:
+        return _demo_dicom(out, studies_dir, studies, arguments)
     console.print("Starting the server ...")
     server = LocalServer(studies_dir, {"model_dir": str(out / "model")}, out / "server.log", arguments.port)
     try:
@@ -100,7 +112,7 @@ def _forget_earlier_run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / "truth" / MANIFEST).exists():
         raise ValueError(f"The folder {out} holds other files than a demo's; choose another with --out.")
-    for leftover in (out / "model", out / "studies" / "labels"):
+    for leftover in (out / "model", out / "studies" / "labels", out / "dicom"):
         shutil.rmtree(leftover, ignore_errors=True)
     (out / "studies" / "datastore_v2.json").unlink(missing_ok=True)
 
@@ -150,8 +162,44 @@ def _serve(server: LocalServer, studies_dir: Path) -> None:
     console.print(f"\nThe server runs at {server.url} (its interface: {server.url}/info/).")
     console.print("In 3D Slicer, enter this address in the MONAI Label module; the studies are in", studies_dir)
     console.print("Press Ctrl-C to stop it.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.process.wait()
+
+
+def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: argparse.Namespace) -> int:
+    """An archive of the demo's own with the studies in it, and the server on it, until Ctrl-C."""
+    folder = out / "dicom"
+    # OHIF's panel looks for the server here, unless told otherwise.
+    port = arguments.port or (OHIF_PORT if is_free(OHIF_PORT) else None)
+    try:
+        install_where_allowed()
+        with Orthanc(folder / "orthanc") as orthanc:
+            console.print("Sending the studies to Orthanc ...")
+            uploaded = list(upload_studies(studies_dir, studies, orthanc.dicomweb_url))
+            console.print("Starting the server ...")
+            conf = {"model_dir": str(out / "model")}
+            environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache")}
+            log = out / "server.log"
+            with LocalServer(orthanc.dicomweb_url, conf, log, port, environment) as server:
+                _tell_how_to_click(server, orthanc, uploaded[0][0])
+                if not arguments.no_serve:
+                    server.process.wait()
+    except (OrthancError, ServerError, OSError) as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped, and Orthanc with it.")
+    return 0
+
+
+def _tell_how_to_click(server: LocalServer, orthanc: Orthanc, study_uid: str) -> None:
+    console.print(f"\nThe first study: {server.url}/ohif/monai-label?StudyInstanceUIDs={study_uid}", soft_wrap=True)
+    console.print(f"All studies: {server.url}/ohif/   Orthanc: {orthanc.url}", soft_wrap=True)
+    console.print(f"In the panel MONAI Label, see that the server is {server.url}, and press the button beside it.")
+    console.print("Under Point Prompts choose the lesion, click its six extreme points in any of the views, press Run.")
+    console.print(
+        "After a few studies, Update Model under Active Learning trains; Auto-Segmentation then needs no click."
+    )
+    console.print("Press Ctrl-C to stop the server and Orthanc.")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from dicomweb_client import DICOMwebClient
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from lib.annotations.geometry import ImageGeometry
+from lib.annotations.volume import load_volume
 
 _STORAGE_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage}
 
@@ -62,6 +64,14 @@ def upload(dicomweb_url: str, instances: Sequence[Dataset]) -> str:
     """Stores instances of one series in an archive (STOW-RS). Returns its series UID."""
     DICOMwebClient(url=dicomweb_url).store_instances(list(instances))
     return str(instances[0].SeriesInstanceUID)
+
+
+def upload_studies(studies_dir: Path, studies: Sequence[str], dicomweb_url: str) -> Iterator[tuple[str, str]]:
+    """Sends NIfTI studies to an archive; yields the study UID and the series UID of each when it is there."""
+    for study in studies:
+        volume = load_volume(studies_dir / f"{study}.nii.gz")
+        instances = dicom_series(volume.array.astype(np.int16), volume.geometry.affine_ras, study)
+        yield str(instances[0].StudyInstanceUID), upload(dicomweb_url, instances)
 
 
 def _instance(identity: list[str], number: int, modality: str) -> FileDataset:

@@ -81,7 +81,11 @@ class LocalServer:
                 self.process.wait()
 
     def __enter__(self) -> LocalServer:
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:  # a Ctrl-C too: nobody else knows of the process yet
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -95,3 +99,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def is_free(port: int) -> bool:
+    """Does nobody listen on this port of the loopback interface?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -66,10 +66,11 @@ class Orthanc:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.dicomweb_url = f"{self.url}/dicom-web"
+        self.name = f"InExtremIS in {folder.absolute()}"
         self.log = folder / "orthanc.log"
         folder.mkdir(parents=True, exist_ok=True)
         configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(_configuration(folder, self.port, plugin), indent=1))
+        configuration.write_text(json.dumps(_configuration(self.name, folder, self.port, plugin), indent=1))
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [program, str(configuration)],
@@ -84,8 +85,10 @@ class Orthanc:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end and self.process.poll() is None:
             try:
-                if requests.get(f"{self.dicomweb_url}/studies", timeout=10).ok:
+                # Another Orthanc may have taken the port.
+                if requests.get(f"{self.url}/system", timeout=10).json()["Name"] == self.name:
                     return
+                time.sleep(0.1)
             except requests.RequestException:
                 time.sleep(0.1)
         words = "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
@@ -102,7 +105,11 @@ class Orthanc:
                 self.process.wait()
 
     def __enter__(self) -> Orthanc:
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:  # a Ctrl-C too: nobody else knows of the process yet
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -119,9 +126,9 @@ def _plugin() -> Path | None:
     return next((plugin for plugin in _PLUGINS if plugin.exists()), None)
 
 
-def _configuration(folder: Path, port: int, plugin: Path) -> dict[str, object]:
+def _configuration(name: str, folder: Path, port: int, plugin: Path) -> dict[str, object]:
     return {
-        "Name": "InExtremIS",
+        "Name": name,
         "StorageDirectory": str(folder / "database"),
         "IndexDirectory": str(folder / "database"),
         "Plugins": [str(plugin)],
