@@ -22,7 +22,7 @@ def l_shape(shape=SHAPE):
     return array
 
 
-def _affine_ras(axes, spacing_mm=SPACING_MM, origin_mm=(-31.0, 47.5, 12.25)):
+def affine_ras(axes, spacing_mm=SPACING_MM, origin_mm=(-31.0, 47.5, 12.25)):
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(axes, dtype=float).T * spacing_mm
     affine[:3, 3] = origin_mm
@@ -36,15 +36,15 @@ OBLIQUE = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
 
 # Directions of increasing column, row and slice index.
 PLANES = {
-    "axial": _affine_ras([L, P, S]),
-    "axial, slices downwards": _affine_ras([L, P, I]),
-    "axial, thin": _affine_ras([L, P, S], spacing_mm=(0.5, 0.5, 0.6)),
-    "sagittal": _affine_ras([P, I, L]),
-    "sagittal, slices to the right": _affine_ras([P, I, R]),
-    "coronal": _affine_ras([L, I, A]),
-    "coronal, slices backwards": _affine_ras([L, I, P]),
-    "oblique": _affine_ras([OBLIQUE @ L, OBLIQUE @ P, OBLIQUE @ S]),
-    "oblique, slices downwards": _affine_ras([OBLIQUE @ L, OBLIQUE @ P, -(OBLIQUE @ S)]),
+    "axial": affine_ras([L, P, S]),
+    "axial, slices downwards": affine_ras([L, P, I]),
+    "axial, thin": affine_ras([L, P, S], spacing_mm=(0.5, 0.5, 0.6)),
+    "sagittal": affine_ras([P, I, L]),
+    "sagittal, slices to the right": affine_ras([P, I, R]),
+    "coronal": affine_ras([L, I, A]),
+    "coronal, slices backwards": affine_ras([L, I, P]),
+    "oblique": affine_ras([OBLIQUE @ L, OBLIQUE @ P, OBLIQUE @ S]),
+    "oblique, slices downwards": affine_ras([OBLIQUE @ L, OBLIQUE @ P, -(OBLIQUE @ S)]),
 }
 ORDERS = {
     "ascending": range(SHAPE[2]),

@@ -13,8 +13,10 @@ import monailabel.interfaces.app
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.activelearning.strategies import strategies
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.configs.tasks import infer_tasks, train_tasks
@@ -63,6 +65,9 @@ class InExtremIS(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return train_tasks(self.published, self.store, self.hyperparameters, self.settings)
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return strategies()
 
     def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
         require_model(request.get("model"), self._infers)

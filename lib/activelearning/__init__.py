@@ -1,0 +1,1 @@
+"""Which study an annotator gets next."""

@@ -1,0 +1,197 @@
+"""The OHIF that MONAI Label ships, in a headless browser, worked by mouse as a person would."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import TimeoutError, sync_playwright
+from requests_toolbelt import MultipartDecoder
+
+# WebGL 2 without a GPU, and nothing that looks for a network.
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+
+_PLACED = "window.cornerstoneTools.annotation.state.getAnnotationManager().getNumberOfAllAnnotations()"
+_VIEWPORT = """id => window.cornerstone.getRenderingEngines().flatMap(e => e.getViewports()).find(v => v.id === id)"""
+
+
+@contextmanager
+def browser_page():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        # Fonts, which OHIF does without; the wait for them would be the only use of a network.
+        page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+        yield page
+        browser.close()
+
+
+@dataclass
+class Answered:
+    """A request of the viewer and what came back."""
+
+    params: dict
+    status: int
+
+
+class OHIF:
+    """The viewer on one study; views are "axial", "sagittal" and "coronal"."""
+
+    def __init__(self, page, server_url):
+        self.page = page
+        self.server_url = server_url
+
+    def open(self, study_uid):
+        self.page.goto(f"{self.server_url}/ohif/monai-label?StudyInstanceUIDs={study_uid}")
+        self.page.wait_for_selector("#monailabelServerURL")
+        self.page.wait_for_function(
+            "window.cornerstone && window.cornerstone.getRenderingEngines().flatMap(e => e.getViewports())"
+            ".filter(v => v.getImageData && v.getImageData()).length >= 3"
+        )
+        notice = self.page.get_by_text("Confirm and Hide")
+        if notice.count():
+            notice.first.click()
+
+    def connect(self):
+        """Connects the panel, or reads the server's figures anew."""
+        self.page.fill("#monailabelServerURL", self.server_url)
+        with self.page.expect_response(lambda response: response.url.endswith("/info/")):
+            self.page.locator(".settingsTable button").click()
+        self.page.wait_for_selector(".tab-label")
+
+    def tab(self, name):
+        return self.page.locator(".tab", has=self.page.locator("label.tab-label", has_text=name))
+
+    def open_tab(self, name):
+        self.page.locator("label.tab-label", has_text=name).click()
+
+    def choose_label(self, label):
+        self.tab("Point Prompts").locator("tr.clickable-row", has_text=label).click()
+
+    def click(self, view, lps_mm):
+        """Scrolls to the slice of a point and clicks on it."""
+        self.scroll_to(view, lps_mm)
+        x, y = self.on_page(view, [lps_mm])[0]
+        placed = self.page.evaluate(_PLACED)
+        self.page.mouse.click(x, y)
+        # The viewer waits whether a second click makes it a double click; a person sees the point appear.
+        try:
+            self.page.wait_for_function(f"placed => {_PLACED} > placed", arg=placed, timeout=5000)
+        except TimeoutError:
+            # The first click into another view may only choose that view.
+            self.page.mouse.click(x, y)
+            self.page.wait_for_function(f"placed => {_PLACED} > placed", arg=placed)
+
+    def scroll_to(self, view, lps_mm):
+        box = self._canvas_box(view)
+        self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        wheel, before = 100, self._slices_away(view, lps_mm)
+        for _ in range(200):
+            if abs(before) <= 0.5:
+                return
+            self.page.mouse.wheel(0, wheel)
+            self.page.wait_for_timeout(60)
+            after = self._slices_away(view, lps_mm)
+            if abs(after) > abs(before):
+                wheel = -wheel
+            before = after
+        raise AssertionError(f"The {view} view did not reach {lps_mm}; it is {before:.1f} slices away.")
+
+    def on_page(self, view, points_lps_mm):
+        """(N, 2) where points are drawn, in pixels of the page."""
+        box = self._canvas_box(view)
+        drawn = self.page.evaluate(
+            f"([id, points]) => {{ const v = ({_VIEWPORT})(id); return points.map(p => [...v.worldToCanvas(p)]); }}",
+            [f"mpr-{view}", np.asarray(points_lps_mm, dtype=float).tolist()],
+        )
+        return np.array(drawn) + [box["x"], box["y"]]
+
+    def _slices_away(self, view, lps_mm):
+        return self.page.evaluate(
+            f"""([id, p]) => {{
+                const v = ({_VIEWPORT})(id), c = v.getCamera(), utilities = window.cornerstone.utilities;
+                const d = [0, 1, 2].reduce((s, i) => s + (p[i] - c.focalPoint[i]) * c.viewPlaneNormal[i], 0);
+                return d / utilities.getTargetVolumeAndSpacingInNormalDir(v, c).spacingInNormalDirection;
+            }}""",
+            [f"mpr-{view}", [float(number) for number in lps_mm]],
+        )
+
+    def _canvas_box(self, view):
+        return self.page.evaluate(
+            f"id => ({_VIEWPORT})(id).getCanvas().getBoundingClientRect().toJSON()", f"mpr-{view}"
+        )
+
+    def run(self, tab):
+        """Presses the tab's button for inference and waits for the answer."""
+        with self.page.expect_response(lambda response: "/infer/" in response.url) as response_info:
+            self.tab(tab).locator("button").first.click()
+        response = response_info.value
+        request = response.request
+        parts = MultipartDecoder(request.post_data_buffer, request.header_value("content-type")).parts
+        params = next(json.loads(p.text) for p in parts if b'name="params"' in p.headers[b"Content-Disposition"])
+        return Answered(params, response.status)
+
+    def focal_point(self, view):
+        """(3,) LPS mm of the middle of the slice that is shown."""
+        return self.page.evaluate(f"id => [...({_VIEWPORT})(id).getCamera().focalPoint]", f"mpr-{view}")
+
+    def segment_lps_mm(self, label):
+        """(N, 3) where the viewer has the voxels of a segment."""
+        volume = self.page.evaluate(
+            """label => {
+                const service = window.services.segmentationService, volume = service.getLabelmapVolume('1');
+                const segments = Object.values(service.getSegmentations()[0].config.segments);
+                const wanted = segments.find(s => s.label === label).segmentIndex;
+                const voxels = [], data = volume.voxelManager.getCompleteScalarDataArray();
+                data.forEach((index, n) => { if (index === wanted) voxels.push(n); });
+                const [shape, origin, spacing] = [volume.dimensions, volume.origin, volume.spacing].map(a => [...a]);
+                return {voxels, shape, origin, spacing, direction: [...volume.direction]};
+            }""",
+            label,
+        )
+        voxels = np.stack(np.unravel_index(np.array(volume["voxels"], int), volume["shape"], order="F"), axis=-1)
+        axes = np.array(volume["direction"]).reshape(3, 3) * np.array(volume["spacing"])[:, None]
+        return voxels @ axes + volume["origin"]
+
+    def wait_for_message(self, text):
+        self.page.get_by_text(text).first.wait_for()
+
+    def pixels(self):
+        """(rows, columns, 3) of the page as it is drawn now."""
+        self.page.wait_for_timeout(500)
+        return np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")).astype(int)
+
+    def figures(self):
+        """The panel's rows of figures: what is shown, and the text at the mouse."""
+        rows = self.tab("Active Learning").locator("table.optionsTable tr")
+        shown = {}
+        for row in rows.all():
+            cells = row.locator("td").all()
+            if len(cells) == 2 and cells[1].get_attribute("title"):
+                shown[cells[0].text_content()] = (cells[1].text_content(), cells[1].get_attribute("title"))
+        return shown
+
+    def wait_until(self, is_true, timeout_s, poll_s=1.0):
+        end = time.monotonic() + timeout_s
+        while not is_true():
+            assert time.monotonic() < end, f"not so after {timeout_s} s"
+            self.page.wait_for_timeout(1000 * poll_s)
