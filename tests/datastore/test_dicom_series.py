@@ -1,8 +1,12 @@
 """A series of DICOM files as a volume: every voxel where its header says, or a sentence that says why not."""
 
+import copy
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage
 
 from lib.datastore.dicom_series import SeriesError, even_grid, series_to_nifti
 from tests.physical import ORDERS, PLANES, mask_lps_mm, object_lps_mm, series, share_in
@@ -136,3 +140,48 @@ def test_file_that_is_no_dicom_is_named(tmp_path):
 def test_no_slices_are_no_volume():
     with pytest.raises(SeriesError, match="has 0 slice"):
         even_grid([])
+
+
+def frames(instances):
+    """The same slices as one Enhanced MR Image of many frames (DICOM PS3.3 A.36.2)."""
+    enhanced = copy.deepcopy(instances[0])
+    enhanced.SOPClassUID = enhanced.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(enhanced, name)
+    enhanced.NumberOfFrames = len(instances)
+    enhanced.PixelData = b"".join(instance.PixelData for instance in instances)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [part(instances[0], "ImageOrientationPatient")]
+    shared.PixelMeasuresSequence = [part(instances[0], "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")]
+    enhanced.SharedFunctionalGroupsSequence = [shared]
+    enhanced.PerFrameFunctionalGroupsSequence = [frame_groups(instance) for instance in instances]
+    return [enhanced]
+
+
+def part(instance, *names):
+    item = Dataset()
+    for name in names:
+        setattr(item, name, getattr(instance, name))
+    return item
+
+
+def frame_groups(instance):
+    groups = Dataset()
+    groups.PlanePositionSequence = [part(instance, "ImagePositionPatient")]
+    return groups
+
+
+@pytest.mark.parametrize("plane", ["axial", "oblique"])
+def test_frames_of_one_file_lie_where_the_headers_say(read, plane):
+    instances = series(plane)
+
+    read_mm, told_mm = mask_lps_mm(read(frames(instances)), threshold=500), object_lps_mm(instances)
+
+    assert len(read_mm) == len(told_mm)
+    assert share_in(read_mm, told_mm) == 1
+
+
+@pytest.mark.parametrize("order", ["descending", "shuffled"])
+def test_frames_out_of_order_are_refused(read, order):
+    with pytest.raises(SeriesError, match="frames of the series are not in order of position"):
+        read(frames(series("axial", order)))
