@@ -41,39 +41,40 @@ class _Frame:
 
 
 def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[str, int], *, by_hand: bool) -> Dataset:
-    """The mask as one segmentation object with a segment for each label.
+    """The mask as one segmentation object with a segment for each label that has a voxel.
 
+    OHIF 3 cannot open a segmentation in which a segment has none. So segments are numbered 1, 2, ... in the order of
+    the indices and do not always have the index as their number; their name says which label each is.
     The same mask of the same series has the same UIDs, so that an archive takes a second copy for the first.
 
     Args:
-        mask: label indices (X, Y, Z), on the grid of the series, whatever the order of its axes.
+        mask: label indices (X, Y, Z), on the grid of the series, whatever the order of its axes; not empty.
         series: headers of all instances of the series; pixels are not needed.
-        labels: the index of each label, 1, 2, ... without a gap, which becomes its segment number.
+        labels: the index of each label.
         by_hand: a person drew or corrected the mask.
 
     Raises:
-        SegmentationError: the mask and the series do not lie on the same grid.
+        SegmentationError: the mask and the series do not lie on the same grid, or the mask is empty.
     """
-    if sorted(labels.values()) != list(range(1, 1 + len(labels))):
-        raise ValueError(f"The labels have the indices {sorted(labels.values())}; expected 1 to {len(labels)}.")
     planes = np.stack([_plane(mask, frame) for frame in _frames(series)])
     if np.count_nonzero(planes) != np.count_nonzero(mask.array):
         raise SegmentationError("Part of the mask lies in none of the slices of the series; the series has changed.")
-    identity = [
-        series[0].SeriesInstanceUID,
-        hashlib.sha256(planes.tobytes()).hexdigest(),
-        str(dict(labels)),
-        str(by_hand),
-    ]
-    segments = [_segment(label, index, by_hand) for label, index in sorted(labels.items(), key=lambda item: item[1])]
+    present = [label for label, index in sorted(labels.items(), key=_index) if (planes == index).any()]
+    if not present:
+        raise SegmentationError("The mask is empty, and a DICOM segmentation has at least one segment.")
+    numbered = np.zeros_like(planes)
+    for number, label in enumerate(present, start=1):
+        numbered[planes == labels[label]] = number
+    content = hashlib.sha256(numbered.tobytes()).hexdigest()
+    identity = [series[0].SeriesInstanceUID, content, str(present), str(by_hand)]
     with warnings.catch_warnings():
         # Of names of patients that are not as DICOM wants them, and of masks without a voxel.
         warnings.simplefilter("ignore", UserWarning)
         segmentation = hd.seg.Segmentation(
             source_images=list(series),
-            pixel_array=planes,
+            pixel_array=numbered,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=segments,
+            segment_descriptions=[_segment(label, n, by_hand) for n, label in enumerate(present, start=1)],
             series_instance_uid=generate_uid(entropy_srcs=["series", *identity]),
             series_number=SERIES_NUMBER,
             sop_instance_uid=generate_uid(entropy_srcs=["instance", *identity]),
@@ -83,17 +84,21 @@ def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[
             software_versions=VERSION,
             device_serial_number="1",
             content_label="SEGMENTATION",
-            content_description=f"{MODEL_NAME}: {', '.join(labels)}"[:64],
-            series_description=f"{MANUFACTURER}: {', '.join(labels)}"[:64],
+            content_description=f"{MODEL_NAME}: {', '.join(present)}"[:64],
+            series_description=f"{MANUFACTURER}: {', '.join(present)}"[:64],
         )
     segmentation.SpecificCharacterSet = UTF_8
     return segmentation
 
 
-def _segment(label: str, index: int, by_hand: bool) -> hd.seg.SegmentDescription:
+def _index(label_and_index: tuple[str, int]) -> int:
+    return label_and_index[1]
+
+
+def _segment(label: str, number: int, by_hand: bool) -> hd.seg.SegmentDescription:
     algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, family=ARTIFICIAL_INTELLIGENCE, version=VERSION)
     return hd.seg.SegmentDescription(
-        segment_number=index,
+        segment_number=number,
         segment_label=label,
         segmented_property_category=TISSUE,
         segmented_property_type=TISSUE,

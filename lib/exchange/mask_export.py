@@ -28,8 +28,8 @@ class ExportError(ValueError):
 class MaskExport:
     """Writes masks into a folder as `IMAGE.nii.gz` and, for series of a DICOM archive, `IMAGE.seg.dcm`.
 
-    An image whose files are there is left as it is, so that an export that was cut short goes on; each file is
-    renamed into place when it is whole.
+    An empty mask has no segmentation. An image whose files are there is left as it is, so that an export that was cut
+    short goes on; each file is renamed into place when it is whole.
 
     Attributes:
         server: that has the annotations.
@@ -77,9 +77,12 @@ class MaskExport:
         if path.exists() and not self.overwrite:
             return False
         mask = self._final_mask(image) if has_final_mask else self.server.click_mask(image)
-        if headers := self.server.series_headers(image):
+        headers = self.server.series_headers(image)
+        if headers and mask.array.any():
             segmentation = dicom_segmentation(mask, headers, self.labels, by_hand=has_final_mask)
             write_atomically(self.segmentation_path(image), _encoded(segmentation))
+        else:
+            self.segmentation_path(image).unlink(missing_ok=True)
         # Last, because an image with this file counts as exported.
         write_atomically(path, _nifti(mask))
         return True

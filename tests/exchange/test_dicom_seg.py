@@ -117,17 +117,18 @@ def test_frames_of_one_file_are_slices_too():
     assert referred.ReferencedSOPInstanceUID == together.SOPInstanceUID
 
 
-def test_labels_patient_and_series_are_named():
+@pytest.mark.parametrize(("patient", "character_set"), [("Müller^Änne", "ISO_IR 192"), ("Smith^Ann", None)])
+def test_labels_patient_and_series_are_named(patient, character_set):
     instances = series("axial", "ascending")
     for instance in instances:
-        instance.PatientName, instance.SpecificCharacterSet = "Müller^Änne", "ISO_IR 192"
+        instance.PatientName = patient
+        if character_set:
+            instance.SpecificCharacterSet = character_set
 
-    segmentation = read_back(
-        dicom_segmentation(mask_of("axial"), headers_of(instances), {"Ödem": 1, "left cyst": 2}, by_hand=False)
-    )
+    segmentation = read_back(dicom_segmentation(mask_of("axial"), headers_of(instances), {"Ödem": 1}, by_hand=False))
 
-    assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "Ödem"), (2, "left cyst")]
-    assert str(segmentation.PatientName) == "Müller^Änne"
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "Ödem")]
+    assert str(segmentation.PatientName) == patient
     assert segmentation.PatientID == instances[0].PatientID
     assert segmentation.StudyInstanceUID == instances[0].StudyInstanceUID
     assert segmentation.FrameOfReferenceUID == instances[0].FrameOfReferenceUID
@@ -155,19 +156,28 @@ def test_two_labels_are_two_segments():
 
     segmentation = read_back(dicom_segmentation(mask_of("axial", array), headers_of(instances), LABELS, by_hand=False))
 
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "lesion"), (2, "cyst")]
     for number, voxel in ((1, [20, 3, 4]), (2, [2, 3, 4])):
         expected_mm = mask_of("axial").geometry.voxel_to_lps(np.array([voxel]))
         np.testing.assert_allclose(segment_lps_mm(segmentation, number), expected_mm, atol=0.01)
 
 
-@pytest.mark.parametrize("labels", [np.zeros(SHAPE, np.float32), None])
-def test_label_without_a_voxel_keeps_its_segment(labels):
+def test_label_without_a_voxel_has_no_segment():
+    """OHIF 3 cannot open a segmentation that has a segment without frames."""
     headers = headers_of(series("axial", "ascending"))
+    mask = mask_of("axial", 2 * mask_of("axial").array)
 
-    segmentation = read_back(dicom_segmentation(mask_of("axial", labels), headers, LABELS, by_hand=True))
+    segmentation = read_back(dicom_segmentation(mask, headers, LABELS, by_hand=True))
 
-    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["lesion", "cyst"]
-    assert len(segment_lps_mm(segmentation, 2)) == 0
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "cyst")]
+    assert len(segment_lps_mm(segmentation, 1)) == np.count_nonzero(mask.array)
+
+
+def test_empty_mask_is_refused():
+    with pytest.raises(SegmentationError, match="The mask is empty"):
+        dicom_segmentation(
+            mask_of("axial", np.zeros(SHAPE)), headers_of(series("axial", "ascending")), LABELS, by_hand=True
+        )
 
 
 def test_same_mask_has_the_same_uids_and_another_mask_others():
@@ -180,7 +190,7 @@ def test_same_mask_has_the_same_uids_and_another_mask_others():
         return segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID
 
     assert uids(mask_of("axial")) == uids(mask_of("axial"))
-    others = [uids(mask_of("axial", other)), uids(mask_of("axial"), {"lesion": 1})]
+    others = [uids(mask_of("axial", other)), uids(mask_of("axial"), {"tumour": 1})]
     assert len({uid for pair in [uids(mask_of("axial")), *others] for uid in pair}) == 6
 
 
@@ -201,13 +211,15 @@ def test_mask_on_another_grid_is_refused(move_mm, fault):
         dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, by_hand=False)
 
 
+def test_mask_on_a_finer_grid_is_refused():
+    """All of its corners that are compared lie on voxels of the series."""
+    affine_ras = PLANES["axial"] @ np.diag([0.5, 1, 1, 1])
+    mask = Volume(np.repeat(mask_of("axial").array, 2, axis=0), ImageGeometry((48, 20, 12), affine_ras))
+
+    with pytest.raises(SegmentationError, match="is not on the grid of the series"):
+        dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, by_hand=False)
+
+
 def test_mask_beyond_the_slices_of_the_series_is_refused():
     with pytest.raises(SegmentationError, match="lies in none of the slices"):
         dicom_segmentation(mask_of("axial"), headers_of(series("axial", "ascending"))[:5], LABELS, by_hand=False)
-
-
-def test_indices_with_a_gap_are_refused():
-    with pytest.raises(ValueError, match=r"have the indices \[1, 3\]; expected 1 to 2"):
-        dicom_segmentation(
-            mask_of("axial"), headers_of(series("axial", "ascending")), {"lesion": 1, "cyst": 3}, by_hand=False
-        )
