@@ -128,7 +128,7 @@ def _show_training(figures: Iterator[dict[str, Any]]) -> None:
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
         for stats in figures:
-            if stats:
+            if "loss" in stats:  # after the first epoch
                 epochs = f"epoch {stats['epoch']} of {stats['total_epochs']}, loss {stats['loss']:.2f}"
                 bar.update(task, completed=stats["epoch"], total=stats["total_epochs"], description=epochs)
 

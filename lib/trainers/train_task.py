@@ -16,6 +16,7 @@ from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from monailabel.tasks.train.handler import prepare_stats
+from monailabel.utils.async_tasks.utils import processes
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
@@ -100,6 +101,13 @@ class InExtremISTrainTask(BasicTrainTask):
             "val_batch_size": 1,
             "tracking_uri": self._tracking_uri,
         }
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for viewers, which take a record without `total_time` for that of a running training."""
+        stats = super().stats() or {"epoch": 0, "total_epochs": self.hyperparameters.max_epochs}
+        if not processes("train"):
+            stats.setdefault("total_time", stats.get("current_time", "0:00:00"))
+        return stats
 
     def pre_process(self, request: Mapping[str, Any], datastore: Datastore) -> list[AnnotatedScan]:
         scans = annotated_scans(datastore, self.store, self.label_names)
@@ -212,6 +220,8 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def finalize(self, context: Context) -> None:
         """Figures for viewers after each epoch, the model at the end; an interrupted run publishes nothing."""
+        # The record of an earlier training would hide that this one has begun.
+        self._write_record({"epoch": 0, "total_epochs": context.max_epochs})
         context.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self._write_stats(context))
         context.trainer.add_event_handler(Events.COMPLETED, lambda engine: self._publish(context))
 
@@ -219,6 +229,9 @@ class InExtremISTrainTask(BasicTrainTask):
         stats = prepare_stats(context.start_ts, context.trainer, context.evaluator)
         stats["scans"] = len(context.train_datalist)
         stats["loss"] = context.trainer.state.output[0]["loss"]
+        self._write_record(stats)
+
+    def _write_record(self, stats: dict[str, Any]) -> None:
         write_atomically(Path(self._stats_path), json.dumps(stats, indent=2).encode())
 
     def _publish(self, context: Context) -> None:

@@ -239,6 +239,7 @@ def test_panel_counts_annotated_studies_before_a_training(session):
 
     figures = session.viewer.figures()
     assert figures["Annotated:"] == ("50%", "2/4 samples annotated")
+    assert figures["Training:"] == ("0%", "Not Running")
 
 
 def test_update_model_trains_to_the_end_while_the_panel_is_polled(session):
