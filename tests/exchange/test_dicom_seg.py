@@ -128,6 +128,7 @@ def test_labels_patient_and_series_are_named(patient, character_set):
     segmentation = read_back(dicom_segmentation(mask_of("axial"), headers_of(instances), {"Ödem": 1}, by_hand=False))
 
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "Ödem")]
+    assert segmentation.SpecificCharacterSet == "ISO_IR 192"
     assert str(segmentation.PatientName) == patient
     assert segmentation.PatientID == instances[0].PatientID
     assert segmentation.StudyInstanceUID == instances[0].StudyInstanceUID
