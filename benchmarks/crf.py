@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -101,23 +101,39 @@ def error_table() -> Table:
     return table
 
 
-def lattice(image: Tensor, sigma_alpha: float, sigma_beta: float) -> Callable[[], tuple[float, float]]:
-    """Seconds that pydensecrf2 takes to build its lattice of an image and to filter two labels once."""
+class Seconds(NamedTuple):
+    """Time by the clock, and that of all threads together, which other work on the machine disturbs less."""
+
+    wall: float
+    cpu: float
+
+
+def timed(run: Callable[[], object]) -> Seconds:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def best(times: Sequence[Seconds]) -> Seconds:
+    return Seconds(*map(min, zip(*times, strict=True)))
+
+
+def lattice(image: Tensor, sigma_alpha: float, sigma_beta: float) -> Callable[[], Seconds]:
+    """The time that pydensecrf2 takes to build its lattice of an image and to filter two labels once."""
     from pydensecrf.densecrf import DIAG_KERNEL, NO_NORMALIZATION, DenseCRF
 
     axes = np.meshgrid(*map(np.arange, image.shape), indexing="ij")
     features = np.stack([*(axis / sigma_alpha for axis in axes), image.numpy() / sigma_beta])
     features = np.ascontiguousarray(features.reshape(4, -1), dtype=np.float32)
 
-    def run() -> tuple[float, float]:
+    def run() -> Seconds:
         crf = DenseCRF(features.shape[1], 2)
         crf.setUnaryEnergy(np.zeros((2, features.shape[1]), dtype=np.float32))
-        start = time.perf_counter()
-        crf.addPairwiseEnergy(features, compat=1, kernel=DIAG_KERNEL, normalization=NO_NORMALIZATION)
-        built = time.perf_counter()
-        first, state, auxiliary = crf.startInference()
-        crf.stepInference(first, state, auxiliary)
-        return built - start, time.perf_counter() - built
+        pairwise = {"compat": 1, "kernel": DIAG_KERNEL, "normalization": NO_NORMALIZATION}
+        build = timed(lambda: crf.addPairwiseEnergy(features, **pairwise))
+        state = crf.startInference()
+        filtering = timed(lambda: crf.stepInference(*state))
+        return Seconds(build.wall + filtering.wall, build.cpu + filtering.cpu)
 
     return run
 
@@ -147,21 +163,22 @@ def peak_mb(image: Tensor, scales: tuple[float, float]) -> float:
     return memory_mb("VmHWM") - before
 
 
-def seconds(loss: CRFLoss, image: Tensor, probability: Tensor) -> float:
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    forward_backward(loss, image, probability)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def seconds(loss: CRFLoss, image: Tensor, probability: Tensor) -> Seconds:
+    """Of one forward and backward pass."""
+
+    def run() -> None:
+        forward_backward(loss, image, probability)
+        if image.is_cuda:
+            torch.cuda.synchronize()
+
+    return timed(run)
 
 
 def speed_table(images: Mapping[str, Tensor], repeats: int) -> Table:
     title = f"{'x'.join(map(str, SPEED_SHAPE))}, batch 1, {torch.get_num_threads()} threads, best of {repeats} in turns"
     table = Table(title=title)
-    columns = ("image", "range, sd", "sigma_alpha", "sigma_beta", "ours s", "ours MB", "lattice build s", "filter s")
-    for column in (*columns, "ours / lattice"):
+    columns = ("image", "range, sd", "sigmas", "ours s", "CPU s", "MB", "lattice s", "CPU s", "ours / lattice", "CPU")
+    for column in columns:
         table.add_column(column, justify="right")
     _, probability = example(SPEED_SHAPE)
     has_peer = importlib.util.find_spec("pydensecrf") is not None
@@ -170,65 +187,56 @@ def speed_table(images: Mapping[str, Tensor], repeats: int) -> Table:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
                 memory = fresh.submit(peak_mb, image, scales).result()
             peer, loss = lattice(image, *scales) if has_peer else None, CRFLoss(*scales)
-            ours: list[float] = []
-            theirs: list[tuple[float, float]] = []
+            ours: list[Seconds] = []
+            theirs: list[Seconds] = []
             for _ in range(repeats):
                 ours.append(seconds(loss, image[None, None], probability[None, None]))
                 theirs += [peer()] if peer else []
-            row = [
-                name,
-                f"{float(image.max() - image.min()):.0f}",
-                *map(str, scales),
-                f"{min(ours):.3f}",
-                f"{memory:.0f}",
-            ]
+            row = [name, f"{float(image.max() - image.min()):.0f}", "{:g}, {:g}".format(*scales)]
+            row += [f"{value:.2f}" for value in best(ours)] + [f"{memory:.0f}"]
             if theirs:
-                build, filtering = min(theirs, key=sum)
-                row += [f"{build:.3f}", f"{filtering:.3f}", f"{min(ours) / (build + filtering):.2f}"]
+                row += [f"{value:.2f}" for value in best(theirs)]
+                row += [f"{mine / other:.2f}" for mine, other in zip(best(ours), best(theirs), strict=True)]
             table.add_row(*row)
     return table
 
 
 def knob_table(image: Tensor, repeats: int) -> Table:
     """What accuracy costs, at the paper's scales and at the most expensive ones."""
-    table = Table(title=f"seconds for each nodes_per_sigma, {'x'.join(map(str, SPEED_SHAPE))}, best of {repeats}")
+    title = f"CPU s for each nodes_per_sigma, {torch.get_num_threads()} threads, best of {repeats}, demo study"
+    table = Table(title=title)
     for column in ("sigma_alpha", "sigma_beta", *map(str, NODES_PER_SIGMA)):
         table.add_column(column, justify="right")
-    _, probability = example(SPEED_SHAPE)
+    inputs = image[None, None], example(SPEED_SHAPE)[1][None, None]
     for scales in (SCALES[0], SCALES[2]):
-        best = [
-            min(
-                seconds(CRFLoss(*scales, nodes_per_sigma=nodes), image[None, None], probability[None, None])
-                for _ in range(repeats)
-            )
-            for nodes in NODES_PER_SIGMA
-        ]
-        table.add_row(*map(str, scales), *(f"{value:.3f}" for value in best))
+        losses = [CRFLoss(*scales, nodes_per_sigma=nodes) for nodes in NODES_PER_SIGMA]
+        times = [best([seconds(loss, *inputs) for _ in range(repeats)]) for loss in losses]
+        table.add_row(*map(str, scales), *(f"{time.cpu:.2f}" for time in times))
     return table
 
 
 def training_step_table(image: Tensor, repeats: int) -> Table:
     """The loss beside the network's own forward and backward pass, on the patches of the trainer's CPU preset."""
     network = UNet2d5(1, 2, *plan_stages((0.5, 0.5, 1.0), PATCH_LEVELS), base_channels=PATCH_CHANNELS)
-    loss, size = CRFLoss(), f"{'x'.join(map(str, PATCH_SHAPE))}, batch {PATCH_BATCH}"
+    loss = CRFLoss()
     x, y, z = PATCH_SHAPE
     patches = torch.stack([image[n * x : (n + 1) * x, y : 2 * y, :z] for n in range(1, 1 + PATCH_BATCH)])[:, None]
     probability = torch.softmax(network(patches), dim=1)[:, 1:].detach()
-    network_s, loss_s = [], []
+    steps, losses = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
-        network(patches).square().mean().backward()
-        network_s.append(time.perf_counter() - start)
-        loss_s.append(seconds(loss, patches, probability))
+        steps.append(timed(lambda: network(patches).square().mean().backward()))
+        losses.append(seconds(loss, patches, probability))
+    size = f"{'x'.join(map(str, PATCH_SHAPE))}, batch {PATCH_BATCH}"
     table = Table(title=f"{size}, {torch.get_num_threads()} threads, best of {repeats}")
-    for column in ("network ms", "loss ms", "loss / network"):
+    for column in ("", "network ms", "loss ms", "loss / network"):
         table.add_column(column, justify="right")
-    table.add_row(f"{1000 * min(network_s):.0f}", f"{1000 * min(loss_s):.0f}", f"{min(loss_s) / min(network_s):.2f}")
+    for name, step, mine in zip(Seconds._fields, best(steps), best(losses), strict=True):
+        table.add_row(name, f"{1000 * step:.0f}", f"{1000 * mine:.0f}", f"{mine / step:.2f}")
     return table
 
 
 def gpu_table(repeats: int, batch: int = 6) -> Table:
-    table = Table(title=f"{torch.cuda.get_device_name()}, batch {batch}, median of {repeats}")
+    table = Table(title=f"{torch.cuda.get_device_name()}, batch {batch}, best of {repeats}")
     for column in ("sigma_alpha", "sigma_beta", "ms", "peak MB"):
         table.add_column(column, justify="right")
     image, probability = (volume.expand(batch, 1, *SPEED_SHAPE).cuda() for volume in example(SPEED_SHAPE))
@@ -237,14 +245,18 @@ def gpu_table(repeats: int, batch: int = 6) -> Table:
         before = torch.cuda.memory_allocated()
         times = [seconds(CRFLoss(*scales), image, probability) for _ in range(repeats + 1)]
         memory = (torch.cuda.max_memory_allocated() - before) / 2**20
-        table.add_row(*map(str, scales), f"{1000 * statistics.median(times[1:]):.1f}", f"{memory:.0f}")
+        table.add_row(*map(str, scales), f"{1000 * best(times[1:]).wall:.1f}", f"{memory:.0f}")
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each method")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--threads", type=int, help="threads of the loss and the network; the lattice has one")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     images = speed_images()
     CONSOLE.print(error_table())
     CONSOLE.print(speed_table(images, repeats))

@@ -213,7 +213,7 @@ class BilateralGrid:
     def filter(self, volumes: Tensor) -> Tensor:
         """Return K applied to each volume (C, X, Y, Z), in the same shape."""
         volumes = volumes * self.intensity.scale
-        filtered = torch.empty_like(volumes)
+        filtered = volumes.new_empty(volumes.shape)
         values_per_bin = len(volumes) * math.prod(len(blur) for blur in self.blurs)
         chunk = max(MAX_GRID_VALUES // values_per_bin, MIN_CHUNK_BINS)
         for first in range(0, self.intensity.bin_count, chunk):

@@ -1,7 +1,7 @@
 """Spreading volumes over a bilateral grid and reading them back: compiled on the CPU, torch on the GPU.
 
-Both go column by column along Z: a column's voxels meet its own nodes first, and all of them together those of
-the grid around the column. That takes 12 operations a voxel, where meeting the grid one by one takes 108.
+Both go axis by axis: a line of voxels along Z meets the nodes of its own column, these those of its plane, and the
+plane those of the grid. A voxel then takes 12 operations, where it would take 108 to meet the grid at once.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Interpolation:
             grid.view(len(grid), -1).addmm_(weights_x[planes].T, lines)
 
     def slice(self, grid: Tensor, volumes: Tensor, first_bin: int, bins: tuple[int, int]) -> None:
-        """Read volumes (C, X, Y, Z) from the grid, at the voxels whose bin is in the half-open range `bins`."""
+        """Read contiguous volumes (C, X, Y, Z) from the grid, where a voxel's bin is in the half-open range `bins`."""
         if self.compiled:
             self._run_compiled(slice_planes, volumes, grid, first_bin, bins)
             return
@@ -99,9 +99,7 @@ class Interpolation:
             chosen, index, weight = self._column_weights(planes, grid, first_bin, bins)
             lines = (weights_x[planes] @ grid.view(len(grid), -1)).view(-1, grid.shape[1], grid[0, 0].numel())
             columns = torch.matmul(weights_y, lines).flatten()
-            slab = volumes[:, planes].flatten(start_dim=1)
-            slab[:, chosen] = (weight * columns[index]).sum(dim=0)
-            volumes[:, planes] = slab.view_as(volumes[:, planes])
+            volumes[:, planes].view(len(volumes), -1)[:, chosen] = (weight * columns[index]).sum(dim=0)
 
     def _matrices(self, grid: Tensor) -> list[Tensor]:
         """Weights of the X and Y axes as matrices (X, Gx) and (Y, Gy)."""
@@ -137,23 +135,27 @@ class Interpolation:
     def _run_compiled(
         self, kernel: Callable[..., None], volumes: Tensor, grid: Tensor, first_bin: int, bins: tuple[int, int]
     ) -> None:
-        """Run a kernel over the X planes, those nearest to the same node as one task.
-
-        Tasks that reach the same node never run together, so none waits for another and the sums are always in
-        the same order.
-        """
-        planes = np.flatnonzero(np.diff(self.axes[0].node, prepend=-1, append=-1))
-        tasks = list(zip(planes, planes[1:], strict=False))
+        """Run a kernel over all X planes, in threads if that pays."""
         dtype = volumes.numpy().dtype
         axes = tuple((node, weights.astype(dtype)) for node, weights in self.axes)
         arguments = (volumes.numpy(), grid.numpy(), axes, self.bins.numpy(), self.offset.numpy())
 
         def run(task: tuple[int, int]) -> None:
-            kernel(*task, *arguments, first_bin, *bins)
+            kernel(*task, *arguments, first_bin, bins)
 
         if self.bins.numel() < MIN_VOXELS_FOR_THREADS:
             run((0, len(self.bins)))
             return
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for colour in range(COLOURS):
-                list(pool.map(run, tasks[colour::COLOURS]))
+            for tasks in independent_tasks(self.axes[0].node):
+                list(pool.map(run, tasks))
+
+
+def independent_tasks(node: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Split planes with nearest nodes `node` (n,) into ranges [first, last), and these into lists to run together.
+
+    The ranges of one list reach different nodes, so that none waits for another and sums keep their order.
+    """
+    bounds = np.flatnonzero(np.diff(node, prepend=-1, append=-1)).tolist()
+    ranges = list(zip(bounds, bounds[1:], strict=False))
+    return [ranges[colour::COLOURS] for colour in range(COLOURS)]

@@ -29,31 +29,47 @@ _compiled_weights = njit(inline="always")(cubic_weights)
 
 
 @njit(nogil=True, cache=True)
-def _reached_bins(
-    reached: np.ndarray, own: np.ndarray, node_z: np.ndarray, bins: np.ndarray, low: int, high: int, first_bin: int
-) -> bool:
-    """Whether a column has voxels in [low, high); `reached` (Gz, 2): the grid's bins that they reach at each node.
+def _widen(reached: np.ndarray, bins: np.ndarray) -> None:
+    """Widen bin ranges `reached` (G, 2) at the nodes of an axis by ranges `bins` (G, 2) met there."""
+    for k in range(len(reached)):
+        reached[k, 0] = min(reached[k, 0], bins[k, 0])
+        reached[k, 1] = max(reached[k, 1], bins[k, 1])
 
-    These are few, which makes up for a grid whose columns are mostly empty. `own` (Gz, 2) is working space: the
-    bins of the voxels nearest to each node.
+
+@njit(nogil=True, cache=True)
+def _reached_bins(
+    columns: np.ndarray,
+    plane: np.ndarray,
+    bins: np.ndarray,
+    node_y: np.ndarray,
+    node_z: np.ndarray,
+    chosen: tuple[int, int],
+    first_bin: int,
+) -> None:
+    """Find the bins of the grid, [first, last), that the chosen voxels of an X plane (Y, Z) reach at each node.
+
+    Fills in `columns` (Y, Gz, 2) with those of each line of voxels along Z, and `plane` (Gy, Gz, 2) with those of
+    all lines. They are few, which makes up for a grid that is mostly empty.
     """
-    own[:, 0] = np.iinfo(np.int64).max
-    own[:, 1] = 0
-    for z in range(len(bins)):
-        if low <= bins[z] < high:
-            own[node_z[z], 0] = min(own[node_z[z], 0], bins[z] - first_bin - 1)
-            own[node_z[z], 1] = max(own[node_z[z], 1], bins[z] - first_bin + 3)
-    last = len(own) - 1
-    for node in range(len(own)):
-        before, after = max(node - 1, 0), min(node + 1, last)
-        reached[node, 0] = min(own[before, 0], own[node, 0], own[after, 0])
-        reached[node, 1] = max(own[before, 1], own[node, 1], own[after, 1])
-    return bool(reached[:, 1].any())
+    for reached in (columns, plane):
+        reached[..., 0] = np.iinfo(np.int64).max
+        reached[..., 1] = 0
+    for y in range(len(bins)):
+        for z in range(bins.shape[1]):
+            b = bins[y, z]
+            if chosen[0] <= b < chosen[1]:
+                columns[y, node_z[z], 0] = min(columns[y, node_z[z], 0], b - first_bin - 1)
+                columns[y, node_z[z], 1] = max(columns[y, node_z[z], 1], b - first_bin + 3)
+        own = columns[y].copy()
+        _widen(columns[y, 1:], own[:-1])
+        _widen(columns[y, :-1], own[1:])
+        for j in range(-1, 2):
+            _widen(plane[node_y[y] + j], columns[y])
 
 
 @njit(nogil=True, cache=True)
 def _add_scaled(target: np.ndarray, source: np.ndarray, weight: float, reached: np.ndarray) -> None:
-    """target += weight * source on the bins `reached` of two columns (Gz, C, W)."""
+    """target += weight * source on the bins `reached` (Gz, 2) of two columns (Gz, C, W)."""
     for k in range(source.shape[0]):
         for c in range(source.shape[1]):
             for b in range(reached[k, 0], reached[k, 1]):
@@ -76,38 +92,55 @@ def splat_planes(
     bins: np.ndarray,
     offset: np.ndarray,
     first_bin: int,
-    low: int,
-    high: int,
+    chosen: tuple[int, int],
 ) -> None:
-    """Add the voxels of the planes [first_x, last_x) whose bin is in [low, high): `Interpolation.splat`."""
+    """Add the voxels of the planes [first_x, last_x) whose bin is in the half-open range `chosen` to the grid."""
     (node_x, weight_x), (node_y, weight_y), (node_z, weight_z) = axes
-    column = np.empty(grid.shape[2:], grid.dtype)
-    reached, own = np.empty((2, grid.shape[2], 2), np.int64)
-    real = grid.dtype.type
+    plane, column = np.empty(grid.shape[1:], grid.dtype), np.empty(grid.shape[2:], grid.dtype)
+    reached = np.empty((len(node_y), grid.shape[2], 2), np.int64)
+    plane_reached = np.empty((grid.shape[1], grid.shape[2], 2), np.int64)
     for x in range(first_x, last_x):
+        _reached_bins(reached, plane_reached, bins[x], node_y, node_z, chosen, first_bin)
+        for j in range(len(plane)):
+            _clear(plane[j], plane_reached[j])
         for y in range(len(node_y)):
-            if not _reached_bins(reached, own, node_z, bins[x, y], low, high, first_bin):
-                continue
-            _clear(column, reached)
-            for z in range(len(node_z)):
-                if not low <= bins[x, y, z] < high:
-                    continue
-                b = bins[x, y, z] - first_bin
-                w0, w1, w2, w3 = _compiled_weights(offset[x, y, z])
-                # Literals have made them float64.
-                w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
-                for k in range(3):
-                    for c in range(len(volumes)):
-                        line = column[node_z[z] + k - 1, c, b - 1 : b + 3]
-                        value = weight_z[z, k] * volumes[c, x, y, z]
-                        line[0] += w0 * value
-                        line[1] += w1 * value
-                        line[2] += w2 * value
-                        line[3] += w3 * value
-            for i in range(3):
-                for j in range(3):
-                    target = grid[node_x[x] + i - 1, node_y[y] + j - 1]
-                    _add_scaled(target, column, weight_x[x, i] * weight_y[y, j], reached)
+            _clear(column, reached[y])
+            _splat_line(volumes[:, x, y], column, node_z, weight_z, bins[x, y], offset[x, y], first_bin, chosen)
+            for j in range(3):
+                _add_scaled(plane[node_y[y] + j - 1], column, weight_y[y, j], reached[y])
+        for i in range(3):
+            for j in range(len(plane)):
+                _add_scaled(grid[node_x[x] + i - 1, j], plane[j], weight_x[x, i], plane_reached[j])
+
+
+@njit(nogil=True, cache=True)
+def _splat_line(
+    volumes: np.ndarray,
+    column: np.ndarray,
+    node_z: np.ndarray,
+    weight_z: np.ndarray,
+    bins: np.ndarray,
+    offset: np.ndarray,
+    first_bin: int,
+    chosen: tuple[int, int],
+) -> None:
+    """Add the chosen voxels of a line along Z, volumes (C, Z), to a column (Gz, C, W)."""
+    real = column.dtype.type
+    for z in range(len(bins)):
+        if not chosen[0] <= bins[z] < chosen[1]:
+            continue
+        b = bins[z] - first_bin
+        w0, w1, w2, w3 = _compiled_weights(offset[z])
+        # Literals have made them float64.
+        w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
+        for k in range(3):
+            for c in range(len(volumes)):
+                near = column[node_z[z] + k - 1, c, b - 1 : b + 3]
+                value = weight_z[z, k] * volumes[c, z]
+                near[0] += w0 * value
+                near[1] += w1 * value
+                near[2] += w2 * value
+                near[3] += w3 * value
 
 
 @njit(nogil=True, cache=True)
@@ -120,33 +153,49 @@ def slice_planes(
     bins: np.ndarray,
     offset: np.ndarray,
     first_bin: int,
-    low: int,
-    high: int,
+    chosen: tuple[int, int],
 ) -> None:
-    """Read the voxels of the planes [first_x, last_x) whose bin is in [low, high): `Interpolation.slice`."""
+    """Read the voxels of the planes [first_x, last_x) whose bin is in the half-open range `chosen` from the grid."""
     (node_x, weight_x), (node_y, weight_y), (node_z, weight_z) = axes
-    column = np.empty(grid.shape[2:], grid.dtype)
-    reached, own = np.empty((2, grid.shape[2], 2), np.int64)
-    real = grid.dtype.type
+    plane, column = np.empty(grid.shape[1:], grid.dtype), np.empty(grid.shape[2:], grid.dtype)
+    reached = np.empty((len(node_y), grid.shape[2], 2), np.int64)
+    plane_reached = np.empty((grid.shape[1], grid.shape[2], 2), np.int64)
     for x in range(first_x, last_x):
-        for y in range(len(node_y)):
-            if not _reached_bins(reached, own, node_z, bins[x, y], low, high, first_bin):
-                continue
-            _clear(column, reached)
+        _reached_bins(reached, plane_reached, bins[x], node_y, node_z, chosen, first_bin)
+        for j in range(len(plane)):
+            _clear(plane[j], plane_reached[j])
             for i in range(3):
-                for j in range(3):
-                    source = grid[node_x[x] + i - 1, node_y[y] + j - 1]
-                    _add_scaled(column, source, weight_x[x, i] * weight_y[y, j], reached)
-            for z in range(len(node_z)):
-                if not low <= bins[x, y, z] < high:
-                    continue
-                b = bins[x, y, z] - first_bin
-                w0, w1, w2, w3 = _compiled_weights(offset[x, y, z])
-                # Literals have made them float64.
-                w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
-                for c in range(len(volumes)):
-                    value = volumes.dtype.type(0)
-                    for k in range(3):
-                        line = column[node_z[z] + k - 1, c, b - 1 : b + 3]
-                        value += weight_z[z, k] * (w0 * line[0] + w1 * line[1] + w2 * line[2] + w3 * line[3])
-                    volumes[c, x, y, z] = value
+                _add_scaled(plane[j], grid[node_x[x] + i - 1, j], weight_x[x, i], plane_reached[j])
+        for y in range(len(node_y)):
+            _clear(column, reached[y])
+            for j in range(3):
+                _add_scaled(column, plane[node_y[y] + j - 1], weight_y[y, j], reached[y])
+            _slice_line(volumes[:, x, y], column, node_z, weight_z, bins[x, y], offset[x, y], first_bin, chosen)
+
+
+@njit(nogil=True, cache=True)
+def _slice_line(
+    volumes: np.ndarray,
+    column: np.ndarray,
+    node_z: np.ndarray,
+    weight_z: np.ndarray,
+    bins: np.ndarray,
+    offset: np.ndarray,
+    first_bin: int,
+    chosen: tuple[int, int],
+) -> None:
+    """Read the chosen voxels of a line along Z, volumes (C, Z), from a column (Gz, C, W)."""
+    real = column.dtype.type
+    for z in range(len(bins)):
+        if not chosen[0] <= bins[z] < chosen[1]:
+            continue
+        b = bins[z] - first_bin
+        w0, w1, w2, w3 = _compiled_weights(offset[z])
+        # Literals have made them float64.
+        w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
+        for c in range(len(volumes)):
+            value = real(0)
+            for k in range(3):
+                near = column[node_z[z] + k - 1, c, b - 1 : b + 3]
+                value += weight_z[z, k] * (w0 * near[0] + w1 * near[1] + w2 * near[2] + w3 * near[3])
+            volumes[c, z] = value

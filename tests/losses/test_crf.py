@@ -196,6 +196,14 @@ def test_r_is_not_negative_and_the_filter_symmetric(shape, sigma_alpha, sigma_be
     assert float((kp * q).sum()) == pytest.approx(float((kq * p).sum()), rel=1e-9)
 
 
+@pytest.mark.parametrize("gap", [12, 20, 36])
+def test_distant_pairs_do_not_make_r_negative(gap):
+    image, probability = torch.zeros(64, 8, 8), torch.ones(64, 8, 8)
+    image[gap : gap + 20] = 10.0  # so that only pairs across the gap, 7 sigma_alpha apart, differ in probability
+    probability[gap + 20 :] = 0.0
+    assert CRFLoss(3.0, 0.5)(image[None, None], probability[None, None]) >= 0
+
+
 def test_certain_and_uniform_predictions_cost_nothing():
     image = make_image("noisy", (8, 8, 8))[None, None].float()
     for level in (0.0, 1.0):
@@ -266,6 +274,17 @@ def test_threads_do_not_change_a_bit():
     alone = grid.filter(volumes)
     torch.set_num_threads(4)
     torch.testing.assert_close(grid.filter(volumes), alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("voxels, sigma", [(224, 15.0), (48, 5.0), (9, 5.0), (1, 5.0)])
+def test_planes_that_are_worked_on_together_share_no_node(voxels, sigma):
+    node = bilateral_grid.spatial_axis(voxels, sigma, 1.1).spline.node
+    together = interpolation.independent_tasks(node)
+    for ranges in together:
+        reached = [{n + step for n in node[first:last] for step in (-1, 0, 1)} for first, last in ranges]
+        assert len(set().union(*reached)) == sum(map(len, reached))
+    planes = [x for ranges in together for first, last in ranges for x in range(first, last)]
+    assert sorted(planes) == list(range(voxels))
 
 
 def test_an_outlier_costs_few_bins():
