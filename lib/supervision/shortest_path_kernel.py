@@ -1,13 +1,14 @@
 """The compiled search behind `shortest_path`: Dijkstra from both ends at once, on voxel grids of 26 neighbours.
 
 The key of a node, which is a voxel on one of the two sides, is the cost of the best path known to it from the end
-on its side, its own vertex cost included. Both sides share one queue and have settled every node up to its least
-key. A path that costs less than twice that key is therefore known from one side or the other up to a voxel that
-both have reached: the search ends when the least key is half of the best cost known.
+on its side, its own vertex cost included. Each side has settled every node up to the least key in its queue. A path
+that costs less than the two least keys together is therefore known, from one side or the other, up to a voxel that
+both have reached: the search ends when they add up to the best cost known. The side with the smaller queue goes
+on, so that an end in open ground does not flood it while the other is still behind a ridge.
 
-Large volumes wait for memory, not for arithmetic. The queue is therefore a heap of single integers: a key's bits,
-the lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that
-differ in those bits alone may leave the queue out of order; then a node is settled again when its cost falls.
+Large volumes wait for memory, not for arithmetic. A queue is therefore a heap of single integers: a key's bits, the
+lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that differ in
+those bits alone may leave the queue out of order; then a node is settled again when its cost falls.
 """
 
 from __future__ import annotations
@@ -43,26 +44,29 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
     arrival[2 * start] = arrival[2 * goal + 1] = AT_END
     reached[start] = reached[n + goal] = 0.0
     node_mask = _mask(2 * n)
-    heap = np.empty(1024, np.uint64)
-    size = _push(heap, 0, _entry(cost[start], 2 * start, node_mask))
-    size = _push(heap, size, _entry(cost[goal], 2 * goal + 1, node_mask))
+    heaps = np.empty((2, 1024), np.uint64)
+    size = np.zeros(2, np.int64)
+    size[0] = _push(heaps[0], 0, _entry(cost[start], 2 * start, node_mask))
+    size[1] = _push(heaps[1], 0, _entry(cost[goal], 2 * goal + 1, node_mask))
     best, meeting = np.inf, start
-    while size > 0:
+    found = False
+    while not found:
         # Growing here, and not at each push, spares the inner loop the counting of references.
-        if size + N_NEIGHBOURS > heap.size:
-            heap = np.concatenate((heap, np.empty_like(heap)))
-        while 0 < size <= heap.size - N_NEIGHBOURS:
-            if 2 * _key(heap[0], node_mask) >= best:
-                size = 0
+        if max(size[0], size[1]) + N_NEIGHBOURS > heaps.shape[1]:
+            heaps = np.concatenate((heaps, np.empty_like(heaps)), axis=1)
+        while max(size[0], size[1]) + N_NEIGHBOURS <= heaps.shape[1]:
+            side = 0 if size[0] <= size[1] else 1
+            heap, their_least = heaps[side], _key(heaps[1 - side, 0], node_mask)
+            found = size[side] == 0 or _key(heap[0], node_mask) + their_least >= best
+            if found:
                 break
             node = np.int64(heap[0] & node_mask)
-            size = _pop(heap, size)
+            size[side] = _pop(heap, size[side])
             step = arrival[node]
             if step >= SETTLED:
                 continue
             arrival[node] = step + SETTLED
-            u, side = node >> 1, node & 1
-            mine, other = side * n, (1 - side) * n
+            u, mine, other = node >> 1, side * n, (1 - side) * n
             key = reached[mine + u] + cost[u]
             for m in range(n_onward[step]):
                 next_step = onward[step, m]
@@ -74,8 +78,8 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
                     left = entered + cost[v]
                     if arrival[2 * v + 1 - side] != UNREACHED and left + reached[other + v] < best:
                         best, meeting = left + reached[other + v], v
-                    if 2 * left < best:
-                        size = _push(heap, size, _entry(left, 2 * v + side, node_mask))
+                    if left + their_least < best:
+                        size[side] = _push(heap, size[side], _entry(left, 2 * v + side, node_mask))
     return _trace(arrival, offset, meeting)
 
 

@@ -48,6 +48,7 @@ def shortest_path(vertex_cost: np.ndarray, source: ArrayLike, target: ArrayLike,
         return first[None]
     padded = np.full(np.add(cost.shape, 2), np.inf)
     padded[1:-1, 1:-1, 1:-1] = cost + 0.0  # makes -0 a 0, whose bits the kernel can sort
+    padded[tuple(last + 1)] = 0.0  # no step leaves the last voxel
     strides = np.array(padded.strides) // padded.itemsize
     flat = search(padded.ravel(), int((first + 1) @ strides), int((last + 1) @ strides), strides, weight)
     return np.stack(np.unravel_index(flat, padded.shape), axis=1) - 1

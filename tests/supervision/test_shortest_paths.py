@@ -172,6 +172,13 @@ def test_last_voxel_is_free_and_the_first_is_not():
     assert cheapest(cost, (0, 0, 0), (3, 0, 0), (0, 0, 0)) == 2
 
 
+def test_a_dear_last_voxel_does_not_drown_the_cost_of_the_others():
+    cost = np.full((3, 3, 3), 1e-18)
+    cost[1, 2, 1], cost[2, 1, 1] = 0, 1
+
+    assert shortest_path(cost, (0, 1, 1), (2, 1, 1), (0, 0, 0)).tolist() == [[0, 1, 1], [1, 2, 1], [2, 1, 1]]
+
+
 def test_constant_cost_takes_the_fewest_steps():
     path = shortest_path(np.ones((12, 10, 8)), (1, 9, 0), (11, 2, 7), (0, 0, 0))
 
