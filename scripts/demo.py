@@ -75,6 +75,8 @@ def main() -> int:
         console.print(str(error), style="red", markup=False)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell that starts the demo in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.dicom:
         return _demo_dicom(out, studies_dir, studies, arguments)
     console.print("Starting the server ...")
