@@ -19,12 +19,13 @@ def test_it_is_one_at_every_click_and_falls_off_with_the_distance():
     assert (np.diff(influence[12, 10, 10:]) < 0).all()
 
 
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (6.5, 0.8, 0.8)])
 @pytest.mark.parametrize("distance", [2, 4, 9])
-def test_it_reaches_as_far_as_the_border_of_the_mask_is_away(distance):
+def test_it_reaches_as_far_as_the_border_of_the_mask_is_away(distance, spacing_mm):
     """At the nearest voxel of the other side it is the Gaussian of 1 / reach, whatever that distance."""
     click = np.array([[7 + distance, 10, 10]])
 
-    influence = click_influence(EVEN, MASK, click, (1, 1, 1), **PARAMETERS)
+    influence = click_influence(EVEN, MASK, click, spacing_mm, **PARAMETERS)
 
     assert influence[7, 10, 10] == pytest.approx(np.exp(-0.5 / 0.75**2), rel=1e-5)
 

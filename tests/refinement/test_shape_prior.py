@@ -30,6 +30,19 @@ def test_surface_touches_every_face_of_the_box(shrinkage):
     np.testing.assert_array_equal(inside.max(axis=0), HIGH)
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.4])
+def test_surface_touches_a_face_where_it_was_clicked_or_nearer_to_its_middle(shrinkage):
+    gauge = extreme_point_gauge(EXTREMES, SHAPE, shrinkage=shrinkage)
+
+    for axis in range(3):
+        for end, face in enumerate((LOW, HIGH)):
+            on_face = np.argwhere(VOXELS[..., axis] == face[axis])
+            touching = on_face[gauge[tuple(on_face.T)] <= 1].mean(axis=0)
+            middle = (LOW + HIGH) / 2
+            expected = middle + (1 - shrinkage) * (EXTREMES[axis, end] - middle)
+            assert np.delete(np.abs(touching - expected), axis).max() <= 1.0
+
+
 def test_extremes_themselves_are_inside_without_shrinkage():
     gauge = extreme_point_gauge(EXTREMES, SHAPE, shrinkage=0.0)
 
@@ -85,17 +98,28 @@ def test_it_flips_with_an_axis(axis):
         np.array([[[5, 7, 7], [9, 7, 7]], [[7, 5, 7], [7, 9, 7]], [[7, 7, 7], [7, 7, 7]]]),
         np.array([[[5, 5, 7], [9, 9, 7]], [[5, 5, 7], [9, 9, 7]], [[7, 7, 7], [7, 7, 7]]]),
         np.array([[[7, 7, 7]] * 2] * 3),
+        np.array([[[3, 9, 6], [12, 5, 7]], [[11, 3, 8], [4, 11, 5]], [[9, 7, 2], [6, 7, 12]]]),
+        np.array([[[4, 7, 9], [10, 7, 5]], [[7, 4, 10], [7, 10, 4]], [[8, 10, 3], [6, 4, 11]]]),
     ],
-    ids=["all on a line", "one slice", "a line in one slice", "one voxel"],
+    ids=["all on a line", "one slice", "a line in one slice", "one voxel", "oblique", "steep"],
 )
-def test_flat_clicks_have_a_body(extremes):
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
+def test_flat_clicks_have_a_body(extremes, shrinkage):
     points = extremes.reshape(6, 3)
 
-    inside = extreme_point_gauge(extremes, (15, 15, 15), shrinkage=0.3) <= 1
+    inside = extreme_point_gauge(extremes, (15, 15, 15), shrinkage=shrinkage) <= 1
 
     voxels = np.argwhere(inside)
     assert inside[tuple(np.rint(points.mean(axis=0)).astype(int))]
     assert (voxels >= points.min(axis=0)).all() and (voxels <= points.max(axis=0)).all()
+
+
+def test_a_line_of_clicks_is_no_thinner_than_a_tenth_of_its_box():
+    extremes = np.array([[[5, 5, 5], [34, 34, 34]]] * 3)
+
+    inside = extreme_point_gauge(extremes, (40, 40, 40), shrinkage=0.0) <= 1
+
+    assert inside.sum() > 0.1 * 30**3
 
 
 @pytest.mark.parametrize("shrinkage", [-0.1, 1.0])
