@@ -29,7 +29,7 @@ SCALES = [(15.0, 0.05), (15.0, 0.5), (5.0, 0.05), (5.0, 0.5)]
 NODES_PER_SIGMA = [1.0, 1.1, 1.5, 2.0]
 ERROR_SHAPE = (32, 32, 16)
 SPEED_SHAPE = (224, 224, 48)
-# What the trainer's preset for the CPU takes: patches, batch, stages and channels of the network.
+# Small patches for training on a CPU: shape, batch, stages and channels of the network.
 PATCH_SHAPE, PATCH_BATCH, PATCH_LEVELS, PATCH_CHANNELS = (64, 64, 24), 2, 4, 8
 CONSOLE = Console(width=120)
 
@@ -216,7 +216,7 @@ def knob_table(image: Tensor, repeats: int) -> Table:
 
 
 def training_step_table(image: Tensor, repeats: int) -> Table:
-    """The loss beside the network's own forward and backward pass, on the patches of the trainer's CPU preset."""
+    """The loss beside the network's own forward and backward pass, on small patches for training on a CPU."""
     network = UNet2d5(1, 2, *plan_stages((0.5, 0.5, 1.0), PATCH_LEVELS), base_channels=PATCH_CHANNELS)
     loss = CRFLoss()
     x, y, z = PATCH_SHAPE

@@ -25,14 +25,15 @@ class CRFLoss(nn.Module):
     gradient. R is never negative for probabilities in [0, 1]. It runs in float32 under autocast too, and in
     float64 for a float64 probability.
 
-    `nodes_per_sigma` trades accuracy for time. The default keeps value within 0.5 % and gradient within 2 % of the
-    exact O(N^2) sum (relative, gradient as a vector); 2.0 is about five times as exact and up to five times as
-    slow. `python -m benchmarks.crf` prints errors, times and memory; docs/crf.md keeps a table of them.
+    `nodes_per_sigma` trades accuracy for time. At the default, value is within 0.5 % and gradient (as a vector) within
+    2 % of the exact O(N^2) sum; 2.0 is several times as exact, for 2 (sigma_alpha = 15) to 7 times the time (5).
+    One case is less exact: a mask along an edge of more than 3 sigma_beta costs almost nothing, and of that a percent
+    may be missing. `python -m benchmarks.crf` prints errors, times and memory; docs/crf.md keeps them.
 
     Args:
         sigma_alpha: spatial scale, in voxels, or in mm if `spacing_mm` is given; the paper uses 15 (and 5).
         sigma_beta: intensity scale, in units of the image; the paper uses 0.05 (and 0.5) for images z-scored
-            over the whole scan. Time and memory grow with the intensity range divided by `sigma_beta`.
+            over the whole scan. Time grows with the intensity range divided by `sigma_beta`, memory does not.
         spacing_mm: voxel spacing along (X, Y, Z) in mm, to measure d in mm; in voxels if None (the authors).
         include_background: also add the term of the background, 1 - sum_c p_c, as the authors' public code
             does; with one class it doubles R. The paper's formula has the foreground only.

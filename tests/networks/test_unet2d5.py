@@ -85,6 +85,17 @@ def test_logits_have_the_shape_of_the_image(spacing_mm, divisor):
     assert network(torch.randn(2, 2, *shape)).shape == (2, 3, *shape)
 
 
+def test_each_decoder_gets_the_features_of_its_stage():
+    network = UNet2d5(1, 2, *plan_stages((1, 1, 1), levels=3), base_channels=2)
+    encoded, decoded = [], []
+    for encoder, decoder in zip(network.encoders, network.decoders, strict=False):
+        encoder.register_forward_hook(lambda module, inputs, output: encoded.append(output))
+        decoder.register_forward_hook(lambda module, inputs, output: decoded.append(inputs[0]))
+    network(torch.randn(1, 1, 8, 8, 8))
+    for features, skipped in zip(encoded, reversed(decoded), strict=True):
+        torch.testing.assert_close(skipped[:, : features.shape[1]], features, rtol=0, atol=0)
+
+
 def test_every_parameter_learns():
     network = UNet2d5(1, 2, *plan_stages((1, 1, 1), levels=3), base_channels=2)
     network(torch.randn(1, 1, 16, 16, 16)).square().mean().backward()
