@@ -13,8 +13,14 @@ those bits alone may leave the queue out of order; then a node is settled again 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import numba
 import numpy as np
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4
@@ -25,7 +31,18 @@ UNREACHED = 27
 SETTLED = 32
 
 
-@numba.njit(nogil=True, cache=True)
+def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The function in machine code, kept on disk from one process to the next where a folder for it can be written.
+
+    Numba looks beside the source file, then in the user's cache folder, and refuses if it may write to neither.
+    """
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)
+
+
+@compiled
 def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_weight: np.ndarray) -> np.ndarray:
     """The flat indices (n,) int64 of the cheapest path.
 
@@ -83,7 +100,7 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
     return _trace(arrival, offset, meeting)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _steps(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Offset and length of each step, and the steps worth trying after it.
 
@@ -106,13 +123,13 @@ def _steps(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np
     return offset, length, onward, n_onward
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _trace(arrival: np.ndarray, offset: np.ndarray, meeting: int) -> np.ndarray:
     to_start, to_goal = _walk(arrival, offset, 2 * meeting), _walk(arrival, offset, 2 * meeting + 1)
     return np.concatenate((to_start[::-1], to_goal[1:])) >> 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
     """The nodes from `node` back to the end on its side."""
     nodes = np.empty(64, np.int64)
@@ -127,7 +144,7 @@ def _walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
     return nodes[:count]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _mask(n_nodes: int) -> np.uint64:
     mask = 1
     while mask < n_nodes:
@@ -135,18 +152,18 @@ def _mask(n_nodes: int) -> np.uint64:
     return np.uint64(mask)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _entry(key: float, node: int, node_mask: np.uint64) -> np.uint64:
     # Floats that are not negative sort as their bits do.
     return (np.float64(key).view(np.uint64) & ~node_mask) | np.uint64(node)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _key(entry: np.uint64, node_mask: np.uint64) -> float:
     return float(np.uint64(entry & ~node_mask).view(np.float64))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _push(heap: np.ndarray, size: int, entry: np.uint64) -> int:
     at = size
     while at > 0:
@@ -159,7 +176,7 @@ def _push(heap: np.ndarray, size: int, entry: np.uint64) -> int:
     return size + 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _pop(heap: np.ndarray, size: int) -> int:
     size -= 1
     entry = heap[size]
