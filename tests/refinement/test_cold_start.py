@@ -399,7 +399,22 @@ def test_an_isolated_click_is_not_lost_between_coarse_voxels(max_voxels):
     points = with_more(clicks_on(truth), [[13, 13, 13], [46, 13, 47]])
     options = ColdStartOptions(max_voxels=max_voxels, click_log_odds=0.0)
 
-    assert obeys(segment_from_clicks(painted(truth), points, (1, 1, 1), options=options), points)
+    mask = segment_from_clicks(painted(truth), points, (1, 1, 1), options=options)
+
+    assert obeys(mask, points)
+    assert dice(mask, truth) > 0.9
+
+
+@pytest.mark.parametrize("max_voxels", [30_000, 8_000])
+def test_clicks_that_fall_outside_a_large_structure_still_hold_it(max_voxels):
+    """Only the thin paths of the geodesics link such clicks to it, and coarse voxels must not break them."""
+    truth = ellipsoid((80, 80, 80), (40, 40, 40), (20, 20, 20))
+    clicks = [[13, 23, 35], [67, 57, 45], [55, 13, 25], [25, 67, 55], [30, 57, 13], [50, 23, 67]]
+    points = ExtremePoints.from_clicks("lesion", np.array(clicks))
+
+    mask = segment_from_clicks(painted(truth), points, (1, 1, 1), options=ColdStartOptions(max_voxels=max_voxels))
+
+    assert dice(mask, truth) > 0.9
 
 
 @pytest.mark.parametrize("max_voxels", [30_000, 8_000])
