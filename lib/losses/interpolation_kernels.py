@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lib.machine_code import compiled
+
 CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
@@ -28,7 +30,7 @@ def cubic_weights(offset: Any) -> Any:
 _compiled_weights = njit(inline="always")(cubic_weights)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _widen(reached: np.ndarray, bins: np.ndarray) -> None:
     """Widen bin ranges `reached` (G, 2) at the nodes of an axis by ranges `bins` (G, 2) met there."""
     for k in range(len(reached)):
@@ -36,7 +38,7 @@ def _widen(reached: np.ndarray, bins: np.ndarray) -> None:
         reached[k, 1] = max(reached[k, 1], bins[k, 1])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _reached_bins(
     columns: np.ndarray,
     plane: np.ndarray,
@@ -67,7 +69,7 @@ def _reached_bins(
             _widen(plane[node_y[y] + j], columns[y])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_scaled(target: np.ndarray, source: np.ndarray, weight: float, reached: np.ndarray) -> None:
     """target += weight * source on the bins `reached` (Gz, 2) of two columns (Gz, C, W)."""
     for k in range(source.shape[0]):
@@ -76,13 +78,13 @@ def _add_scaled(target: np.ndarray, source: np.ndarray, weight: float, reached: 
                 target[k, c, b] += weight * source[k, c, b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _clear(column: np.ndarray, reached: np.ndarray) -> None:
     for k in range(column.shape[0]):
         column[k, :, reached[k, 0] : reached[k, 1]] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def splat_planes(
     first_x: int,
     last_x: int,
@@ -113,7 +115,7 @@ def splat_planes(
                 _add_scaled(grid[node_x[x] + i - 1, j], plane[j], weight_x[x, i], plane_reached[j])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _splat_line(
     volumes: np.ndarray,
     column: np.ndarray,
@@ -143,7 +145,7 @@ def _splat_line(
                 near[3] += w3 * value
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def slice_planes(
     first_x: int,
     last_x: int,
@@ -173,7 +175,7 @@ def slice_planes(
             _slice_line(volumes[:, x, y], column, node_z, weight_z, bins[x, y], offset[x, y], first_bin, chosen)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _slice_line(
     volumes: np.ndarray,
     column: np.ndarray,

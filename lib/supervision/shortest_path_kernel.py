@@ -13,14 +13,9 @@ those bits alone may leave the queue out of order; then a node is settled again 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-
-import numba
 import numpy as np
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+from lib.machine_code import compiled
 
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4
@@ -29,17 +24,6 @@ HEAP_ARITY = 4
 AT_END = 26
 UNREACHED = 27
 SETTLED = 32
-
-
-def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The function in machine code, kept on disk from one process to the next where a folder for it can be written.
-
-    Numba looks beside the source file, then in the user's cache folder, and refuses if it may write to neither.
-    """
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
 
 
 @compiled

@@ -6,7 +6,6 @@ import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from lib.supervision.shortest_path_kernel import compiled
 from lib.supervision.shortest_paths import shortest_path
 
 STEPS = [step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)]
@@ -239,18 +237,6 @@ def test_threads_find_what_one_thread_finds():
 
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_compiles_where_machine_code_cannot_be_kept(monkeypatch):
-    njit = numba.njit
-
-    def without_a_folder(*, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", without_a_folder)
-    assert compiled(lambda number: number + 1)(2) == 3
 
 
 GOOD = {"vertex_cost": np.ones((3, 4, 5)), "source": (0, 0, 0), "target": (2, 3, 4), "step_weight": (1, 1, 1)}
