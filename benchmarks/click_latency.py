@@ -15,8 +15,8 @@ import numpy as np
 import requests
 from rich.console import Console
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import load_volume
-from lib.demo.annotator import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import DemoStudySettings, write_demo_studies
 

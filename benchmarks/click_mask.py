@@ -27,8 +27,7 @@ from skimage.segmentation import random_walker
 from sklearn.mixture import GaussianMixture
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.demo.annotator import simulated_extreme_points
-from lib.demo.lesions import largest_component
+from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
 from lib.demo.studies import DemoStudySettings, make_demo_study
 from lib.refinement.cold_start import ColdStartOptions, segment_from_clicks
 from lib.refinement.graph_cut import graph_cut

@@ -14,10 +14,10 @@ import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.annotations.volume import load_volume
 from lib.datastore.studies import open_studies_folder
-from lib.demo.annotator import simulated_extreme_points
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
 from lib.infers.prediction import label_map, predict_probability

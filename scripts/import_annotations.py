@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
-from lib.demo.annotator import simulated_extreme_points
 from lib.exchange.annotation_files import NamingRule, Reader, read_all
 from lib.exchange.annotation_import import ImportPlan, annotation_folder, plan_import
 from lib.exchange.click_records import ClickRecord, ImportRefusedError

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {"annotations"},
+    {"annotations", "machine_code"},
     {"supervision"},
     {"losses", "networks", "data", "refinement", "exchange"},
     {"datastore", "infers", "trainers", "activelearning"},

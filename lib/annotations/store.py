@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
@@ -49,18 +49,19 @@ class AnnotationStore:
 
     A new set of clicks replaces the old one, which stays readable under `history` in the same file.
     A set is flushed to disk and renamed into place before `save` returns, so a reader or a killed server
-    finds either the old file or the new one.
+    finds either the old file or the new one. Threads and processes that save at once, a server and an import, wait
+    for each other, so that each set that is replaced gets into the history.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._lock = threading.Lock()
 
     def save(self, annotation: Annotation) -> Path:
         """Raises: OSError: the disk is full or the folder cannot be written; the old file is then intact."""
         path = self.path(annotation.image_id, annotation.points.label)
         record = _clicks_record(annotation)
-        with self._lock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
             history = []
             if path.exists():
                 try:

@@ -7,6 +7,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
+from lib.annotations.simulated_clicks import largest_component
+
 # Intensities on the template's scale, on which white matter is about 0.85.
 RIM, CORE, VESSEL = 1.08, 0.95, 1.06
 RIM_WIDTH_MM = 1.2
@@ -49,18 +51,6 @@ def lesion_depth_mm(
 
 def _smooth_union(a_mm: np.ndarray, b_mm: np.ndarray) -> np.ndarray:
     return NECK_WIDTH_MM * np.logaddexp(a_mm / NECK_WIDTH_MM, b_mm / NECK_WIDTH_MM)
-
-
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest part of a mask (X, Y, Z) bool whose voxels hang together by their faces.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
-    components, count = ndimage.label(mask)
-    if count == 0:
-        raise ValueError("the mask is empty; expected a structure of at least one voxel")
-    return components == np.bincount(components[components > 0]).argmax()
 
 
 def smooth_noise(shape: tuple[int, ...], sigma_voxels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

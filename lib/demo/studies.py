@@ -16,8 +16,9 @@ import torchio as tio
 from scipy.spatial.transform import Rotation
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.simulated_clicks import largest_component
 from lib.demo.anatomy import lesion_sites_mm, subject_anatomy
-from lib.demo.lesions import REACH, draw_distractors, draw_lesion, largest_component, lesion_depth_mm
+from lib.demo.lesions import REACH, draw_distractors, draw_lesion, lesion_depth_mm
 
 MANIFEST = "demo_studies.json"
 # Part of the manifest; to be raised when the same settings begin to give other voxels.

@@ -15,8 +15,8 @@ from monai.metrics import compute_dice
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import load_volume
-from lib.demo.annotator import simulated_extreme_points
 
 LABEL = "lesion"
 POLL_S = 1.0

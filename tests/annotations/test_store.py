@@ -135,6 +135,16 @@ def test_killed_writer_leaves_every_acknowledged_set(store):
         assert sets >= len(acknowledged)
 
 
+def test_processes_that_save_at_once_lose_no_set(store):
+    root, here = Path(__file__).parents[2], Path(__file__).parent
+    code = WRITER.format(paths=[str(root), str(here)], folder=str(store.folder)).replace("10**6", "30")
+    writers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) for _ in range(3)]
+    for writer in writers:
+        assert writer.wait() == 0
+
+    assert 1 + len(store.history("scan.01", "lesion")) == 3 * 30
+
+
 def test_full_disk_leaves_the_old_file(store, monkeypatch):
     path = store.save(annotation())
     before = path.read_bytes()
@@ -147,4 +157,4 @@ def test_full_disk_leaves_the_old_file(store, monkeypatch):
         store.save(annotation(shift=1))
 
     assert path.read_bytes() == before
-    assert list(store.folder.iterdir()) == [path]
+    assert not list(store.folder.glob(".*.part"))

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage.measure import label
 
-from lib.demo.lesions import REACH, draw_distractors, draw_lesion, largest_component, lesion_depth_mm
+from lib.demo.lesions import REACH, draw_distractors, draw_lesion, lesion_depth_mm
 
 SHAPE, SPACING_MM = (80, 80, 40), np.array([0.5, 0.5, 1.0])
 AFFINE = np.diag([*SPACING_MM, 1.0])
@@ -80,8 +80,3 @@ def test_no_distractor_is_in_the_lesion(rng: np.random.Generator) -> None:
     drawn = draw_distractors(ANATOMY, AFFINE, depth_mm, rng)
 
     np.testing.assert_allclose(drawn[depth_mm > 1.0], 0.5, atol=1e-3)
-
-
-def test_the_largest_component_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="the mask is empty"):
-        largest_component(np.zeros((2, 2, 2), dtype=bool))

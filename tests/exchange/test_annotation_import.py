@@ -161,7 +161,8 @@ def test_import_goes_on_after_a_full_disk(images, store, tmp_path, monkeypatch):
         carry_out(records, images, store)
     monkeypatch.undo()
 
-    assert [path.name for path in all_files(tmp_path)] == ["straight.lesion.json"]
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["straight.lesion.json"]
+    assert not list(tmp_path.rglob(".*.part"))
     assert carry_out(records, images, store) == [("flipped", "lesion")]
 
 

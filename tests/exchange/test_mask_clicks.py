@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.demo.annotator import simulated_extreme_points
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.mask_clicks import read_mask_clicks
 from tests.exchange.studies import GEOMETRIES, SHAPE, write_volume

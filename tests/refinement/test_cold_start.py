@@ -8,9 +8,8 @@ import pytest
 from scipy import ndimage
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
 from lib.annotations.volume import load_volume
-from lib.demo.annotator import simulated_extreme_points
-from lib.demo.lesions import largest_component
 from lib.demo.studies import DemoStudySettings, make_demo_study
 from lib.refinement.cold_start import ColdStartOptions, segment_from_clicks
 

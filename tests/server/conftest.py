@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import load_volume
-from lib.demo.annotator import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 

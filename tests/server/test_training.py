@@ -7,8 +7,8 @@ import requests
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import load_volume
-from lib.demo.annotator import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
