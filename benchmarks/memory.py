@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.training_runs import LABEL, Dataset
 from lib.datastore.studies import open_studies_folder
+from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 
@@ -39,10 +40,17 @@ def peak_mb_of_training(folder: Path, patches: int) -> float:
     logging.disable(logging.INFO)
     hyperparameters = Hyperparameters.of_preset("cpu").changed(
         # Four patches come of each scan that is read, see lib/data/scans.py.
-        {"max_epochs": 1, "iterations_per_epoch": 4 * patches, "train_batch_size": 1, "roi_size": "32x32x16"}
+        {
+            "max_epochs": 1,
+            "iterations_per_epoch": 4 * patches,
+            "train_batch_size": 1,
+            "roi_size": "32x32x16",
+            "held_out_share": 0,
+        }
     )
     store = Dataset(folder, 0, 0).store
-    trainer = InExtremISTrainTask(folder / "model" / "inextremis.pt", (LABEL,), store, hyperparameters, "None")
+    versions = ModelVersions(folder / "model" / "inextremis.pt")
+    trainer = InExtremISTrainTask(versions, (LABEL,), store, hyperparameters, "None")
     trainer({"model": "inextremis"}, open_studies_folder(str(folder / "studies")))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

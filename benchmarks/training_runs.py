@@ -22,6 +22,7 @@ from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
 from lib.infers.prediction import label_map, predict_probability
 from lib.networks.checkpoint import load_checkpoint
+from lib.networks.versions import ModelVersions
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
@@ -68,6 +69,8 @@ class Dataset:
 def dice_of_training(dataset: Dataset, changes: Mapping[str, Any], results: Path) -> dict[str, Any]:
     """Trains with the CPU preset and some changes, once: a result that is in the folder `results` is read.
 
+    All clicked studies are trained on, as others are there for the score.
+
     Returns:
         `dice`: of each unseen study; `seconds`: of the training; `changes`.
     """
@@ -83,8 +86,9 @@ def _train_and_score(dataset: Dataset, changes: Mapping[str, Any]) -> dict[str, 
     studies = dataset.make()
     with tempfile.TemporaryDirectory() as folder:
         published = Path(folder) / "inextremis.pt"
-        hyperparameters = Hyperparameters.of_preset("cpu").changed(changes)
-        trainer = InExtremISTrainTask(published, (LABEL,), dataset.store, hyperparameters, tracking="None")
+        hyperparameters = Hyperparameters.of_preset("cpu").changed({"held_out_share": 0, **changes})
+        versions = ModelVersions(published)
+        trainer = InExtremISTrainTask(versions, (LABEL,), dataset.store, hyperparameters, tracking="None")
         start = time.perf_counter()
         trainer({"model": "inextremis"}, open_studies_folder(str(dataset.folder / "studies")))
         seconds = time.perf_counter() - start

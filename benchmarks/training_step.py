@@ -101,7 +101,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = Dataset(Path(folder), clicked=6, unseen=0)
         dataset.make()
-        scans = [AnnotatedScan(dataset.folder / "studies" / f"{a.image_id}.nii.gz", (a,)) for a in dataset.store]
+        studies = dataset.folder / "studies"
+        scans = [AnnotatedScan(a.image_id, studies / f"{a.image_id}.nii.gz", (a,)) for a in dataset.store]
         timers = measure(Hyperparameters.of_preset(options.preset), scans, options.iterations)
     # The mean, for loading comes in bursts.
     mean = {name: float(np.mean(seconds)) for name, seconds in timers.seconds.items()}

@@ -34,6 +34,10 @@ class AppSettings(BaseModel):
     model_dir: Path | None = Field(
         None, description="absolute path of the folder of trained models; default: the app's model/"
     )
+    keep_versions: int = Field(5, ge=1, description="versions of the model that are kept to roll back to")
+    auto_train: int = Field(
+        0, ge=0, description="new annotations after which a training starts by itself; 0: only on request"
+    )
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @field_validator("model_dir")

@@ -10,6 +10,7 @@ from lib.configs.settings import AppSettings
 from lib.infers.extreme_points import ExtremePointsInferTask, ListAnnotation
 from lib.infers.published_model import PublishedModel
 from lib.infers.segmentation import SegmentationInferTask
+from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 
@@ -30,4 +31,5 @@ def train_tasks(
     model: PublishedModel, store: AnnotationStore, hyperparameters: Hyperparameters, settings: AppSettings
 ) -> dict[str, TrainTask]:
     """The one trainer."""
-    return {"inextremis": InExtremISTrainTask(model.path, settings.labels, store, hyperparameters, settings.tracking)}
+    versions = ModelVersions(model.path, settings.keep_versions)
+    return {"inextremis": InExtremISTrainTask(versions, settings.labels, store, hyperparameters, settings.tracking)}

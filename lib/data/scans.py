@@ -32,12 +32,14 @@ class AnnotatedScan:
     """An image file with the clicks on its structures, or with a mask of all of them.
 
     Attributes:
+        image_id: its name in the datastore.
         image_path: the file; the clicks and the mask lie on its grid.
         annotations: one for each structure that was clicked.
         mask_path: a mask (0 background, c = label index) that supervises every voxel; the clicks are then
             used only to place patches.
     """
 
+    image_id: str
     image_path: Path
     annotations: tuple[Annotation, ...] = ()
     mask_path: Path | None = None

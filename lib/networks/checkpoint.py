@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,22 @@ class TrainedModel:
     version: int
 
 
-def save_checkpoint(path: Path, model: TrainedModel) -> None:
+@dataclass(frozen=True)
+class TrainingState:
+    """What a training needs besides the weights to go on where another ended.
+
+    Attributes:
+        optimizer: the optimiser's state, as its `state_dict()` gives it.
+        iterations: in all trainings that led to these weights.
+        progress: of a training that has not ended, the share of its budget that is used, in [0, 1).
+    """
+
+    optimizer: dict[str, Any]
+    iterations: int
+    progress: float = 0.0
+
+
+def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None = None) -> None:
     """Writes atomically: a reader finds the old file or the new one. Raises: OSError."""
     buffer = io.BytesIO()
     content = {
@@ -37,6 +54,7 @@ def save_checkpoint(path: Path, model: TrainedModel) -> None:
         "spec": asdict(model.spec),
         "model": model.network.state_dict(),
         "version": model.version,
+        "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
@@ -49,15 +67,33 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         FileNotFoundError: there is no such file.
         CheckpointError: it is not a checkpoint of this project.
     """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        if content["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(f"format version {content['format_version']!r}; expected {FORMAT_VERSION}")
+    with _sentence_for(path):
+        content = _read(path, device)
         stored = content["spec"]
         spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
         network = spec.build().to(device)
         network.load_state_dict(content["model"])
         return TrainedModel(spec, network.eval(), int(content["version"]))
+
+
+def load_training_state(path: Path) -> TrainingState | None:
+    """The state that was saved with a model, or None where there was none. Raises: as `load_checkpoint`."""
+    with _sentence_for(path):
+        stored = _read(path, "cpu").get("training")
+        return None if stored is None else TrainingState(**stored)
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if content["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(f"format version {content['format_version']!r}; expected {FORMAT_VERSION}")
+    return content
+
+
+@contextmanager
+def _sentence_for(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises whatever the bytes lead it to

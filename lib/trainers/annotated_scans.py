@@ -64,7 +64,7 @@ def _scan(
     fitting = [annotation for annotation in annotations if annotation.geometry.is_close(geometry)]
     if len(fitting) < len(annotations):
         logger.warning("The image %s is not the one that was clicked on; those clicks are left out.", image_id)
-    return AnnotatedScan(image_path, tuple(fitting), mask_path) if fitting or mask_path else None
+    return AnnotatedScan(image_id, image_path, tuple(fitting), mask_path) if fitting or mask_path else None
 
 
 def _wrong_with(mask_path: Path, geometry: ImageGeometry, labels: tuple[str, ...]) -> str | None:

@@ -56,6 +56,13 @@ class Hyperparameters(BaseModel):
     train_batch_size: int = Field(6, ge=1, description="patches of an iteration")
     iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
     max_epochs: int = Field(300, ge=1, description="epochs of a training run")
+    max_minutes: float = Field(0.0, ge=0, description="minutes of a training run, at most; 0: no limit")
+    held_out_share: float = Field(
+        0.2, ge=0, lt=1, description="share of annotated scans that a new model is compared on, not trained on"
+    )
+    publish_tolerance: float = Field(
+        0.01, ge=0, le=1, description="by which a new model's agreement may be below the published one's"
+    )
     annotated_fraction: float = Field(0.66, ge=0, le=1, description="share of patches placed on an annotated structure")
     augmentation: Augmentation = Field("flip", description="none, flip, or full: turned, bent, other contrast")
     network: str = Field("UNet2d5", description="the paper's 2.5D U-Net, or a class of monai.networks.nets")
@@ -76,7 +83,7 @@ class Hyperparameters(BaseModel):
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
     sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
     sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")
-    seed: int = Field(0, ge=0, description="seed of initialisation and sampling")
+    seed: int = Field(0, ge=0, description="seed of initialisation and sampling; each run draws anew")
 
     @classmethod
     def of_preset(cls, preset: Preset) -> Hyperparameters:

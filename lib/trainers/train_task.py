@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
+from monai.handlers import TensorBoardStatsHandler
 from monai.networks.utils import one_hot
 from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
@@ -24,11 +25,16 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
 from lib.annotations.volume import VolumeError
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
-from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint, save_checkpoint
+from lib.networks.checkpoint import TrainedModel, TrainingState, save_checkpoint
 from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
+from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
+from lib.trainers.budget import PolyLearningRate, TrainingBudget
 from lib.trainers.hyperparameters import Hyperparameters, first_error
 from lib.trainers.objective import InExtremISObjective
+from lib.trainers.publishing import judge
+from lib.trainers.starting_point import StartingPoint
+from lib.trainers.training_record import TrainingRecord, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +42,31 @@ logger = logging.getLogger(__name__)
 class InExtremISTrainTask(BasicTrainTask):
     """Trains end to end from extreme points (paper, Eq. 3), from the published weights if there are any.
 
+    A run is short and sees every annotation. Its network is published if it agrees with the annotators no less than
+    the published one. A run that was stopped, or whose process died, leaves the published model as it was, and the
+    next goes on after its last epoch.
+
     Args:
-        published_path: of the checkpoint that requests are answered with.
+        versions: the checkpoint that requests are answered with, and those before it.
         tracking: "mlflow", kept in a sqlite file beside the model, or "None".
     """
 
     def __init__(
         self,
-        published_path: Path,
+        versions: ModelVersions,
         labels: tuple[str, ...],
         store: AnnotationStore,
         hyperparameters: Hyperparameters,
         tracking: str,
     ) -> None:
-        self.published_path = published_path
+        self.versions = versions
         self.label_names = labels
         self.store = store
         self.hyperparameters = hyperparameters
+        published_path = versions.published_path
+        self.folder = published_path.parent / published_path.stem
         super().__init__(
-            model_dir=str(published_path.parent / published_path.stem),
+            model_dir=str(self.folder),
             description="Learns from extreme points, in the background",
             amp=torch.cuda.is_available(),
             labels=list(labels),
@@ -109,22 +121,47 @@ class InExtremISTrainTask(BasicTrainTask):
             stats.setdefault("total_time", stats.get("current_time", "0:00:00"))
         return stats
 
+    @property
+    def record_path(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def unfinished_path(self) -> Path:
+        return self.folder / "unfinished.pt"
+
     def pre_process(self, request: Mapping[str, Any], datastore: Datastore) -> list[AnnotatedScan]:
+        self.started = _now()
         scans = annotated_scans(datastore, self.store, self.label_names)
         masks = sum(scan.mask_path is not None for scan in scans)
-        logger.info(
-            "Learning from %d scans: %d with clicks, %d with a final mask.", len(scans), len(scans) - masks, masks
-        )
+        logger.info("Annotated scans: %d with clicks, %d with a final mask.", len(scans) - masks, masks)
         return scans
 
+    def partition_datalist(
+        self, context: Context, shuffle: bool = False
+    ) -> tuple[list[AnnotatedScan], list[AnnotatedScan]]:
+        """The scans to train on. Those that are held out are for the end of the run only."""
+        h: Hyperparameters = context.request["hyperparameters"]
+        record = TrainingRecord.load(self.record_path)
+        self.record = record.with_scans([scan.image_id for scan in context.datalist], h.held_out_share)
+        # Before the first iteration: a scan that a killed run has seen must not be held out afterwards.
+        self.record.save(self.record_path)
+        self.held_out = [scan for scan in context.datalist if scan.image_id in self.record.held_out]
+        return [scan for scan in context.datalist if scan.image_id not in self.record.held_out], []
+
     def network(self, context: Context) -> torch.nn.Module:
-        hyperparameters: Hyperparameters = context.request["hyperparameters"]
-        set_determinism(hyperparameters.seed)
-        spec = self._spec(context.train_datalist, hyperparameters)
-        previous = self._previous(spec) if context.pretrained else None
-        self.version = previous.version if previous else 0
-        self.spec = previous.spec if previous else spec
-        return previous.network if previous else spec.build()
+        h: Hyperparameters = context.request["hyperparameters"]
+        # Each run draws other patches, or what one has seen the next would see again.
+        set_determinism(h.seed + len(self.record.runs))
+        self.start = StartingPoint.find(
+            self._spec(context.train_datalist, h),
+            self.versions.published_path,
+            self.unfinished_path,
+            pretrained=context.pretrained,
+        )
+        used_before = self.start.state.progress if self.start.state else 0.0
+        self.budget = TrainingBudget(h.max_epochs, h.max_minutes, used_before)
+        context.max_epochs = self.budget.epochs_left
+        return self.start.network
 
     def _spec(self, scans: list[AnnotatedScan], h: Hyperparameters) -> NetworkSpec:
         spacing_mm = grid_spacing_mm(scans, h.min_spacing_mm)
@@ -135,43 +172,33 @@ class InExtremISTrainTask(BasicTrainTask):
         except ArchitectureError as error:
             raise TrainingError(f"The training cannot start: {error}") from error
 
-    def _previous(self, spec: NetworkSpec) -> TrainedModel | None:
-        try:
-            model = load_checkpoint(self.published_path)
-        except FileNotFoundError:
-            return None
-        except CheckpointError as error:
-            logger.error("%s The training starts from nothing.", error)
-            return None
-        if model.spec.labels != spec.labels or not _same_weights(model.network, spec.build()):
-            logger.warning("The published model has other labels or another network; the training starts from nothing.")
-            return None
-        return model
-
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
         h: Hyperparameters = context.request["hyperparameters"]
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             context.network.parameters(),
             h.learning_rate,
             momentum=h.momentum,
             weight_decay=h.weight_decay,
             nesterov=True,
         )
+        if self.start.state is not None:
+            # The momentum of the run before, with the rates that are asked for now.
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.start.state.optimizer["state"]})
+        return optimizer
 
-    def lr_scheduler_handler(self, context: Context) -> LrScheduleHandler:
+    def lr_scheduler_handler(self, context: Context) -> PolyLearningRate:
         h: Hyperparameters = context.request["hyperparameters"]
-        schedule = torch.optim.lr_scheduler.PolynomialLR(context.optimizer, h.max_epochs, h.poly_power)
-        return LrScheduleHandler(schedule, print_lr=False)  # type: ignore[arg-type]
+        return PolyLearningRate(context.optimizer, h.learning_rate, h.poly_power, self.budget)
 
     def loss_function(self, context: Context) -> InExtremISObjective:
-        return InExtremISObjective(self.label_names, self.spec.spacing_mm, context.request["hyperparameters"])
+        return InExtremISObjective(self.label_names, self.start.spec.spacing_mm, context.request["hyperparameters"])
 
     def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> DataLoader:
         h: Hyperparameters = context.request["hyperparameters"]
         return patch_loader(
             context.train_datalist,
-            spacing_mm=self.spec.spacing_mm,
-            roi_size=self.spec.roi_size,
+            spacing_mm=self.start.spec.spacing_mm,
+            roi_size=self.start.spec.roi_size,
             batch_size=h.train_batch_size,
             patches_per_epoch=h.iterations_per_epoch * h.train_batch_size,
             annotated_fraction=h.annotated_fraction,
@@ -184,13 +211,15 @@ class InExtremISTrainTask(BasicTrainTask):
         h: Hyperparameters = context.request["hyperparameters"]
 
         def step(engine: Any, batch: PatchBatch) -> list[dict[str, Any]]:
-            guided = h.geodesic == "deep" and (self.version > 0 or engine.state.epoch > h.deep_start_epoch)
+            epoch = engine.state.epoch + self._iterations_before() / h.iterations_per_epoch
+            guided = h.geodesic == "deep" and epoch > h.deep_start_epoch
             engine.network.train()
             engine.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(context.device.type, enabled=engine.amp):
                 logits = engine.network(batch.image.to(context.device))
             value = engine.loss_function(batch, logits, guided=guided)
             if not torch.isfinite(value.loss):
+                self.unfinished_path.unlink(missing_ok=True)
                 raise TrainingError(f"The loss became {value.loss.item()}; try again with a lower learning_rate.")
             scaler = engine.scaler or torch.amp.GradScaler(enabled=False)
             scaler.scale(value.loss).backward()
@@ -219,30 +248,74 @@ class InExtremISTrainTask(BasicTrainTask):
         """`network` has loaded the published weights already."""
 
     def finalize(self, context: Context) -> None:
-        """Figures for viewers after each epoch, the model at the end; an interrupted run publishes nothing."""
+        """Figures for viewers and a place to go on from after each epoch; the verdict at the end."""
         # The record of an earlier training would hide that this one has begun.
-        self._write_record({"epoch": 0, "total_epochs": context.max_epochs})
-        context.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self._write_stats(context))
-        context.trainer.add_event_handler(Events.COMPLETED, lambda engine: self._publish(context))
+        self._write_stats({"epoch": 0, "total_epochs": context.max_epochs})
+        context.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self._after_epoch(context))
+        context.trainer.add_event_handler(Events.COMPLETED, lambda engine: self._end(context))
 
-    def _write_stats(self, context: Context) -> None:
-        stats = prepare_stats(context.start_ts, context.trainer, context.evaluator)
-        stats["scans"] = len(context.train_datalist)
-        stats["loss"] = context.trainer.state.output[0]["loss"]
-        self._write_record(stats)
+    def _after_epoch(self, context: Context) -> None:
+        self._write_stats(self._figures(context))
+        used = self.budget.used(context.trainer.state.epoch)
+        if used < 1:
+            version = self.start.published.version if self.start.published else 0
+            model = TrainedModel(self.start.spec, context.network, version)
+            save_checkpoint(self.unfinished_path, model, self._state(context, used))
+        else:
+            context.trainer.terminate()
 
-    def _write_record(self, stats: dict[str, Any]) -> None:
+    def _end(self, context: Context) -> None:
+        h: Hyperparameters = context.request["hyperparameters"]
+        candidate = TrainedModel(self.start.spec, context.network.eval(), self.versions.next_number())
+        verdict = judge(
+            candidate, self.start.published, self.held_out, context.train_datalist, h.publish_tolerance, context.device
+        )
+        state = self._state(context, used=0.0)
+        if verdict.publish:
+            self.versions.publish(candidate, state)
+            logger.info("Version %d is published. %s", candidate.version, verdict.reason)
+        else:
+            logger.warning("The published model stays. %s", verdict.reason)
+        self.unfinished_path.unlink(missing_ok=True)
+        run = TrainingRun(
+            started=self.started,
+            ended=_now(),
+            version=candidate.version if verdict.publish else None,
+            iterations=state.iterations,
+            scans=len(context.train_datalist),
+            judged_on=verdict.judged_on,
+            score=verdict.score,
+            published_score=verdict.published_score,
+            loss=context.trainer.state.output[0]["loss"],
+        )
+        self.record = self.record.with_run(run)
+        self.record.save(self.record_path)
+        self._write_stats(self._figures(context) | {"verdict": verdict.reason})
+
+    def _iterations_before(self) -> int:
+        return self.start.state.iterations if self.start.state else 0
+
+    def _state(self, context: Context, used: float) -> TrainingState:
+        iterations = self._iterations_before() + context.trainer.state.iteration
+        return TrainingState(context.optimizer.state_dict(), iterations, used)
+
+    def _figures(self, context: Context) -> dict[str, Any]:
+        """MONAI Label's, with the agreement of the model that the last run ended with as the best metric."""
+        figures = prepare_stats(context.start_ts, context.trainer, context.evaluator)
+        scores = [run.score for run in self.record.runs if run.version is not None and run.score is not None]
+        return figures | {
+            "best_metric": scores[-1] if scores else 0.0,
+            "scans": len(context.train_datalist),
+            "held_out": len(self.held_out),
+            "loss": context.trainer.state.output[0]["loss"],
+        }
+
+    def _write_stats(self, stats: dict[str, Any]) -> None:
         write_atomically(Path(self._stats_path), json.dumps(stats, indent=2).encode())
 
-    def _publish(self, context: Context) -> None:
-        model = TrainedModel(self.spec, context.network, self.version + 1)
-        save_checkpoint(self.published_path, model)
-        logger.info("Published version %d, learnt from %d scans.", model.version, len(context.train_datalist))
 
-
-def _same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    """Whether the weights of one fit into the other."""
-    return [(n, p.shape) for n, p in first.named_parameters()] == [(n, p.shape) for n, p in second.named_parameters()]
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _outputs(logits: torch.Tensor, target: torch.Tensor, loss: float, terms: dict[str, float]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def scan(tmp_path):
     nib.save(nib.Nifti1Image(image, AFFINE), tmp_path / "scan.nii.gz")
     points = ExtremePoints.from_clicks("lesion", CLICKS)
     annotation = Annotation.now("scan", points, ImageGeometry(SHAPE, AFFINE), "reader")
-    return AnnotatedScan(tmp_path / "scan.nii.gz", (annotation,))
+    return AnnotatedScan("scan", tmp_path / "scan.nii.gz", (annotation,))
 
 
 def patches(scan, **changes):
@@ -87,7 +87,7 @@ def test_scan_smaller_than_a_patch_is_padded(scan):
 def test_mask_goes_with_its_image(scan, tmp_path):
     mask = nib.load(scan.image_path).get_fdata() > 0
     nib.save(nib.Nifti1Image(mask.astype(np.uint8), AFFINE), tmp_path / "mask.nii.gz")
-    with_mask = AnnotatedScan(scan.image_path, scan.annotations, tmp_path / "mask.nii.gz")
+    with_mask = AnnotatedScan(scan.image_id, scan.image_path, scan.annotations, tmp_path / "mask.nii.gz")
 
     for batch in patches(with_mask, patches_per_epoch=12):
         for image, mask_patch in zip(batch.image[:, 0], batch.masks, strict=True):
@@ -112,7 +112,7 @@ def test_patches_of_a_scan_with_a_mask_alone_lie_on_the_mask(scan, tmp_path):
     mask = np.zeros(SHAPE, dtype=np.uint8)
     mask[70:73, 60:63, 20:22] = 1
     nib.save(nib.Nifti1Image(mask, AFFINE), tmp_path / "mask.nii.gz")
-    batches = patches(AnnotatedScan(scan.image_path, (), tmp_path / "mask.nii.gz"), roi_size=(8, 8, 8))
+    batches = patches(AnnotatedScan(scan.image_id, scan.image_path, (), tmp_path / "mask.nii.gz"), roi_size=(8, 8, 8))
 
     assert all((mask == 1).any() for batch in batches for mask in batch.masks)
 

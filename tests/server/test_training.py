@@ -12,6 +12,7 @@ from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
+from lib.networks.checkpoint import load_training_state
 
 CLICKED, UNSEEN = 5, 3
 
@@ -84,7 +85,8 @@ def test_clicks_then_training_then_masks_of_studies_never_clicked(site):
     assert task["status"] == "DONE", "\n".join(task["details"])
     stats = client.info()["train_stats"]["inextremis"]
     assert stats["epoch"] == stats["total_epochs"] == 6
-    assert stats["scans"] == CLICKED
+    assert (stats["scans"], stats["held_out"]) == (CLICKED - 1, 1)
+    assert stats["best_metric"] > 0.1 and "held-out scan" in stats["verdict"]
     assert list((root / "model").rglob("events.out.tfevents*"))
     for study in list(truth)[CLICKED:]:
         path, params = client.infer("inextremis", study, {})
@@ -107,16 +109,43 @@ def test_click_after_training_names_the_model(site):
 
 
 def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
-    root, _, client, _ = site
+    root, server, client, _ = site
     published = (root / "model" / "inextremis.pt").read_bytes()
-    client.train_start("inextremis", {"max_epochs": 300})
-    time.sleep(15)
+    unfinished = root / "model" / "inextremis" / "unfinished.pt"
+    client.train_start("inextremis", {"max_epochs": 300, "iterations_per_epoch": 2})
+    while not unfinished.exists():
+        assert client.train_status(check_if_running=False)["status"] in ("SUBMITTED", "RUNNING")
+        time.sleep(0.2)
     client.train_stop()
 
     assert finished(client)["status"] == "STOPPED"
     assert (root / "model" / "inextremis.pt").read_bytes() == published
+    stopped_at = load_training_state(unfinished).iterations
+    before = load_training_state(root / "model" / "inextremis.pt").iterations
+    assert stopped_at > before
 
-    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 2})
-    assert finished(client)["status"] == "DONE"
+    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 2, "publish_tolerance": 1})
+    task = finished(client)
+    assert task["status"] == "DONE"
+    assert any("A training that was interrupted goes on" in line for line in server_log(root))
+    assert not unfinished.exists()
+    assert load_training_state(root / "model" / "inextremis.pt").iterations == stopped_at + 2
     _, params = client.infer("inextremis", "study_00", {})
     assert params["model_version"] == 2
+
+
+def test_worse_network_is_not_published(site):
+    """A learning rate that throws the weights far off; the log and the figures say what came of it."""
+    root, _, client, _ = site
+    published = (root / "model" / "inextremis.pt").read_bytes()
+
+    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 4, "learning_rate": 0.5})
+    finished(client)
+
+    assert (root / "model" / "inextremis.pt").read_bytes() == published
+    assert "less than the published model's" in client.info()["train_stats"]["inextremis"]["verdict"]
+    assert "The published model stays." in "\n".join(server_log(root))
+
+
+def server_log(root):
+    return (root / "server.log").read_text().splitlines()
