@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib.activelearning.strategies import strategies
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
-from lib.configs.tasks import infer_tasks, train_tasks
+from lib.configs.tasks import auto_train, infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up_in_background
 from lib.datastore.dicomweb import DICOMWebStudies, set_archive_defaults
 from lib.datastore.studies import open_studies_folder
@@ -89,8 +89,10 @@ class InExtremIS(MONAILabelApp):
         from monailabel.app import app as application
 
         from lib.infers.endpoint import replace_inference_endpoint
-        from lib.trainers.endpoint import replace_training_endpoint
+        from lib.trainers.endpoint import replace_training_endpoint, start_training
 
         replace_inference_endpoint(application)
         replace_training_endpoint(application)
+        self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)
+        self.datastore().on_annotation = self.auto_train.annotated
         warm_up_in_background()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class SafeIndex(LocalDatastore):
         # While MONAI Label reads the folder anew its index is empty for a moment, and it may be written by one
         # request while another changes it.
         self._guard = threading.RLock()
+        self.on_annotation: Callable[[str], None] = lambda name: None
+        """Called, with a name for it, after an annotation was stored: clicks on a structure, or a final mask."""
         super().__init__(*arguments, **settings)
 
     @property
@@ -46,6 +49,7 @@ class SafeIndex(LocalDatastore):
                 data = DataModel(ext=file_name.removeprefix(image_id), info={**info, "name": file_name})
                 image.labels[ANNOTATION_TAG] = data
                 self._update_datastore_file()
+        self.on_annotation(file_name)
 
     def list_image(self, image_id: str, file_name: str, info: dict[str, Any]) -> None:
         """Lists an image, already on disk as `<image id>...`, and keeps what was known of it."""
@@ -101,7 +105,10 @@ class SafeIndex(LocalDatastore):
         if image_id not in self.list_images():
             raise HTTPException(404, f"There is no image {image_id!r} in the studies.")
         with self._guard:
-            return super().save_label(image_id, label_filename, label_tag, label_info)
+            label_id = super().save_label(image_id, label_filename, label_tag, label_info)
+        if label_tag == DefaultLabelTag.FINAL.value:
+            self.on_annotation(f"{image_id}, final mask")
+        return label_id
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         if image_id and image_id != os.path.basename(image_id):

@@ -26,7 +26,7 @@ def train_all(params: dict[str, Any] | None = None, run_sync: bool = False, user
         of_model = (params or {}).get(model) or {}
         if not isinstance(of_model, dict):
             raise HTTPException(422, f"The parameters of {model!r} are {of_model!r}; expected a JSON object.")
-        started[model] = {"result": _start(model, of_model, run_sync, enqueue=True), "detail": None}
+        started[model] = {"result": start_training(model, of_model, run_sync, enqueue=True), "detail": None}
     return started
 
 
@@ -39,11 +39,17 @@ def train_model(
     user: User = _ADMIN,
 ) -> dict[str, Any]:
     """As MONAI Label's own; 429 while a training runs, unless it may wait its turn (`enqueue`)."""
-    return _start(model, params or {}, run_sync, enqueue)
+    return start_training(model, params or {}, run_sync, enqueue)
 
 
-def _start(model: str, params: Mapping[str, Any], run_sync: bool, enqueue: bool) -> dict[str, Any]:
-    """Raises: HTTPException: 404, no such trainer; 409, nothing to learn from; 422, parameters; 429, one runs."""
+def start_training(
+    model: str, params: Mapping[str, Any], run_sync: bool = False, enqueue: bool = False
+) -> dict[str, Any]:
+    """The task, or the one that is waiting already and will see all there is.
+
+    Raises:
+        HTTPException: 404, no such trainer; 409, nothing to learn from; 422, parameters; 429, one runs.
+    """
     app = app_instance()
     if model not in app.trainers:
         raise HTTPException(404, f"There is no trainer {model!r}; this app has {', '.join(app.trainers)}.")
@@ -59,7 +65,9 @@ def _start(model: str, params: Mapping[str, Any], run_sync: bool, enqueue: bool)
     waiting = [task for task in tasks("train") if task["status"] == "SUBMITTED"]
     if waiting and enqueue:
         return waiting[0]
-    return run_model(model, checked, run_sync=False, enqueue=enqueue)
+    task = run_model(model, checked, run_sync=False, enqueue=enqueue)
+    app.auto_train.began()
+    return task
 
 
 def replace_training_endpoint(application: FastAPI) -> None:

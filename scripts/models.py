@@ -1,0 +1,78 @@
+"""Lists the versions of the published model, and brings an earlier one back; a running server takes it up at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lib.networks.checkpoint import CheckpointError, load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.trainers.training_record import TrainingRecord
+
+DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "inextremis" / "model"
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    versions = ModelVersions(options.model_dir / "inextremis.pt")
+    try:
+        if options.command == "roll-back":
+            versions.roll_back(options.version)
+            console.print(f"Version {options.version} is published again; the next training goes on from it.")
+        else:
+            console.print(_table(versions, TrainingRecord.load(options.model_dir / "inextremis" / "record.json")))
+    except FileNotFoundError as error:
+        kept = ", ".join(map(str, versions.numbers()))
+        found = f"these are kept: {kept}" if kept else "none is kept"
+        missing = f"no version {options.version}" if options.command == "roll-back" else f"no model ({error})"
+        return _refuse(f"There is {missing} in {options.model_dir}; {found}. --model-dir names another folder.")
+    except (CheckpointError, OSError) as error:
+        return _refuse(str(error))
+    return 0
+
+
+def _table(versions: ModelVersions, record: TrainingRecord) -> Table:
+    """Raises: FileNotFoundError, CheckpointError: nothing usable is published."""
+    published = load_checkpoint(versions.published_path)
+    runs = {run.version: run for run in record.runs}
+    table = Table(title=f"Models in {versions.published_path.parent}")
+    for heading in ("version", "trained", "scans", "iterations", "agreement", "judged on", ""):
+        table.add_column(heading)
+    for number in sorted({*versions.numbers(), published.version}):
+        run = runs.get(number)
+        figures = ["", "", "", "", ""]
+        if run is not None:
+            agreement = "" if run.score is None else f"{run.score:.2f}"
+            judged_on = f"{run.judged_on[0]} {run.judged_on[1]}"
+            figures = [run.ended, str(run.scans), str(run.iterations), agreement, judged_on]
+        table.add_row(str(number), *figures, "published" if number == published.version else "")
+    return table
+
+
+def _refuse(sentence: str) -> int:
+    errors.print(sentence, style="red", highlight=False, soft_wrap=True)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/models.sh", description=__doc__)
+    parser.add_argument(
+        "--model-dir", type=Path, default=DEFAULT_FOLDER, help="the server's model_dir (default: that of the app)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="versions, what they were learnt from, and how they did")
+    roll_back = commands.add_parser("roll-back", help="publish an earlier version again")
+    roll_back.add_argument("version", type=int, help="its number, as the list shows it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
