@@ -21,7 +21,7 @@ from lib.datastore.studies import open_studies_folder
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
 from lib.infers.prediction import label_map, predict_probability
-from lib.networks.checkpoint import load_checkpoint
+from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
@@ -93,11 +93,17 @@ def _train_and_score(dataset: Dataset, changes: Mapping[str, Any]) -> dict[str, 
         trainer({"model": "inextremis"}, open_studies_folder(str(dataset.folder / "studies")))
         seconds = time.perf_counter() - start
         model = load_checkpoint(published)
+    scores = dice_of_model(dataset, model, studies[dataset.clicked :])
+    return {"changes": dict(changes), "dice": scores, "seconds": round(seconds, 1)}
+
+
+def dice_of_model(dataset: Dataset, model: TrainedModel, studies: Sequence[str]) -> list[float]:
+    """Of the automatic mask of each study with the truth."""
     scores = []
-    for study in studies[dataset.clicked :]:
+    for study in studies:
         volume = load_volume(dataset.folder / "studies" / f"{study}.nii.gz")
         scores.append(dice(label_map(predict_probability(model, volume)) > 0, dataset.truth(study)))
-    return {"changes": dict(changes), "dice": scores, "seconds": round(seconds, 1)}
+    return scores
 
 
 def mean_dice(results: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
