@@ -56,23 +56,29 @@ class SnapshotTrainTask(InExtremISTrainTask):
         super()._after_epoch(context)
 
 
-def measure(dataset: Dataset, seed: int) -> list[dict[str, float]]:
-    """The figures after each epoch of one training."""
+def trained_snapshots(dataset: Dataset, seed: int) -> tuple[list[TrainedModel], list[AnnotatedScan]]:
+    """The networks after each epoch of a training, and the scans that were held out of it."""
     yield_to_annotators()
-    studies = dataset.make()
     h = Hyperparameters.of_preset("cpu").changed({"seed": seed})
     with tempfile.TemporaryDirectory() as folder:
-        trainer = SnapshotTrainTask(
-            ModelVersions(Path(folder) / "inextremis.pt"), (LABEL,), dataset.store, h, tracking="None"
-        )
+        versions = ModelVersions(Path(folder) / "inextremis.pt")
+        trainer = SnapshotTrainTask(versions, (LABEL,), dataset.store, h, tracking="None")
         trainer({"model": "inextremis"}, open_studies_folder(str(dataset.folder / "studies")))
+    return trainer.snapshots, trainer.held_out
+
+
+def measure(dataset: Dataset, seed: int) -> list[dict[str, float]]:
+    """The figures after each epoch of one training."""
+    studies = dataset.make()
+    models, held_out = trained_snapshots(dataset, seed)
+    h = Hyperparameters.of_preset("cpu")
     return [
         {
-            "agreement": agreement(model, trainer.held_out) or 0.0,
-            "validation loss": validation_loss(model, trainer.held_out, h),
+            "agreement": agreement(model, held_out) or 0.0,
+            "validation loss": validation_loss(model, held_out, h),
             "dice": float(np.mean(dice_of_model(dataset, model, studies[dataset.clicked :]))),
         }
-        for model in track(trainer.snapshots, f"Seed {seed}")
+        for model in track(models, f"Seed {seed}")
     ]
 
 

@@ -19,6 +19,7 @@ from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import annotator_of
 from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
+from lib.networks.checkpoint import TrainedModel
 from lib.refinement.cold_start import segment_from_clicks
 from lib.refinement.label_map import merge_masks
 
@@ -74,7 +75,8 @@ class ExtremePointsInferTask(InferTask):
         if image_id and not repeated:
             self._save(image_id, structures, volume, annotator_of(request))
         stopwatch.lap("store")
-        mask, model_version = self._segment(volume, structures)
+        model = self.model.current()
+        mask = self._segment(volume, structures, model)
         stopwatch.lap("segment")
         path = write_mask(mask, volume, request)
         stopwatch.lap("write")
@@ -82,8 +84,9 @@ class ExtremePointsInferTask(InferTask):
             "label_names": self.labels,
             "extreme_points": {points.label: _extremes(points, volume) for points in structures},
             "stored": bool(image_id),
-            "stage": "cold_start" if model_version is None else "network",
-            "model_version": model_version,
+            "stage": "cold_start" if model is None else "network",
+            "model_version": None if model is None else model.version,
+            "network_trust": None if model is None else _trust(model),
             "latencies": stopwatch.latencies,
         }
 
@@ -100,8 +103,7 @@ class ExtremePointsInferTask(InferTask):
                     f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry.",
                 ) from error
 
-    def _segment(self, volume: Volume, structures: Sequence[ExtremePoints]) -> tuple[np.ndarray, int | None]:
-        model = self.model.current()
+    def _segment(self, volume: Volume, structures: Sequence[ExtremePoints], model: TrainedModel | None) -> np.ndarray:
         probability = None if model is None else predict_probability(model, volume, self.model.device)
         masks = {
             self.labels[points.label]: segment_from_clicks(
@@ -109,12 +111,17 @@ class ExtremePointsInferTask(InferTask):
                 points,
                 volume.geometry.spacing_mm,
                 foreground_probability=None if probability is None else probability[self.labels[points.label] - 1],
+                trust=0.0 if model is None else _trust(model),
             )
             for points in structures
         }
         clicks = {self.labels[points.label]: points.foreground_voxel for points in structures}
-        label_map = merge_masks(masks, clicks, volume.geometry.spacing_mm)
-        return label_map, None if model is None else model.version
+        return merge_masks(masks, clicks, volume.geometry.spacing_mm)
+
+
+def _trust(model: TrainedModel) -> float:
+    """As good as the agreement with annotators for which it was published; one that was never judged has none."""
+    return model.agreement or 0.0
 
 
 def _extremes(points: ExtremePoints, volume: Volume) -> list[dict[str, Any]]:

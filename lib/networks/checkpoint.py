@@ -24,11 +24,17 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with weights. `version` counts the publications, from 1."""
+    """A network with weights.
+
+    Attributes:
+        version: counts the publications, from 1.
+        agreement: with annotators when it was published, in [0, 1], or None where it was not judged.
+    """
 
     spec: NetworkSpec
     network: nn.Module
     version: int
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None
         "spec": asdict(model.spec),
         "model": model.network.state_dict(),
         "version": model.version,
+        "agreement": model.agreement,
         "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
@@ -73,7 +80,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
         network = spec.build().to(device)
         network.load_state_dict(content["model"])
-        return TrainedModel(spec, network.eval(), int(content["version"]))
+        return TrainedModel(spec, network.eval(), int(content["version"]), content.get("agreement"))
 
 
 def load_training_state(path: Path) -> TrainingState | None:

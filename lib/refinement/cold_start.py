@@ -52,8 +52,8 @@ class ColdStartOptions:
             the mask that it corrects.
         click_tolerance: difference of intensity over which it fades, more than 0, as a share of the range of
             intensities.
-        network_confidence: in (0.5, 1); a trained network's probabilities are cut to [1 - this, this], so that
-            clicks and intensities can outweigh it.
+        network_confidence: in (0.5, 1); the probabilities of a network that is fully trusted are cut to
+            [1 - this, this], so that clicks and intensities can outweigh it; of one that is not, to less.
         max_voxels: at least 1; a larger box is worked on in coarser voxels, and the mask interpolated.
     """
 
@@ -80,6 +80,7 @@ def segment_from_clicks(
     spacing_mm: tuple[float, float, float],
     *,
     foreground_probability: np.ndarray | None = None,
+    trust: float = 1.0,
     options: ColdStartOptions = ColdStartOptions(),
 ) -> np.ndarray:
     """The structure that was clicked.
@@ -94,6 +95,7 @@ def segment_from_clicks(
         points: the clicks, in voxels of the image.
         spacing_mm: voxel size along each axis, more than 0.
         foreground_probability: (X, Y, Z) in [0, 1], of a trained network.
+        trust: in that network, in [0, 1]; 0 is as without it.
         options: how the mask is made.
 
     Returns:
@@ -101,11 +103,11 @@ def segment_from_clicks(
         (26-connected) holds a foreground click.
 
     Raises:
-        ValueError: an image that is not 3D, a probability of another shape, a click outside the image, or a
-            voxel clicked as both.
+        ValueError: an image that is not 3D, a probability of another shape, a trust out of range, a click outside
+            the image, or a voxel clicked as both.
     """
-    _check(image, points, foreground_probability)
-    problem = _Problem.of(image, points, spacing_mm, foreground_probability, options)
+    _check(image, points, foreground_probability, trust)
+    problem = _Problem.of(image, points, spacing_mm, foreground_probability, trust, options)
     log_odds = problem.log_odds()
     mask = problem.without_closed_holes(problem.cut(log_odds))
     # One voxel wide, the paths would be lost between coarse voxels, and with them what holds the mask together.
@@ -124,6 +126,7 @@ class _Problem:
         grid: those voxels.
         values: (X, Y, Z) normalised intensities.
         probability: (X, Y, Z) of a trained network.
+        trust: in it, in [0, 1].
         extremes: (3, 2, 3) int, as in `ExtremePoints`.
         foreground, background: (N, 3) and (M, 3) int clicks; background clicks outside the grid are left out.
         relaxed: the box outside of which everything is background.
@@ -132,6 +135,7 @@ class _Problem:
     grid: WorkingGrid
     values: np.ndarray
     probability: np.ndarray | None
+    trust: float
     extremes: np.ndarray
     foreground: np.ndarray
     background: np.ndarray
@@ -145,6 +149,7 @@ class _Problem:
         points: ExtremePoints,
         spacing_mm: tuple[float, float, float],
         foreground_probability: np.ndarray | None,
+        trust: float,
         options: ColdStartOptions,
     ) -> _Problem:
         tight = Box.around(points.foreground_voxel)
@@ -156,6 +161,7 @@ class _Problem:
             grid,
             normalised(grid.averaged(image)),
             None if foreground_probability is None else grid.averaged(foreground_probability),
+            trust,
             grid.points(points.extremes_voxel),
             grid.points(points.foreground_voxel),
             _inside(grid.points(points.background_voxel), grid.shape),
@@ -202,7 +208,7 @@ class _Problem:
         prior = self.options.prior_strength * (1 - gauge)
         if self.probability is None:
             return prior
-        confidence = self.options.network_confidence
+        confidence = 0.5 + self.trust * (self.options.network_confidence - 0.5)
         return prior + logit(np.clip(self.probability, 1 - confidence, confidence))
 
     def _corrected(self, log_odds: np.ndarray) -> np.ndarray:
@@ -225,7 +231,9 @@ class _Problem:
         return log_odds
 
 
-def _check(image: np.ndarray, points: ExtremePoints, foreground_probability: np.ndarray | None) -> None:
+def _check(image: np.ndarray, points: ExtremePoints, foreground_probability: np.ndarray | None, trust: float) -> None:
+    if not 0 <= trust <= 1:
+        raise ValueError(f"trust is {trust}; expected a number in [0, 1]")
     if image.ndim != 3:
         raise ValueError(f"image has shape {image.shape}; expected (X, Y, Z)")
     if foreground_probability is not None and foreground_probability.shape != image.shape:

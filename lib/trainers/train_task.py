@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -272,7 +273,7 @@ class InExtremISTrainTask(BasicTrainTask):
         )
         state = self._state(context, used=0.0)
         if verdict.publish:
-            self.versions.publish(candidate, state)
+            self.versions.publish(replace(candidate, agreement=verdict.score), state)
             logger.info("Version %d is published. %s", candidate.version, verdict.reason)
         else:
             logger.warning("The published model stays. %s", verdict.reason)

@@ -267,6 +267,19 @@ def test_clicks_are_obeyed_against_a_network_that_is_sure_and_wrong(blind):
     assert dice(mask, truth) > 0.7
 
 
+@pytest.mark.parametrize("blind", [0.0, 1.0])
+def test_network_that_is_not_trusted_changes_nothing(blind):
+    truth = ellipsoid((40, 40, 40), (20, 20, 20), (8, 7, 9))
+    image, points = painted(truth), clicks_on(truth)
+
+    alone = segment_from_clicks(image, points, (1, 1, 1))
+    beside_it = segment_from_clicks(
+        image, points, (1, 1, 1), foreground_probability=np.full(image.shape, blind), trust=0.0
+    )
+
+    np.testing.assert_array_equal(beside_it, alone)
+
+
 # --- Symmetry
 
 
