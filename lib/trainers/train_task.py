@@ -87,6 +87,9 @@ class InExtremISTrainTask(BasicTrainTask):
         except (TrainingError, VolumeError) as error:
             logger.error(error)
             raise SystemExit(1) from error
+        except OSError as error:
+            logger.error("The training ended early: %s. The published model stays; make room, then train again.", error)
+            raise SystemExit(1) from error
 
     def checked_parameters(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Only what a request may set; in particular no folder and no address.

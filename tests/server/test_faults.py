@@ -1,0 +1,178 @@
+"""Something breaks under a running server: a defined outcome, a sentence in the log, and it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+import requests
+from monailabel.client import MONAILabelClient
+
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.annotations.volume import load_volume
+from lib.demo.local_server import LocalServer
+from lib.demo.studies import write_demo_studies
+
+SHORT = {"max_epochs": "1", "iterations_per_epoch": "2", "roi_size": "32x32x16", "levels": "2", "tracking": "None"}
+
+
+class Site:
+    """A server with its studies, its models and its log."""
+
+    def __init__(self, root):
+        self.root, self.studies, self.model = root, root / "studies", root / "model" / "inextremis.pt"
+        self.names = write_demo_studies(self.studies, root / "truth", 6)
+        self.server = LocalServer(self.studies, {"model_dir": str(root / "model"), **SHORT}, root / "server.log")
+        self.client = MONAILabelClient(self.server.url, tmpdir=str(root))
+
+    def click(self, study):
+        truth = load_volume(self.root / "truth" / f"{study}.nii.gz").array > 0
+        params = {"lesion": simulated_extreme_points(truth).tolist(), "result_extension": ".nrrd"}
+        return requests.post(
+            f"{self.server.url}/infer/extreme_points",
+            params={"image": study, "output": "json"},
+            data={"params": json.dumps(params)},
+            timeout=60,
+        )
+
+    def train(self, **parameters):
+        self.client.train_start("inextremis", parameters)
+
+    def trained(self, timeout_s=240):
+        end = time.monotonic() + timeout_s
+        while (task := self.client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
+            assert time.monotonic() < end, f"still {task['status']} after {timeout_s} s"
+            time.sleep(0.3)
+        return task
+
+    def log(self):
+        return (self.root / "server.log").read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("faults"))
+    with site.server:
+        for study in site.names[:3]:
+            assert site.click(study).status_code == 200
+        site.train()
+        assert site.trained()["status"] == "DONE"
+        yield site
+
+
+def wait_for(is_true, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < end, f"not so after {timeout_s} s"
+        time.sleep(0.1)
+
+
+def training_process(site):
+    children = psutil.Process(site.server.process.pid).children(recursive=True)
+    return next(child for child in children if "monailabel.interfaces.utils.app" in child.cmdline())
+
+
+def test_training_process_that_is_killed_costs_nothing_that_was_published(site):
+    published = site.model.read_bytes()
+    site.train(max_epochs=300)
+    wait_for((site.model.parent / "inextremis" / "unfinished.pt").exists)
+
+    os.kill(training_process(site).pid, signal.SIGKILL)
+
+    assert site.trained()["status"] == "ERROR"
+    assert site.model.read_bytes() == published
+    assert site.click(site.names[0]).status_code == 200
+    site.train()
+    assert site.trained()["status"] == "DONE"
+    assert "A training that was interrupted goes on." in site.log()
+
+
+def test_broken_model_is_done_without_until_the_next_training(site):
+    site.model.write_bytes(b"half a mod")
+
+    answer = site.click(site.names[0])
+    assert (answer.status_code, answer.json()["stage"]) == (200, "cold_start")
+    assert "The model inextremis.pt cannot be used" in site.log()
+    automatic = requests.post(f"{site.server.url}/infer/inextremis", params={"image": site.names[0]}, timeout=60)
+    assert automatic.status_code == 409
+    site.train()
+    assert site.trained()["status"] == "DONE"
+    assert site.click(site.names[0]).json()["stage"] == "network"
+
+
+def test_broken_annotation_is_left_out_of_the_training_and_replaced_by_new_clicks(site):
+    path = site.studies / "labels" / "extreme_points" / f"{site.names[1]}.lesion.json"
+    path.write_text('{"schema_version": 1, "image_')
+
+    site.train()
+    assert site.trained()["status"] == "DONE"
+    assert f"{path.name} is not JSON" in site.log()
+    assert site.click(site.names[1]).status_code == 200
+    assert json.loads(path.read_text())["image_id"] == site.names[1]
+    assert [kept.read_text() for kept in path.parent.glob("*.corrupt")] == ['{"schema_version": 1, "image_']
+
+
+def test_study_that_is_deleted_is_unknown_from_then_on(site):
+    study = site.names[2]
+    content = (site.studies / f"{study}.nii.gz").read_bytes()
+    (site.studies / f"{study}.nii.gz").unlink()
+
+    wait_for(lambda: site.click(study).status_code == 404)
+    site.train()
+    assert site.trained()["status"] == "DONE"
+    (site.studies / f"{study}.nii.gz").write_bytes(content)
+    wait_for(lambda: site.click(study).status_code == 200)
+
+
+def test_image_that_changes_its_size_loses_its_clicks_until_it_is_clicked_again(site):
+    study = site.names[0]
+    path = site.studies / f"{study}.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-3], image.affine), path)
+
+    site.train()
+    assert site.trained()["status"] == "DONE"
+    assert f"The image {study} is not the one that was clicked on" in site.log()
+    assert site.click(study).status_code == 200
+
+
+def fill(path):
+    with pytest.raises(OSError, match="No space"), path.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+def test_full_disk_refuses_clicks_and_keeps_what_was_there(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        (disk / "truth").mkdir()
+        site = Site(disk)
+        with site.server:
+            assert site.click(site.names[0]).status_code == 200
+            kept = disk / "studies" / "labels" / "extreme_points" / f"{site.names[0]}.lesion.json"
+            before = kept.read_bytes()
+            fill(disk / "filler")
+
+            for study in site.names[:2]:
+                answer = site.click(study)
+                assert answer.status_code == 507, answer.text
+                assert "could not be stored (No space left on device). Make room" in answer.json()["detail"]
+            assert kept.read_bytes() == before
+            assert [path.name for path in kept.parent.iterdir() if path.suffix == ".json"] == [kept.name]
+            site.train()
+            assert site.trained()["status"] == "ERROR"
+
+            (disk / "filler").unlink()
+            assert site.click(site.names[1]).status_code == 200
+            site.train()
+            assert site.trained()["status"] == "DONE"
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
