@@ -112,7 +112,6 @@ _CPU: dict[str, Any] = {
     "box_margin": 2,
     "crf_weight": 1e-3,
     "sigma_beta": 0.5,
-    "deep_start_epoch": 4,
 }
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -30,9 +31,10 @@ class Site:
         self.server = LocalServer(self.studies, {"model_dir": str(root / "model"), **SHORT}, root / "server.log")
         self.client = MONAILabelClient(self.server.url, tmpdir=str(root))
 
-    def click(self, study):
+    def click(self, study, seed=0):
         truth = load_volume(self.root / "truth" / f"{study}.nii.gz").array > 0
-        params = {"lesion": simulated_extreme_points(truth).tolist(), "result_extension": ".nrrd"}
+        clicks = simulated_extreme_points(truth, np.random.default_rng(seed))
+        params = {"lesion": clicks.tolist(), "result_extension": ".nrrd"}
         return requests.post(
             f"{self.server.url}/infer/extreme_points",
             params={"image": study, "output": "json"},
@@ -90,6 +92,39 @@ def test_training_process_that_is_killed_costs_nothing_that_was_published(site):
     site.train()
     assert site.trained()["status"] == "DONE"
     assert "A training that was interrupted goes on." in site.log()
+
+
+def test_twenty_annotators_at_once_during_a_training_lose_nothing(site):
+    """Several click the same studies, so that one answers while another writes."""
+    before = {study: sets_on_disk(site, study) for study in site.names[3:]}
+    site.train(max_epochs=300)
+    wait_for((site.model.parent / "inextremis" / "unfinished.pt").exists)
+
+    def annotate(number):
+        return site.names[3 + number % 3], site.click(site.names[3 + number % 3], seed=number)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(annotate, range(40)))
+
+    assert [answer.status_code for _, answer in answers] == [200] * 40
+    assert site.client.train_status(check_if_running=False)["status"] == "RUNNING"
+    for study in site.names[3:]:
+        sent = [
+            [extreme["voxel"] for extreme in answer.json()["extreme_points"]["lesion"]]
+            for of, answer in answers
+            if of == study
+        ]
+        added = sets_on_disk(site, study)[len(before[study]) :]
+        assert sorted(added) == sorted(sent)
+    site.client.train_stop()
+
+
+def sets_on_disk(site, study):
+    path = site.studies / "labels" / "extreme_points" / f"{study}.lesion.json"
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text())
+    return [[click["voxel"] for click in one["foreground"]] for one in [*content["history"], content["current"]]]
 
 
 def test_broken_model_is_done_without_until_the_next_training(site):
