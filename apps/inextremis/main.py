@@ -88,9 +88,11 @@ class InExtremIS(MONAILabelApp):
         super().on_init_complete()
         from monailabel.app import app as application
 
+        from lib.datastore.endpoint import replace_datastore_endpoint
         from lib.infers.endpoint import replace_inference_endpoint
         from lib.trainers.endpoint import replace_training_endpoint, start_training
 
+        replace_datastore_endpoint(application)
         replace_inference_endpoint(application)
         replace_training_endpoint(application)
         self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)

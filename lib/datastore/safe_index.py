@@ -111,7 +111,7 @@ class SafeIndex(LocalDatastore):
         return label_id
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        if image_id and image_id != os.path.basename(image_id):
+        if image_id and (image_id != os.path.basename(image_id) or image_id in (".", "..") or "\0" in image_id):
             raise HTTPException(422, f"The image id is {image_id!r}; expected a name without any folder.")
         with self._guard:
             return super().add_image(image_id, image_filename, image_info)

@@ -14,6 +14,8 @@ from monailabel.endpoints.infer import ResultType, run_inference
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.datastore.endpoint import json_object
+
 _SESSION_ID = re.compile(r"[\w\-]{1,64}")
 
 router = APIRouter(prefix="/infer", tags=["Infer"])
@@ -38,21 +40,11 @@ def infer(
         raise HTTPException(422, f"The session is {session_id!r}; expected the id that the server gave.")
     if output == ResultType.dicom_seg and not isinstance(app_instance().datastore(), DICOMWebDatastore):
         raise HTTPException(422, "DICOM SEG needs studies from a DICOMweb archive; these are files: ask for an image.")
-    parameters = _json_object(params)
+    # What the address of the request says is not to be overruled from inside it.
+    parameters = {k: v for k, v in json_object(params, "params").items() if k not in ("model", "image", "session")}
     if settings.MONAI_LABEL_AUTH_ENABLE:
         parameters["client_id"] = user.username
     return run_inference(background_tasks, model, image, session_id, json.dumps(parameters), file, label, output)
-
-
-def _json_object(params: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(params or "{}")
-    except json.JSONDecodeError as error:
-        raise HTTPException(422, f"The params are not JSON ({error}).") from error
-    if not isinstance(parsed, dict):
-        raise HTTPException(422, f"The params are {params[:80]}; expected a JSON object.")
-    # What the address of the request says is not to be overruled from inside it.
-    return {key: value for key, value in parsed.items() if key not in ("model", "image", "session")}
 
 
 def replace_inference_endpoint(application: FastAPI) -> None:
