@@ -56,7 +56,8 @@ class GridFlip(tio.transforms.SpatialTransform):
 
 
 def _warped(patch: tio.Subject) -> tio.Subject:
-    before = len(patch.applied_transforms)
+    # What was done before is of no concern, and TorchIO cannot make all of it again.
+    patch.clear_history()
     image = patch.get_first_image()
     control_distance_mm = np.array(image.spatial_shape) * image.spacing / (CONTROL_POINTS - 3)
     transform = tio.Compose(
@@ -74,7 +75,7 @@ def _warped(patch: tio.Subject) -> tio.Subject:
         ]
     )
     warped: Any = transform(patch)
-    for applied in warped.get_applied_transforms()[before:]:
+    for applied in warped.get_applied_transforms():
         to_source = source_transform(applied, image)
         if to_source is not None:
             warped[CLICKS] = [clicks.moved(lambda p, t=to_source: moved_points(p, t)) for clicks in warped[CLICKS]]

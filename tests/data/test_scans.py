@@ -54,6 +54,15 @@ def test_clicks_stay_on_their_voxels_through_turning_cropping_and_flipping(scan)
     assert met == set(range(6))
 
 
+@pytest.mark.parametrize("augmentation", ["none", "flip", "full"])
+def test_scan_smaller_than_a_patch_gives_patches_with_every_augmentation(scan, augmentation):
+    batches = patches(scan, roi_size=(48, 48, 48), augmentation=augmentation, patches_per_epoch=24)
+
+    assert sum(len(batch.image) for batch in batches) == 24
+    assert all(batch.image.shape[1:] == (1, 48, 48, 48) for batch in batches)
+    assert all(len(structures) == 1 for batch in batches for structures in batch.points)
+
+
 def test_resampled_scan_keeps_clicks_within_half_a_voxel(scan):
     spacing_mm = (1.2, 0.7, 0.9)
     subject = ScanDataset([scan], spacing_mm, (8, 8, 8), margin_voxels=2)[0]
