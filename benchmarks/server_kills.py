@@ -56,7 +56,7 @@ class Killing:
                 study, seed = self.studies[(number + count) % ANNOTATORS], (self.lives * 100 + number) * 10_000 + count
                 try:
                     site.click(study, seed)
-                except requests.ConnectionError:
+                except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                     if over.is_set():
                         return
                     raise

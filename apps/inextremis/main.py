@@ -16,7 +16,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning.strategies import strategies
+from lib.activelearning.background_scoring import BackgroundScoring
+from lib.activelearning.scores import UncertaintyScores
+from lib.activelearning.strategies import require_strategy, strategies
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
@@ -25,6 +27,7 @@ from lib.datastore.dicomweb import DICOMWebStudies, set_archive_defaults
 from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
+from lib.networks.versions import ModelVersions
 from lib.trainers.background import yield_to_annotators
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class InExtremIS(MONAILabelApp):
             raise SystemExit(2) from error
         self.model_dir = (self.settings.model_dir or Path(app_dir) / "model").resolve()
         self.published = PublishedModel(self.model_dir / "inextremis.pt", self.settings.labels)
+        self.scores = UncertaintyScores(ModelVersions(self.published.path).folder / "uncertainty.json")
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -67,7 +71,11 @@ class InExtremIS(MONAILabelApp):
         return train_tasks(self.published, self.store, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return strategies()
+        return strategies(self.scores, self.settings.labels)
+
+    def next_sample(self, request: dict) -> dict:
+        require_strategy(request.get("strategy"), self._strategies)
+        return super().next_sample(request)
 
     def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
         require_model(request.get("model"), self._infers)
@@ -98,3 +106,4 @@ class InExtremIS(MONAILabelApp):
         self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)
         self.datastore().on_annotation = self.auto_train.annotated
         warm_up_in_background()
+        BackgroundScoring(self.published, self.datastore(), self.scores).start()

@@ -4,68 +4,133 @@ from __future__ import annotations
 
 import logging
 import random
-import time
+import threading
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
+
+from lib.activelearning.handouts import Handouts, noted_offers
+from lib.activelearning.scores import UncertaintyScores
+from lib.activelearning.uncertainty import drawn_order, power
 
 logger = logging.getLogger(__name__)
 
 
 class UnannotatedStrategy(Strategy):
-    """Offers a study without clicks and without a final mask, one that can be opened."""
+    """Offers a study without clicks and without a final mask, one that can be opened.
+
+    A study that was offered in the last half hour, by whichever strategy, is probably being worked on; it is offered
+    again only where nothing else is left.
+
+    Args:
+        handouts: shared by all strategies.
+    """
+
+    def __init__(self, description: str, handouts: Handouts) -> None:
+        super().__init__(description)
+        self.handouts = handouts
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """A study as {"id": ...}, or None where there is none left."""
-        for image_id in self.order(datastore.get_unlabeled_images(), request, datastore):
+        left = datastore.get_unlabeled_images()
+        annotated = len(datastore.list_images()) - len(left)
+        noted = noted_offers(left, datastore)
+        while left:
+            image_id = self.handouts.take(left, noted, lambda ids, ages: self.order(ids, ages, annotated))
             try:
                 datastore.get_image_uri(image_id)
             except HTTPException as error:
                 # A series that is no volume would be refused at the first click.
                 logger.warning("%s is not offered. %s", image_id, error.detail)
+                left.remove(image_id)
             else:
                 return {"id": image_id}
         return None
 
     @abstractmethod
-    def order(self, image_ids: list[str], request: Mapping[str, Any], datastore: Datastore) -> list[str]:
-        """The studies in the order in which they are offered."""
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
+        """The studies in the order in which they are offered.
+
+        Args:
+            seconds_ago: since each was offered, positive; since 1970 where it never was.
+            annotated: number of studies that have annotations.
+        """
 
 
 class First(UnannotatedStrategy):
     """By name."""
 
-    def __init__(self) -> None:
-        super().__init__("The first study, by name, that is not annotated")
+    def __init__(self, handouts: Handouts) -> None:
+        super().__init__("The first study, by name, that is not annotated", handouts)
 
-    def order(self, image_ids: list[str], request: Mapping[str, Any], datastore: Datastore) -> list[str]:
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
         return sorted(image_ids)
 
 
 class Random(UnannotatedStrategy):
-    """By chance, so that several annotators seldom get the same study."""
+    """By chance, later those that were offered before and are still not annotated."""
 
-    def __init__(self) -> None:
-        super().__init__("A study by chance that is not annotated, seldom one that was offered a short while ago")
+    def __init__(self, handouts: Handouts, chance: random.Random) -> None:
+        super().__init__("A study by chance that is not annotated", handouts)
+        self.chance = chance
 
-    def order(self, image_ids: list[str], request: Mapping[str, Any], datastore: Datastore) -> list[str]:
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
         # A weighted draw without replacement (Efraimidis and Spirakis, 2006).
-        keys = {
-            image_id: random.random() ** (1 / self._seconds_ago(image_id, request, datastore)) for image_id in image_ids
-        }
+        keys = {image_id: self.chance.random() ** (1 / seconds_ago[image_id]) for image_id in image_ids}
         return sorted(image_ids, key=keys.__getitem__, reverse=True)
 
-    @staticmethod
-    def _seconds_ago(image_id: str, request: Mapping[str, Any], datastore: Datastore) -> float:
-        """Since MONAI Label noted that this strategy offered the study; since 1970 where it never did."""
-        offered = datastore.get_image_info(image_id).get("strategy", {}).get(request.get("strategy"), {})
-        return max(1.0, time.time() - offered.get("ts", 0))
+
+class Uncertainty(UnannotatedStrategy):
+    """Rather one that the network is unsure of (`lib.activelearning.uncertainty`), by the scores that are kept.
+
+    Studies without a score come after those that have one; where none has, this is `Random`.
+    """
+
+    def __init__(self, handouts: Handouts, chance: random.Random, scores: UncertaintyScores, labels: Sequence[str]):
+        super().__init__("A study by chance, rather one that the model is unsure of", handouts)
+        self.by_chance = Random(handouts, chance)
+        self.scores = scores
+        self.labels = tuple(labels)
+        self._rng = np.random.default_rng(chance.getrandbits(64))
+        self._turns: list[str] = []
+        self._lock = threading.Lock()
+
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
+        shuffled = self.by_chance.order(image_ids, seconds_ago, annotated)
+        with self._lock:
+            known = self.scores.of(shuffled, self._next_label())
+            order = drawn_order(np.array(list(known.values())), power(annotated), self._rng)
+        drawn = [list(known)[index] for index in order]
+        return drawn + [image_id for image_id in shuffled if image_id not in known]
+
+    def _next_label(self) -> str:
+        """Each label once a round, in an order that is drawn anew."""
+        if not self._turns:
+            self._turns = [self.labels[index] for index in self._rng.permutation(len(self.labels))]
+        return self._turns.pop()
 
 
-def strategies() -> dict[str, Strategy]:
-    """By the names that viewers show; OHIF begins with "random"."""
-    return {"random": Random(), "first": First()}
+def strategies(scores: UncertaintyScores, labels: Sequence[str], seed: int | None = None) -> dict[str, Strategy]:
+    """By the names that viewers show; OHIF begins with "random".
+
+    Args:
+        labels: of the app, at least one.
+        seed: None for another sequence each time.
+    """
+    handouts, chance = Handouts(), random.Random(seed)
+    return {
+        "random": Random(handouts, chance),
+        "first": First(handouts),
+        "uncertainty": Uncertainty(handouts, chance, scores, labels),
+    }
+
+
+def require_strategy(name: Any, known: Mapping[str, object]) -> None:
+    """Raises: HTTPException: 404, there is no such strategy."""
+    if not isinstance(name, str) or name not in known:
+        raise HTTPException(404, f"There is no strategy {name!r}; this app has {', '.join(known)}.")

@@ -1,56 +1,185 @@
-"""Which study is offered next: one that nobody has annotated and that can be opened."""
+"""Which study is offered next: one that nobody has annotated or works on, and that can be opened."""
 
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 from fastapi import HTTPException
 
-from lib.activelearning.strategies import strategies
+from lib.activelearning.handouts import LEASE_S, Handouts
+from lib.activelearning.scores import UncertaintyScores
+from lib.activelearning.strategies import require_strategy, strategies
 
 STUDIES = ["c", "a", "b"]
+NAMES = ["random", "first", "uncertainty"]
 
 
-def datastore(unannotated=STUDIES, refused=(), offered=None):
+def datastore(unannotated=STUDIES, refused=(), offered=None, annotated=0):
     def get_image_uri(image_id):
         if image_id in refused:
             raise HTTPException(422, "The slices of the series are unevenly spaced.")
         return f"/{image_id}.nii.gz"
 
     return SimpleNamespace(
+        list_images=lambda: [*unannotated, *(f"annotated {n}" for n in range(annotated))],
         get_unlabeled_images=lambda: list(unannotated),
         get_image_uri=get_image_uri,
         get_image_info=lambda image_id: {"strategy": (offered or {}).get(image_id, {})},
     )
 
 
-def offer(name, **studies):
-    return strategies()[name]({"strategy": name}, datastore(**studies))
+@pytest.fixture
+def scores(tmp_path):
+    return UncertaintyScores(tmp_path / "uncertainty.json")
 
 
-@pytest.mark.parametrize("name", ["random", "first"])
-def test_no_study_is_left_to_offer(name):
+@pytest.fixture
+def offer(scores):
+    """An offer of a server that has just started."""
+
+    def offered_id(name, labels=("lesion",), **studies):
+        found = strategies(scores, labels)[name]({"strategy": name}, datastore(**studies))
+        return found and found["id"]
+
+    return offered_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_study_is_left_to_offer(offer, name):
     assert offer(name, unannotated=[]) is None
 
 
-@pytest.mark.parametrize("name", ["random", "first"])
-def test_study_that_is_refused_is_passed_over(name):
-    assert [offer(name, refused=["a", "b"])["id"] for _ in range(10)] == ["c"] * 10
+@pytest.mark.parametrize("name", NAMES)
+def test_study_that_is_refused_is_passed_over(offer, name):
+    assert [offer(name, refused=["a", "b"]) for _ in range(10)] == ["c"] * 10
     assert offer(name, refused=STUDIES) is None
 
 
-def test_first_is_first_by_name():
-    assert offer("first") == {"id": "a"}
+def test_first_is_first_by_name(offer):
+    assert offer("first") == "a"
 
 
-def test_random_offers_every_study():
-    assert {offer("random")["id"] for _ in range(200)} == set(STUDIES)
+@pytest.mark.parametrize("name", ["random", "uncertainty"])
+def test_every_study_is_offered(offer, name):
+    """Also by uncertainty, as long as there are no scores."""
+    assert {offer(name) for _ in range(200)} == set(STUDIES)
 
 
-def test_random_seldom_offers_again_what_was_just_offered():
-    now = {"a": {"random": {"ts": time.time()}}, "b": {"first": {"ts": time.time()}}}
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("before", NAMES)
+def test_what_any_strategy_offered_a_short_while_ago_is_not_offered_again(offer, name, before):
+    """As MONAI Label's index has it, which outlives a restart."""
+    now = {"a": {before: {"ts": time.time()}}, "b": {before: {"ts": time.time() - LEASE_S + 60}}}
 
-    drawn = [offer("random", offered=now)["id"] for _ in range(200)]
+    assert {offer(name, offered=now) for _ in range(50)} == {"c"}
 
-    assert drawn.count("a") < 5
-    assert drawn.count("b") > 50
+
+@pytest.mark.parametrize("name", NAMES)
+def test_study_is_offered_again_when_its_time_is_over(offer, name):
+    seconds_ago = {"a": LEASE_S + 1, "b": LEASE_S - 60, "c": 1}
+    offered = {image_id: {"first": {"ts": time.time() - s}} for image_id, s in seconds_ago.items()}
+
+    assert offer(name, offered=offered) == "a"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_nothing_else_is_left_the_one_offered_longest_ago_is_next(offer, name):
+    ago = {i: {name: {"ts": time.time() - s}} for i, s in zip(STUDIES, (300, 600, 100), strict=True)}
+
+    assert offer(name, offered=ago) == "a"
+
+
+@pytest.mark.parametrize("names", [*([name] * 3 for name in NAMES), NAMES])
+def test_annotators_who_ask_one_after_another_get_different_studies(scores, names):
+    """Before MONAI Label has noted anything."""
+    known = strategies(scores, ["lesion"])
+
+    assert sorted(known[name]({"strategy": name}, datastore())["id"] for name in names) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_annotators_who_ask_at_once_get_different_studies(scores, name):
+    known, studies = strategies(scores, ["lesion"]), [f"study {n}" for n in range(64)]
+    for n, study in enumerate(studies[:40]):
+        scores.add(1, study, {"lesion": n / 64})
+    start = threading.Barrier(16)
+
+    def annotator(_):
+        start.wait()
+        return [known[name]({}, datastore(studies))["id"] for _ in range(4)]
+
+    with ThreadPoolExecutor(16) as annotators:
+        offered = [study for studies in annotators.map(annotator, range(16)) for study in studies]
+
+    assert sorted(offered) == sorted(studies)
+
+
+def test_lease_ends():
+    clock = SimpleNamespace(now=1e9)
+    handouts = Handouts(lease_s=60, now=lambda: clock.now)
+
+    def take(after_s):
+        clock.now += after_s
+        return handouts.take(["a", "b"], {}, lambda ids, ages: sorted(ids))
+
+    assert [take(0), take(30)] == ["a", "b"]
+    assert take(31) == "a"
+    assert [take(1), take(0.1), take(0.1)] == ["b", "a", "b"]
+
+
+def test_clock_that_was_set_back_lends_nothing_for_ever():
+    clock = SimpleNamespace(now=1e9)
+    handouts = Handouts(lease_s=60, now=lambda: clock.now)
+    orders = []
+
+    def take():
+        return handouts.take(["a"], {"a": 1e9}, lambda ids, ages: orders.append(ids) or ids)
+
+    take()
+    clock.now -= 3600
+    assert take() == "a"
+    assert orders == [["a"]]
+
+
+def test_uncertain_studies_are_offered_the_sooner_the_more_are_annotated(offer, scores):
+    for image_id, score in zip("abc", (0.2, 0.3, 0.6), strict=True):
+        scores.add(1, image_id, {"lesion": score})
+
+    early = Counter(offer("uncertainty", annotated=0) for _ in range(600))
+    late = Counter(offer("uncertainty", annotated=12) for _ in range(600))
+
+    assert 250 < early["c"] < 420  # 6 of 11
+    assert late["c"] > 550  # the power is 8
+
+
+def test_labels_take_turns(scores):
+    """Each label brings the study that it is uncertain of, once a round."""
+    for image_id, labels in {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}.items():
+        scores.add(1, image_id, dict(zip(("liver", "tumour", "cyst"), labels, strict=True)))
+
+    known = strategies(scores, ["liver", "tumour", "cyst"])["uncertainty"]
+
+    rounds = [tuple(known.order(list("abc"), dict.fromkeys("abc", 1e9), 40)[0] for _ in range(3)) for _ in range(60)]
+
+    assert all(sorted(turns) == ["a", "b", "c"] for turns in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_study_without_a_score_comes_after_those_that_have_one(scores):
+    scores.add(1, "b", {"lesion": 0.0})
+    known = strategies(scores, ["lesion"])["uncertainty"]
+
+    assert known({}, datastore())["id"] == "b"
+    assert {known({}, datastore())["id"] for _ in range(2)} == {"a", "c"}
+
+
+@pytest.mark.parametrize("name", ["epistemic", "", None, ["first"]])
+def test_unknown_strategy_is_refused_with_a_sentence(name):
+    with pytest.raises(HTTPException) as refused:
+        require_strategy(name, {"random": 1, "first": 2})
+
+    assert refused.value.status_code == 404
+    assert refused.value.detail.endswith("this app has random, first.")

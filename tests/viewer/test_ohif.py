@@ -284,14 +284,14 @@ def test_auto_segmentation_draws_a_study_never_clicked(session):
     assert session.datastore()["completed"] == 2
 
 
-@pytest.mark.parametrize("strategy", ["random", "first"])
+@pytest.mark.parametrize("strategy", ["random", "first", "uncertainty"])
 def test_next_sample_is_a_study_that_is_not_annotated(session, strategy):
     viewer = session.viewer
     viewer.connect()
     tab = viewer.tab("Active Learning")
     if not tab.get_by_role("button", name="Next Sample").is_visible():
         viewer.open_tab("Active Learning")
-    assert tab.locator("select option").all_text_contents() == ["random", "first"]
+    assert tab.locator("select option").all_text_contents() == ["random", "first", "uncertainty"]
     tab.locator("select").select_option(strategy)
 
     tab.get_by_role("button", name="Next Sample").click()
