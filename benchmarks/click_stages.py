@@ -24,6 +24,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import Volume, load_volume
 from lib.demo.walkthrough import dice
+from lib.infers.extreme_points import network_trust
 from lib.infers.prediction import label_map, predict_probability
 from lib.networks.checkpoint import TrainedModel
 from lib.refinement.cold_start import segment_from_clicks
@@ -63,9 +64,8 @@ def measure(dataset: Dataset, study: str, models: dict[int, TrainedModel], score
         for number, value in enumerate(corrected(volume, truth, points, None, 0.0)):
             scores[None, number, error].append(value)
         for epoch, model in models.items():
-            for number, value in enumerate(
-                corrected(volume, truth, points, probabilities[epoch][0], model.agreement or 0.0)
-            ):
+            trust = network_trust(model)
+            for number, value in enumerate(corrected(volume, truth, points, probabilities[epoch][0], trust)):
                 scores[epoch, number, error].append(value)
             mask = segment_from_clicks(
                 volume.array, points, volume.geometry.spacing_mm, foreground_probability=probabilities[epoch][0]

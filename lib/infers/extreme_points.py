@@ -86,7 +86,7 @@ class ExtremePointsInferTask(InferTask):
             "stored": bool(image_id),
             "stage": "cold_start" if model is None else "network",
             "model_version": None if model is None else model.version,
-            "network_trust": None if model is None else _trust(model),
+            "network_trust": None if model is None else network_trust(model),
             "latencies": stopwatch.latencies,
         }
 
@@ -111,7 +111,7 @@ class ExtremePointsInferTask(InferTask):
                 points,
                 volume.geometry.spacing_mm,
                 foreground_probability=None if probability is None else probability[self.labels[points.label] - 1],
-                trust=0.0 if model is None else _trust(model),
+                trust=0.0 if model is None else network_trust(model),
             )
             for points in structures
         }
@@ -119,9 +119,13 @@ class ExtremePointsInferTask(InferTask):
         return merge_masks(masks, clicks, volume.geometry.spacing_mm)
 
 
-def _trust(model: TrainedModel) -> float:
-    """As good as the agreement with annotators for which it was published; one that was never judged has none."""
-    return model.agreement or 0.0
+def network_trust(model: TrainedModel) -> float:
+    """None up to half agreement with annotators, full at full agreement; a network that was never judged has none.
+
+    The reference of that agreement is the mask of the clicks alone, which a network can only improve once it comes
+    close to it (docs/loop.md).
+    """
+    return max(0.0, 2 * (model.agreement or 0.0) - 1)
 
 
 def _extremes(points: ExtremePoints, volume: Volume) -> list[dict[str, Any]]:
