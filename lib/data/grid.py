@@ -14,13 +14,22 @@ def to_scalar_image(array: np.ndarray, geometry: ImageGeometry) -> tio.ScalarIma
     return tio.ScalarImage(tensor=torch.from_numpy(np.ascontiguousarray(array))[None], affine=geometry.affine_ras)
 
 
+class ZScore(tio.ZNormalization):
+    """Mean 0 and deviation 1; 0 everywhere in an image without contrast, which TorchIO refuses."""
+
+    @staticmethod
+    def znorm(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        normalised = tio.ZNormalization.znorm(tensor, mask)
+        return torch.zeros_like(tensor, dtype=torch.float32) if normalised is None else normalised
+
+
 def network_grid(spacing_mm: tuple[float, float, float]) -> tio.Transform:
     """Axes turned towards right, anterior, superior; voxels of `spacing_mm`; intensities of mean 0 and deviation 1.
 
     Scans of one protocol arrive in different orientations and spacings; a network that sees them all on one
     grid has to learn one anatomy. World coordinates (mm) of a point stay what they are.
     """
-    return tio.Compose([tio.ToCanonical(), tio.Resample(spacing_mm), tio.ZNormalization()])
+    return tio.Compose([tio.ToCanonical(), tio.Resample(spacing_mm), ZScore()])
 
 
 def onto_grid(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:

@@ -40,3 +40,14 @@ def test_millimetres_to_the_nearest_voxel():
     mm = voxel @ AFFINE[:3, :3].T + AFFINE[:3, 3]
 
     np.testing.assert_array_equal(points_on_grid(mm + 0.1, AFFINE), voxel)
+
+
+def test_intensities_have_mean_0_and_deviation_1_and_no_contrast_is_0():
+    geometry = ImageGeometry((8, 9, 10), np.eye(4))
+    image = np.random.default_rng(0).normal(50, 7, (8, 9, 10)).astype(np.float32)
+
+    def normalised(array):
+        return network_grid((1.0, 1.0, 1.0))(to_scalar_image(array, geometry)).data.numpy()
+
+    np.testing.assert_allclose([normalised(image).mean(), normalised(image).std()], [0, 1], atol=1e-3)
+    assert (normalised(np.full_like(image, 50)) == 0).all()

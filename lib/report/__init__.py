@@ -1,0 +1,1 @@
+"""What a project has come to, as one page to read."""

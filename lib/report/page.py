@@ -1,0 +1,70 @@
+"""A project as one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lib.annotations.volume import VolumeError, load_volume
+from lib.report.pictures import learning_curve, overlay
+from lib.report.project import AnnotatedImage, Project, current_mask
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data address, and what it shows."""
+
+    source: str
+    caption: str
+
+
+def render(project: Project, max_pictures: int, progress: Callable[[], None] = lambda: None) -> str:
+    """The page.
+
+    Args:
+        max_pictures: of masks; those that the network doubts most come first.
+        progress: called after each image.
+    """
+    pictures: list[Picture] = []
+    left_out: list[str] = []
+    for image in project.images:
+        if len(pictures) < max_pictures and image.annotations:
+            try:
+                pictures += _pictures(image, project)
+            except VolumeError as error:
+                left_out.append(str(error))
+        progress()
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["score"] = lambda value: "" if value is None else f"{value:.2f}"
+    runs = [run for run in project.record.runs if run.score is not None]
+    return environment.get_template("page.html").render(
+        project=project,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        curve=_address(learning_curve(project.record)) if runs else None,
+        pictures=pictures[:max_pictures],
+        left_out=left_out,
+    )
+
+
+def _pictures(image: AnnotatedImage, project: Project) -> Iterator[Picture]:
+    """Of each structure. Raises: VolumeError: the image cannot be read, or is not the one that was clicked on."""
+    if image.path is None:
+        raise VolumeError(f"The image {image.image_id} is not in {project.studies}.")
+    volume = load_volume(image.path)
+    for annotation in image.annotations:
+        if not annotation.geometry.is_close(volume.geometry):
+            raise VolumeError(f"The image {image.image_id} is not the one that was clicked on.")
+        mask = current_mask(volume, annotation, project.model)
+        who = f"{annotation.points.label}, clicked by {annotation.annotator} on {annotation.created[:10]}"
+        yield Picture(_address(overlay(volume, annotation, mask)), f"{image.image_id}: {who}")
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,137 @@
+"""What a project's folders tell: annotations, trainings, and what the model makes of the scans."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lib.activelearning.scores import UncertaintyScores
+from lib.activelearning.uncertainty import class_entropies
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.volume import Volume, VolumeError, load_volume
+from lib.exchange.study_images import EXTENSIONS
+from lib.infers.extreme_points import network_trust
+from lib.infers.prediction import predict_probability
+from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.refinement.cold_start import segment_from_clicks
+from lib.trainers.training_record import TrainingRecord
+
+logger = logging.getLogger(__name__)
+
+
+class ReportError(ValueError):
+    """A folder that there is nothing to report of; its text is for the user."""
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image with the clicks on its structures.
+
+    Attributes:
+        path: None where the image is gone, or was never fetched from its archive.
+        doubt: mean predictive entropy where the network sees a structure, in [0, 1]; None without a network.
+    """
+
+    image_id: str
+    path: Path | None
+    annotations: tuple[Annotation, ...]
+    has_final_mask: bool
+    doubt: float | None = None
+
+    @property
+    def newest(self) -> str:
+        """When it was last clicked on, ISO 8601."""
+        return max((annotation.created for annotation in self.annotations), default="")
+
+
+@dataclass(frozen=True)
+class Project:
+    """Annotated images, those the network is least sure of first; all trainings; doubts about the other images."""
+
+    studies: Path
+    images: list[AnnotatedImage]
+    n_images: int
+    record: TrainingRecord
+    model: TrainedModel | None
+    open_doubts: dict[str, float] = field(default_factory=dict)
+
+
+def read_project(studies: Path, model_dir: Path) -> Project:
+    """Reads the folder of studies (or an archive's cache) and that of the models; changes nothing.
+
+    Raises:
+        ReportError: there is no such folder, or nothing is annotated in it.
+    """
+    if not studies.is_dir():
+        raise ReportError(f"There is no folder {studies}; expected the one that the server was started with.")
+    paths = {path.name.removesuffix(e): path for e in EXTENSIONS for path in sorted(studies.glob(f"*{e}"))}
+    annotations: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in AnnotationStore(studies / "labels" / "extreme_points"):
+        annotations[annotation.image_id].append(annotation)
+    finals = {path.name.split(".")[0] for path in (studies / "labels" / "final").glob("*") if path.is_file()}
+    annotated = sorted({*annotations, *(finals & set(paths))})
+    if not annotated:
+        raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
+    model = _model(model_dir / "inextremis.pt")
+    images = [
+        AnnotatedImage(i, paths.get(i), tuple(annotations[i]), i in finals, _doubt(model, paths.get(i)))
+        for i in annotated
+    ]
+    images.sort(key=lambda image: (-(image.doubt or 0.0), image.image_id))
+    return Project(
+        studies,
+        images,
+        len(set(paths) | set(annotated)),
+        TrainingRecord.load(model_dir / "inextremis" / "record.json"),
+        model,
+        _open_doubts(model_dir, model, sorted(set(paths) - set(annotated))),
+    )
+
+
+def current_mask(volume: Volume, annotation: Annotation, model: TrainedModel | None) -> np.ndarray:
+    """(X, Y, Z) bool: what the clicks on a structure give now, with the network's help if there is one."""
+    probability, trust = None, 0.0
+    if model is not None and annotation.points.label in model.spec.labels:
+        index = model.spec.labels.index(annotation.points.label)
+        probability, trust = predict_probability(model, volume)[index], network_trust(model)
+    return segment_from_clicks(
+        volume.array, annotation.points, volume.geometry.spacing_mm, foreground_probability=probability, trust=trust
+    )
+
+
+def _model(path: Path) -> TrainedModel | None:
+    try:
+        return load_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except CheckpointError as error:
+        logger.warning("%s The report does without it.", error)
+        return None
+
+
+def _doubt(model: TrainedModel | None, path: Path | None) -> float | None:
+    if model is None or path is None:
+        return None
+    try:
+        return float(class_entropies(predict_probability(model, load_volume(path))).max())
+    except VolumeError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _open_doubts(model_dir: Path, model: TrainedModel | None, image_ids: Sequence[str]) -> dict[str, float]:
+    """Of the images that are not annotated, as far as the server has scored them; the highest first."""
+    if model is None:
+        return {}
+    scores = UncertaintyScores(ModelVersions(model_dir / "inextremis.pt").folder / "uncertainty.json")
+    doubts: dict[str, float] = {}
+    for label in model.spec.labels:
+        for image_id, score in scores.of(image_ids, label).items():
+            doubts[image_id] = max(score, doubts.get(image_id, 0.0))
+    return dict(sorted(doubts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,159 @@
+"""The report of a project: one page with all that is known, and nothing in it that a name could break."""
+
+import base64
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.geometry import ImageGeometry
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
+from lib.trainers.training_record import TrainingRecord, TrainingRun
+from scripts.report import main
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "report.sh"
+SHAPE, AFFINE = (32, 30, 28), np.diag([1.0, 1.0, 1.5, 1.0])
+BALL = sum((axis - 14) ** 2 for axis in np.ogrid[tuple(map(slice, SHAPE))]) <= 36
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Text(HTMLParser):
+    """What a reader sees, and what the page would load."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.words, self.tags, self.sources = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words += data.split()
+
+
+def add_image(studies, name, annotator=None, clicked=True):
+    image = np.random.default_rng(0).normal(0, 0.05, SHAPE) + BALL
+    nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), studies / f"{name}.nii.gz")
+    if clicked:
+        points = ExtremePoints.from_clicks("lesion", simulated_extreme_points(BALL), np.array([[2, 2, 2]]))
+        geometry = ImageGeometry(SHAPE, AFFINE)
+        store = AnnotationStore(studies / "labels" / "extreme_points")
+        store.save(Annotation.now(name, points, geometry, annotator or "reader 1"))
+
+
+def add_model(model_dir):
+    spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.5), (16, 16, 16), levels=2, base_channels=2)
+    save_checkpoint(model_dir / "inextremis.pt", TrainedModel(spec, spec.build(), 2))
+    record = TrainingRecord()
+    for number, (version, score) in enumerate([(1, 0.61), (None, 0.43), (2, 0.72)], start=1):
+        times = (f"2026-11-0{number}T10:00:00+00:00", f"2026-11-0{number}T10:02:00+00:00")
+        record = record.with_run(TrainingRun(*times, version, 240 * number, 8, (2, "held-out"), score, 0.6, 0.5))
+    record.save(model_dir / "inextremis" / "record.json")
+
+
+@pytest.fixture
+def project(tmp_path):
+    studies, model_dir = tmp_path / "my studies", tmp_path / "model"
+    studies.mkdir()
+    add_image(studies, "one")
+    add_image(studies, "two", annotator=HOSTILE)
+    add_image(studies, "open", clicked=False)
+    add_model(model_dir)
+    return studies, model_dir
+
+
+def report(studies, model_dir, *options):
+    out = studies.parent / "report.html"
+    status = main([str(studies), "--model-dir", str(model_dir), "--out", str(out), *options])
+    return status, out.read_text() if out.exists() else ""
+
+
+def pictures(page):
+    return re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+
+
+def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
+    status, page = report(*project)
+
+    words = " ".join(Text(page).words)
+    assert status == 0
+    assert "2 of 3 images are annotated; version 2 of the model is published" in words
+    assert "one lesion 6 on it, 1 beside it reader 1" in words
+    for figures in ("1 8 240 0.61 0.60 2 held-out", "not published 8 480 0.43", "2 8 720 0.72"):
+        assert figures in words
+
+
+def test_page_holds_its_pictures_and_loads_nothing(project):
+    _, page = report(*project)
+
+    assert len(pictures(page)) == 3  # the learning curve and two masks
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures(page))
+    assert all(source.startswith("data:") for source in Text(page).sources)
+
+
+def test_names_are_text_and_nothing_else(project):
+    _, page = report(*project)
+
+    assert HOSTILE in " ".join(Text(page).words)
+    assert "script" not in Text(page).tags
+
+
+def test_only_so_many_masks_are_drawn_as_asked_for(project):
+    _, page = report(*project, "--max-pictures", "1")
+
+    assert len(pictures(page)) == 2
+
+
+def test_project_without_a_model_has_a_report(project):
+    studies, model_dir = project
+
+    status, page = report(studies, model_dir / "nowhere")
+
+    assert status == 0
+    assert "There was no training yet." in page
+    assert len(pictures(page)) == 2
+
+
+def test_image_that_is_gone_or_another_is_named(project):
+    studies, model_dir = project
+    (studies / "one.nii.gz").unlink()
+    nib.save(nib.Nifti1Image(np.zeros((9, 9, 9), np.float32), AFFINE), studies / "two.nii.gz")
+
+    status, page = report(studies, model_dir)
+
+    assert status == 0
+    assert "The image one is not in" in page
+    assert "The image two is not the one that was clicked on." in page
+
+
+def test_page_with_pictures_of_patients_is_for_its_owner_only(project):
+    report(*project)
+
+    assert (project[0].parent / "report.html").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "There is no folder"), ("empty", "Nothing is annotated")])
+def test_folder_without_annotations_is_refused(tmp_path, capsys, folder, sentence):
+    (tmp_path / "empty").mkdir()
+
+    status, page = report(tmp_path / folder, tmp_path)
+
+    assert (status, page) == (2, "")
+    assert sentence in capsys.readouterr().err
+
+
+def test_command_takes_paths_relative_to_the_caller(project):
+    studies, model_dir = project
+
+    subprocess.run([SCRIPT, studies.name, "--model-dir", "model"], cwd=studies.parent, check=True, capture_output=True)
+
+    assert "2 of 3 images" in (studies.parent / "report.html").read_text()
