@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from lib.networks.checkpoint import (
 from lib.networks.spec import NetworkSpec
 
 logger = logging.getLogger(__name__)
+
+Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,34 @@ class StartingPoint:
     state: TrainingState | None
 
     @classmethod
-    def find(cls, spec: NetworkSpec, published_path: Path, unfinished_path: Path, *, pretrained: bool) -> StartingPoint:
-        """Where a training of a network as `spec` describes it starts; what is found and left aside is in the log.
+    def find(
+        cls,
+        plan: Callable[[Spacing], NetworkSpec],
+        spacing_mm: Spacing,
+        published_path: Path,
+        unfinished_path: Path,
+        *,
+        pretrained: bool,
+    ) -> StartingPoint:
+        """Where a training starts; what is found and left aside is in the log.
+
+        Kernels and strides follow the grid, so a network that was trained keeps its own, whatever scans come later.
 
         Args:
+            plan: the network that is asked for, on a grid of this spacing.
+            spacing_mm: of the grid of a network that starts from nothing.
             unfinished_path: checkpoint of a training that has not ended, of the version that it started from.
             pretrained: False to start from nothing, whatever there is.
         """
+        spec = plan(spacing_mm)
         published = _load(published_path, spec)
         if pretrained:
             version = 0 if published is None else published.version
             unfinished = _load(unfinished_path, spec)
-            if unfinished is not None and unfinished.version == version and _fits(unfinished, spec):
+            if unfinished is not None and unfinished.version == version and _is_of(unfinished, plan):
                 logger.info("A training that was interrupted goes on.")
                 return cls(unfinished.spec, unfinished.network, published, load_training_state(unfinished_path))
-            if published is not None and _fits(published, spec):
+            if published is not None and _is_of(published, plan):
                 # A network of its own, as the published one is compared with what becomes of it.
                 network = published.spec.build()
                 network.load_state_dict(published.network.state_dict())
@@ -75,7 +91,8 @@ def _load(path: Path, spec: NetworkSpec) -> TrainedModel | None:
     return model
 
 
-def _fits(model: TrainedModel, spec: NetworkSpec) -> bool:
-    """Whether the weights are those of such a network."""
-    wanted = [(name, weight.shape) for name, weight in spec.build().named_parameters()]
+def _is_of(model: TrainedModel, plan: Callable[[Spacing], NetworkSpec]) -> bool:
+    """Whether the weights are those of the network that is asked for, on the model's own grid."""
+    planned = plan(model.spec.spacing_mm).build()
+    wanted = [(name, weight.shape) for name, weight in planned.named_parameters()]
     return [(name, weight.shape) for name, weight in model.network.named_parameters()] == wanted

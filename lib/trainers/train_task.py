@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.handlers import TensorBoardStatsHandler
 from monai.networks.utils import one_hot
 from monai.utils import set_determinism
 from monailabel.interfaces.datastore import Datastore
@@ -35,6 +34,7 @@ from lib.trainers.hyperparameters import Hyperparameters, first_error
 from lib.trainers.objective import InExtremISObjective
 from lib.trainers.publishing import judge
 from lib.trainers.starting_point import StartingPoint
+from lib.trainers.trackers import Trackers, mlflow_handler, prepare_mlflow, supervision_picture
 from lib.trainers.training_record import TrainingRecord, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,8 @@ class InExtremISTrainTask(BasicTrainTask):
         # Each run draws other patches, or what one has seen the next would see again.
         set_determinism(h.seed + len(self.record.runs))
         self.start = StartingPoint.find(
-            self._spec(context.train_datalist, h),
+            lambda spacing_mm: self._spec(spacing_mm, h),
+            grid_spacing_mm(context.train_datalist, h.min_spacing_mm),
             self.versions.published_path,
             self.unfinished_path,
             pretrained=context.pretrained,
@@ -167,8 +168,7 @@ class InExtremISTrainTask(BasicTrainTask):
         context.max_epochs = self.budget.epochs_left
         return self.start.network
 
-    def _spec(self, scans: list[AnnotatedScan], h: Hyperparameters) -> NetworkSpec:
-        spacing_mm = grid_spacing_mm(scans, h.min_spacing_mm)
+    def _spec(self, spacing_mm: tuple[float, float, float], h: Hyperparameters) -> NetworkSpec:
         if h.network == PAPERS_NETWORK:
             return NetworkSpec.plan(self.label_names, spacing_mm, h.roi_size, h.levels, h.base_channels)
         try:
@@ -222,6 +222,7 @@ class InExtremISTrainTask(BasicTrainTask):
             with torch.autocast(context.device.type, enabled=engine.amp):
                 logits = engine.network(batch.image.to(context.device))
             value = engine.loss_function(batch, logits, guided=guided)
+            self.last_batch = batch.image, value.target, value.terms
             if not torch.isfinite(value.loss):
                 self.unfinished_path.unlink(missing_ok=True)
                 raise TrainingError(f"The loss became {value.loss.item()}; try again with a lower learning_rate.")
@@ -234,10 +235,12 @@ class InExtremISTrainTask(BasicTrainTask):
         return step
 
     def train_handlers(self, context: Context) -> list[Any]:
-        terms = TensorBoardStatsHandler(
-            log_dir=context.events_dir, tag_name="train_loss", output_transform=lambda outputs: outputs[0]["terms"]
-        )
-        return [*super().train_handlers(context), terms]
+        if context.tracking == "mlflow":
+            artifacts = self.versions.published_path.parent / "mlartifacts"
+            prepare_mlflow(context.tracking_uri, context.tracking_experiment_name, artifacts)
+        handlers = super().train_handlers(context)
+        self.trackers = Trackers(context.events_dir, mlflow_handler(handlers))
+        return handlers
 
     def train_pre_transforms(self, context: Context) -> None:
         """Patches come ready from the loader."""
@@ -260,6 +263,7 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def _after_epoch(self, context: Context) -> None:
         self._write_stats(self._figures(context))
+        self._track(context)
         used = self.budget.used(context.trainer.state.epoch)
         if used < 1:
             version = self.start.published.version if self.start.published else 0
@@ -292,9 +296,18 @@ class InExtremISTrainTask(BasicTrainTask):
             published_score=verdict.published_score,
             loss=context.trainer.state.output[0]["loss"],
         )
+        if verdict.score is not None:
+            self.trackers.figures({"agreement": verdict.score}, state.iterations)
         self.record = self.record.with_run(run)
         self.record.save(self.record_path)
         self._write_stats(self._figures(context) | {"verdict": verdict.reason})
+
+    def _track(self, context: Context) -> None:
+        images, targets, terms = self.last_batch
+        iteration = self._iterations_before() + context.trainer.state.iteration
+        self.trackers.figures({f"loss {name}": value for name, value in terms.items()}, iteration)
+        if (targets > 0).any():
+            self.trackers.picture("geodesics", supervision_picture(images, targets), iteration)
 
     def _iterations_before(self) -> int:
         return self.start.state.iterations if self.start.state else 0

@@ -24,8 +24,10 @@ def save(path, version, iterations, progress=0.0, of=None):
     return network
 
 
-def start(paths, wanted=None, pretrained=True):
-    return StartingPoint.find(wanted or spec(), *paths, pretrained=pretrained)
+def start(paths, pretrained=True, spacing_mm=(1.0, 1.0, 1.0), **wanted):
+    return StartingPoint.find(
+        lambda spacing_mm: spec(**wanted, spacing_mm=spacing_mm), spacing_mm, *paths, pretrained=pretrained
+    )
 
 
 def same_weights(one, other):
@@ -80,7 +82,7 @@ def test_one_that_started_from_another_version_is_left_aside(paths):
 def test_other_network_is_left_aside_but_still_compared_with(paths, caplog):
     save(paths[0], version=3, iterations=700)
 
-    found = start(paths, spec(levels=3))
+    found = start(paths, levels=3)
 
     assert found.state is None
     assert found.published.version == 3
@@ -90,17 +92,25 @@ def test_other_network_is_left_aside_but_still_compared_with(paths, caplog):
 def test_other_labels_are_left_aside(paths, caplog):
     save(paths[0], version=3, iterations=700)
 
-    found = start(paths, spec(("cyst",)))
+    found = start(paths, labels=("cyst",))
 
     assert (found.published, found.state) == (None, None)
     assert "has other labels" in caplog.text
 
 
-def test_grid_of_the_published_network_stays(paths):
-    """New scans of other spacing must not change what the weights were learnt on."""
-    save(paths[0], version=3, iterations=700)
+@pytest.mark.parametrize("spacing_mm", [(1.1, 1.1, 1.1), (1.0, 1.0, 6.5)])
+def test_grid_of_the_published_network_stays(paths, spacing_mm):
+    """Scans of thick slices would be planned with other kernels, whose weights do not fit."""
+    network = save(paths[0], version=3, iterations=700)
 
-    assert start(paths, spec(spacing_mm=(1.1, 1.1, 1.1))).spec.spacing_mm == (1.0, 1.0, 1.0)
+    found = start(paths, spacing_mm=spacing_mm)
+
+    assert found.spec.spacing_mm == (1.0, 1.0, 1.0)
+    assert same_weights(found.network, network)
+
+
+def test_network_that_starts_from_nothing_has_the_grid_of_the_scans(paths):
+    assert start(paths, spacing_mm=(1.0, 1.0, 6.5)).spec == spec(spacing_mm=(1.0, 1.0, 6.5))
 
 
 @pytest.mark.parametrize("which", [0, 1])
