@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from tests.physical import A, I, L, P, S, affine_ras
+from tests.physical import OBLIQUE, A, I, L, P, S, affine_ras
 
 SHAPE = (56, 48, 28)
 BACKGROUND, CYST, LESION = 200, 500, 900
 # Directions of increasing column, row and slice index; voxels of 1 x 1 x 1.5 mm.
-ACQUISITIONS = {"axial": [L, P, S], "axial, downwards": [L, P, I], "sagittal": [P, I, L], "coronal": [L, I, A]}
+ACQUISITIONS = {
+    "axial": [L, P, S],
+    "axial, downwards": [L, P, I],
+    "sagittal": [P, I, L],
+    "coronal": [L, I, A],
+    "oblique, downwards": [OBLIQUE @ L, OBLIQUE @ P, -(OBLIQUE @ S)],
+}
 SPACING_MM = (1.0, 1.0, 1.5)
 
 

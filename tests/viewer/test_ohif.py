@@ -66,7 +66,13 @@ class Session:
 
 @pytest.fixture(scope="module")
 def studies():
-    names = {"first": "axial, downwards", "second": "sagittal", "third": "coronal", "never clicked": "axial"}
+    names = {
+        "first": "axial, downwards",
+        "second": "sagittal",
+        "third": "coronal",
+        "never clicked": "axial",
+        "oblique": "oblique, downwards",
+    }
     made = {}
     for seed, (name, acquisition) in enumerate(names.items()):
         image, masks, affine = phantom(seed, acquisition)
@@ -144,6 +150,15 @@ def shown_share(viewer, study, label, view, before, after):
 
     far = ~ndimage.binary_dilation(np.any(list(study.masks.values()), axis=0), iterations=5)
     return changed_on_slice(ndimage.binary_erosion(study.masks[label])), changed_on_slice(far)
+
+
+def drawn_over(viewer, study, label, view, before, after):
+    """Share of a structure's inner voxels near the slice that is shown whose pixels differ."""
+    axis = {"axial": 2, "sagittal": 0, "coronal": 1}[view]
+    points_mm = study.geometry.voxel_to_lps(np.argwhere(ndimage.binary_erosion(study.masks[label])))
+    near = points_mm[np.abs(points_mm[:, axis] - viewer.focal_point(view)[axis]) < 0.6]
+    pixels = viewer.on_page(view, near).astype(int)
+    return (np.abs(after - before).sum(axis=-1) > 30)[pixels[:, 1], pixels[:, 0]].mean()
 
 
 def show_middle(viewer, study, label):
@@ -238,7 +253,7 @@ def test_panel_counts_annotated_studies_before_a_training(session):
     session.viewer.connect()
 
     figures = session.viewer.figures()
-    assert figures["Annotated:"] == ("50%", "2/4 samples annotated")
+    assert figures["Annotated:"] == ("40%", "2/5 samples annotated")
     assert figures["Training:"] == ("0%", "Not Running")
 
 
@@ -299,7 +314,29 @@ def test_next_sample_is_a_study_that_is_not_annotated(session, strategy):
     offered = viewer.page.locator(".nextSampleForm td")
     offered.first.wait_for()
     shown = offered.all_text_contents()
-    open_studies = {session.studies[name].series_uid for name in ("third", "never clicked")}
-    assert open_studies & set(shown)
-    assert {session.studies[name].study_uid for name in ("third", "never clicked")} & set(shown)
+    open_studies = [session.studies[name] for name in ("third", "never clicked", "oblique")]
+    assert {study.series_uid for study in open_studies} & set(shown)
+    assert {study.study_uid for study in open_studies} & set(shown)
     viewer.page.keyboard.press("Escape")
+
+
+def test_clicks_in_an_oblique_series_reach_the_voxels_under_the_mouse(session):
+    """The views lie along the patient's axes and cut its voxels at an angle: a click is at most a voxel off."""
+    viewer, study = session.viewer, session.studies["oblique"]
+    open_point_prompts(session, study)
+    click_structure(session, study, "lesion", VIEWS)
+    show_middle(viewer, study, "lesion")
+    before = viewer.pixels()
+
+    answered = viewer.run("Point Prompts")
+
+    assert answered.status == 200
+    # In the voxels of the header: the server may count slices from the other end.
+    stored_voxel = study.geometry.lps_to_voxel(session.stored_lps_mm(study, "lesion"))
+    assert np.abs(stored_voxel - extreme_voxels(study.masks["lesion"])).max() < 1.05
+    viewer.wait_until(lambda: len(viewer.segment_lps_mm("lesion")) > 0, 20)
+    assert dice_mm(viewer.segment_lps_mm("lesion"), study.lps_mm("lesion")) > 0.85
+    after = viewer.pixels()
+    Image.fromarray(after.astype(np.uint8)).save(SCREENSHOTS / "oblique.png")
+    inside = [drawn_over(viewer, study, "lesion", view, before, after) for view in VIEWS]
+    assert min(inside) > 0.9, inside
