@@ -20,7 +20,7 @@ router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 _ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 # MONAI Label takes everything behind the first dot as the type of a file.
-_VOLUME = re.compile(r"[^/\\\0]*\.(nii|nii\.gz|nrrd)")
+_VOLUME = re.compile(r"[^\0]*\.(nii|nii\.gz|nrrd)", re.DOTALL)
 
 
 @router.put("/", include_in_schema=False)
@@ -80,6 +80,8 @@ def json_object(text: str, name: str) -> dict[str, Any]:
 
 
 def _require_volume(file: UploadFile) -> None:
+    # MONAI Label's client, which Slicer uses, sends the path that the file has on its own machine.
+    file.filename = re.split(r"[/\\]", file.filename or "")[-1]
     if file.filename and not _VOLUME.fullmatch(file.filename):
         raise HTTPException(422, f"The file is {file.filename[:80]!r}; expected a volume: .nii.gz, .nii or .nrrd.")
 
