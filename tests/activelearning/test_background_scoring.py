@@ -185,9 +185,11 @@ def test_interruption_ends_the_process_at_once(folder):
 
 
 SERVER = """
-import sys, threading, time, torch
+import signal, sys, threading, time, torch
 from lib.activelearning.scoring_process import ScoringProcess
 if __name__ == "__main__":
+    # A shell that starts the tests in the background has them, and what they start, ignore a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = sys.argv[1]
     process = ScoringProcess(folder + "/inextremis.pt", torch.device("cpu"))
     process.score(folder + "/a.nii.gz")
