@@ -7,14 +7,14 @@ from scipy import ndimage
 
 
 def simulated_extreme_points(
-    mask: np.ndarray, rng: np.random.Generator | None = None, error_voxels: float = 0.0
+    mask: np.ndarray, rng: np.random.Generator | None = None, error_voxels: float | np.ndarray = 0.0
 ) -> np.ndarray:
     """Six clicks on the largest component of a mask.
 
     Args:
         mask: (X, Y, Z) bool.
         rng: chooses among the voxels that lie equally far out; None takes the first.
-        error_voxels: standard deviation of a hand's error, along each axis; needs `rng`.
+        error_voxels: standard deviation of a hand's error, along each axis or (3,) for each its own; needs `rng`.
 
     Returns:
         (6, 3) int voxel indices inside the image: low and high end of i, of j, of k.
@@ -29,7 +29,7 @@ def simulated_extreme_points(
             face = voxels[voxels[:, axis] == outermost]
             clicks.append(face[0 if rng is None else rng.integers(len(face))])
     clicks_voxel = np.array(clicks)
-    if error_voxels > 0:
+    if np.any(np.greater(error_voxels, 0)):
         if rng is None:
             raise ValueError(f"error_voxels is {error_voxels}, but rng is None; give a generator to draw from")
         hand = rng.normal(0, error_voxels, clicks_voxel.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
@@ -17,8 +19,34 @@ MOTTLE, MOTTLE_SIGMA_MM = 0.08, 1.0
 NECK_WIDTH_MM = 1.5
 ROUGHNESS_SIGMA_MM = 2.5
 VESSELS, BLOBS = 5, 8
+# Of varied lesions, darker than grey matter or brighter than white, by little or much; the rim by as much more.
+DARK, BRIGHT, VARIED_RIM = (0.28, 0.50), (0.92, 1.10), 0.10
 # No part of a lesion is further from its centre than this many radii.
 REACH = 1.25
+
+
+Contrast = Literal["bright", "varied"]
+
+
+class Appearance(NamedTuple):
+    """Intensities of a lesion, and of the structures around it that look like one."""
+
+    core: float = CORE
+    rim: float = RIM
+    distractors: tuple[float, ...] = (VESSEL,)
+
+
+BRIGHT_LESION = Appearance()
+
+
+def draw_appearance(contrast: Contrast, rng: np.random.Generator) -> Appearance:
+    """Of one study: always bright, or dark or bright by chance, among distractors of both kinds."""
+    if contrast == "bright":
+        return BRIGHT_LESION
+    darker = rng.random() < 0.5
+    core = rng.uniform(*(DARK if darker else BRIGHT))
+    rim = core - VARIED_RIM if darker else core + VARIED_RIM
+    return Appearance(core, rim, (rng.uniform(*DARK), rng.uniform(*BRIGHT)))
 
 
 def lesion_depth_mm(
@@ -59,11 +87,17 @@ def smooth_noise(shape: tuple[int, ...], sigma_voxels: np.ndarray, rng: np.rando
     return (noise - noise.mean()) / noise.std()
 
 
-def draw_lesion(anatomy: np.ndarray, affine: np.ndarray, depth_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The lesion over the anatomy: an enhancing rim, a mottled core, and a border that blends in."""
+def draw_lesion(
+    anatomy: np.ndarray,
+    affine: np.ndarray,
+    depth_mm: np.ndarray,
+    rng: np.random.Generator,
+    appearance: Appearance = BRIGHT_LESION,
+) -> np.ndarray:
+    """The lesion over the anatomy: a rim of stronger contrast, a mottled core, and a border that blends in."""
     rim = np.exp(-((np.maximum(depth_mm, 0) / RIM_WIDTH_MM) ** 2))
     mottle = smooth_noise(anatomy.shape, MOTTLE_SIGMA_MM / nib.affines.voxel_sizes(affine), rng)
-    tissue = CORE + (RIM - CORE) * rim + MOTTLE * mottle
+    tissue = appearance.core + (appearance.rim - appearance.core) * rim + MOTTLE * mottle
     weight = expit(4 * depth_mm / BORDER_WIDTH_MM)
     return anatomy * (1 - weight) + tissue * weight
 
@@ -73,12 +107,23 @@ def draw_distractors(
     affine: np.ndarray,
     lesion_depth_mm: np.ndarray,
     rng: np.random.Generator,
+    appearance: Appearance = BRIGHT_LESION,
 ) -> np.ndarray:
-    """Vessels and small blobs as bright as a lesion; some touch it, none is part of it."""
-    depth_mm = np.full(anatomy.shape, -10.0, dtype=np.float32)
+    """Vessels and small blobs as bright, or as dark, as a lesion; some touch it, none is part of it."""
+    drawn = anatomy
+    for intensity in appearance.distractors:
+        depth_mm = np.minimum(_distractors_depth_mm(anatomy.shape, affine, rng), -lesion_depth_mm)
+        weight = expit(4 * depth_mm / BORDER_WIDTH_MM)
+        drawn = drawn * (1 - weight) + intensity * weight
+    return drawn
+
+
+def _distractors_depth_mm(shape: tuple[int, ...], affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signed depth (X, Y, Z) below the surfaces of some vessels and blobs."""
+    depth_mm = np.full(shape, -10.0, dtype=np.float32)
 
     def anywhere_mm() -> np.ndarray:
-        return nib.affines.apply_affine(affine, rng.uniform(0, anatomy.shape))
+        return nib.affines.apply_affine(affine, rng.uniform(0, shape))
 
     for _ in range(VESSELS):
         radius_mm = rng.uniform(0.8, 1.5)
@@ -86,8 +131,7 @@ def draw_distractors(
             _add_ball(depth_mm, affine, point_mm, radius_mm)
     for _ in range(BLOBS):
         _add_ball(depth_mm, affine, anywhere_mm(), rng.uniform(1.2, 2.0))
-    weight = expit(4 * np.minimum(depth_mm, -lesion_depth_mm) / BORDER_WIDTH_MM)
-    return anatomy * (1 - weight) + VESSEL * weight
+    return depth_mm
 
 
 def _winding_course_mm(start_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:

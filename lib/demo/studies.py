@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.simulated_clicks import largest_component
 from lib.demo.anatomy import lesion_sites_mm, subject_anatomy
-from lib.demo.lesions import REACH, draw_distractors, draw_lesion, lesion_depth_mm
+from lib.demo.lesions import REACH, Contrast, draw_appearance, draw_distractors, draw_lesion, lesion_depth_mm
 
 MANIFEST = "demo_studies.json"
 # Part of the manifest; to be raised when the same settings begin to give other voxels.
@@ -37,6 +37,7 @@ class DemoStudySettings:
         shape: voxels of a study.
         spacing_mm: of its voxels; where the last is None, slices are 1.0 to 1.5 mm thick, drawn per study.
         lesion_radius_mm: range of the lesion's radius.
+        contrast: "bright" lesions, or "varied": darker or brighter than the tissue, by little or by much.
         seed: of everything random; study n is the same however many are made.
 
     Raises:
@@ -46,6 +47,7 @@ class DemoStudySettings:
     shape: tuple[int, int, int] = (112, 112, 36)
     spacing_mm: tuple[float, float, float | None] = (0.5, 0.5, None)
     lesion_radius_mm: tuple[float, float] = (5.5, 10.0)
+    contrast: Contrast = "bright"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,14 +89,15 @@ def make_demo_study(
     centre_mm = sites_mm[rng.integers(len(sites_mm))]
     affine = _oblique_affine(centre_mm, REACH * radius_mm, spacing_mm, np.array(settings.shape), rng)
     fine_affine, fine_shape = _fine_grid(affine, settings.shape, slices_per_slice)
+    appearance = draw_appearance(settings.contrast, rng)
 
     # TorchIO draws from torch's global generator, which belongs to the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         anatomy = subject_anatomy(fine_affine, fine_shape)
         depth_mm = lesion_depth_mm(fine_affine, fine_shape, centre_mm, radius_mm, rng)
-        drawn = draw_distractors(anatomy, fine_affine, depth_mm, rng)
-        drawn = draw_lesion(drawn, fine_affine, depth_mm, rng)
+        drawn = draw_distractors(anatomy, fine_affine, depth_mm, rng, appearance)
+        drawn = draw_lesion(drawn, fine_affine, depth_mm, rng, appearance)
         image = _acquired(_averaged(drawn, slices_per_slice), affine)
     truth = largest_component(_averaged((depth_mm > 0).astype(np.float32), slices_per_slice) > 0.5)
     return _nifti(image, affine, np.int16), _nifti(truth, affine, np.uint8)

@@ -7,7 +7,16 @@ import pytest
 from scipy import ndimage
 from skimage.measure import label
 
-from lib.demo.lesions import REACH, draw_distractors, draw_lesion, lesion_depth_mm
+from lib.demo.lesions import (
+    BRIGHT,
+    DARK,
+    MOTTLE,
+    REACH,
+    draw_appearance,
+    draw_distractors,
+    draw_lesion,
+    lesion_depth_mm,
+)
 
 SHAPE, SPACING_MM = (80, 80, 40), np.array([0.5, 0.5, 1.0])
 AFFINE = np.diag([*SPACING_MM, 1.0])
@@ -80,3 +89,30 @@ def test_no_distractor_is_in_the_lesion(rng: np.random.Generator) -> None:
     drawn = draw_distractors(ANATOMY, AFFINE, depth_mm, rng)
 
     np.testing.assert_allclose(drawn[depth_mm > 1.0], 0.5, atol=1e-3)
+
+
+def test_varied_lesions_are_dark_or_bright_among_distractors_of_both_kinds() -> None:
+    appearances = [draw_appearance("varied", np.random.default_rng(seed)) for seed in range(60)]
+
+    darker = [DARK[0] <= a.core <= DARK[1] for a in appearances]
+    brighter = [BRIGHT[0] <= a.core <= BRIGHT[1] for a in appearances]
+    assert all(one != other for one, other in zip(darker, brighter, strict=True))
+    assert 15 < sum(darker) < 45
+    # The rim has more contrast to the tissue, about 0.6 to 0.85, than the core.
+    assert all((a.rim < a.core) == dark for a, dark in zip(appearances, darker, strict=True))
+    for a in appearances:
+        dark, bright = a.distractors
+        assert DARK[0] <= dark <= DARK[1] and BRIGHT[0] <= bright <= BRIGHT[1]
+
+
+def test_a_dark_lesion_and_dark_distractors_are_darker_than_the_tissue(rng: np.random.Generator) -> None:
+    depth_mm = drawn_lesion_depth_mm(rng)
+    dark = draw_appearance("varied", np.random.default_rng(1))._replace(core=0.3, rim=0.2, distractors=(0.25,))
+
+    around = draw_distractors(ANATOMY, AFFINE, depth_mm, rng, dark)
+    drawn = draw_lesion(around, AFFINE, depth_mm, rng, dark)
+
+    assert drawn[depth_mm > 2.5].mean() == pytest.approx(0.3, abs=MOTTLE)
+    assert drawn[(depth_mm > 0.4) & (depth_mm < 1.0)].mean() < drawn[depth_mm > 2.5].mean()
+    outside = drawn[depth_mm < -2.0]
+    assert outside.min() == pytest.approx(0.25, abs=0.01) and outside.max() == pytest.approx(0.5, abs=0.01)
