@@ -74,8 +74,8 @@ class Hyperparameters(BaseModel):
     weight_decay: float = Field(3e-5, ge=0, description="weight decay of SGD")
     poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
     box_margin: int = Field(4, ge=0, description="voxels by which the tight box is relaxed (r)")
-    geodesic: Literal["gradient", "gradient_euclidean", "deep"] = Field(
-        "deep", description="row of the paper's Table 1"
+    geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
+        "deep", description="row of the paper's Table 1; none: the clicks alone are foreground"
     )
     deep_start_epoch: int = Field(
         0, ge=0, description="epochs before the network guides geodesics, when it starts untrained"

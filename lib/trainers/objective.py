@@ -71,21 +71,27 @@ class InExtremISObjective(nn.Module):
         """The partial label maps (B, X, Y, Z) int64; geodesics are guided by `probability` (B, C, X, Y, Z)."""
         clicked = [n for n, mask in enumerate(batch.masks) if mask is None]
         jobs = [(n, points) for n in clicked for points in batch.points[n]]
-        geodesics = iter(
-            batch_extreme_point_geodesics(
-                [batch.image[n, 0].numpy() for n, _ in jobs],
-                [points.extremes_voxel for _, points in jobs],
-                [self.spacing_mm] * len(jobs),
-                background_probabilities=self._background_probabilities(probability, jobs),
-                euclidean=self.hyperparameters.geodesic != "gradient",
-                threads=os.cpu_count() or 1,
-            )
-        )
+        geodesics = iter(self._geodesics(batch.image, jobs, probability))
         return torch.stack(
             [
                 self._clicks_target(possible.numpy(), structures, geodesics) if mask is None else mask
                 for possible, structures, mask in zip(batch.possible, batch.points, batch.masks, strict=True)
             ]
+        )
+
+    def _geodesics(
+        self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor | None
+    ) -> list[list[np.ndarray]]:
+        """Of each job, a patch and the clicks on one structure, the paths (n, 3) in voxels of the patch."""
+        if self.hyperparameters.geodesic == "none":
+            return [[np.empty((0, 3), dtype=np.int64)]] * len(jobs)
+        return batch_extreme_point_geodesics(
+            [image[n, 0].numpy() for n, _ in jobs],
+            [points.extremes_voxel for _, points in jobs],
+            [self.spacing_mm] * len(jobs),
+            background_probabilities=self._background_probabilities(probability, jobs),
+            euclidean=self.hyperparameters.geodesic != "gradient",
+            threads=os.cpu_count() or 1,
         )
 
     def _background_probabilities(

@@ -135,10 +135,14 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def pre_process(self, request: Mapping[str, Any], datastore: Datastore) -> list[AnnotatedScan]:
         self.started = _now()
-        scans = annotated_scans(datastore, self.store, self.label_names)
+        scans = self.scans(datastore)
         masks = sum(scan.mask_path is not None for scan in scans)
         logger.info("Annotated scans: %d with clicks, %d with a final mask.", len(scans) - masks, masks)
         return scans
+
+    def scans(self, datastore: Datastore) -> list[AnnotatedScan]:
+        """What there is to learn from. Raises: TrainingError: nothing."""
+        return annotated_scans(datastore, self.store, self.label_names)
 
     def partition_datalist(
         self, context: Context, shuffle: bool = False
@@ -194,7 +198,7 @@ class InExtremISTrainTask(BasicTrainTask):
         h: Hyperparameters = context.request["hyperparameters"]
         return PolyLearningRate(context.optimizer, h.learning_rate, h.poly_power, self.budget)
 
-    def loss_function(self, context: Context) -> InExtremISObjective:
+    def loss_function(self, context: Context) -> torch.nn.Module:
         return InExtremISObjective(self.label_names, self.start.spec.spacing_mm, context.request["hyperparameters"])
 
     def train_data_loader(self, context: Context, num_workers: int = 0, shuffle: bool = True) -> DataLoader:
