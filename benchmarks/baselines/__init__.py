@@ -1,0 +1,1 @@
+"""Methods that the paper compares with, from their own papers, for one structure a scan."""

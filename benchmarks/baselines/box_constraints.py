@@ -1,0 +1,111 @@
+"""Bounding box constraints: a network learns from a box by inequalities that its mask must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.scans import PatchBatch
+from lib.losses.partial import UNKNOWN, PartialLoss
+from lib.supervision.boxes import Box
+from lib.trainers.hyperparameters import Hyperparameters
+from lib.trainers.objective import ObjectiveValue
+
+
+@dataclass(frozen=True)
+class ConstraintOptions:
+    """What a mask in a box must satisfy, and how hard it is pressed.
+
+    Attributes:
+        slab_voxels: w; every slab of so many planes inside the box, along each axis, holds at least w voxels of the
+            structure. More than 1, as the faces of a box from a hand's clicks may miss the structure.
+        size_share: least and largest share of the box that is structure; a ball fills 0.52 of its box.
+        first_t, t_growth: the barrier's t, and its factor from epoch to epoch (the papers' 5 and 1.1).
+    """
+
+    slab_voxels: int = 3
+    size_share: tuple[float, float] = (0.2, 0.8)
+    first_t: float = 5.0
+    t_growth: float = 1.1
+
+
+class BoxConstraintsObjective(nn.Module):
+    """Emptiness outside of the box; tightness and size inside, by log-barrier extensions.
+
+    Source: Kervadec et al., MIDL 2020 (Bounding boxes for weakly supervised segmentation: Global constraints get close
+    to full supervision), and their log-barrier extensions (arXiv 1904.04205). They have a box for every 2D slice and
+    segments of lines in it; here the box is 3D, and slabs of planes take the place of segments, as a line through a 3D
+    box need not meet the structure. Sums are divided by what is asked for, so that a constraint weighs the same in
+    a small box and in a large one. A box that the patch cuts is not constrained, as the structure may lie in the rest.
+
+    Called like `InExtremISObjective`; the class of the first label is the structure.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        spacing_mm: tuple[float, float, float],
+        hyperparameters: Hyperparameters,
+        options: ConstraintOptions = ConstraintOptions(),
+    ) -> None:
+        super().__init__()
+        if len(labels) != 1:
+            raise ValueError(f"labels are {', '.join(labels)}; expected one: these constraints are for one structure")
+        self.options = options
+        self.iterations_per_epoch = hyperparameters.iterations_per_epoch
+        self.partial_loss = PartialLoss()
+        self.iteration = 0
+
+    @property
+    def t(self) -> float:
+        epoch = self.iteration // self.iterations_per_epoch
+        return self.options.first_t * self.options.t_growth**epoch
+
+    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool) -> ObjectiveValue:
+        """The loss of logits (B, 2, X, Y, Z) for a batch; `guided` changes nothing."""
+        target = torch.where(batch.possible, UNKNOWN, 0).to(logits.device)
+        probability = torch.softmax(logits.float(), dim=1)[:, 1]
+        violations = [
+            constraint
+            for foreground, points in zip(probability, batch.points, strict=True)
+            for structure in points
+            for constraint in self._violations(foreground, structure)
+        ]
+        terms = self.partial_loss.terms(logits, target)
+        if violations:
+            terms["constraints"] = torch.stack([log_barrier(z, self.t).mean() for z in violations]).mean()
+        self.iteration += 1
+        loss = torch.stack(list(terms.values())).sum()
+        return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)
+
+    def _violations(self, foreground: Tensor, points: ExtremePoints) -> Iterator[Tensor]:
+        """z, at most 0 where a constraint is met: of the slabs, of the sizes."""
+        box = Box.around(points.foreground_voxel)
+        if box.relaxed(0, foreground.shape) != box:
+            return
+        inside = foreground[box.slices]
+        yield torch.cat([slab_violations(inside, axis, self.options.slab_voxels) for axis in range(3)])
+        least, largest = self.options.size_share
+        share = inside.mean()
+        yield torch.stack([1 - share / least, share / largest - 1])
+
+
+def slab_violations(inside: Tensor, axis: int, slab_voxels: int) -> Tensor:
+    """1 - sum(p) / w of each slab of w planes of a box (X, Y, Z) along an axis; the last may be thinner."""
+    of_planes = inside.sum(dim=[other for other in range(3) if other != axis])
+    return torch.stack([1 - slab.sum() / len(slab) for slab in of_planes.split(slab_voxels)])
+
+
+def log_barrier(z: Tensor, t: float) -> Tensor:
+    """The log-barrier extension of z <= 0, elementwise: -log(-z) / t below -1/t^2, and its tangent above.
+
+    Source: Kervadec et al., arXiv 1904.04205, Eq. 8. Finite and with a gradient everywhere.
+    """
+    joint = 1 / t**2
+    barrier = -torch.log(torch.clamp(-z, min=joint)) / t
+    tangent = t * z - torch.log(torch.tensor(joint)) / t + 1 / t
+    return torch.where(z <= -joint, barrier, tangent)

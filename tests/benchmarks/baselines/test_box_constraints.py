@@ -1,0 +1,124 @@
+"""Constraints hold for a mask that fills its box as it should, and pull where they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.baselines.box_constraints import BoxConstraintsObjective, log_barrier, slab_violations
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.scans import PatchBatch
+from lib.supervision.boxes import relaxed_boxes
+from lib.trainers.hyperparameters import Hyperparameters
+
+SHAPE = (24, 22, 16)
+MARGIN = 2
+
+
+def ball_mask() -> np.ndarray:
+    grid = np.moveaxis(np.indices(SHAPE), 0, -1)
+    return np.linalg.norm((grid - [11, 10, 8]) / [6, 5, 4], axis=-1) <= 1
+
+
+def clicks_of(mask: np.ndarray) -> ExtremePoints:
+    voxels = np.argwhere(mask)
+    ends = [voxels[voxels[:, axis] == end(voxels[:, axis])][0] for axis in range(3) for end in (np.min, np.max)]
+    return ExtremePoints.from_clicks("lesion", np.array(ends))
+
+
+def batch_of(points: ExtremePoints) -> PatchBatch:
+    possible = relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN)
+    return PatchBatch(torch.zeros(1, 1, *SHAPE), [[points]], torch.from_numpy(possible)[None], [None])
+
+
+def objective() -> BoxConstraintsObjective:
+    return BoxConstraintsObjective(("lesion",), (1.0, 1.0, 1.0), Hyperparameters.of_preset("cpu"))
+
+
+def logits_of(mask: np.ndarray) -> torch.Tensor:
+    foreground = torch.from_numpy(np.where(mask, 10.0, -10.0)).float()
+    return torch.stack([torch.zeros(SHAPE), foreground])[None].requires_grad_()
+
+
+@pytest.mark.parametrize("t", [1.0, 5.0, 40.0])
+def test_the_barrier_is_the_logarithm_and_beyond_the_joint_its_tangent(t: float) -> None:
+    z = torch.tensor([-3.0, -1.0, -2 / t**2, -1 / t**2, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+
+    value = log_barrier(z, t)
+    value.sum().backward()
+
+    for x, found, slope in zip(z.tolist(), value.tolist(), z.grad.tolist(), strict=True):
+        if x <= -1 / t**2:
+            assert found == pytest.approx(-np.log(-x) / t) and slope == pytest.approx(-1 / (t * x))
+        else:
+            at_joint = -np.log(1 / t**2) / t
+            assert found == pytest.approx(at_joint + t * (x + 1 / t**2), rel=1e-6) and slope == pytest.approx(t)
+
+
+def test_slabs_are_met_by_the_true_mask_and_broken_by_an_empty_one() -> None:
+    voxels = np.argwhere(ball_mask())
+    inside = torch.from_numpy(ball_mask()[tuple(map(slice, voxels.min(axis=0), voxels.max(axis=0) + 1))]).float()
+
+    for axis in range(3):
+        assert (slab_violations(inside, axis, 3) <= 0).all()
+        assert (slab_violations(inside * 0, axis, 3) == 1).all()
+
+
+def test_a_slab_without_the_structure_alone_is_broken() -> None:
+    inside = torch.ones(9, 6, 6)
+    inside[3:6] = 0
+
+    assert (slab_violations(inside, 0, 3) > 0).tolist() == [False, True, False]
+
+
+def test_the_true_mask_costs_less_than_nothing_everything_or_the_box() -> None:
+    mask, points = ball_mask(), clicks_of(ball_mask())
+    box = relaxed_boxes(SHAPE, [points.foreground_voxel], 0)
+
+    def loss(candidate: np.ndarray) -> float:
+        return objective()(batch_of(points), logits_of(candidate), guided=False).loss.item()
+
+    assert loss(mask) < min(loss(mask & False), loss(mask | True), loss(box))
+
+
+def test_free_logits_end_at_a_mask_that_meets_every_constraint() -> None:
+    points = clicks_of(ball_mask())
+    logits = torch.zeros(1, 2, *SHAPE, requires_grad=True)
+    loss, optimizer = objective(), torch.optim.Adam([logits], lr=0.3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss(batch_of(points), logits, guided=False).loss.backward()
+        optimizer.step()
+
+    probability = logits.softmax(dim=1)[0, 1].detach()
+    inside = relaxed_boxes(SHAPE, [points.foreground_voxel], 0)
+    assert probability[torch.from_numpy(~relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))].max() < 0.5
+    low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0) + 1
+    in_box = probability[tuple(map(slice, low, high))]
+    assert 0.2 <= in_box.mean() <= 0.8
+    assert all((slab_violations(in_box, axis, 3) <= 0).all() for axis in range(3))
+    assert inside.sum() == in_box.numel()
+
+
+def test_a_box_that_the_patch_cuts_is_not_constrained() -> None:
+    points = clicks_of(ball_mask())
+    shifted = ExtremePoints.from_clicks("lesion", points.foreground_voxel - [9, 0, 0])
+
+    terms = objective()(batch_of(shifted), logits_of(ball_mask() & False), guided=False).terms
+
+    assert "constraints" not in terms
+
+
+def test_the_barrier_gets_steeper_from_epoch_to_epoch() -> None:
+    loss = objective()
+    first = loss.t
+    for _ in range(loss.iterations_per_epoch):
+        loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()), guided=False)
+
+    assert loss.t == pytest.approx(1.1 * first)
+
+
+def test_several_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected one"):
+        BoxConstraintsObjective(("lesion", "cyst"), (1.0, 1.0, 1.0), Hyperparameters.of_preset("cpu"))
