@@ -20,7 +20,7 @@ NECK_WIDTH_MM = 1.5
 ROUGHNESS_SIGMA_MM = 2.5
 VESSELS, BLOBS = 5, 8
 # Of varied lesions, darker than grey matter or brighter than white, by little or much; the rim by as much more.
-DARK, BRIGHT, VARIED_RIM = (0.28, 0.50), (0.92, 1.10), 0.10
+DARK, BRIGHT, VARIED_RIM = (0.25, 0.45), (0.95, 1.10), 0.10
 # No part of a lesion is further from its centre than this many radii.
 REACH = 1.25
 

@@ -69,9 +69,10 @@ class Hyperparameters(BaseModel):
     network_arguments: Arguments = Field({}, description="arguments of a network of MONAI, as a JSON object")
     base_channels: int = Field(16, ge=2, description="channels of UNet2d5's first stage, doubled at each")
     levels: int = Field(5, ge=2, le=6, description="stages of UNet2d5")
-    learning_rate: float = Field(0.01, gt=0, description="initial learning rate of SGD")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd, with Nesterov momentum, or adamw")
+    learning_rate: float = Field(0.01, gt=0, description="initial learning rate")
     momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
-    weight_decay: float = Field(3e-5, ge=0, description="weight decay of SGD")
+    weight_decay: float = Field(3e-5, ge=0, description="weight decay")
     poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
     box_margin: int = Field(4, ge=0, description="voxels by which the tight box is relaxed (r)")
     geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
@@ -107,6 +108,8 @@ _CPU: dict[str, Any] = {
     "train_batch_size": 2,
     "iterations_per_epoch": 20,
     "max_epochs": 12,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
     "base_channels": 8,
     "levels": 4,
     "box_margin": 2,

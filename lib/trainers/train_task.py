@@ -182,16 +182,16 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
         h: Hyperparameters = context.request["hyperparameters"]
-        optimizer = torch.optim.SGD(
-            context.network.parameters(),
-            h.learning_rate,
-            momentum=h.momentum,
-            weight_decay=h.weight_decay,
-            nesterov=True,
-        )
-        if self.start.state is not None:
-            # The momentum of the run before, with the rates that are asked for now.
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": self.start.state.optimizer["state"]})
+        weights, decay = context.network.parameters(), h.weight_decay
+        optimizer: torch.optim.Optimizer
+        if h.optimizer == "sgd":
+            optimizer = torch.optim.SGD(weights, h.learning_rate, h.momentum, weight_decay=decay, nesterov=True)
+        else:
+            optimizer = torch.optim.AdamW(weights, h.learning_rate, weight_decay=decay)
+        before = self.start.state.optimizer if self.start.state else None
+        if before is not None and before["param_groups"][0].keys() == optimizer.param_groups[0].keys():
+            # The moments of the run before, with the rates that are asked for now; another optimiser has others.
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": before["state"]})
         return optimizer
 
     def lr_scheduler_handler(self, context: Context) -> PolyLearningRate:
