@@ -1,0 +1,93 @@
+"""Scores and masks as pictures: box plots, overlays (the paper's Fig. 3), Dice against annotation time (Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: a server has no display
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.evidence.dataset import Dataset
+from benchmarks.evidence.rows import ROWS
+from benchmarks.evidence.scores import CaseScore, by_case
+from benchmarks.evidence.training import Run
+from lib.annotations.volume import load_volume
+
+MEASURES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "precision": "precision"}
+OVERLAY_CASES = 3
+SECONDS_AN_HOUR = 3600
+
+
+def box_plots(scores: Mapping[str, Sequence[CaseScore]], path: Path) -> None:
+    """A box for each row and measure over the cases, each the mean of its seeds; a dot for each case."""
+    names = [name for name in ROWS if scores.get(name)]
+    figure, axes = plt.subplots(1, 3, figsize=(15, 1 + 0.4 * len(names)), sharey=True, layout="constrained")
+    for panel, (measure, title) in zip(axes, MEASURES.items(), strict=True):
+        values = [list(by_case(scores[name], measure).values()) for name in names]
+        panel.boxplot(values, orientation="horizontal", showfliers=False, tick_labels=[ROWS[n].title for n in names])
+        for position, of_row in enumerate(values, start=1):
+            panel.plot(of_row, [position] * len(of_row), ".", color="C0", alpha=0.4)
+        panel.set_title(title)
+        panel.grid(axis="x", alpha=0.3)
+    axes[0].invert_yaxis()
+    _save(figure, path)
+
+
+def overlays(dataset: Dataset, runs: Sequence[Run], path: Path) -> None:
+    """The same slices for all rows: masks green, truth blue; the slice of each case that shows most of the truth."""
+    cases = dataset.cases["test"][:OVERLAY_CASES]
+    size = (1.8 * len(runs), 1.9 * len(cases) + 0.5)
+    figure, axes = plt.subplots(len(cases), len(runs), figsize=size, squeeze=False, layout="constrained")
+    for line, case in zip(axes, cases, strict=True):
+        image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
+        k = int(truth.sum(axis=(0, 1)).argmax())
+        for panel, run in zip(line, runs, strict=True):
+            panel.imshow(image.array[:, :, k].T, cmap="gray", aspect=_aspect(image.geometry.spacing_mm))
+            for mask, colour in ((truth, "tab:blue"), (load_volume(run.mask_path(case)).array > 0, "lime")):
+                if mask[:, :, k].any():
+                    panel.contour(mask[:, :, k].T, [0.5], colors=colour, linewidths=0.8)
+            panel.set_axis_off()
+    for panel, run in zip(axes[0], runs, strict=True):
+        panel.set_title(run.name.replace("_", "\n"), fontsize=8)
+    _save(figure, path)
+
+
+def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping[str, int], path: Path) -> bool:
+    """Mean Dice against annotation time, by clicks and by full masks; returns whether there is anything to draw.
+
+    Args:
+        seconds: annotation time of each row.
+    """
+    lines = {
+        "InExtremIS (37 s a scan)": [n for n in scores if n.startswith("inextremis")],
+        "full masks (477 s a scan)": [n for n in scores if n.startswith("full")],
+    }
+    if not all(lines.values()):
+        return False
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    for title, names in lines.items():
+        points = sorted((seconds[name] / SECONDS_AN_HOUR, name) for name in names)
+        dice = [list(by_case(scores[name], "dice").values()) for _, name in points]
+        # The standard error of the mean over the cases.
+        error = [np.std(of_row, ddof=1) / np.sqrt(len(of_row)) if len(of_row) > 1 else 0 for of_row in dice]
+        panel.errorbar([x for x, _ in points], [np.mean(d) for d in dice], error, marker="o", capsize=3, label=title)
+    panel.set_xscale("log")
+    panel.set_xlabel("annotation time (hours)")
+    panel.set_ylabel("mean Dice of the test cases")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    _save(figure, path)
+    return True
+
+
+def _aspect(spacing_mm: tuple[float, float, float]) -> float:
+    return spacing_mm[1] / spacing_mm[0]
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

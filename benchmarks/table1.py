@@ -1,0 +1,151 @@
+"""The paper's Table 1, and more rows: every method trained and scored by the same code on one dataset.
+
+`python -m benchmarks.table1 --out FOLDER --small` makes the demo dataset and runs all rows; `--dataset FOLDER` takes
+images and masks of your own (see docs/results.md). A run that was cut short goes on, and the same command started a
+second time shares the work. Tables and pictures are made anew after each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmarks.evidence.dataset import SPLITS, Dataset, DatasetError, Split, write_demo_dataset
+from benchmarks.evidence.figures import annotation_curve, box_plots, overlays
+from benchmarks.evidence.rows import ABLATIONS, CURVE, ROWS, TABLE_1
+from benchmarks.evidence.scores import CaseScore, read_scores
+from benchmarks.evidence.tables import as_csv, lines, markdown
+from benchmarks.evidence.training import Run
+from lib.annotations.atomic_write import write_atomically
+from lib.trainers.background import yield_to_annotators
+from lib.trainers.hyperparameters import Hyperparameters
+
+GROUPS = {"table": tuple(TABLE_1), "ablations": tuple(ABLATIONS), "curve": tuple(CURVE), "all": tuple(ROWS)}
+SMALL = {"roi_size": "48x48x24", "max_epochs": 40}
+"""Changes of the CPU preset: patches as large as a small study, 800 iterations, about five minutes on one core."""
+WAIT_S = 5.0
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    console = Console()
+    # What a training says of itself is not for this table; MONAI Label speaks by the root logger.
+    logging.disable(logging.WARNING)
+    yield_to_annotators()
+    try:
+        dataset = _dataset(options.dataset, options.out.resolve(), small=options.small, console=console)
+        names = _row_names(options.rows)
+    except (DatasetError, ValueError) as error:
+        sys.exit(f"{error}")
+    preset = Hyperparameters.of_preset(options.preset).changed(SMALL if options.small else {})
+    if options.epochs:
+        preset = preset.changed({"max_epochs": options.epochs})
+    out = options.out.resolve()
+    # Seed by seed, so that all rows can be compared early.
+    runs = [Run(name, ROWS[name], seed, dataset, preset, out) for seed in range(options.seeds) for name in names]
+    if not options.tables_only:
+        _do(runs, options.split, out, console)
+    _report(runs, options.split, out)
+    console.print(Markdown((out / f"table1_{options.split}.md").read_text()))
+    console.print(f"Tables and pictures: {out}")
+
+
+def _do(runs: Sequence[Run], split: Split, out: Path, console: Console) -> None:
+    """All runs that are missing; one that another process works on is left to it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("Epochs", total=sum(_epochs(run) for run in runs))
+        while missing := [run for run in runs if not run.is_done]:
+            progress.update(task, completed=sum(_epochs(run) for run in runs if run.is_done))
+            if not any([_do_unless_busy(run, progress, task, split) for run in missing]):
+                time.sleep(WAIT_S)
+            else:
+                _report(runs, split, out)
+        progress.update(task, completed=sum(_epochs(run) for run in runs))
+
+
+def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) -> bool:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run.folder / ".lock", timeout=0):
+            if not run.is_done:
+                progress.update(task, description=f"{run.name}, seed {run.seed}")
+                run.run(lambda: progress.advance(task))
+                of_split = [score.dice for score in read_scores(run.scores_path) if score.split == split]
+                mean = sum(of_split) / len(of_split)
+                progress.console.print(f"{run.name}, seed {run.seed}: mean Dice {mean:.3f} ({split})")
+    except Timeout:
+        return False
+    return True
+
+
+def _epochs(run: Run) -> int:
+    return max(1, run.preset.max_epochs // run.row.rounds) * run.row.rounds
+
+
+def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
+    """Tables and pictures of the runs that are done."""
+    done = [run for run in runs if run.is_done]
+    scores: dict[str, list[CaseScore]] = {}
+    for run in done:
+        of_split = [score for score in read_scores(run.scores_path) if score.split == split]
+        scores.setdefault(run.name, []).extend(of_split)
+    table = lines(scores)
+    texts = {f"table1_{split}.md": markdown(table), f"table1_{split}.csv": as_csv(table)}
+    for name, text in texts.items():
+        write_atomically(out / name, text.encode())
+    if done:
+        box_plots(scores, out / f"box_plots_{split}.png")
+        first = [run for run in done if run.seed == min(r.seed for r in done)]
+        overlays(first[0].dataset, first, out / "overlays.png")
+        annotation_curve(scores, {run.name: run.annotation_s for run in done}, out / f"annotation_time_{split}.png")
+
+
+def _dataset(folder: Path | None, out: Path, *, small: bool, console: Console) -> Dataset:
+    if folder is None:
+        folder = out / "dataset"
+        with console.status("Demo studies") as status:
+            write_demo_dataset(folder, small=small, progress=lambda n: status.update(f"Demo studies: {n}"))
+    return Dataset.open(folder.resolve())
+
+
+def _row_names(wanted: Sequence[str]) -> list[str]:
+    names = [name for word in wanted for name in GROUPS.get(word, (word,))]
+    if unknown := [name for name in names if name not in ROWS]:
+        raise ValueError(f"There is no row {unknown[0]!r}; expected some of {', '.join([*GROUPS, *ROWS])}.")
+    return list(dict.fromkeys(names))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table1", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, tables and pictures")
+    parser.add_argument("--dataset", type=Path, help="folder with images/, masks/, split.csv (default: demo studies)")
+    parser.add_argument("--small", action="store_true", help="demo studies and trainings small enough for two cores")
+    parser.add_argument("--rows", nargs="+", default=["table"], metavar="ROW", help=f"of {', '.join([*GROUPS, *ROWS])}")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default: %(default)s)")
+    parser.add_argument("--preset", choices=("auto", "paper", "cpu"), default="auto", help="hyper-parameters")
+    parser.add_argument("--epochs", type=int, help="of each training, instead of the preset's")
+    parser.add_argument("--split", choices=SPLITS[1:], default="test", help="cases that the tables are of")
+    parser.add_argument("--tables-only", action="store_true", help="train nothing; tables of what is done")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

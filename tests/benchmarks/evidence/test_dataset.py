@@ -1,0 +1,138 @@
+"""A dataset is a folder that was checked, with the same clicks for every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence.dataset import DEMO_COUNTS, LABEL, Dataset, DatasetError, write_demo_dataset, write_split
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.volume import read_geometry
+from tests.benchmarks.evidence.folders import AFFINE, box_mask, write_case, write_dataset
+
+
+def test_each_case_has_its_split(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path))
+
+    assert dataset.cases == {"training": ("train_0", "train_1"), "validation": ("val_0",), "test": ("test_0",)}
+
+
+def test_exact_clicks_are_the_ends_of_the_mask(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path))
+    voxels = np.argwhere(dataset.truth("train_1"))
+
+    extremes = dataset.annotation("train_1", "exact").points.extremes_voxel
+
+    np.testing.assert_array_equal([extremes[a, 0, a] for a in range(3)], voxels.min(axis=0))
+    np.testing.assert_array_equal([extremes[a, 1, a] for a in range(3)], voxels.max(axis=0))
+
+
+def test_a_scripted_hand_errs_in_millimetres_and_always_alike(tmp_path: Path) -> None:
+    """Voxels of 2 mm are missed by fewer of them than voxels of 1 mm."""
+    for n in range(40):
+        write_case(tmp_path, f"case_{n:02d}", box_mask())
+    write_split(tmp_path / "split.csv", {f"case_{n:02d}": "training" if n else "test" for n in range(40)})
+    dataset = Dataset.open(tmp_path)
+    names = dataset.cases["training"]
+
+    def errors_voxel(hand: str) -> np.ndarray:
+        clicks = [dataset.annotation(case, hand).points.extremes_voxel for case in names]
+        exact = [dataset.annotation(case, "exact").points.extremes_voxel for case in names]
+        # The end of an axis is known; where on the face a click lies is free.
+        return np.array([[c[a, :, a] - e[a, :, a] for a in range(3)] for c, e in zip(clicks, exact, strict=True)])
+
+    unsteady, steady = errors_voxel("unsteady"), errors_voxel("annotator")
+    np.testing.assert_array_equal(unsteady, errors_voxel("unsteady"))
+    assert unsteady[:, :2].std() == pytest.approx(1.0, abs=0.25)
+    assert unsteady[:, 2].std() == pytest.approx(0.5, abs=0.25)
+    assert steady.std() < unsteady.std()
+
+
+def test_clicks_of_a_person_come_before_scripted_ones(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path))
+    clicks = np.array([[6, 10, 5], [12, 10, 5], [9, 9, 5], [9, 15, 5], [9, 12, 3], [9, 12, 8]])
+    annotation = Annotation.now(
+        "train_0", ExtremePoints.from_clicks(LABEL, clicks), read_geometry(dataset.image_path("train_0")), "somebody"
+    )
+    AnnotationStore(tmp_path / "clicks").save(annotation)
+
+    np.testing.assert_array_equal(dataset.annotation("train_0", "annotator").points.foreground_voxel, clicks)
+    assert dataset.annotation("train_0", "exact").annotator == "scripted annotator"
+
+
+def test_clicks_of_another_image_are_refused(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path))
+    annotation = dataset.annotation("train_0", "exact")
+    shifted = type(annotation.geometry)(annotation.geometry.shape, annotation.geometry.affine_ras + 1.0)
+    AnnotationStore(tmp_path / "clicks").save(Annotation.now("train_0", annotation.points, shifted, "somebody"))
+
+    with pytest.raises(DatasetError, match="train_0 are on another grid"):
+        dataset.annotation("train_0", "annotator")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("train_0,training\ntrain_1,training\nval_0,validation\ntest_0,exam", "line 5.*'exam'.*validation, test"),
+        ("train_0,training\nother,training\nval_0,validation\ntest_0,test", "line 3: case 'other'"),
+        ("train_0,training\nval_0,validation\ntest_0,test", "nothing of train_1"),
+        ("train_0,training\ntrain_0,test\ntrain_1,training\nval_0,validation\ntest_0,test", "train_0 more than once"),
+        ("train_0,training\ntrain_1,training\nval_0,validation\ntest_0,training", "no training or no test case"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(tmp_path: Path, lines: str, message: str) -> None:
+    write_dataset(tmp_path)
+    (tmp_path / "split.csv").write_text(f"case,split\n{lines}\n")
+
+    with pytest.raises(DatasetError, match=message):
+        Dataset.open(tmp_path)
+
+
+def test_a_folder_without_split_or_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="holds no .nii.gz images"):
+        Dataset.open(tmp_path)
+    (write_dataset(tmp_path) / "split.csv").unlink()
+    with pytest.raises(DatasetError, match=r"split.csv is not there; expected the columns case and split"):
+        Dataset.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mask", "affine", "message"),
+    [
+        (box_mask() * 2, AFFINE, "holds the values 0, 2; expected 0 and 1"),
+        (box_mask() * 0, AFFINE, "holds the values 0; expected"),
+        (box_mask(), np.diag([1.0, 1.0, 3.0, 1.0]), "not on the grid of its image"),
+    ],
+)
+def test_a_mask_that_cannot_be_learnt_from_is_refused(
+    tmp_path: Path, mask: np.ndarray, affine: np.ndarray, message: str
+) -> None:
+    write_case(write_dataset(tmp_path), "train_1", mask, affine)
+
+    with pytest.raises(DatasetError, match=f"train_1.*{message}"):
+        Dataset.open(tmp_path)
+
+
+def test_a_missing_mask_is_named(tmp_path: Path) -> None:
+    (write_dataset(tmp_path) / "masks" / "val_0.nii.gz").unlink()
+
+    with pytest.raises(DatasetError, match="Case val_0: .*val_0.nii.gz is not there"):
+        Dataset.open(tmp_path)
+
+
+def test_demo_studies_make_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, count in (("training", 2), ("validation", 1), ("test", 1)):
+        monkeypatch.setitem(DEMO_COUNTS, split, count)
+
+    write_demo_dataset(tmp_path, small=True)
+
+    dataset = Dataset.open(tmp_path)
+    assert {split: len(cases) for split, cases in dataset.cases.items()} == DEMO_COUNTS
+    assert read_geometry(dataset.image_path("study_00")).shape == (48, 48, 24)
+
+
+def test_the_demo_dataset_is_large_enough_for_a_table() -> None:
+    assert DEMO_COUNTS == {"training": 48, "validation": 8, "test": 16}

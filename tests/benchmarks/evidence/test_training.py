@@ -1,0 +1,109 @@
+"""A run trains once, whatever interrupts it, and leaves masks, scores and a record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence.dataset import Dataset
+from benchmarks.evidence.rows import ROWS
+from benchmarks.evidence.scores import mask_scores, read_scores
+from benchmarks.evidence.training import Run
+from lib.annotations.volume import load_volume
+from lib.trainers.hyperparameters import Hyperparameters
+from tests.benchmarks.evidence.folders import write_dataset
+
+TINY = Hyperparameters.of_preset("cpu").changed(
+    {"roi_size": "16x16x8", "levels": 2, "base_channels": 2, "iterations_per_epoch": 1, "max_epochs": 2}
+)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset.open(write_dataset(tmp_path / "dataset"))
+
+
+def run(dataset: Dataset, name: str, tmp_path: Path) -> Run:
+    return Run(name, ROWS[name], 0, dataset, TINY, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_trains_and_is_scored(dataset: Dataset, name: str, tmp_path: Path) -> None:
+    one = run(dataset, name, tmp_path)
+    epochs = []
+
+    one.run(lambda: epochs.append(1))
+
+    scores = read_scores(one.scores_path)
+    assert [(score.split, score.case) for score in scores] == [("validation", "val_0"), ("test", "test_0")]
+    assert len(epochs) == max(1, TINY.max_epochs // one.row.rounds) * one.row.rounds
+    record = json.loads((one.folder / "run.json").read_text())
+    assert record["row"] == name and record["seed"] == 0 and record["versions"]["torch"]
+
+
+def test_scores_are_those_of_the_masks_on_disk(dataset: Dataset, tmp_path: Path) -> None:
+    one = run(dataset, "full", tmp_path)
+    one.run()
+
+    mask = load_volume(one.mask_path("test_0"))
+    assert mask.geometry.is_close(load_volume(dataset.image_path("test_0")).geometry)
+    expected = mask_scores(mask.array > 0, dataset.truth("test_0"), mask.geometry)
+    score = read_scores(one.scores_path)[1]
+    assert (score.dice, score.hd95_mm, score.precision) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_run_that_was_cut_short_goes_on_and_ends_after_as_many_epochs(dataset: Dataset, tmp_path: Path) -> None:
+    one = run(dataset, "full", tmp_path)
+
+    def power_cut() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.run(power_cut)
+    assert not one.is_done
+    epochs = []
+    one.run(lambda: epochs.append(1))
+
+    assert len(epochs) == TINY.max_epochs - 1
+    assert one.is_done
+
+
+def test_what_is_trained_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
+    one = run(dataset, "full", tmp_path)
+    one.run()
+    one.scores_path.unlink()
+
+    one.run(lambda: pytest.fail("trained again"))
+
+    assert one.is_done
+
+
+def test_test_cases_are_never_trained_on(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path, training=20))
+    one = replace(run(dataset, "full_equal_time", tmp_path), seed=3)
+
+    assert len(one.training_cases) == 2
+    assert set(one.training_cases) < set(dataset.cases["training"])
+    assert one.annotation_s == 2 * 477
+
+
+def test_a_smaller_budget_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path, training=20))
+    few, more = (run(dataset, name, tmp_path).training_cases for name in ("full_2", "full_8"))
+
+    assert set(few) < set(more)
+
+
+def test_pseudo_masks_are_made_anew_in_each_round(dataset: Dataset, tmp_path: Path) -> None:
+    one = run(dataset, "deepcut", tmp_path)
+    one.run()
+
+    rounds = sorted(path.name for path in (one.folder / "pseudo_masks").iterdir())
+    assert rounds == ["1", "2", "3"]
+    first = load_volume(one.folder / "pseudo_masks" / "1" / "train_0.nii.gz").array
+    extremes = dataset.annotation("train_0", "annotator").points.foreground_voxel
+    assert np.argwhere(first).min() >= 0 and first[tuple(extremes.T)].all()

@@ -1,0 +1,74 @@
+"""The command of the table: what it writes, how it goes on, what it says to bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.evidence.folders import write_dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.table1", *map(str, arguments)]
+
+
+def table1(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def options(tmp_path: Path, *rows: str) -> list[object]:
+    fixed = ["--preset", "cpu", "--epochs", "1", "--rows", *rows]
+    return ["--dataset", tmp_path / "dataset", "--out", tmp_path / "out", *fixed]
+
+
+def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset")
+    rows = ["inextremis", "full"]
+
+    beside = subprocess.Popen(command(*options(tmp_path, *rows)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = table1(*options(tmp_path, *rows))
+    assert beside.wait(timeout=300) == 0
+    said = done.stdout + beside.communicate()[0]
+
+    assert done.returncode == 0, done.stderr
+    assert said.count("seed 0: mean Dice") == 2
+    out = tmp_path / "out"
+    table = (out / "table1_test.md").read_text()
+    assert "Deep geodesic + CRF (InExtremIS)" in table and "Fully supervised, unlimited" in table
+    pictures = {path.name for path in out.glob("*.png")}
+    assert pictures == {"box_plots_test.png", "overlays.png", "annotation_time_test.png"}
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    again = table1(*options(tmp_path, *rows))
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")} == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(["full", "fool"], "There is no row 'fool'; expected some of table, ablations")]
+)
+def test_an_unknown_row_is_refused_with_a_sentence(tmp_path: Path, rows: list[str], message: str) -> None:
+    write_dataset(tmp_path / "dataset")
+
+    refused = table1(*options(tmp_path, *rows))
+
+    assert refused.returncode == 1
+    assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_folder_that_is_no_dataset_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    refused = table1(*options(tmp_path, "full"))
+
+    assert refused.returncode == 1
+    assert "holds no .nii.gz images" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_help_says_what_a_row_may_be(tmp_path: Path) -> None:
+    shown = table1("--help").stdout
+
+    assert all(name in shown for name in ("--small", "--seeds", "inextremis", "deepcut"))
