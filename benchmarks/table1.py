@@ -73,11 +73,14 @@ def _do(runs: Sequence[Run], split: Split, out: Path, console: Console) -> None:
     with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("Epochs", total=sum(_epochs(run) for run in runs))
         while missing := [run for run in runs if not run.is_done]:
-            progress.update(task, completed=sum(_epochs(run) for run in runs if run.is_done))
-            if not any([_do_unless_busy(run, progress, task, split) for run in missing]):
+            worked = False
+            for run in missing:
+                progress.update(task, completed=sum(_epochs(run) for run in runs if run.is_done))
+                if _do_unless_busy(run, progress, task, split):
+                    worked = True
+                    _report(runs, split, out)
+            if not worked:
                 time.sleep(WAIT_S)
-            else:
-                _report(runs, split, out)
         progress.update(task, completed=sum(_epochs(run) for run in runs))
 
 
@@ -85,12 +88,13 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".lock", timeout=0):
-            if not run.is_done:
-                progress.update(task, description=f"{run.name}, seed {run.seed}")
-                run.run(lambda: progress.advance(task))
-                of_split = [score.dice for score in read_scores(run.scores_path) if score.split == split]
-                mean = sum(of_split) / len(of_split)
-                progress.console.print(f"{run.name}, seed {run.seed}: mean Dice {mean:.3f} ({split})")
+            if run.is_done:
+                return False
+            progress.update(task, description=f"{run.name}, seed {run.seed}")
+            run.run(lambda: progress.advance(task))
+            of_split = [score.dice for score in read_scores(run.scores_path) if score.split == split]
+            mean = sum(of_split) / len(of_split)
+            progress.console.print(f"{run.name}, seed {run.seed}: mean Dice {mean:.3f} ({split})")
     except Timeout:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -65,9 +66,11 @@ def mask_scores(predicted: np.ndarray, truth: np.ndarray, geometry: ImageGeometr
         return 0.0, float(np.linalg.norm(np.multiply(geometry.shape, geometry.spacing_mm))), 0.0
     one, other = (torch.from_numpy(mask)[None, None].float() for mask in (predicted, truth))
     dice = compute_dice(one, other)
-    hd95_mm = compute_hausdorff_distance(
-        one, other, include_background=True, percentile=95, spacing=list(geometry.spacing_mm)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of an argument that it passes to itself
+        hd95_mm = compute_hausdorff_distance(
+            one, other, include_background=True, percentile=95, spacing=list(geometry.spacing_mm)
+        )
     precision = compute_confusion_matrix_metric("precision", get_confusion_matrix(one, other))
     return float(dice), float(hd95_mm), float(precision)
 
