@@ -78,6 +78,7 @@ class Hyperparameters(BaseModel):
     geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
         "deep", description="row of the paper's Table 1; none: the clicks alone are foreground"
     )
+    geodesic_band: int = Field(0, ge=0, description="voxels around geodesics that are foreground too")
     deep_start_epoch: int = Field(
         0, ge=0, description="epochs before the network guides geodesics, when it starts untrained"
     )

@@ -14,6 +14,8 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.data.scans import PatchBatch
 from lib.losses.crf import CRFLoss
 from lib.losses.partial import PartialLoss
+from lib.supervision.boxes import Box
+from lib.supervision.geodesic_bands import geodesic_band
 from lib.supervision.geodesics import batch_extreme_point_geodesics
 from lib.supervision.partial_target import StructureSupervision, partial_target
 from lib.trainers.hyperparameters import Hyperparameters
@@ -85,7 +87,7 @@ class InExtremISObjective(nn.Module):
         """Of each job, a patch and the clicks on one structure, the paths (n, 3) in voxels of the patch."""
         if self.hyperparameters.geodesic == "none":
             return [[np.empty((0, 3), dtype=np.int64)]] * len(jobs)
-        return batch_extreme_point_geodesics(
+        geodesics = batch_extreme_point_geodesics(
             [image[n, 0].numpy() for n, _ in jobs],
             [points.extremes_voxel for _, points in jobs],
             [self.spacing_mm] * len(jobs),
@@ -93,6 +95,12 @@ class InExtremISObjective(nn.Module):
             euclidean=self.hyperparameters.geodesic != "gradient",
             threads=os.cpu_count() or 1,
         )
+        radius, shape = self.hyperparameters.geodesic_band, tuple(image.shape[2:])
+        boxes = [Box.around(points.extremes_voxel.reshape(-1, 3)) for _, points in jobs]
+        return [
+            [geodesic_band(path, radius, box, shape) for path in paths]
+            for paths, box in zip(geodesics, boxes, strict=True)
+        ]
 
     def _background_probabilities(
         self, probability: torch.Tensor | None, jobs: Sequence[tuple[int, ExtremePoints]]

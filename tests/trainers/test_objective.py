@@ -202,6 +202,22 @@ def test_gradient_row_of_table_1_leaves_distances_out():
         np.testing.assert_array_equal(target.numpy() == 1, expected)
 
 
+def test_without_geodesics_the_six_clicks_alone_are_foreground():
+    (target,) = objective(geodesic="none").target(batch([clicked("lesion")]), None)
+
+    np.testing.assert_array_equal(np.argwhere(target.numpy() == 1), np.unique(LESION, axis=0))
+
+
+def test_a_band_is_foreground_too_and_keeps_the_lines():
+    patches = batch([clicked("lesion")])
+
+    (lines,) = objective().target(patches, None)
+    (band,) = objective(geodesic_band=1).target(patches, None)
+
+    assert (band == 1).sum() > (lines == 1).sum()
+    assert (band[lines == 1] == 1).all()
+
+
 # The loss
 
 
