@@ -85,6 +85,8 @@ def _do(runs: Sequence[Run], split: Split, out: Path, console: Console) -> None:
 
 
 def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) -> bool:
+    if not run.is_ready:
+        return False
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".lock", timeout=0):
@@ -101,6 +103,8 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
 
 
 def _epochs(run: Run) -> int:
+    if run.base is not None:
+        return 0
     return max(1, run.preset.max_epochs // run.row.rounds) * run.row.rounds
 
 
@@ -134,7 +138,8 @@ def _row_names(wanted: Sequence[str]) -> list[str]:
     names = [name for word in wanted for name in GROUPS.get(word, (word,))]
     if unknown := [name for name in names if name not in ROWS]:
         raise ValueError(f"There is no row {unknown[0]!r}; expected some of {', '.join([*GROUPS, *ROWS])}.")
-    return list(dict.fromkeys(names))
+    bases = [base for name in names if (base := ROWS[name].network_of)]
+    return list(dict.fromkeys([*bases, *names]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,8 @@ import numpy as np
 
 from benchmarks.baselines.box_constraints import BoxConstraintsObjective
 from benchmarks.baselines.deepcut import deepcut_mask
+from benchmarks.baselines.dense_crf import mean_field
+from benchmarks.baselines.full_masks import DiceCrossEntropy
 from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
 from lib.annotations.extreme_points import ExtremePoints
@@ -28,6 +30,10 @@ PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarra
 margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
 
 
+Refinement = Callable[[Volume, np.ndarray], np.ndarray]
+"""From an image and the network's foreground probability (X, Y, Z) to a mask (X, Y, Z) bool."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A method of the table.
@@ -36,11 +42,13 @@ class Row:
         title: as in the paper, where it is there.
         changes: hyper-parameters that differ from the preset's.
         hand: whose clicks are learnt from; None for full masks.
-        scans: number of training scans for annotation time, as a share of all; "equal time" for as many full masks
-            as take the time of clicks on all.
+        scans: how many training scans are annotated; None for all.
+        equal_time: as many scans as full masks can be drawn of in the time of clicks on all.
         objective: of the training.
         pseudo_mask: makes full masks of the clicks before each round of the training.
         rounds: trainings one after the other, which share the iterations.
+        network_of: name of the row whose network is used; nothing is trained then.
+        refinement: of the network's output; None takes the more probable class.
     """
 
     title: str
@@ -51,6 +59,8 @@ class Row:
     objective: Objective = InExtremISObjective
     pseudo_mask: PseudoMask | None = None
     rounds: int = 1
+    network_of: str | None = None
+    refinement: Refinement | None = None
 
     @property
     def seconds_a_scan(self) -> int:
@@ -83,6 +93,11 @@ def _click_mask(volume: Volume, points: ExtremePoints, probability: np.ndarray |
     )
 
 
+def _dense_crf(volume: Volume, probability: np.ndarray) -> np.ndarray:
+    z_scored = (volume.array - volume.array.mean()) / max(float(volume.array.std()), np.finfo(np.float32).tiny)
+    return mean_field(z_scored, probability) > 0.5
+
+
 REFERENCE = "inextremis"
 """The row that the others are compared with."""
 
@@ -102,7 +117,23 @@ TABLE_1: dict[str, Row] = {
 }
 
 ABLATIONS: dict[str, Row] = {
+    "test_time_crf": Row("InExtremIS + dense CRF at test time", network_of="inextremis", refinement=_dense_crf),
+    "geodesic_bands": Row("InExtremIS, bands of 1 voxel around geodesics", {"geodesic_band": 1}),
     "click_masks": Row("Click masks as pseudo-masks", {"crf_weight": 0}, pseudo_mask=_click_mask),
+    "click_masks_crf": Row("Click masks as pseudo-masks + CRF", pseudo_mask=_click_mask),
+    "self_training": Row("Click masks, then click masks with the network", pseudo_mask=_click_mask, rounds=2),
+    "paper_crf": Row("InExtremIS, the paper's CRF scales", {"crf_weight": 1e-4, "sigma_beta": 0.05}),
+    "strong_crf": Row("InExtremIS, ten times the CRF weight", {"crf_weight": 1e-2}),
+    "paper_optimizer": Row(
+        "InExtremIS, the paper's optimiser", {"optimizer": "sgd", "momentum": 0.99, "learning_rate": 0.01}
+    ),
+    "full_dice_ce": Row("Fully supervised, Dice + cross-entropy", hand=None, objective=DiceCrossEntropy),
+    "full_equal_time_dice_ce": Row(
+        "Fully supervised, equal annotation time, Dice + cross-entropy",
+        hand=None,
+        equal_time=True,
+        objective=DiceCrossEntropy,
+    ),
 }
 
 CURVE: dict[str, Row] = {

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.basic_train import Context
 
 from benchmarks.evidence.dataset import LABEL, SPLITS, SUFFIX, Dataset
-from benchmarks.evidence.rows import Row
+from benchmarks.evidence.rows import ROWS, Row
 from benchmarks.evidence.scores import CaseScore, mask_scores, write_scores
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.geometry import ImageGeometry
@@ -104,8 +104,20 @@ class Run:
         return self.folder / "masks" / f"{case}{SUFFIX}"
 
     @property
+    def base(self) -> Run | None:
+        """The run whose network this one uses."""
+        name = self.row.network_of
+        return None if name is None else replace(self, name=name, row=ROWS[name])
+
+    @property
+    def is_ready(self) -> bool:
+        """Can it begin? Its network may have to be trained first."""
+        return self.base is None or self.base.is_done
+
+    @property
     def versions(self) -> ModelVersions:
-        return ModelVersions(self.folder / "model" / "inextremis.pt")
+        folder = self.folder if self.base is None else self.base.folder
+        return ModelVersions(folder / "model" / "inextremis.pt")
 
     @property
     def training_cases(self) -> list[str]:
@@ -122,7 +134,8 @@ class Run:
         """Trains, predicts and scores what is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        self._train(after_epoch)
+        if self.base is None:
+            self._train(after_epoch)
         self._record(time.perf_counter() - start)
         write_scores(self.scores_path, self._predict())
 
@@ -166,7 +179,9 @@ class Run:
         for split in SPLITS[1:]:
             for case in self.dataset.cases[split]:
                 volume = load_volume(self.dataset.image_path(case))
-                mask = label_map(predict_probability(model, volume, _device())) > 0
+                probability = predict_probability(model, volume, _device())
+                refined = self.row.refinement
+                mask = label_map(probability) > 0 if refined is None else refined(volume, probability[0])
                 write_mask(self.mask_path(case), mask, volume.geometry)
                 truth = self.dataset.truth(case)
                 figures = mask_scores(mask, truth, volume.geometry)

@@ -35,13 +35,19 @@ def run(dataset: Dataset, name: str, tmp_path: Path) -> Run:
 def test_every_row_trains_and_is_scored(dataset: Dataset, name: str, tmp_path: Path) -> None:
     one = run(dataset, name, tmp_path)
     epochs = []
+    if one.base is not None:
+        assert not one.is_ready
+        one.base.run()
+    assert one.is_ready
 
     one.run(lambda: epochs.append(1))
 
     scores = read_scores(one.scores_path)
     assert [(score.split, score.case) for score in scores] == [("validation", "val_0"), ("test", "test_0")]
-    assert len(epochs) == max(1, TINY.max_epochs // one.row.rounds) * one.row.rounds
+    rounds = 0 if one.base else one.row.rounds
+    assert len(epochs) == max(1, TINY.max_epochs // one.row.rounds) * rounds
     record = json.loads((one.folder / "run.json").read_text())
+    assert not (one.folder / "model").exists() or one.base is None
     assert record["row"] == name and record["seed"] == 0 and record["versions"]["torch"]
 
 
