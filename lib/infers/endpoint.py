@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, UploadFile
@@ -18,11 +21,15 @@ from lib.datastore.endpoint import json_object
 
 _SESSION_ID = re.compile(r"[\w\-]{1,64}")
 
+# Few threads, and always the same: each one that has run a network keeps tens of megabytes of buffers for itself, and
+# FastAPI's pool has forty.
+_WORKERS = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="inference")
+
 router = APIRouter(prefix="/infer", tags=["Infer"])
 
 
 @router.post("/{model}", summary="Run Inference for supported model")
-def infer(
+async def infer(
     background_tasks: BackgroundTasks,
     model: str,
     image: str = "",
@@ -44,7 +51,8 @@ def infer(
     parameters = {k: v for k, v in json_object(params, "params").items() if k not in ("model", "image", "session")}
     if settings.MONAI_LABEL_AUTH_ENABLE:
         parameters["client_id"] = user.username
-    return run_inference(background_tasks, model, image, session_id, json.dumps(parameters), file, label, output)
+    request = (background_tasks, model, image, session_id, json.dumps(parameters), file, label, output)
+    return await asyncio.get_running_loop().run_in_executor(_WORKERS, run_inference, *request)
 
 
 def replace_inference_endpoint(application: FastAPI) -> None:
