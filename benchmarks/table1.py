@@ -145,7 +145,7 @@ def _row_names(wanted: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table1", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, tables and pictures")
-    parser.add_argument("--dataset", type=Path, help="folder with images/, masks/, split.csv (default: demo studies)")
+    parser.add_argument("--dataset", type=Path, help="folder with images/ and masks/ (default: demo studies)")
     parser.add_argument("--small", action="store_true", help="demo studies and trainings small enough for two cores")
     parser.add_argument("--rows", nargs="+", default=["table"], metavar="ROW", help=f"of {', '.join([*GROUPS, *ROWS])}")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default: %(default)s)")

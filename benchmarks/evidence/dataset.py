@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,6 +28,9 @@ HAND_ERROR_MM = 0.5
 UNSTEADY_HAND_ERROR_MM = 1.0
 """Of the row whose points are disturbed."""
 
+DRAWN_SHARES = {"validation": 0.1, "test": 0.2}
+"""Where no split is given."""
+
 DEMO_COUNTS: dict[Split, int] = {"training": 48, "validation": 8, "test": 16}
 DEMO = DemoStudySettings(lesion_radius_mm=(4.5, 8.0), contrast="varied", seed=6)
 DEMO_SMALL = DemoStudySettings((48, 48, 24), (1.25, 1.25, 1.5), (4.5, 8.0), contrast="varied", seed=6)
@@ -46,8 +49,9 @@ class Dataset:
     """Cases of one structure.
 
     Attributes:
-        folder: `images/CASE.nii.gz`, `masks/CASE.nii.gz` (0 background, 1 structure, on the grid of the image),
-            `split.csv` (columns `case` and `split`), and, where people clicked, `clicks/CASE.lesion.json`.
+        folder: `images/CASE.nii.gz`, `masks/CASE.nii.gz` (0 background, 1 structure, on the grid of the image), and,
+            where people clicked, `clicks/CASE.lesion.json`. `split.csv` (columns `case` and `split`) is drawn where
+            there is none: a tenth to validate, a fifth to test.
         cases: names of the cases of each split.
     """
 
@@ -64,7 +68,9 @@ class Dataset:
         """
         names = sorted(path.name.removesuffix(SUFFIX) for path in (folder / "images").glob(f"*{SUFFIX}"))
         if not names:
-            raise DatasetError(f"{folder / 'images'} holds no {SUFFIX} images; expected images/, masks/ and split.csv.")
+            raise DatasetError(f"{folder / 'images'} holds no {SUFFIX} images; expected images/ and masks/.")
+        if not (folder / "split.csv").exists():
+            write_split(folder / "split.csv", draw_split(names))
         dataset = cls(folder, _read_split(folder / "split.csv", names))
         for case in names:
             dataset._check(case)
@@ -132,6 +138,21 @@ def write_demo_dataset(folder: Path, *, small: bool, progress: Callable[[int], N
     write_split(folder / "split.csv", dict(zip(studies, splits, strict=True)))
 
 
+def draw_split(names: Sequence[str]) -> dict[str, Split]:
+    """A split by chance, the same for the same names.
+
+    Raises:
+        DatasetError: fewer than three cases.
+    """
+    if len(names) < len(SPLITS):
+        raise DatasetError(f"There are {len(names)} cases; expected at least {len(SPLITS)}, one for each split.")
+    validation, test = (max(1, round(share * len(names))) for share in DRAWN_SHARES.values())
+    order = np.random.default_rng(0).permutation(sorted(names)).tolist()
+    counts: dict[Split, int] = {"test": test, "validation": validation, "training": len(names) - test - validation}
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    return dict(sorted(zip(order, splits, strict=True)))
+
+
 def write_split(path: Path, split_of: Mapping[str, Split]) -> None:
     """Writes `split.csv`, atomically."""
     table = io.StringIO()
@@ -140,8 +161,6 @@ def write_split(path: Path, split_of: Mapping[str, Split]) -> None:
 
 
 def _read_split(path: Path, names: list[str]) -> dict[Split, tuple[str, ...]]:
-    if not path.exists():
-        raise DatasetError(f"{path} is not there; expected the columns case and split ({', '.join(SPLITS)}).")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     cases: dict[Split, list[str]] = {split: [] for split in SPLITS}

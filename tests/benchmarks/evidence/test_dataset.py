@@ -91,11 +91,28 @@ def test_a_split_that_does_not_fit_is_refused(tmp_path: Path, lines: str, messag
         Dataset.open(tmp_path)
 
 
-def test_a_folder_without_split_or_images_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="holds no .nii.gz images"):
         Dataset.open(tmp_path)
-    (write_dataset(tmp_path) / "split.csv").unlink()
-    with pytest.raises(DatasetError, match=r"split.csv is not there; expected the columns case and split"):
+
+
+def test_where_there_is_no_split_one_is_drawn_and_stays(tmp_path: Path) -> None:
+    (write_dataset(tmp_path, training=18) / "split.csv").unlink()
+
+    drawn = Dataset.open(tmp_path).cases
+
+    assert {split: len(cases) for split, cases in drawn.items()} == {"training": 14, "validation": 2, "test": 4}
+    written = (tmp_path / "split.csv").read_text()
+    (tmp_path / "split.csv").unlink()
+    assert Dataset.open(tmp_path).cases == drawn
+    assert (tmp_path / "split.csv").read_text() == written
+
+
+def test_too_few_cases_to_draw_a_split_are_refused(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        write_case(tmp_path, case, box_mask())
+
+    with pytest.raises(DatasetError, match="There are 2 cases; expected at least 3"):
         Dataset.open(tmp_path)
 
 
