@@ -51,7 +51,11 @@ def graph_cut(
     costs = scale * np.clip(log_odds, -decided, decided)
     probabilities = np.exp(-np.stack([np.maximum(costs, 0), np.maximum(-costs, 0)])).astype(np.float32)
     channels = np.stack([image / contrast, *_area_channels(image.shape, relative_area)]).astype(np.float32)
-    return maxflow(channels, probabilities, smoothness * scale, 1.0, 6)[0] > 0
+    labels = maxflow(channels, probabilities, smoothness * scale, 1.0, 6)
+    cut = labels[0] > 0
+    # numpymaxflow 0.0.7 never lets go of its result; what stays for good is an array without voxels.
+    labels.resize(0, refcheck=False)
+    return cut
 
 
 def _area_channels(shape: tuple[int, ...], relative_area: np.ndarray) -> list[np.ndarray]:

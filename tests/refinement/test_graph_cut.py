@@ -1,6 +1,7 @@
 """The cut against two references: every labelling of a tiny volume, and SciPy's maximum flow of a larger one."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -117,3 +118,18 @@ def test_parameters_out_of_range_are_refused(smoothness, contrast):
 def test_volumes_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 2, 2\), image \(2, 2, 3\)"):
         graph_cut(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), (1, 1, 1), smoothness=1.0, contrast=1.0)
+
+
+def test_cuts_leave_no_memory_behind():
+    """A server makes thousands of them."""
+    log_odds, image = example((30, 30, 20), seed=4)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(20):
+            graph_cut(log_odds, image, (1.0, 1.0, 1.0), smoothness=1.0, contrast=1.0)
+        left = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert left < 20 * 1000  # bytes; one volume alone has 72,000
