@@ -20,6 +20,7 @@ from lib.activelearning.background_scoring import BackgroundScoring
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.strategies import require_strategy, strategies
 from lib.annotations.store import AnnotationStore
+from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up_in_background
@@ -105,5 +106,6 @@ class InExtremIS(MONAILabelApp):
         replace_training_endpoint(application)
         self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)
         self.datastore().on_annotation = self.auto_train.annotated
+        end_on_ctrl_c_as_on_sigterm()
         warm_up_in_background()
         BackgroundScoring(self.published, self.datastore(), self.scores).start()
