@@ -22,7 +22,7 @@ def table1(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def options(tmp_path: Path, *rows: str) -> list[object]:
-    fixed = ["--preset", "cpu", "--epochs", "1", "--rows", *rows]
+    fixed = ["--small", "--preset", "cpu", "--epochs", "1", "--rows", *rows]
     return ["--dataset", tmp_path / "dataset", "--out", tmp_path / "out", *fixed]
 
 
