@@ -1,0 +1,59 @@
+"""Requests that schemathesis makes from the server's own OpenAPI description: none gets a server error."""
+
+import subprocess
+
+import pytest
+
+from lib.demo.local_server import LocalServer
+from lib.demo.studies import write_demo_studies
+from tests.installed import SCHEMATHESIS, need_schemathesis
+
+REQUESTS_EACH = 20
+
+# MONAI Label's own, which this app does not answer, with what they fail at in 0.8.5.
+NOT_OF_THIS_APP = {
+    "/batch/infer/{model}": "a max_batch_size of 0",
+    "/datastore/dataset": "studies without a label",
+    "/infer/wsi_v2/{model}": "any model, as there is none for slides",
+    "/logs/gpu": "a machine without nvidia-smi",
+    "/model/{model}": "an upload that is no model",
+    "/scoring/{method}": "any method, as there is none",
+    "/session/": "an upload that is no archive",
+    "/session/{session_id}": "the image of a session whose upload was none",
+}
+
+EXISTING = """
+[parameters]
+"query.image" = "study_00"
+"query.label" = "study_00"
+"path.model" = "extreme_points"
+"path.strategy" = "first"
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    need_schemathesis()
+    root = tmp_path_factory.mktemp("openapi")
+    write_demo_studies(root / "studies", root / "truth", 2)
+    conf = {"model_dir": str(root / "model"), "tracking": "None", "max_epochs": "1", "iterations_per_epoch": "1"}
+    with LocalServer(root / "studies", conf, root / "server.log") as server:
+        yield server
+
+
+@pytest.mark.parametrize("parameters", ["", EXISTING], ids=["any names", "names of what is there"])
+def test_no_request_gets_a_server_error(server, tmp_path, parameters):
+    (tmp_path / "schemathesis.toml").write_text(parameters)
+    command = [SCHEMATHESIS, "run", f"{server.url}/openapi.json", "--checks", "not_a_server_error"]
+    command += ["--phases", "coverage,fuzzing", "--max-examples", str(REQUESTS_EACH), "--generation-deterministic"]
+    command += [word for path in NOT_OF_THIS_APP for word in ("--exclude-path", path)]
+
+    found = subprocess.run(
+        [*command, "--continue-on-failure", "--request-timeout", "60", "--no-color"],
+        cwd=tmp_path,  # where schemathesis looks for its settings and keeps what it found
+        capture_output=True,
+        text=True,
+    )
+
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert server.process.poll() is None
