@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,14 +24,18 @@ class ConstraintOptions:
     Attributes:
         slab_voxels: w; every slab of so many planes inside the box, along each axis, holds at least w voxels of the
             structure. More than 1, as the faces of a box from a hand's clicks may miss the structure.
-        size_share: least and largest share of the box that is structure; a ball fills 0.52 of its box.
+        size_share: least and largest share of the box that is structure; a ball fills 0.52 of its box. Much below a
+            half, probabilities below a half all over the box would do, and no voxel would be taken for structure.
         first_t, t_growth: the barrier's t, and its factor from epoch to epoch (the papers' 5 and 1.1).
+        largest_t: where t stops growing, after 48 epochs; the papers train for 100 and weigh a constraint by 1e-4 or
+            so, where after 300 epochs of full weight one that is not met would drown everything else.
     """
 
     slab_voxels: int = 3
-    size_share: tuple[float, float] = (0.2, 0.8)
+    size_share: tuple[float, float] = (0.45, 0.65)
     first_t: float = 5.0
     t_growth: float = 1.1
+    largest_t: float = 500.0
 
 
 class BoxConstraintsObjective(nn.Module):
@@ -41,8 +46,19 @@ class BoxConstraintsObjective(nn.Module):
     segments of lines in it; here the box is 3D, and slabs of planes take the place of segments, as a line through a 3D
     box need not meet the structure. Sums are divided by what is asked for, so that a constraint weighs the same in
     a small box and in a large one. A box that the patch cuts is not constrained, as the structure may lie in the rest.
+    Emptiness, a barrier too in their best variant and cross-entropy in another, is the app's partial loss here,
+    outside of the relaxed box: it is what the other methods of the comparison learn the background from. The shares
+    of the box, 0.5 to 0.9 with them, are those of a 3D structure. Boxes are taken as they come: those of patches that
+    were turned or bent are not tight.
 
     Called like `InExtremISObjective`; the class of the first label is the structure.
+
+    Args:
+        labels: one name.
+        spacing_mm: of the patches; not looked at, as constraints count voxels.
+
+    Raises:
+        ValueError: several labels.
     """
 
     def __init__(
@@ -62,25 +78,36 @@ class BoxConstraintsObjective(nn.Module):
 
     @property
     def t(self) -> float:
-        epoch = self.iteration // self.iterations_per_epoch
-        return self.options.first_t * self.options.t_growth**epoch
+        """The barrier's t in this epoch, counted by the calls that had a gradient."""
+        o, epoch = self.options, self.iteration // self.iterations_per_epoch
+        return min(o.first_t * o.t_growth**epoch, o.largest_t)
 
     def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool) -> ObjectiveValue:
         """The loss of logits (B, 2, X, Y, Z) for a batch; `guided` changes nothing."""
-        target = torch.where(batch.possible, UNKNOWN, 0).to(logits.device)
+        target = self._target(batch).to(logits.device)
         probability = torch.softmax(logits.float(), dim=1)[:, 1]
         violations = [
             constraint
-            for foreground, points in zip(probability, batch.points, strict=True)
-            for structure in points
-            for constraint in self._violations(foreground, structure)
+            for foreground, structures, mask in zip(probability, batch.points, batch.masks, strict=True)
+            if mask is None
+            for points in structures
+            for constraint in self._violations(foreground, points)
         ]
         terms = self.partial_loss.terms(logits, target)
         if violations:
             terms["constraints"] = torch.stack([log_barrier(z, self.t).mean() for z in violations]).mean()
-        self.iteration += 1
+        self.iteration += torch.is_grad_enabled()
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)
+
+    def _target(self, batch: PatchBatch) -> Tensor:
+        """(B, X, Y, Z) int64: a patch's mask where there is one, else background outside of the relaxed box."""
+        rows = []
+        for possible, structures, mask in zip(batch.possible, batch.points, batch.masks, strict=True):
+            # A structure without clicks may be anywhere.
+            background = ~possible if structures else torch.zeros_like(possible)
+            rows.append(torch.where(background, 0, UNKNOWN) if mask is None else mask)
+        return torch.stack(rows)
 
     def _violations(self, foreground: Tensor, points: ExtremePoints) -> Iterator[Tensor]:
         """z, at most 0 where a constraint is met: of the slabs, of the sizes."""
@@ -106,6 +133,7 @@ def log_barrier(z: Tensor, t: float) -> Tensor:
     Source: Kervadec et al., arXiv 1904.04205, Eq. 8. Finite and with a gradient everywhere.
     """
     joint = 1 / t**2
+    # Clamped, as the gradient of the branch that is not taken must be finite too.
     barrier = -torch.log(torch.clamp(-z, min=joint)) / t
-    tangent = t * z - torch.log(torch.tensor(joint)) / t + 1 / t
+    tangent = t * z - math.log(joint) / t + 1 / t
     return torch.where(z <= -joint, barrier, tangent)

@@ -10,9 +10,12 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 SHAPE = (30, 28, 20)
 
 
-def ellipsoid(centre: tuple[float, float, float] = (14, 13, 10), radii: tuple[float, float, float] = (7, 6, 4)):
+def ellipsoid(
+    centre: tuple[float, float, float] = (14, 13, 10), radii: tuple[float, float, float] = (7, 6, 4)
+) -> np.ndarray:
+    """(X, Y, Z) bool; centre and radii in voxels."""
     grid = np.moveaxis(np.indices(SHAPE), 0, -1)
-    return np.linalg.norm((grid - np.array(centre)) / radii, axis=-1) <= 1
+    return np.asarray(np.linalg.norm((grid - np.array(centre)) / radii, axis=-1) <= 1)
 
 
 def image_of(mask: np.ndarray, noise: float = 0.25) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 from benchmarks.baselines.box_constraints import BoxConstraintsObjective, log_barrier, slab_violations
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.scans import PatchBatch
+from lib.losses.partial import UNKNOWN, PartialLoss
 from lib.supervision.boxes import relaxed_boxes
 from lib.trainers.hyperparameters import Hyperparameters
 
@@ -46,14 +47,25 @@ def test_the_barrier_is_the_logarithm_and_beyond_the_joint_its_tangent(t: float)
     z = torch.tensor([-3.0, -1.0, -2 / t**2, -1 / t**2, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
 
     value = log_barrier(z, t)
-    value.sum().backward()
+    (gradient,) = torch.autograd.grad(value.sum(), z)
 
-    for x, found, slope in zip(z.tolist(), value.tolist(), z.grad.tolist(), strict=True):
+    for x, found, slope in zip(z.tolist(), value.tolist(), gradient.tolist(), strict=True):
         if x <= -1 / t**2:
             assert found == pytest.approx(-np.log(-x) / t) and slope == pytest.approx(-1 / (t * x))
         else:
             at_joint = -np.log(1 / t**2) / t
-            assert found == pytest.approx(at_joint + t * (x + 1 / t**2), rel=1e-6) and slope == pytest.approx(t)
+            assert found == pytest.approx(at_joint + t * (x + 1 / t**2)) and slope == pytest.approx(t)
+
+
+@pytest.mark.parametrize("t", [1.0, 5.0, 40.0])
+def test_value_and_slope_are_continuous_at_the_joint(t: float) -> None:
+    z = (-1 / t**2 + torch.tensor([-1e-9, 1e-9], dtype=torch.float64)).requires_grad_()
+
+    below, above = value = log_barrier(z, t)
+    (slopes,) = torch.autograd.grad(value.sum(), z)
+
+    assert below.item() == pytest.approx(above.item(), abs=1e-6)
+    torch.testing.assert_close(slopes, torch.full_like(slopes, t), rtol=1e-5, atol=0)
 
 
 def test_slabs_are_met_by_the_true_mask_and_broken_by_an_empty_one() -> None:
@@ -70,6 +82,21 @@ def test_a_slab_without_the_structure_alone_is_broken() -> None:
     inside[3:6] = 0
 
     assert (slab_violations(inside, 0, 3) > 0).tolist() == [False, True, False]
+
+
+def test_the_gradient_fills_a_slab_without_the_structure() -> None:
+    mask = ball_mask()
+    emptied = mask.copy()
+    emptied[8:11] = False  # the second slab of the box, whose first voxel is 5
+    logits = torch.stack([torch.zeros(SHAPE), torch.from_numpy(np.where(emptied, 6.0, -6.0)).float()])[None]
+    logits.requires_grad_()
+
+    loss = objective()(batch_of(clicks_of(mask)), logits, guided=False).loss
+    (gradient,) = torch.autograd.grad(loss, logits)
+
+    empty, filled = gradient[0, 1, 8:11, 5:16, 4:13], gradient[0, 1, 11:14, 5:16, 4:13]
+    assert (empty < 0).all(), "descent raises the probability"
+    assert empty.mean() < 2 * filled.mean() < 0, "and more than where the slab is filled"
 
 
 def test_the_true_mask_costs_less_than_nothing_everything_or_the_box() -> None:
@@ -96,7 +123,7 @@ def test_free_logits_end_at_a_mask_that_meets_every_constraint() -> None:
     assert probability[torch.from_numpy(~relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))].max() < 0.5
     low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0) + 1
     in_box = probability[tuple(map(slice, low, high))]
-    assert 0.2 <= in_box.mean() <= 0.8
+    assert 0.45 <= in_box.mean() <= 0.65
     assert all((slab_violations(in_box, axis, 3) <= 0).all() for axis in range(3))
     assert inside.sum() == in_box.numel()
 
@@ -110,6 +137,28 @@ def test_a_box_that_the_patch_cuts_is_not_constrained() -> None:
     assert "constraints" not in terms
 
 
+def test_of_a_patch_that_nobody_clicked_nothing_is_known() -> None:
+    batch = PatchBatch(torch.zeros(1, 1, *SHAPE), [[]], torch.zeros(1, *SHAPE, dtype=torch.bool), [None])
+
+    value = objective()(batch, logits_of(ball_mask()), guided=False)
+
+    assert (value.target == UNKNOWN).all()
+    assert value.loss.item() == 0
+
+
+def test_a_patch_with_a_mask_is_fully_supervised() -> None:
+    mask, points = torch.from_numpy(ball_mask()).long(), clicks_of(ball_mask())
+    clicked = batch_of(points)
+    batch = PatchBatch(clicked.image, clicked.points, clicked.possible, [mask])
+    logits = logits_of(np.roll(ball_mask(), 2, axis=0))
+
+    value = objective()(batch, logits, guided=False)
+
+    assert torch.equal(value.target[0], mask)
+    assert value.terms.keys() == {"dice", "cross_entropy", "focal"}
+    torch.testing.assert_close(value.loss, PartialLoss()(logits, mask[None]))
+
+
 def test_the_barrier_gets_steeper_from_epoch_to_epoch() -> None:
     loss = objective()
     first = loss.t
@@ -117,6 +166,27 @@ def test_the_barrier_gets_steeper_from_epoch_to_epoch() -> None:
         loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()), guided=False)
 
     assert loss.t == pytest.approx(1.1 * first)
+
+
+def test_calls_that_do_not_train_leave_the_barrier_as_it_is() -> None:
+    loss = objective()
+    first = loss.t
+    with torch.no_grad():
+        for _ in range(loss.iterations_per_epoch):
+            loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()), guided=False)
+
+    assert loss.t == first
+
+
+def test_a_long_training_does_not_end_in_a_barrier_that_drowns_all_else() -> None:
+    loss = objective()
+    loss.iteration = 300 * loss.iterations_per_epoch
+    logits = logits_of(ball_mask() & False)
+
+    value = loss(batch_of(clicks_of(ball_mask())), logits, guided=False).loss
+
+    assert loss.t == loss.options.largest_t
+    assert value.item() < 1000
 
 
 def test_several_labels_are_refused() -> None:
