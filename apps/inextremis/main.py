@@ -90,7 +90,7 @@ class InExtremIS(MONAILabelApp):
 
     def train(self, request: dict) -> dict:
         if not self._server_mode:
-            yield_to_annotators()
+            yield_to_annotators(self.settings.gpu_memory_share)
         return super().train(request)
 
     def on_init_complete(self) -> None:

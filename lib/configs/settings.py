@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lib.annotations.store import LABEL_NAME
+from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
 
 # Keys of a request, which has one key a label too.
@@ -37,6 +38,9 @@ class AppSettings(BaseModel):
     keep_versions: int = Field(5, ge=1, description="versions of the model that are kept to roll back to")
     auto_train: int = Field(
         0, ge=0, description="new annotations after which a training starts by itself; 0: only on request"
+    )
+    gpu_memory_share: float = Field(
+        GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may take, beside requests"
     )
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 

@@ -6,14 +6,24 @@ import os
 
 import torch
 
+GPU_MEMORY_SHARE = 0.7
+"""By default; what is left takes the server's network, its activations and the viewers of the same machine."""
 
-def yield_to_annotators() -> None:
-    """Leaves one core, and the first turn on all of them, to click requests.
+
+def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
+    """Leaves one core, a part of the GPU's memory, and the first turn on all cores to click requests.
 
     Threads of a pool that wait for each other burn the time of a busy core: on two cores a training step
     with two threads took five times the processor time of one with a single thread.
+
+    Args:
+        gpu_memory_share: of each GPU's memory, in (0, 1]; where this process asks for more, torch says that the memory
+            is out. Without a GPU it does not matter.
     """
     os.nice(10)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
     # Late in a training many activations are denormal, on which processors are an order of magnitude slower.
     torch.set_flush_denormal(True)
+    if torch.cuda.is_available():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(gpu_memory_share, device)

@@ -23,3 +23,21 @@ def test_training_leaves_the_first_turn_and_a_core_to_annotators_and_denormals_a
     # A machine of one core has none to leave.
     assert int(free_cores) == (1 if os.cpu_count() > 1 else 0)
     assert float(denormal) == 0
+
+
+# No GPU is needed: torch is told that there are two, and what is asked of it is written down.
+WITH_GPUS = """
+import torch
+from lib.trainers.background import yield_to_annotators
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 2
+torch.cuda.set_per_process_memory_fraction = lambda share, device: print(device, share)
+yield_to_annotators(0.6)
+"""
+
+
+def test_training_leaves_a_share_of_the_memory_of_each_gpu():
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", WITH_GPUS], cwd=root, capture_output=True, text=True, check=True)
+
+    assert found.stdout.splitlines() == ["0 0.6", "1 0.6"]
