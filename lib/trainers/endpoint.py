@@ -13,6 +13,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.trainers.annotated_scans import TrainingError
+from lib.trainers.process_end import report_end_in_background
 
 router = APIRouter(prefix="/train", tags=["Train"])
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
@@ -66,6 +67,7 @@ def start_training(
     if waiting and enqueue:
         return waiting[0]
     task = run_model(model, checked, run_sync=False, enqueue=enqueue)
+    report_end_in_background(task)
     app.auto_train.began()
     return task
 

@@ -1,0 +1,45 @@
+"""What the log says of a training process that ends before its time; MONAI Label gives its return code only."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from typing import Any
+
+from monailabel.utils.async_tasks.utils import processes
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+
+def report_end_in_background(task: dict[str, Any]) -> None:
+    """Says in the log, and at the end of the task's own, when its process is killed by a signal.
+
+    Args:
+        task: as MONAI Label made it; it may still wait for its turn.
+    """
+    threading.Thread(target=_report_end, args=(task,), name="training-end", daemon=True).start()
+
+
+def _report_end(task: dict[str, Any]) -> None:
+    while (process := processes("train").get(task["id"])) is None:
+        if "end_ts" in task:
+            return
+        time.sleep(POLL_S)
+    code = process.wait()
+    time.sleep(POLL_S)  # MONAI Label kills first and then writes down that it was asked to
+    if code < 0 and task["status"] != "STOPPED":
+        sentence = _sentence(signal.Signals(-code))
+        logger.error(sentence)
+        task["details"].append(sentence)
+
+
+def _sentence(end: signal.Signals) -> str:
+    cause = ", perhaps for want of memory" if end == signal.SIGKILL else ""
+    return (
+        f"The training ended before its time: its process was killed by signal {end.value} ({end.name}){cause}. "
+        "The published model stays, and the next training goes on after the last epoch of this one."
+    )
