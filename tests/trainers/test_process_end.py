@@ -26,6 +26,7 @@ def run(monkeypatch, program, status="ERROR"):
     task, processes = {"id": "one", "status": "SUBMITTED"}, {}
     monkeypatch.setitem(monai_label.background_processes, "train", processes)
     report_end_in_background(task)
+    (reporter,) = [thread for thread in threading.enumerate() if thread.name == "training-end"]
     time.sleep(0.1)
     processes["one"] = process = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(1); {program}"])
     task |= {"status": "RUNNING", "details": deque(["the last line"], maxlen=20)}
@@ -33,7 +34,6 @@ def run(monkeypatch, program, status="ERROR"):
     time.sleep(0.05)
     processes.clear()
     task |= {"status": status, "end_ts": "now"}
-    (reporter,) = [thread for thread in threading.enumerate() if thread.name == "training-end"]
     reporter.join(10)
     return task
 
