@@ -122,6 +122,7 @@ ABLATIONS: dict[str, Row] = {
     "click_masks": Row("Click masks as pseudo-masks", {"crf_weight": 0}, pseudo_mask=_click_mask),
     "click_masks_crf": Row("Click masks as pseudo-masks + CRF", pseudo_mask=_click_mask),
     "self_training": Row("Click masks, then click masks with the network", pseudo_mask=_click_mask, rounds=2),
+    "no_focal": Row("InExtremIS without the focal loss", {"focal_weight": 0}),
     "paper_crf": Row("InExtremIS, the paper's CRF scales", {"crf_weight": 1e-4, "sigma_beta": 0.05}),
     "strong_crf": Row("InExtremIS, ten times the CRF weight", {"crf_weight": 1e-2}),
     "paper_optimizer": Row(

@@ -63,6 +63,7 @@ class InExtremISObjective(nn.Module):
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
         target = self.target(batch, probability.detach() if guided else None).to(logits.device)
         terms = self.partial_loss.terms(logits, target)
+        terms["focal"] = self.hyperparameters.focal_weight * terms["focal"]
         if self.hyperparameters.crf_weight > 0:
             image = batch.image.to(logits.device)
             terms["crf"] = self.hyperparameters.crf_weight * self.crf_loss(image, probability)

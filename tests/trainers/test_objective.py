@@ -229,6 +229,16 @@ def test_terms_sum_to_the_loss(guided):
     assert value.loss.item() == pytest.approx(sum(value.terms.values()), rel=1e-6)
 
 
+def test_the_focal_loss_is_weighed():
+    patches, logits = batch(BOTH_CLICKED), random_logits()
+
+    whole = objective()(patches, logits, guided=False).terms
+    part = objective(focal_weight=0.25)(patches, logits, guided=False).terms
+
+    assert part["focal"] == pytest.approx(0.25 * whole["focal"])
+    assert part["dice"] == whole["dice"]
+
+
 def test_without_weight_there_is_no_crf_term():
     value = objective(crf_weight=0)(batch(BOTH_CLICKED), random_logits(), guided=False)
 
