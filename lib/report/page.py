@@ -10,9 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.annotations.volume import VolumeError, load_volume
+from lib.annotations.volume import load_volume
+from lib.report.annotated_image import AnnotatedImage
 from lib.report.pictures import learning_curve, overlay
-from lib.report.project import AnnotatedImage, Project, current_mask
+from lib.report.project import Project
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ def render(project: Project, max_pictures: int, progress: Callable[[], None] = l
     left_out: list[str] = []
     for image in project.images:
         if len(pictures) < max_pictures and image.annotations:
-            try:
-                pictures += _pictures(image, project)
-            except VolumeError as error:
-                left_out.append(str(error))
+            if image.problem:
+                left_out.append(image.problem)
+            else:
+                pictures += _pictures(image)
         progress()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -53,17 +54,13 @@ def render(project: Project, max_pictures: int, progress: Callable[[], None] = l
     )
 
 
-def _pictures(image: AnnotatedImage, project: Project) -> Iterator[Picture]:
-    """Of each structure. Raises: VolumeError: the image cannot be read, or is not the one that was clicked on."""
-    if image.path is None:
-        raise VolumeError(f"The image {image.image_id} is not in {project.studies}.")
+def _pictures(image: AnnotatedImage) -> Iterator[Picture]:
+    """Of each structure."""
+    assert image.path is not None
     volume = load_volume(image.path)
     for annotation in image.annotations:
-        if not annotation.geometry.is_close(volume.geometry):
-            raise VolumeError(f"The image {image.image_id} is not the one that was clicked on.")
-        mask = current_mask(volume, annotation, project.model)
         who = f"{annotation.points.label}, clicked by {annotation.annotator} on {annotation.created[:10]}"
-        yield Picture(_address(overlay(volume, annotation, mask)), f"{image.image_id}: {who}")
+        yield Picture(_address(overlay(volume, annotation, image.mask(annotation))), f"{image.image_id}: {who}")
 
 
 def _address(png: bytes) -> str:

@@ -8,18 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from lib.activelearning.scores import UncertaintyScores
-from lib.activelearning.uncertainty import class_entropies
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import Volume, VolumeError, load_volume
 from lib.exchange.study_images import EXTENSIONS
-from lib.infers.extreme_points import network_trust
-from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
-from lib.refinement.cold_start import segment_from_clicks
+from lib.report.annotated_image import AnnotatedImage, with_findings
 from lib.trainers.training_record import TrainingRecord
 
 logger = logging.getLogger(__name__)
@@ -27,27 +21,6 @@ logger = logging.getLogger(__name__)
 
 class ReportError(ValueError):
     """A folder that there is nothing to report of; its text is for the user."""
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """An image with the clicks on its structures.
-
-    Attributes:
-        path: None where the image is gone, or was never fetched from its archive.
-        doubt: mean predictive entropy where the network sees a structure, in [0, 1]; None without a network.
-    """
-
-    image_id: str
-    path: Path | None
-    annotations: tuple[Annotation, ...]
-    has_final_mask: bool
-    doubt: float | None = None
-
-    @property
-    def newest(self) -> str:
-        """When it was last clicked on, ISO 8601."""
-        return max((annotation.created for annotation in self.annotations), default="")
 
 
 @dataclass(frozen=True)
@@ -80,8 +53,7 @@ def read_project(studies: Path, model_dir: Path) -> Project:
         raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
     model = _model(model_dir / "inextremis.pt")
     images = [
-        AnnotatedImage(i, paths.get(i), tuple(annotations[i]), i in finals, _doubt(model, paths.get(i)))
-        for i in annotated
+        with_findings(AnnotatedImage(i, paths.get(i), tuple(annotations[i]), i in finals), model) for i in annotated
     ]
     images.sort(key=lambda image: (-(image.doubt or 0.0), image.image_id))
     return Project(
@@ -94,17 +66,6 @@ def read_project(studies: Path, model_dir: Path) -> Project:
     )
 
 
-def current_mask(volume: Volume, annotation: Annotation, model: TrainedModel | None) -> np.ndarray:
-    """(X, Y, Z) bool: what the clicks on a structure give now, with the network's help if there is one."""
-    probability, trust = None, 0.0
-    if model is not None and annotation.points.label in model.spec.labels:
-        index = model.spec.labels.index(annotation.points.label)
-        probability, trust = predict_probability(model, volume)[index], network_trust(model)
-    return segment_from_clicks(
-        volume.array, annotation.points, volume.geometry.spacing_mm, foreground_probability=probability, trust=trust
-    )
-
-
 def _model(path: Path) -> TrainedModel | None:
     try:
         return load_checkpoint(path)
@@ -112,16 +73,6 @@ def _model(path: Path) -> TrainedModel | None:
         return None
     except CheckpointError as error:
         logger.warning("%s The report does without it.", error)
-        return None
-
-
-def _doubt(model: TrainedModel | None, path: Path | None) -> float | None:
-    if model is None or path is None:
-        return None
-    try:
-        return float(class_entropies(predict_probability(model, load_volume(path))).max())
-    except VolumeError as error:
-        logger.warning("%s", error)
         return None
 
 

@@ -14,7 +14,10 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.geometry import ImageGeometry
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
+from lib.report import annotated_image
+from lib.report.project import read_project
 from lib.trainers.training_record import TrainingRecord, TrainingRun
 from scripts.report import main
 
@@ -111,6 +114,34 @@ def test_only_so_many_masks_are_drawn_as_asked_for(project):
     _, page = report(*project, "--max-pictures", "1")
 
     assert len(pictures(page)) == 2
+
+
+def test_network_is_asked_once_about_each_annotated_image(project, monkeypatch):
+    studies, _ = project
+    store = AnnotationStore(studies / "labels" / "extreme_points")
+    of_cyst = ExtremePoints.from_clicks("cyst", simulated_extreme_points(BALL))
+    store.save(Annotation.now("one", of_cyst, ImageGeometry(SHAPE, AFFINE), "reader 1"))
+    asked = []
+
+    def predict(model, volume):
+        asked.append(volume)
+        return predict_probability(model, volume)
+
+    monkeypatch.setattr(annotated_image, "predict_probability", predict)
+    _, page = report(*project)
+
+    assert len(pictures(page)) == 4  # the learning curve and three masks
+    assert len(asked) == 2
+
+
+def test_mask_is_that_of_the_clicks_in_the_shape_of_the_image(project):
+    studies, _ = project
+
+    image = read_project(studies, studies).images[0]
+
+    mask = image.mask(image.annotations[0])
+    assert mask.shape == SHAPE
+    assert 2 * (mask & BALL).sum() / (mask.sum() + BALL.sum()) > 0.9
 
 
 def test_project_without_a_model_has_a_report(project):

@@ -1,0 +1,81 @@
+"""An annotated image, and what the network and the clicks make of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from lib.activelearning.uncertainty import class_entropies
+from lib.annotations.store import Annotation
+from lib.annotations.volume import Volume, VolumeError, load_volume
+from lib.infers.extreme_points import network_trust
+from lib.infers.prediction import predict_probability
+from lib.networks.checkpoint import TrainedModel
+from lib.refinement.cold_start import segment_from_clicks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image with the clicks on its structures.
+
+    Attributes:
+        path: None where the image is gone, or was never fetched from its archive.
+        doubt: mean predictive entropy where the network sees a structure, in [0, 1]; None without a network.
+        masks: by label, (X, Y, Z) as `np.packbits` gives it; of an image that is as it was clicked on.
+        problem: why there are no masks.
+    """
+
+    image_id: str
+    path: Path | None
+    annotations: tuple[Annotation, ...]
+    has_final_mask: bool
+    doubt: float | None = None
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def newest(self) -> str:
+        """When it was last clicked on, ISO 8601."""
+        return max((annotation.created for annotation in self.annotations), default="")
+
+    def mask(self, annotation: Annotation) -> np.ndarray:
+        """(X, Y, Z) bool: what the clicks on a structure give now, with the network's help if there is one."""
+        shape = annotation.geometry.shape
+        bits = np.unpackbits(self.masks[annotation.points.label], count=int(np.prod(shape)))
+        return bits.reshape(shape).astype(bool)
+
+
+def with_findings(image: AnnotatedImage, model: TrainedModel | None) -> AnnotatedImage:
+    """The image with the network's doubt and the masks of its structures, from one prediction."""
+    if image.path is None:
+        return replace(image, problem=f"The image {image.image_id} is not in the folder.")
+    try:
+        volume = load_volume(image.path)
+    except VolumeError as error:
+        logger.warning("%s", error)
+        return replace(image, problem=str(error))
+    probability = None if model is None else predict_probability(model, volume)
+    doubt = None if probability is None else float(class_entropies(probability).max())
+    if not all(annotation.geometry.is_close(volume.geometry) for annotation in image.annotations):
+        return replace(image, doubt=doubt, problem=f"The image {image.image_id} is not the one that was clicked on.")
+    masks = {
+        annotation.points.label: np.packbits(_mask(volume, annotation, model, probability))
+        for annotation in image.annotations
+    }
+    return replace(image, doubt=doubt, masks=masks)
+
+
+def _mask(
+    volume: Volume, annotation: Annotation, model: TrainedModel | None, probability: np.ndarray | None
+) -> np.ndarray:
+    label, of_label, trust = annotation.points.label, None, 0.0
+    if model is not None and probability is not None and label in model.spec.labels:
+        of_label, trust = probability[model.spec.labels.index(label)], network_trust(model)
+    return segment_from_clicks(
+        volume.array, annotation.points, volume.geometry.spacing_mm, foreground_probability=of_label, trust=trust
+    )
