@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: a server has no display
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.evidence.dataset import Dataset
 from benchmarks.evidence.rows import ROWS
@@ -62,11 +63,14 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
     Args:
         seconds: annotation time of each row.
     """
+    full = [name for name in scores if name.startswith("full")]
     lines = {
-        "InExtremIS (37 s a scan)": [n for n in scores if n.startswith("inextremis")],
-        "full masks (477 s a scan)": [n for n in scores if n.startswith("full")],
+        "InExtremIS (37 s a scan)": [name for name in scores if name.startswith("inextremis")],
+        "full masks (477 s a scan)": [name for name in full if not name.endswith("dice_ce")],
+        "full masks, Dice + cross-entropy": [name for name in full if name.endswith("dice_ce")],
     }
-    if not all(lines.values()):
+    lines = {title: names for title, names in lines.items() if names}
+    if len(lines) < 2:
         return False
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
     for title, names in lines.items():
@@ -76,6 +80,9 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
         error = [np.std(of_row, ddof=1) / np.sqrt(len(of_row)) if len(of_row) > 1 else 0 for of_row in dice]
         panel.errorbar([x for x, _ in points], [np.mean(d) for d in dice], error, marker="o", capsize=3, label=title)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("annotation time (hours)")
     panel.set_ylabel("mean Dice of the test cases")
     panel.grid(alpha=0.3)

@@ -1,0 +1,56 @@
+"""Pictures are drawn where there is something to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from benchmarks.evidence import figures
+from benchmarks.evidence.scores import CaseScore
+
+SECONDS = {"inextremis": 37 * 48, "inextremis_12": 37 * 12, "full": 477 * 48, "full_equal_time": 477 * 4}
+
+
+def scores(*rows: str) -> dict[str, list[CaseScore]]:
+    rng = np.random.default_rng(0)
+    return {
+        row: [CaseScore(row, 0, "test", f"case_{n}", dice, 3.0, 0.5, 10, 12) for n, dice in enumerate(rng.random(6))]
+        for row in rows
+    }
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plt.Figure]:
+    """Figures, kept from being written."""
+    kept: list[plt.Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    return kept
+
+
+def test_box_plots_have_a_box_for_each_row_and_measure(drawn: list[plt.Figure], tmp_path: Path) -> None:
+    figures.box_plots(scores("full", "gradient"), tmp_path / "boxes.png")
+
+    titles = [panel.get_title() for panel in drawn[0].axes]
+    assert titles == ["Dice", "HD95 (mm)", "precision"]
+    labels = [text.get_text() for text in drawn[0].axes[0].get_yticklabels()]
+    assert labels == ["Gradient geodesic", "Fully supervised, unlimited"]
+
+
+def test_the_curve_shows_mean_dice_at_each_annotation_time(drawn: list[plt.Figure], tmp_path: Path) -> None:
+    of_rows = scores(*SECONDS)
+
+    assert figures.annotation_curve(of_rows, SECONDS, tmp_path / "curve.png")
+
+    lines = [container.lines[0] for container in drawn[0].axes[0].containers]
+    clicks, masks = ([(x, y) for x, y in line.get_xydata()] for line in lines)
+    for points, names in ((clicks, ("inextremis_12", "inextremis")), (masks, ("full_equal_time", "full"))):
+        expected = [(SECONDS[name] / 3600, np.mean([score.dice for score in of_rows[name]])) for name in names]
+        np.testing.assert_allclose(points, expected)
+
+
+def test_one_kind_of_annotation_makes_no_curve(drawn: list[plt.Figure], tmp_path: Path) -> None:
+    assert not figures.annotation_curve(scores("full", "full_equal_time"), SECONDS, tmp_path / "curve.png")
+    assert not drawn
