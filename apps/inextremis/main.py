@@ -29,7 +29,7 @@ from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
 from lib.networks.versions import ModelVersions
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import end_with_server, yield_to_annotators
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class InExtremIS(MONAILabelApp):
 
     def train(self, request: dict) -> dict:
         if not self._server_mode:
+            end_with_server()
             yield_to_annotators(self.settings.gpu_memory_share)
         return super().train(request)
 

@@ -29,11 +29,12 @@ def box_plots(scores: Mapping[str, Sequence[CaseScore]], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(15, 1 + 0.4 * len(names)), sharey=True, layout="constrained")
     for panel, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         values = [list(by_case(scores[name], measure).values()) for name in names]
-        panel.boxplot(values, orientation="horizontal", showfliers=False, tick_labels=[ROWS[n].title for n in names])
+        panel.boxplot(values, orientation="horizontal", showfliers=False)
         for position, of_row in enumerate(values, start=1):
             panel.plot(of_row, [position] * len(of_row), ".", color="C0", alpha=0.4)
         panel.set_title(title)
         panel.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(1, len(names) + 1), [ROWS[name].title for name in names])
     axes[0].invert_yaxis()
     _save(figure, path)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 
+import psutil
 import torch
 
 GPU_MEMORY_SHARE = 0.7
@@ -27,3 +29,17 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
     if torch.cuda.is_available():
         for device in range(torch.cuda.device_count()):
             torch.cuda.set_per_process_memory_fraction(gpu_memory_share, device)
+
+
+def end_with_server() -> None:
+    """Ends this process, from now on, as soon as the one that started it has ended, however that ended.
+
+    Nobody could see or stop a training without its server, and the next server's would run beside it, on the same files.
+    """
+    server = psutil.Process(os.getppid())
+
+    def wait() -> None:
+        server.wait()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="server-end", daemon=True).start()

@@ -1,12 +1,16 @@
-"""The server is stopped while it scores scans: it ends at once, and then the scoring."""
+"""The server is stopped while it scores scans or trains: it ends at once, and then what it started."""
 
+import json
 import signal
 import time
 
 import psutil
 import pytest
+import requests
 import torch
 
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.networks.checkpoint import TrainedModel, save_checkpoint
@@ -26,17 +30,23 @@ def server(tmp_path):
         yield server
 
 
-def scoring_processes(server):
+def processes(server, word):
+    """Those that the server started with this word in their command."""
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    return [child for child in children if any(word in part for part in child.cmdline())]
+
+
+def wait_for(is_true, timeout_s=90):
+    end = time.monotonic() + timeout_s
+    while not (found := is_true()):
+        assert time.monotonic() < end, f"not so after {timeout_s} s"
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once_and_then_the_scoring(server, end):
-    give_up = time.monotonic() + 60
-    while not (scoring := scoring_processes(server)):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    scoring = wait_for(lambda: processes(server, "spawn_main"))
 
     server.process.send_signal(end)
 
@@ -44,3 +54,18 @@ def test_it_ends_at_once_and_then_the_scoring(server, end):
     assert server.process.wait(3) == -signal.SIGTERM
     # It notices once it has imported torch.
     assert psutil.wait_procs(scoring, timeout=30)[1] == []
+
+
+def test_training_ends_with_a_server_that_is_killed(server, tmp_path):
+    truth = load_volume(tmp_path / "truth" / "study_00.nii.gz").array > 0
+    params = json.dumps({"lesion": simulated_extreme_points(truth).tolist()})
+    url, study = f"{server.url}/infer/extreme_points", {"image": "study_00"}
+    requests.post(url, params=study, data={"params": params}, timeout=60).raise_for_status()
+    requests.post(f"{server.url}/train/inextremis", json={"max_epochs": 300}, timeout=60).raise_for_status()
+    wait_for((tmp_path / "model" / "inextremis" / "unfinished.pt").exists)
+    training = processes(server, "monailabel.interfaces.utils.app")
+
+    server.process.kill()
+
+    assert len(training) == 1
+    assert psutil.wait_procs(training, timeout=10)[1] == []
