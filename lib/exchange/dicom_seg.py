@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
+from highdicom.color import CIELabColor
+from matplotlib import colormaps
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
+from skimage.color import rgb2lab
 
 from lib.annotations.volume import Volume
 
@@ -22,6 +25,7 @@ SERIES_NUMBER = 300
 # What a structure is beyond its name, the app does not know.
 TISSUE = Code("85756007", "SCT", "Tissue")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+PALETTE = colormaps["tab10"].colors  # type: ignore[attr-defined]
 UTF_8 = "ISO_IR 192"
 
 
@@ -74,7 +78,7 @@ def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[
             source_images=list(series),
             pixel_array=numbered,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_segment(label, n, by_hand) for n, label in enumerate(present, start=1)],
+            segment_descriptions=[_segment(label, labels[label], n, by_hand) for n, label in enumerate(present, 1)],
             series_instance_uid=generate_uid(entropy_srcs=["series", *identity]),
             series_number=SERIES_NUMBER,
             sop_instance_uid=generate_uid(entropy_srcs=["instance", *identity]),
@@ -95,9 +99,9 @@ def _index(label_and_index: tuple[str, int]) -> int:
     return label_and_index[1]
 
 
-def _segment(label: str, number: int, by_hand: bool) -> hd.seg.SegmentDescription:
+def _segment(label: str, index: int, number: int, by_hand: bool) -> hd.seg.SegmentDescription:
     algorithm = hd.AlgorithmIdentificationSequence(name=MANUFACTURER, family=ARTIFICIAL_INTELLIGENCE, version=VERSION)
-    return hd.seg.SegmentDescription(
+    description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label,
         segmented_property_category=TISSUE,
@@ -105,6 +109,10 @@ def _segment(label: str, number: int, by_hand: bool) -> hd.seg.SegmentDescriptio
         algorithm_type="MANUAL" if by_hand else "SEMIAUTOMATIC",
         algorithm_identification=None if by_hand else algorithm,
     )
+    # By the index and not by the number, so that a structure has the same colour in every study.
+    red_green_blue = np.array(PALETTE[(index - 1) % len(PALETTE)])
+    description.RecommendedDisplayCIELabValue = list(CIELabColor(*rgb2lab(red_green_blue)).value)
+    return description
 
 
 def _frames(series: Sequence[Dataset]) -> Iterator[_Frame]:

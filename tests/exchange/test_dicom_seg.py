@@ -11,6 +11,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from skimage.color import lab2rgb
 
 from lib.annotations.geometry import ImageGeometry
 from lib.annotations.volume import Volume
@@ -172,6 +173,30 @@ def test_label_without_a_voxel_has_no_segment():
 
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "cyst")]
     assert len(segment_lps_mm(segmentation, 1)) == np.count_nonzero(mask.array)
+
+
+def test_a_label_has_the_same_colour_whichever_others_are_there():
+    array = np.zeros(SHAPE, np.float32)
+    array[2, 3, 4], array[20, 3, 4] = 2, 1
+    headers = headers_of(series("axial", "ascending"))
+
+    both = dicom_segmentation(mask_of("axial", array), headers, LABELS, by_hand=True)
+    one = dicom_segmentation(mask_of("axial", array * (array == 2)), headers, LABELS, by_hand=True)
+
+    lesion, cyst = (segment.RecommendedDisplayCIELabValue for segment in both.SegmentSequence)
+    assert lesion != cyst
+    assert one.SegmentSequence[0].RecommendedDisplayCIELabValue == cyst
+
+
+def test_colours_are_encoded_as_dicom_wants_them():
+    """L from 0 to 100 and a, b from -128 to 127 over 16 bits (DICOM PS3.3 C.10.7.1.1)."""
+    headers = headers_of(series("axial", "ascending"))
+
+    segment = dicom_segmentation(mask_of("axial"), headers, LABELS, by_hand=True).SegmentSequence[0]
+
+    lightness, a, b = np.array(segment.RecommendedDisplayCIELabValue) / 65535 * [100, 255, 255] - [0, 128, 128]
+    red_green_blue = lab2rgb([lightness, a, b])
+    np.testing.assert_allclose(red_green_blue, [0x1F / 255, 0x77 / 255, 0xB4 / 255], atol=0.01)  # matplotlib's tab:blue
 
 
 def test_empty_mask_is_refused():
