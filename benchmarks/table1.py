@@ -30,7 +30,7 @@ from rich.progress import (
 from benchmarks.evidence.dataset import SPLITS, Dataset, DatasetError, Split, write_demo_dataset
 from benchmarks.evidence.figures import annotation_curve, box_plots, overlays
 from benchmarks.evidence.rows import ABLATIONS, CURVE, ROWS, TABLE_1
-from benchmarks.evidence.scores import CaseScore, read_scores
+from benchmarks.evidence.scores import CaseScore, read_scores, write_scores
 from benchmarks.evidence.tables import as_csv, lines, markdown
 from benchmarks.evidence.training import Run
 from lib.annotations.atomic_write import write_atomically
@@ -116,14 +116,29 @@ def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
         of_split = [score for score in read_scores(run.scores_path) if score.split == split]
         scores.setdefault(run.name, []).extend(of_split)
     table = lines(scores)
-    texts = {f"table1_{split}.md": markdown(table), f"table1_{split}.csv": as_csv(table)}
+    texts = {f"table1_{split}.md": f"{markdown(table)}\n{_provenance(done)}\n", f"table1_{split}.csv": as_csv(table)}
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
+    write_scores(out / f"cases_{split}.csv", [score for of_row in scores.values() for score in of_row])
     if done:
         box_plots(scores, out / f"box_plots_{split}.png")
         first = [run for run in done if run.seed == min(r.seed for r in done)]
         overlays(first[0].dataset, first, out / "overlays.png")
         annotation_curve(scores, {run.name: run.annotation_s for run in done}, out / f"annotation_time_{split}.png")
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    """When, with what and on what the runs were made, as a sentence."""
+    records = [run.record for run in runs]
+    if not records:
+        return "No run is done yet."
+    dates = sorted(record["date"][:10] for record in records)
+    days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    versions = ", ".join(f"{name} {number}" for name, number in records[-1]["versions"].items())
+    machines = {record["hardware"]["gpu"] or record["hardware"]["processor"] for record in records}
+    minutes = [record["training_s"] / 60 for record in records if record["training_s"] > 1]
+    longest = f"; a training took up to {max(minutes):.0f} minutes" if minutes else ""
+    return f"{days}, {' and '.join(sorted(machines))}{longest}. {versions}."
 
 
 def _dataset(folder: Path | None, out: Path, *, small: bool, console: Console) -> Dataset:

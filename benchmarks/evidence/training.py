@@ -189,6 +189,12 @@ class Run:
                 scores.append(CaseScore(self.name, self.seed, split, case, *figures, *voxels))
         return scores
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of a run that is done."""
+        record: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return record
+
     def _record(self, training_s: float) -> None:
         record: dict[str, Any] = {
             "row": self.name,

@@ -40,6 +40,9 @@ def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: 
     out = tmp_path / "out"
     table = (out / "table1_test.md").read_text()
     assert "Deep geodesic + CRF (InExtremIS)" in table and "Fully supervised, unlimited" in table
+    assert "torch" in table.splitlines()[-1]
+    cases = (out / "cases_test.csv").read_text().splitlines()
+    assert [line.split(",")[:4] for line in cases[1:]] == [[row, "0", "test", "test_0"] for row in rows]
     pictures = {path.name for path in out.glob("*.png")}
     assert pictures == {"box_plots_test.png", "overlays.png", "annotation_time_test.png"}
 
