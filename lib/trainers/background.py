@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
-import psutil
 import torch
 
 GPU_MEMORY_SHARE = 0.7
@@ -34,12 +34,14 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
 def end_with_server() -> None:
     """Ends this process, from now on, as soon as the one that started it has ended, however that ended.
 
-    Nobody could see or stop a training without its server, and the next server's would run beside it, on the same files.
+    Nobody could see or stop a training without its server, and that of the next server would run beside it, on the
+    same files.
     """
-    server = psutil.Process(os.getppid())
+    server = os.getppid()
 
-    def wait() -> None:
-        server.wait()
+    def watch() -> None:
+        while os.getppid() == server:
+            time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=wait, name="server-end", daemon=True).start()
+    threading.Thread(target=watch, name="server-end", daemon=True).start()
