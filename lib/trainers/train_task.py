@@ -90,6 +90,13 @@ class InExtremISTrainTask(BasicTrainTask):
         except OSError as error:
             logger.error("The training ended early: %s. The published model stays; make room, then train again.", error)
             raise SystemExit(1) from error
+        except torch.OutOfMemoryError as error:
+            logger.error(
+                "The training ended early, for want of GPU memory. The published model stays; train again with a "
+                "smaller train_batch_size or roi_size, or start the server with a larger gpu_memory_share. (%s)",
+                error,
+            )
+            raise SystemExit(1) from error
 
     def checked_parameters(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Only what a request may set; in particular no folder and no address.
