@@ -25,8 +25,9 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.volume import Volume, load_volume
 from lib.demo.walkthrough import dice
 from lib.infers.extreme_points import network_trust
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel
+from lib.refinement.automatic_mask import label_map
 from lib.refinement.cold_start import segment_from_clicks
 from lib.trainers.validation import agreement
 

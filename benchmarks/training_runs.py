@@ -20,9 +20,10 @@ from lib.annotations.volume import load_volume
 from lib.datastore.studies import open_studies_folder
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.refinement.automatic_mask import label_map
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask

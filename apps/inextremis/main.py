@@ -66,7 +66,7 @@ class InExtremIS(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         self.store = AnnotationStore(self.datastore().annotation_folder)
-        return infer_tasks(self.published, self.store, self.datastore().list_annotation)
+        return infer_tasks(self.published, self.store, self.datastore().list_annotation, self.settings)
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return train_tasks(self.published, self.store, self.hyperparameters, self.settings)

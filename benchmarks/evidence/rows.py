@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.baselines.box_constraints import BoxConstraintsObjective
 from benchmarks.baselines.deepcut import deepcut_mask
-from benchmarks.baselines.dense_crf import mean_field
 from benchmarks.baselines.full_masks import DiceCrossEntropy
 from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.volume import Volume
+from lib.refinement.automatic_mask import crf_label_map
 from lib.refinement.cold_start import segment_from_clicks
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.objective import InExtremISObjective
@@ -94,8 +94,7 @@ def _click_mask(volume: Volume, points: ExtremePoints, probability: np.ndarray |
 
 
 def _dense_crf(volume: Volume, probability: np.ndarray) -> np.ndarray:
-    z_scored = (volume.array - volume.array.mean()) / max(float(volume.array.std()), np.finfo(np.float32).tiny)
-    return mean_field(z_scored, probability) > 0.5
+    return crf_label_map(volume.array, probability[None], volume.geometry.spacing_mm) > 0
 
 
 REFERENCE = "inextremis"

@@ -28,9 +28,10 @@ from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.annotations.volume import load_volume
 from lib.data.scans import AnnotatedScan
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.refinement.automatic_mask import label_map
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 

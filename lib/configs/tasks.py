@@ -20,7 +20,9 @@ from lib.trainers.train_task import InExtremISTrainTask
 from lib.trainers.training_record import TrainingRecord
 
 
-def infer_tasks(model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation) -> dict[str, InferTask]:
+def infer_tasks(
+    model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation, settings: AppSettings
+) -> dict[str, InferTask]:
     """The click task under both of its names, and the automatic task.
 
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
@@ -28,7 +30,7 @@ def infer_tasks(model: PublishedModel, store: AnnotationStore, list_annotation: 
     return {
         "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, model, store, list_annotation),
         "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, model, store, list_annotation),
-        "inextremis": SegmentationInferTask(model),
+        "inextremis": SegmentationInferTask(model, test_time_crf=settings.test_time_crf),
     }
 
 

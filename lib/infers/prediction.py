@@ -21,9 +21,3 @@ def predict_probability(model: TrainedModel, volume: Volume, device: torch.devic
     with torch.inference_mode():
         logits = window(image.data[None].float().to(device), model.network)
     return onto_grid(torch.softmax(logits[0], dim=0)[1:], image.affine, volume.geometry)
-
-
-def label_map(foreground_probability: np.ndarray) -> np.ndarray:
-    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
-    background = 1 - foreground_probability.sum(axis=0, keepdims=True)
-    return np.concatenate([background, foreground_probability]).argmax(axis=0).astype(np.uint8)

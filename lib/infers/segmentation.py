@@ -10,14 +10,19 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.annotations.volume import VolumeError, load_volume
 from lib.infers.answers import Stopwatch, write_mask
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
+from lib.refinement.automatic_mask import crf_label_map, label_map
 
 
 class SegmentationInferTask(InferTask):
-    """Segments a scan with the newest published network."""
+    """Segments a scan with the newest published network.
 
-    def __init__(self, model: PublishedModel) -> None:
+    Args:
+        test_time_crf: let the edges of the image decide where a structure ends (`crf_label_map`).
+    """
+
+    def __init__(self, model: PublishedModel, *, test_time_crf: bool) -> None:
         super().__init__(
             type=InferType.SEGMENTATION,
             labels={label: index for index, label in enumerate(model.labels, start=1)},
@@ -25,6 +30,7 @@ class SegmentationInferTask(InferTask):
             description="Segments without clicks, with the network learnt from extreme points",
         )
         self.model = model
+        self.test_time_crf = test_time_crf
 
     def is_valid(self) -> bool:
         return True
@@ -45,7 +51,11 @@ class SegmentationInferTask(InferTask):
         except VolumeError as error:
             raise HTTPException(422, str(error)) from error
         stopwatch.lap("load")
-        mask = label_map(predict_probability(model, volume, self.model.device))
+        probability = predict_probability(model, volume, self.model.device)
+        if self.test_time_crf:
+            mask = crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
+        else:
+            mask = label_map(probability)
         stopwatch.lap("segment")
         path = write_mask(mask, volume, request)
         stopwatch.lap("write")

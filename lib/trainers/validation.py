@@ -11,8 +11,9 @@ from monai.metrics.meandice import compute_dice
 
 from lib.annotations.volume import Volume, VolumeError, load_volume
 from lib.data.scans import AnnotatedScan
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel
+from lib.refinement.automatic_mask import label_map
 from lib.refinement.cold_start import segment_from_clicks
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from torch import nn
 
 from lib.annotations.geometry import ImageGeometry
 from lib.annotations.volume import Volume
-from lib.infers.prediction import label_map, predict_probability
+from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel
+from lib.refinement.automatic_mask import label_map
 
 TURN = Rotation.from_euler("xyz", [8, -12, 15], degrees=True).as_matrix()
 # Voxel axes i, j, k point to inferior, right, posterior; 0.8 x 1.0 x 2.5 mm; turned out of the body's axes as well.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -17,6 +19,7 @@ SMOOTHNESS_REACH_SIGMAS = 4.0
 def mean_field(
     image: np.ndarray,
     foreground_probability: np.ndarray,
+    spacing_mm: Sequence[float] | None = None,
     *,
     sigma_alpha: float = 5.0,
     sigma_beta: float = 0.5,
@@ -34,7 +37,8 @@ def mean_field(
     Args:
         image: (X, Y, Z), z-scored over the scan.
         foreground_probability: (X, Y, Z) in [0, 1], the unary term.
-        sigma_alpha, sigma_smooth: in voxels, more than 0.
+        spacing_mm: of the voxels, to measure distances in mm; in voxels if None.
+        sigma_alpha, sigma_smooth: spatial scale of the appearance and of the smoothness kernel, in mm or voxels, > 0.
         sigma_beta: in units of the image, more than 0.
 
     Returns:
@@ -42,13 +46,14 @@ def mean_field(
     """
     unary = logit(np.clip(np.asarray(foreground_probability, np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
     intensity = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    grid = BilateralGrid(intensity, (sigma_alpha,) * 3, sigma_beta, NODES_PER_SIGMA)
+    spacing = np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, np.float64)
+    grid = BilateralGrid(intensity, tuple(sigma_alpha / spacing), sigma_beta, NODES_PER_SIGMA)
 
     def appearance(values: np.ndarray) -> np.ndarray:
         return grid.filter(torch.from_numpy(values.astype(np.float32))[None])[0].double().numpy()
 
     def smoothness(values: np.ndarray) -> np.ndarray:
-        return _gaussian_sum(values, sigma_smooth)
+        return _gaussian_sum(values, sigma_smooth / spacing)
 
     kernels = [(appearance_weight, appearance), (smoothness_weight, smoothness)]
     # The pair of a voxel with itself, of weight 1, is no pair.
@@ -64,10 +69,10 @@ def mean_field(
     return q
 
 
-def _gaussian_sum(values: np.ndarray, sigma_voxels: float) -> np.ndarray:
+def _gaussian_sum(values: np.ndarray, sigma_voxels: np.ndarray) -> np.ndarray:
     """sum over l of exp(-d(k, l)^2 / (2 sigma^2)) values_l; outside of the image there is nothing."""
-    reach = int(np.ceil(SMOOTHNESS_REACH_SIGMAS * sigma_voxels))
-    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma_voxels**2))
-    for axis in range(values.ndim):
+    for axis, sigma in enumerate(sigma_voxels):
+        reach = int(np.ceil(SMOOTHNESS_REACH_SIGMAS * sigma))
+        weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
         values = ndimage.correlate1d(values, weights, axis=axis, mode="constant")
     return values

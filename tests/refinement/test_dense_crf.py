@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from benchmarks.baselines.dense_crf import mean_field
+from lib.refinement.dense_crf import mean_field
 from tests.benchmarks.baselines.phantoms import dice, ellipsoid, image_of
 
 
 def mean_field_by_all_pairs(
-    image: np.ndarray, probability: np.ndarray, alpha: float, beta: float, smooth: float, weights: tuple[float, float]
+    image: np.ndarray,
+    probability: np.ndarray,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    weights: tuple[float, float],
+    spacing_mm: tuple[float, float, float],
 ) -> np.ndarray:
     """Kraehenbuehl and Koltun's update with every pair of voxels, in float64."""
-    places = np.argwhere(np.ones(image.shape)).astype(float)
+    places = np.argwhere(np.ones(image.shape)) * np.array(spacing_mm)
     squares = ((places[:, None] - places) ** 2).sum(axis=-1)
     steps = (image.ravel()[:, None] - image.ravel()) ** 2
     kernels = [np.exp(-squares / (2 * alpha**2) - steps / (2 * beta**2)), np.exp(-squares / (2 * smooth**2))]
@@ -29,14 +35,18 @@ def mean_field_by_all_pairs(
     return q.reshape(image.shape)
 
 
+@pytest.mark.parametrize("spacing_mm", [None, (0.8, 0.8, 2.0)])
 @pytest.mark.parametrize(("alpha", "beta", "smooth"), [(3.0, 0.5, 1.0), (6.0, 1.0, 0.7)])
-def test_posterior_is_that_of_the_sum_over_all_pairs(alpha: float, beta: float, smooth: float) -> None:
+def test_posterior_is_that_of_the_sum_over_all_pairs(
+    alpha: float, beta: float, smooth: float, spacing_mm: tuple[float, float, float] | None
+) -> None:
     rng = np.random.default_rng(0)
     image, probability = rng.normal(size=(12, 11, 9)), rng.uniform(0.05, 0.95, size=(12, 11, 9))
 
     found = mean_field(
         image,
         probability,
+        spacing_mm,
         sigma_alpha=alpha,
         sigma_beta=beta,
         appearance_weight=2.0,
@@ -45,7 +55,7 @@ def test_posterior_is_that_of_the_sum_over_all_pairs(alpha: float, beta: float, 
     )
 
     # The grid applies the appearance kernel to within about a percent.
-    expected = mean_field_by_all_pairs(image, probability, alpha, beta, smooth, (2.0, 1.0))
+    expected = mean_field_by_all_pairs(image, probability, alpha, beta, smooth, (2.0, 1.0), spacing_mm or (1, 1, 1))
     assert np.abs(found - expected).max() < 0.03
     assert np.abs(found - expected).mean() < 0.005
 
