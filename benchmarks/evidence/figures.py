@@ -64,7 +64,7 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
     Args:
         seconds: annotation time of each row.
     """
-    full = [name for name in scores if name.startswith("full")]
+    full = [name for name in scores if name.startswith("full") and ROWS[name].refinement is None]
     lines = {
         "InExtremIS (37 s a scan)": [name for name in scores if name.startswith("inextremis")],
         "full masks (477 s a scan)": [name for name in full if not name.endswith("dice_ce")],

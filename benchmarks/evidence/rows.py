@@ -134,6 +134,17 @@ ABLATIONS: dict[str, Row] = {
         equal_time=True,
         objective=DiceCrossEntropy,
     ),
+    "full_crf": Row("Fully supervised + dense CRF at test time", network_of="full", refinement=_dense_crf),
+    "full_dice_ce_crf": Row(
+        "Fully supervised, Dice + cross-entropy + dense CRF at test time",
+        network_of="full_dice_ce",
+        refinement=_dense_crf,
+    ),
+    "full_equal_time_crf": Row(
+        "Fully supervised, equal annotation time + dense CRF at test time",
+        network_of="full_equal_time",
+        refinement=_dense_crf,
+    ),
 }
 
 CURVE: dict[str, Row] = {

@@ -123,13 +123,16 @@ class Run:
     @property
     def training_cases(self) -> list[str]:
         """Drawn by the seed; fewer scans are among the more."""
+        if self.base is not None:
+            return self.base.training_cases
         cases = self.dataset.cases["training"]
         drawn = np.random.default_rng(self.seed).permutation(len(cases))[: self.row.training_scans(len(cases))]
         return [cases[index] for index in sorted(drawn)]
 
     @property
     def annotation_s(self) -> int:
-        return self.row.seconds_a_scan * len(self.training_cases)
+        trained = self.base or self
+        return trained.row.seconds_a_scan * len(trained.training_cases)
 
     def run(self, after_epoch: Callable[[], None] = lambda: None) -> None:
         """Trains, predicts and scores what is missing."""

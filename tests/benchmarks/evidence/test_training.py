@@ -104,6 +104,14 @@ def test_a_smaller_budget_is_part_of_a_larger_one(tmp_path: Path) -> None:
     assert set(few) < set(more)
 
 
+def test_a_row_that_uses_a_network_has_the_annotation_time_of_that_network(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path, training=20))
+
+    one = run(dataset, "full_equal_time_crf", tmp_path)
+
+    assert one.annotation_s == run(dataset, "full_equal_time", tmp_path).annotation_s == 2 * 477
+
+
 def test_pseudo_masks_are_made_anew_in_each_round(dataset: Dataset, tmp_path: Path) -> None:
     one = run(dataset, "deepcut", tmp_path)
     one.run()
