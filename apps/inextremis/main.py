@@ -29,7 +29,7 @@ from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import checked_request, require_model
 from lib.networks.versions import ModelVersions
-from lib.trainers.background import end_with_server, yield_to_annotators
+from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 
 logger = logging.getLogger(__name__)
 
@@ -108,5 +108,6 @@ class InExtremIS(MONAILabelApp):
         self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)
         self.datastore().on_annotation = self.auto_train.annotated
         end_on_ctrl_c_as_on_sigterm()
+        let_children_know_the_server()
         warm_up_in_background()
         BackgroundScoring(self.published, self.datastore(), self.scores).start()

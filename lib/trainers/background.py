@@ -11,6 +11,8 @@ import torch
 GPU_MEMORY_SHARE = 0.7
 """By default; what is left takes the server's network, its activations and the viewers of the same machine."""
 
+_SERVER = "INEXTREMIS_SERVER_PID"
+
 
 def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
     """Leaves one core, a part of the GPU's memory, and the first turn on all cores to click requests.
@@ -31,13 +33,20 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
             torch.cuda.set_per_process_memory_fraction(gpu_memory_share, device)
 
 
+def let_children_know_the_server() -> None:
+    """Makes this process the server to those that it starts, see `end_with_server`."""
+    os.environ[_SERVER] = str(os.getpid())
+
+
 def end_with_server() -> None:
-    """Ends this process, from now on, as soon as the one that started it has ended, however that ended.
+    """Ends this process, from now on, as soon as the server that started it has ended, however that ended.
 
     Nobody could see or stop a training without its server, and that of the next server would run beside it, on the
-    same files.
+    same files. A process that no server started goes on.
     """
-    server = os.getppid()
+    if _SERVER not in os.environ:
+        return
+    server = int(os.environ[_SERVER])
 
     def watch() -> None:
         while os.getppid() == server:

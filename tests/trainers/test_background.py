@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROCESS = """
 import os, torch
 from lib.trainers.background import yield_to_annotators
@@ -41,3 +43,29 @@ def test_training_leaves_a_share_of_the_memory_of_each_gpu():
     found = subprocess.run([sys.executable, "-c", WITH_GPUS], cwd=root, capture_output=True, text=True, check=True)
 
     assert found.stdout.splitlines() == ["0 0.6", "1 0.6"]
+
+
+TRAINING = """
+import time
+from lib.trainers.background import end_with_server
+end_with_server()
+time.sleep(2)
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [(str(os.getpid()), "goes on"), (None, "goes on"), ("1234567890", "")],
+    ids=["it runs", "there is none", "it ended while the training started"],
+)
+def test_training_goes_on_while_its_server_runs(monkeypatch, server, says):
+    if server is None:
+        monkeypatch.delenv("INEXTREMIS_SERVER_PID", raising=False)
+    else:
+        monkeypatch.setenv("INEXTREMIS_SERVER_PID", server)
+    root = Path(__file__).parents[2]
+
+    found = subprocess.run([sys.executable, "-c", TRAINING], cwd=root, capture_output=True, text=True)
+
+    assert found.stdout.strip() == says
