@@ -10,6 +10,7 @@ from lib.refinement.dense_crf import mean_field
 from lib.supervision.boxes import Box
 
 SIGMA_ALPHA_MM, SIGMA_SMOOTH_MM = 6.0, 1.25
+LEAST_SHARE = 0.1
 CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
 
@@ -24,8 +25,8 @@ def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing
     """The most probable classes after a dense CRF over each one's probability.
 
     A network that was trained on clicks has learnt little of where a structure ends; the image shows it (what this
-    brings: docs/results.md). A structure that the CRF would remove altogether stays as the network drew it: where that
-    is wrong, an annotator sees and deletes it, and one that is gone nobody sees.
+    brings: docs/results.md). A structure of which the CRF would leave less than a tenth stays as the network drew it:
+    where that is wrong, an annotator sees and deletes it, and one that is gone nobody sees.
 
     Args:
         image: (X, Y, Z), finite, of any scale.
@@ -51,6 +52,6 @@ def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing
         )
     refined = label_map(posterior)
     for index in found:
-        if not (refined == index).any():
+        if (refined == index).sum() < LEAST_SHARE * (drawn == index).sum():
             refined[(drawn == index) & (refined == 0)] = index
     return refined

@@ -58,6 +58,16 @@ def test_what_the_crf_would_remove_stays_as_the_network_drew_it():
     assert refined.any()
 
 
+def test_what_the_crf_would_leave_a_speck_of_stays_as_the_network_drew_it():
+    """A faint opinion around a bright spot."""
+    probability = opinion(ball((20, 18, 10), 7), inside=0.55)[None]
+    image = image_of(6.0 * ball((20, 18, 10), 2), noise=0.5)
+
+    refined = crf_label_map(image, probability, SPACING_MM)
+
+    np.testing.assert_array_equal(refined, label_map(probability))
+
+
 def test_where_the_network_finds_nothing_there_is_nothing():
     assert not crf_label_map(image_of(ball((20, 18, 10), 7)), np.full((2, *SHAPE), 0.2), SPACING_MM).any()
 
