@@ -9,7 +9,9 @@ import numpy as np
 from lib.refinement.dense_crf import mean_field
 from lib.supervision.boxes import Box
 
-SIGMA_ALPHA_MM, SIGMA_SMOOTH_MM = 6.0, 1.25
+SIGMA_ALPHA_MM, SIGMA_BETA, SIGMA_SMOOTH_MM = 3.0, 0.3, 1.25
+"""Wider scales take the middle of a lesion for the tissue around it where both are about as bright."""
+
 LEAST_SHARE = 0.1
 CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
@@ -48,10 +50,12 @@ def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing
             foreground_probability[index - 1][box.slices],
             spacing_mm,
             sigma_alpha=SIGMA_ALPHA_MM,
+            sigma_beta=SIGMA_BETA,
             sigma_smooth=SIGMA_SMOOTH_MM,
         )
     refined = label_map(posterior)
     for index in found:
         if (refined == index).sum() < LEAST_SHARE * (drawn == index).sum():
+            refined[refined == index] = 0
             refined[(drawn == index) & (refined == 0)] = index
     return refined
