@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks.evidence.dataset import SPLITS, Dataset, DatasetError, Split, write_demo_dataset
+from benchmarks.evidence.dataset import SPLITS, Dataset, Split, write_demo_dataset
 from benchmarks.evidence.figures import annotation_curve, box_plots, overlays
 from benchmarks.evidence.rows import ABLATIONS, CURVE, ROWS, TABLE_1
 from benchmarks.evidence.scores import CaseScore, read_scores, write_scores
@@ -50,21 +50,28 @@ def main() -> None:
     logging.disable(logging.WARNING)
     yield_to_annotators()
     try:
-        dataset = _dataset(options.dataset, options.out.resolve(), small=options.small, console=console)
-        names = _row_names(options.rows)
-    except (DatasetError, ValueError) as error:
+        runs = _runs(options, console)
+        for run in runs:
+            run.check_record()
+    except ValueError as error:  # a DatasetError is one
         sys.exit(f"{error}")
-    preset = Hyperparameters.of_preset(options.preset).changed(SMALL if options.small else {})
-    if options.epochs:
-        preset = preset.changed({"max_epochs": options.epochs})
     out = options.out.resolve()
-    # Seed by seed, so that all rows can be compared early.
-    runs = [Run(name, ROWS[name], seed, dataset, preset, out) for seed in range(options.seeds) for name in names]
     if not options.tables_only:
         _do(runs, options.split, out, console)
     _report(runs, options.split, out)
     console.print(Markdown((out / f"table1_{options.split}.md").read_text()))
     console.print(f"Tables and pictures: {out}")
+
+
+def _runs(options: argparse.Namespace, console: Console) -> list[Run]:
+    """What is asked for, seed by seed, so that all rows can be compared early."""
+    out = options.out.resolve()
+    dataset = _dataset(options.dataset, out, small=options.small, console=console)
+    names = _row_names(options.rows)
+    preset = Hyperparameters.of_preset(options.preset).changed(SMALL if options.small else {})
+    if options.epochs:
+        preset = preset.changed({"max_epochs": options.epochs})
+    return [Run(name, ROWS[name], seed, dataset, preset, out) for seed in range(options.seeds) for name in names]
 
 
 def _do(runs: Sequence[Run], split: Split, out: Path, console: Console) -> None:

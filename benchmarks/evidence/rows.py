@@ -20,6 +20,9 @@ from lib.refinement.cold_start import segment_from_clicks
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.objective import InExtremISObjective
 
+REFERENCE = "inextremis"
+"""The row that the others are compared with."""
+
 CLICKS_S, MASK_S = 37, 477
 """Annotation time of a scan (paper, Section 4)."""
 
@@ -28,7 +31,6 @@ Objective = Callable[[Sequence[str], tuple[float, float, float], Hyperparameters
 PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarray]
 """From an image, clicks, the network's foreground probability (X, Y, Z), None before the first training, and the box
 margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
-
 
 Refinement = Callable[[Volume, np.ndarray], np.ndarray]
 """From an image and the network's foreground probability (X, Y, Z) to a mask (X, Y, Z) bool."""
@@ -96,9 +98,6 @@ def _click_mask(volume: Volume, points: ExtremePoints, probability: np.ndarray |
 def _dense_crf(volume: Volume, probability: np.ndarray) -> np.ndarray:
     return crf_label_map(volume.array, probability[None], volume.geometry.spacing_mm) > 0
 
-
-REFERENCE = "inextremis"
-"""The row that the others are compared with."""
 
 TABLE_1: dict[str, Row] = {
     "gradient": Row("Gradient geodesic", {"geodesic": "gradient", "crf_weight": 0}),

@@ -199,6 +199,18 @@ class Run:
         record: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         return record
 
+    def check_record(self) -> None:
+        """Raises: ValueError: the run is done, but with other hyper-parameters than are asked for now."""
+        if not self.is_done:
+            return
+        asked = self.preset.changed(self.row.changes).model_dump()
+        for name, value in self.record["hyperparameters"].items():
+            if name in asked and asked[name] != value:
+                raise ValueError(
+                    f"{self.folder} was made with {name} {value}, and {asked[name]} is asked for now; choose another "
+                    "--out, or delete the run."
+                )
+
     def _record(self, training_s: float) -> None:
         record: dict[str, Any] = {
             "row": self.name,

@@ -88,6 +88,18 @@ def test_what_is_trained_is_not_trained_again(dataset: Dataset, tmp_path: Path) 
     assert one.is_done
 
 
+def test_a_run_made_with_other_hyperparameters_is_not_taken_for_the_one_asked_for(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    one = run(dataset, "full", tmp_path)
+    one.check_record()
+    one.run()
+    one.check_record()
+
+    with pytest.raises(ValueError, match="was made with max_epochs 2, and 3 is asked for now; choose another --out"):
+        replace(one, preset=TINY.changed({"max_epochs": 3})).check_record()
+
+
 def test_test_cases_are_never_trained_on(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path, training=20))
     one = replace(run(dataset, "full_equal_time", tmp_path), seed=3)
