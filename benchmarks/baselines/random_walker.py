@@ -12,6 +12,8 @@ from lib.supervision.geodesics import extreme_point_geodesics
 FOREGROUND, BACKGROUND, UNSEEDED = 1, 2, 0
 SURE = 0.95
 """Probability from which on a network's word is a seed."""
+SOLVER_TOLERANCE = 1e-8
+"""By scikit-image's default of 1e-3 probabilities leave [0, 1] where intensities are noisy."""
 
 
 def random_walker_mask(
@@ -54,14 +56,19 @@ def random_walker_mask(
             UNSEEDED,
         )
     paths = extreme_point_geodesics(image, points.extremes_voxel, spacing_mm, euclidean=False)
-    seeds[tuple(np.concatenate([*paths, points.foreground_voxel]).T)] = FOREGROUND
+    seeds[tuple(np.concatenate(paths).T)] = FOREGROUND
     seeds[tuple(points.background_voxel.T)] = BACKGROUND
+    seeds[tuple(points.foreground_voxel.T)] = FOREGROUND
+    if not (seeds == UNSEEDED).any():
+        return seeds == FOREGROUND
     mask = np.zeros(image.shape, dtype=bool)
     inside = np.asarray(image[crop.slices], np.float64)
     # The walker's beta is for intensities of deviation 1.
     inside = (inside - inside.mean()) / max(inside.std(), np.finfo(float).tiny)
     if (seeds[crop.slices] == BACKGROUND).any():
-        labels = random_walker(inside, seeds[crop.slices], beta=beta, mode="cg_j", spacing=spacing_mm)
+        labels = random_walker(
+            inside, seeds[crop.slices], beta=beta, mode="cg_j", tol=SOLVER_TOLERANCE, spacing=spacing_mm
+        )
         mask[crop.slices] = labels == FOREGROUND
     else:
         mask[crop.slices] = True

@@ -32,7 +32,8 @@ def mean_field(
 
     Source: Kraehenbuehl and Koltun, NIPS 2011. Pairwise terms are Potts, weighted by an appearance kernel (near voxels
     of like intensity) and a smoothness kernel (near voxels). Each kernel is divided by its sum over all other voxels,
-    so that weights are log-odds: one voxel among neighbours of one label gets the weight towards this label.
+    so that weights are log-odds: one voxel among neighbours of one label gets the weight towards this label. Where the
+    sum is below 1, a voxel's weight on itself, it is not divided: a voxel like no other keeps its unary.
 
     Args:
         image: (X, Y, Z), z-scored over the scan.
@@ -56,8 +57,9 @@ def mean_field(
         return _gaussian_sum(values, sigma_smooth / spacing)
 
     kernels = [(appearance_weight, appearance), (smoothness_weight, smoothness)]
-    # The pair of a voxel with itself, of weight 1, is no pair.
-    others = [np.maximum(kernel(np.ones(unary.shape)) - 1, np.finfo(float).tiny) for _, kernel in kernels]
+    # The pair of a voxel with itself, of weight 1, is no pair. Its weight on the grid is off by a few percent, which
+    # is all that there is to divide where a voxel has no like neighbour.
+    others = [np.maximum(kernel(np.ones(unary.shape)) - 1, 1) for _, kernel in kernels]
     q = expit(unary)
     for _ in range(iterations):
         towards = unary.copy()

@@ -19,14 +19,14 @@ def mean_field_by_all_pairs(
     weights: tuple[float, float],
     spacing_mm: tuple[float, float, float],
 ) -> np.ndarray:
-    """Kraehenbuehl and Koltun's update with every pair of voxels, in float64."""
+    """Kraehenbuehl and Koltun's update with every pair of voxels, in float64; a voxel like no other is left alone."""
     places = np.argwhere(np.ones(image.shape)) * np.array(spacing_mm)
     squares = ((places[:, None] - places) ** 2).sum(axis=-1)
     steps = (image.ravel()[:, None] - image.ravel()) ** 2
     kernels = [np.exp(-squares / (2 * alpha**2) - steps / (2 * beta**2)), np.exp(-squares / (2 * smooth**2))]
     for kernel in kernels:
         np.fill_diagonal(kernel, 0)
-        kernel /= kernel.sum(axis=1, keepdims=True)
+        kernel /= np.maximum(kernel.sum(axis=1, keepdims=True), 1)
     unary = logit(probability.ravel())
     q = expit(unary)
     for _ in range(5):
@@ -66,6 +66,18 @@ def test_without_pairs_the_unary_stays() -> None:
     found = mean_field(np.zeros(probability.shape), probability, appearance_weight=0, smoothness_weight=0)
 
     np.testing.assert_allclose(found, probability, rtol=1e-9)
+
+
+def test_a_voxel_like_no_other_keeps_its_unary() -> None:
+    image = np.random.default_rng(0).normal(0, 0.3, size=(16, 14, 12))
+    image[8, 7, 6], image[3, 3, 3] = 9.0, -9.0
+    probability = np.full(image.shape, 0.3)
+    probability[5:11, 4:10, 3:9] = 0.7
+
+    found = mean_field(image, probability, smoothness_weight=0)
+
+    assert found[8, 7, 6] == pytest.approx(0.7, abs=0.03)
+    assert found[3, 3, 3] == pytest.approx(0.3, abs=0.03)
 
 
 def test_noisy_opinions_about_a_structure_that_stands_out_are_mended() -> None:

@@ -9,6 +9,9 @@ from benchmarks.baselines.random_walker import random_walker_mask
 from lib.annotations.extreme_points import ExtremePoints
 from tests.benchmarks.baselines.phantoms import clicks_of, dice, ellipsoid, image_of
 
+# The solver warns where it did not converge.
+pytestmark = pytest.mark.filterwarnings("error")
+
 SPACING_MM = (1.0, 1.0, 1.5)
 
 
@@ -32,6 +35,16 @@ def test_clicks_are_obeyed_and_outside_of_the_relaxed_box_there_is_nothing() -> 
     assert not mask[14, 13, 12]
     found, low, high = np.argwhere(mask), *(f(points.foreground_voxel, axis=0) for f in (np.min, np.max))
     assert (found >= low - 2).all() and (found <= high + 2).all()
+
+
+def test_a_background_click_on_a_click_on_the_structure_does_not_take_it_away() -> None:
+    truth = ellipsoid()
+    points = clicks_of(truth)
+    in_conflict = ExtremePoints.from_clicks("lesion", points.foreground_voxel, points.foreground_voxel[:1])
+
+    mask = random_walker_mask(image_of(truth, 0.1), in_conflict, SPACING_MM, margin_voxels=2)
+
+    assert mask[tuple(points.foreground_voxel.T)].all()
 
 
 def test_where_the_network_is_sure_it_is_followed() -> None:
