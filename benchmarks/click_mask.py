@@ -29,6 +29,7 @@ from sklearn.mixture import GaussianMixture
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
 from lib.demo.studies import DemoStudySettings, make_demo_study
+from lib.demo.walkthrough import dice
 from lib.refinement.cold_start import ColdStartOptions, segment_from_clicks
 from lib.refinement.graph_cut import graph_cut
 from lib.refinement.intensity_model import normalised
@@ -68,10 +69,6 @@ class Scan(NamedTuple):
 
 
 Method = Callable[[np.ndarray, ExtremePoints, tuple[float, float, float]], np.ndarray]
-
-
-def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
 
 
 # --- Scans

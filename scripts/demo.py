@@ -28,7 +28,6 @@ from lib.demo.walkthrough import (
     Outcome,
     ScriptedAnnotator,
     TrainingFailedError,
-    dice,
     read_truth,
     walk_through,
     write_scores,
@@ -140,7 +139,7 @@ def _report(out: Path, studies_dir: Path, outcomes: list[Outcome], clicked: int)
     for column in ("study", "mask from six clicks", "automatic before training", "automatic after training"):
         table.add_column(column, justify="left" if column == "study" else "right")
     for group, name in ((outcomes[:clicked], "mean, clicked"), (outcomes[clicked:], "mean, never clicked")):
-        rows = [[dice(mask, o.truth) for mask in (o.click_mask, o.automatic_before, o.automatic_after)] for o in group]
+        rows = [[o.dice(mask) for mask in (o.click_mask, o.automatic_before, o.automatic_after)] for o in group]
         for outcome, row in zip(group, rows, strict=True):
             table.add_row(outcome.study, *map(_cell, row))
         table.add_row(name, *map(_cell, map(_mean, zip(*rows, strict=True))), style="bold", end_section=True)

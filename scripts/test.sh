@@ -7,5 +7,5 @@ source scripts/environment.sh
 
 ruff check .
 ruff format --check .
-mypy lib apps scripts
+mypy lib apps scripts benchmarks
 exec python -m pytest "$@"

@@ -38,6 +38,10 @@ class Outcome:
     automatic_before: np.ndarray | None = None
     automatic_after: np.ndarray | None = None
 
+    def dice(self, mask: np.ndarray | None) -> float | None:
+        """Against the truth; None where there is no mask."""
+        return None if mask is None else dice(mask, self.truth)
+
 
 class ScriptedAnnotator:
     """Works through a server as a person with the Slicer plugin would: by the same client, over HTTP."""
@@ -86,10 +90,8 @@ class ScriptedAnnotator:
         return mask
 
 
-def dice(mask: np.ndarray | None, truth: np.ndarray) -> float | None:
-    """Dice of two (X, Y, Z) bool masks, in [0, 1]; None for no mask."""
-    if mask is None:
-        return None
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of two (X, Y, Z) bool masks, in [0, 1]."""
     predicted, true = (torch.from_numpy(array)[None, None].float() for array in (mask, truth))
     return float(compute_dice(predicted, true, ignore_empty=False))
 
@@ -103,10 +105,10 @@ def write_scores(path: Path, outcomes: list[Outcome]) -> None:
     scores = [
         {
             "study": o.study,
-            "click_mask": dice(o.click_mask, o.truth),
+            "click_mask": o.dice(o.click_mask),
             "click_seconds": o.click_seconds,
-            "automatic_before": dice(o.automatic_before, o.truth),
-            "automatic_after": dice(o.automatic_after, o.truth),
+            "automatic_before": o.dice(o.automatic_before),
+            "automatic_after": o.dice(o.automatic_after),
         }
         for o in outcomes
     ]
