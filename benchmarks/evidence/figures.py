@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: a server has no display
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.evidence.dataset import Dataset
@@ -19,7 +20,7 @@ from benchmarks.evidence.training import Run
 from lib.annotations.volume import load_volume
 
 MEASURES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "precision": "precision"}
-OVERLAY_CASES = 3
+OVERLAY_CASES, OVERLAY_COLUMNS = 3, 8
 SECONDS_AN_HOUR = 3600
 
 
@@ -42,20 +43,29 @@ def box_plots(scores: Mapping[str, Sequence[CaseScore]], path: Path) -> None:
 def overlays(dataset: Dataset, runs: Sequence[Run], path: Path) -> None:
     """The same slices for all rows: masks green, truth blue; the slice of each case that shows most of the truth."""
     cases = dataset.cases["test"][:OVERLAY_CASES]
-    size = (1.8 * len(runs), 1.9 * len(cases) + 0.5)
-    figure, axes = plt.subplots(len(cases), len(runs), figsize=size, squeeze=False, layout="constrained")
-    for line, case in zip(axes, cases, strict=True):
-        image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
-        k = int(truth.sum(axis=(0, 1)).argmax())
-        for panel, run in zip(line, runs, strict=True):
-            panel.imshow(image.array[:, :, k].T, cmap="gray", aspect=_aspect(image.geometry.spacing_mm))
-            for mask, colour in ((truth, "tab:blue"), (load_volume(run.mask_path(case)).array > 0, "lime")):
-                if mask[:, :, k].any():
-                    panel.contour(mask[:, :, k].T, [0.5], colors=colour, linewidths=0.8)
-            panel.set_axis_off()
-    for panel, run in zip(axes[0], runs, strict=True):
-        panel.set_title(run.name.replace("_", "\n"), fontsize=8)
+    ordered = sorted(runs, key=lambda run: list(ROWS).index(run.name))
+    blocks = [ordered[start : start + OVERLAY_COLUMNS] for start in range(0, len(ordered), OVERLAY_COLUMNS)]
+    shape = len(blocks) * len(cases), min(len(runs), OVERLAY_COLUMNS)
+    size = (1.8 * shape[1], 1.8 * shape[0] + 0.3 * len(blocks))
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for block, panels in zip(blocks, axes.reshape(len(blocks), len(cases), -1), strict=True):
+        for run, panel in zip(block, panels[0], strict=False):
+            panel.set_title(run.name, fontsize=8)
+        for case, line in zip(cases, panels, strict=True):
+            for run, panel in zip(block, line, strict=False):
+                _overlay(panel, dataset, case, load_volume(run.mask_path(case)).array > 0)
     _save(figure, path)
+
+
+def _overlay(panel: Axes, dataset: Dataset, case: str, mask: np.ndarray) -> None:
+    image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
+    k = int(truth.sum(axis=(0, 1)).argmax())
+    panel.imshow(image.array[:, :, k].T, cmap="gray", aspect=_aspect(image.geometry.spacing_mm))
+    for outlined, colour in ((truth, "tab:blue"), (mask, "lime")):
+        if outlined[:, :, k].any():
+            panel.contour(outlined[:, :, k].T, [0.5], colors=colour, linewidths=0.8)
 
 
 def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping[str, int], path: Path) -> bool:

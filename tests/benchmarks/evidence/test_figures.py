@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence import figures
+from benchmarks.evidence.dataset import Dataset
+from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.scores import CaseScore
+from benchmarks.evidence.training import Run, write_mask
+from lib.annotations.volume import load_volume
+from lib.trainers.hyperparameters import Hyperparameters
+from tests.benchmarks.evidence.folders import write_dataset
 
 SECONDS = {"inextremis": 37 * 48, "inextremis_12": 37 * 12, "full": 477 * 48, "full_equal_time": 477 * 4}
 
@@ -49,6 +55,23 @@ def test_the_curve_shows_mean_dice_at_each_annotation_time(drawn: list[plt.Figur
     for points, names in ((clicks, ("inextremis_12", "inextremis")), (masks, ("full_equal_time", "full"))):
         expected = [(SECONDS[name] / 3600, np.mean([score.dice for score in of_rows[name]])) for name in names]
         np.testing.assert_allclose(points, expected)
+
+
+def test_overlays_have_a_panel_for_each_row_and_case(drawn: list[plt.Figure], tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset")
+    dataset = Dataset.open(tmp_path / "dataset")
+    names = list(ROWS)[: figures.OVERLAY_COLUMNS + 2]
+    runs = [Run(name, ROWS[name], 0, dataset, Hyperparameters(), tmp_path) for name in reversed(names)]
+    for run in runs:
+        for case in dataset.cases["test"]:
+            image = load_volume(dataset.image_path(case))
+            write_mask(run.mask_path(case), dataset.truth(case), image.geometry)
+
+    figures.overlays(dataset, runs, tmp_path / "overlays.png")
+
+    panels = drawn[0].axes
+    assert [panel.get_title() for panel in panels if panel.get_title()] == names, "in the order of the table"
+    assert sum(bool(panel.images) for panel in panels) == len(names) * len(dataset.cases["test"])
 
 
 def test_one_kind_of_annotation_makes_no_curve(drawn: list[plt.Figure], tmp_path: Path) -> None:
