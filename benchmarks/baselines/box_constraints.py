@@ -26,13 +26,16 @@ class ConstraintOptions:
             structure. More than 1, as the faces of a box from a hand's clicks may miss the structure.
         size_share: least and largest share of the box that is structure; a ball fills 0.52 of its box. Much below a
             half, probabilities below a half all over the box would do, and no voxel would be taken for structure.
+        weight: of the constraints beside the emptiness of what is outside, as in the papers, whose 1e-4 and 1e-2 are
+            for sums of voxels. At 1 a network learns but where structures usually are: it fills the same place of
+            each scan, as a constraint that is not met drowns what the voxels outside say.
         first_t, t_growth: the barrier's t, and its factor from epoch to epoch (the papers' 5 and 1.1).
-        largest_t: where t stops growing, after 48 epochs; the papers train for 100 and weigh a constraint by 1e-4 or
-            so, where after 300 epochs of full weight one that is not met would drown everything else.
+        largest_t: where t stops growing, after 48 epochs; the papers train for 100.
     """
 
     slab_voxels: int = 3
     size_share: tuple[float, float] = (0.45, 0.65)
+    weight: float = 0.1
     first_t: float = 5.0
     t_growth: float = 1.1
     largest_t: float = 500.0
@@ -95,7 +98,8 @@ class BoxConstraintsObjective(nn.Module):
         ]
         terms = self.partial_loss.terms(logits, target)
         if violations:
-            terms["constraints"] = torch.stack([log_barrier(z, self.t).mean() for z in violations]).mean()
+            barriers = [log_barrier(z, self.t).mean() for z in violations]
+            terms["constraints"] = self.options.weight * torch.stack(barriers).mean()
         self.iteration += torch.is_grad_enabled()
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)

@@ -178,6 +178,16 @@ def test_calls_that_do_not_train_leave_the_barrier_as_it_is() -> None:
     assert loss.t == first
 
 
+def test_constraints_weigh_a_tenth_of_their_barrier() -> None:
+    loss = objective()
+
+    terms = loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask() & False), guided=False).terms
+
+    # Next to nothing is predicted: every slab is broken by 1; the least size by 1, and the largest is met by as much.
+    whole = [log_barrier(torch.tensor(z), loss.t).item() for z in (1.0, -1.0)]
+    assert terms["constraints"] == pytest.approx(0.1 * (whole[0] + sum(whole) / 2) / 2, rel=0.01)
+
+
 def test_a_long_training_does_not_end_in_a_barrier_that_drowns_all_else() -> None:
     loss = objective()
     loss.iteration = 300 * loss.iterations_per_epoch
