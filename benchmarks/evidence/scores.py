@@ -103,13 +103,14 @@ def by_case(scores: Sequence[CaseScore], measure: str) -> dict[str, float]:
 
 
 def wilcoxon_p(scores: Sequence[CaseScore], reference: Sequence[CaseScore], measure: str) -> float | None:
-    """Two-sided p of the Wilcoxon signed-rank test on the cases that both have.
+    """Two-sided p of the Wilcoxon signed-rank test on the cases and seeds that both have.
 
     Seeds are averaged first: they are no further patients.
 
     Returns:
-        None where no case differs.
+        None where no case differs, or no seed is common.
     """
-    one, other = by_case(scores, measure), by_case(reference, measure)
+    common = {score.seed for score in scores} & {score.seed for score in reference}
+    one, other = (by_case([s for s in of_row if s.seed in common], measure) for of_row in (scores, reference))
     differences = np.array([one[case] - other[case] for case in one if case in other])
     return float(wilcoxon(differences).pvalue) if np.any(differences) else None

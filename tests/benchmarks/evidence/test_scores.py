@@ -74,6 +74,16 @@ def test_a_test_of_significance_counts_cases_and_not_seeds() -> None:
     assert p == pytest.approx(wilcoxon(ours.mean(axis=0), theirs.mean(axis=0)).pvalue)
 
 
+def test_a_row_of_fewer_seeds_is_compared_within_them() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.uniform(size=12).round(3), rng.uniform(0.1, 0.9, size=(2, 12)).round(3)
+    one_seed = [score("a", 1, case, ours[case]) for case in range(12)]
+    both = [score("b", seed, case, theirs[seed, case]) for seed in range(2) for case in range(12)]
+
+    assert wilcoxon_p(one_seed, both, "dice") == pytest.approx(wilcoxon(ours, theirs[1]).pvalue)
+    assert wilcoxon_p(both[:12], one_seed, "dice") is None
+
+
 def test_rows_that_differ_in_no_case_have_no_p() -> None:
     same = [score("a", 0, case, 0.1 * case) for case in range(6)]
 

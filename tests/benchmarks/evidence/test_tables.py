@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from scipy.stats import wilcoxon
 
 from benchmarks.evidence.scores import CaseScore
 from benchmarks.evidence.tables import as_csv, lines, markdown
@@ -36,8 +37,8 @@ def test_mean_and_deviation_are_over_cases_and_seeds_are_averaged_first(scores: 
     line = lines(scores)[1]
 
     assert line.dice == pytest.approx((of_cases.mean(), of_cases.std(ddof=1)))
-    assert line.between_seeds == pytest.approx(100 * np.std(np.mean(DICE["inextremis"], axis=1)))
-    assert line.p is None
+    assert line.between_seeds == pytest.approx(100 * np.std(np.mean(DICE["inextremis"], axis=1), ddof=1))
+    assert line.p_dice is None
 
 
 def test_empty_masks_are_counted_openly(scores: dict[str, list[CaseScore]]) -> None:
@@ -58,7 +59,27 @@ def test_markdown_and_csv_hold_the_same_figures(scores: dict[str, list[CaseScore
         assert line.startswith(f"| {row['approach']} | {mean:.1f} ({deviation:.1f}) |")
 
 
+def test_each_measure_has_its_p_against_the_reference() -> None:
+    rng = np.random.default_rng(0)
+    of_rows = {
+        row: [CaseScore(row, 0, "test", f"{n}", *rng.random(3).round(3), 10, 12) for n in range(8)]
+        for row in ("inextremis", "full")
+    }
+
+    line = lines(of_rows)[1]
+    (row,) = [row for row in csv.DictReader(io.StringIO(as_csv(lines(of_rows)))) if row["row"] == "full"]
+
+    for measure, p, column in (
+        ("dice", line.p_dice, "p_dice"),
+        ("hd95_mm", line.p_hd95, "p_hd95"),
+        ("precision", line.p_precision, "p_precision"),
+    ):
+        full, reference = ([getattr(score, measure) for score in of_rows[name]] for name in ("full", "inextremis"))
+        assert p == pytest.approx(wilcoxon(full, reference).pvalue)
+        assert float(row[column]) == pytest.approx(p, rel=0.01)
+
+
 def test_a_row_without_the_reference_has_no_p(scores: dict[str, list[CaseScore]]) -> None:
     del scores["inextremis"]
 
-    assert [line.p for line in lines(scores)] == [None, None]
+    assert [line.p_dice for line in lines(scores)] == [None, None]
