@@ -18,7 +18,8 @@ STUDIES is a folder of images (.nii.gz, .nii or .nrrd) or the address of a DICOM
   -h, --help          this text
 
 Of a DICOMweb server all MR and CT series are served; MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "CT"}' in
-front of the command, or another filter of DICOMweb attributes, changes that.
+front of the command, or another filter of DICOMweb attributes, changes that. The login of a DICOMweb server is taken
+from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD in the environment.
 EOF
 }
 

@@ -33,6 +33,12 @@ SEARCH_FILTER = {"Modality": "MR,CT"}
 # A viewer asks for the list at every turn; a series that has just been sent to the archive appears after this time.
 LISTING_EXPIRES_S = 5.0
 
+_ARCHIVE_HELP = "does not answer as it should; see that it runs."
+_LOGIN_HELP = (
+    "refuses the login; start the server with the right MONAI_LABEL_DICOMWEB_USERNAME and "
+    "MONAI_LABEL_DICOMWEB_PASSWORD in the environment."
+)
+
 
 class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
     """A DICOMweb archive. An image id is the UID of a series.
@@ -42,7 +48,7 @@ class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
 
     Raises, where an archive is asked:
         HTTPException: 404, it has no such series; 422, a series that is not a volume on an even grid; 502, it does
-            not answer.
+            not answer, or refuses the login.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -140,8 +146,9 @@ class DICOMWebStudies(SafeIndex, DICOMWebDatastore):
             raise HTTPException(404, f"There is no series {series!r} in the archive.") from error
         except requests.RequestException as error:
             logger.error("The archive %s: %s", self._client.base_url, error)
+            refused = error.response is not None and error.response.status_code in (401, 403)
             raise HTTPException(
-                502, f"The DICOMweb archive {self._client.base_url} does not answer as it should; see that it runs."
+                502, f"The DICOMweb archive {self._client.base_url} {_LOGIN_HELP if refused else _ARCHIVE_HELP}"
             ) from error
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -61,11 +62,10 @@ class LocalServer:
         """Raises: ServerError: it ended, or did not answer in time."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end and self.process.poll() is None:
-            try:
+            with suppress(requests.RequestException):
                 if requests.get(f"{self.url}/info/", timeout=10).ok:
                     return
-            except requests.RequestException:
-                time.sleep(0.3)
+            time.sleep(0.3)
         words = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         self.stop()
         raise ServerError(f"The server at {self.url} did not start. Its log {self.log} ends with:\n{words}")

@@ -54,23 +54,24 @@ class Orthanc:
     Args:
         folder: for configuration, database and log; made if missing, what it holds is served again.
         port: None takes a free one.
+        login: name and password that it asks for; None asks for nothing.
 
     Raises:
         OrthancError: Orthanc or its DICOMweb plugin is not installed.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, login: tuple[str, str] | None = None) -> None:
         program, plugin = _program(), _plugin()
         if program is None or plugin is None:
             raise OrthancError(f"Orthanc is not installed. On Debian and Ubuntu: sudo {INSTALL_COMMAND}")
-        self.port = port or free_port()
+        self.port, self.login = port or free_port(), login
         self.url = f"http://127.0.0.1:{self.port}"
         self.dicomweb_url = f"{self.url}/dicom-web"
         self.name = f"InExtremIS in {folder.absolute()}"
         self.log = folder / "orthanc.log"
         folder.mkdir(parents=True, exist_ok=True)
         configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(_configuration(self.name, folder, self.port, plugin), indent=1))
+        configuration.write_text(json.dumps(_configuration(self.name, folder, self.port, plugin, login), indent=1))
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [program, str(configuration)],
@@ -86,7 +87,7 @@ class Orthanc:
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 # Another Orthanc may have taken the port.
-                if requests.get(f"{self.url}/system", timeout=10).json()["Name"] == self.name:
+                if requests.get(f"{self.url}/system", auth=self.login, timeout=10).json()["Name"] == self.name:
                     return
                 time.sleep(0.1)
             except requests.RequestException:
@@ -126,7 +127,9 @@ def _plugin() -> Path | None:
     return next((plugin for plugin in _PLUGINS if plugin.exists()), None)
 
 
-def _configuration(name: str, folder: Path, port: int, plugin: Path) -> dict[str, object]:
+def _configuration(
+    name: str, folder: Path, port: int, plugin: Path, login: tuple[str, str] | None
+) -> dict[str, object]:
     return {
         "Name": name,
         "StorageDirectory": str(folder / "database"),
@@ -134,7 +137,8 @@ def _configuration(name: str, folder: Path, port: int, plugin: Path) -> dict[str
         "Plugins": [str(plugin)],
         "HttpPort": port,
         "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": login is not None,
+        "RegisteredUsers": dict([login]) if login else {},
         "DicomServerEnabled": False,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
     }
