@@ -172,6 +172,36 @@ class OHIF:
         axes = np.array(volume["direction"]).reshape(3, 3) * np.array(volume["spacing"])[:, None]
         return voxels @ axes + volume["origin"]
 
+    def open_segmentation(self, study_uid, description):
+        """Opens a study in OHIF's own mode, and a segmentation of it that the archive holds."""
+        self.page.goto(f"{self.server_url}/ohif/viewer?StudyInstanceUIDs={study_uid}")
+        self.page.get_by_text(description, exact=True).dblclick()
+        self.page.get_by_role("button", name="Yes").click()
+        self.page.wait_for_function("window.services.segmentationService.getSegmentations().length > 0")
+
+    def opened_segment_lps_mm(self, label):
+        """(N, 3) where the viewer has the voxels of a segment that it opened, slice by slice."""
+        slices = self.page.evaluate(
+            """label => {
+                const segmentation = window.services.segmentationService.getSegmentations()[0];
+                const wanted = Object.values(segmentation.segments).find(s => s.label === label).segmentIndex;
+                return segmentation.representationData.Labelmap.imageIds.map(id => {
+                    const image = window.cornerstone.cache.getImage(id), pixels = [];
+                    image.voxelManager.getScalarData().forEach((index, n) => { if (index === wanted) pixels.push(n); });
+                    const plane = window.cornerstone.metaData.get('imagePlaneModule', image.referencedImageId);
+                    return {
+                        pixels,
+                        columns: image.columns,
+                        origin: [...plane.imagePositionPatient],
+                        along_row: [...plane.rowCosines].map(cosine => cosine * plane.columnPixelSpacing),
+                        along_column: [...plane.columnCosines].map(cosine => cosine * plane.rowPixelSpacing),
+                    };
+                });
+            }""",
+            label,
+        )
+        return np.concatenate([_slice_lps_mm(**slice_) for slice_ in slices])
+
     def wait_for_message(self, text):
         self.page.get_by_text(text).first.wait_for()
 
@@ -195,3 +225,8 @@ class OHIF:
         while not is_true():
             assert time.monotonic() < end, f"not so after {timeout_s} s"
             self.page.wait_for_timeout(1000 * poll_s)
+
+
+def _slice_lps_mm(pixels, columns, origin, along_row, along_column):
+    rows, places = np.divmod(np.array(pixels, int), columns)
+    return np.array(origin) + np.outer(places, along_row) + np.outer(rows, along_column)

@@ -14,12 +14,15 @@ import pytest
 import requests
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import AnnotationStore
+from lib.annotations.volume import load_volume
 from lib.demo.dicom import dicom_series, upload
 from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
+from scripts.export import main as export
 from tests.installed import need_chromium, need_orthanc
 from tests.physical import extreme_voxels, share_in
 from tests.viewer.ohif import OHIF, browser_page
@@ -340,3 +343,20 @@ def test_clicks_in_an_oblique_series_reach_the_voxels_under_the_mouse(session):
     Image.fromarray(after.astype(np.uint8)).save(SCREENSHOTS / "oblique.png")
     inside = [drawn_over(viewer, study, "lesion", view, before, after) for view in VIEWS]
     assert min(inside) > 0.9, inside
+
+
+def test_masks_pushed_to_the_archive_open_where_they_lie(session, tmp_path):
+    """As a DICOM SEG, in a viewer that knows nothing of this app."""
+    viewer = session.viewer
+    assert export([str(tmp_path), "--server", session.server.url, "--push"]) == 0
+
+    for name, labels in (("first", ["cyst", "lesion"]), ("oblique", ["lesion"])):
+        study = session.studies[name]
+        exported = load_volume(tmp_path / f"{study.series_uid}.nii.gz")
+        viewer.open_segmentation(study.study_uid, f"InExtremIS: {', '.join(sorted(labels, reverse=True))}")
+        for label in labels:
+            opened_mm = viewer.opened_segment_lps_mm(label)
+            index = 1 + ["lesion", "cyst"].index(label)
+            expected_mm = exported.geometry.voxel_to_lps(np.argwhere(exported.array == index))
+            assert len(opened_mm) == len(expected_mm)
+            assert KDTree(opened_mm).query(expected_mm)[0].max() < 0.01, f"{name}, {label}"
