@@ -85,8 +85,8 @@ class BoxConstraintsObjective(nn.Module):
         o, epoch = self.options, self.iteration // self.iterations_per_epoch
         return min(o.first_t * o.t_growth**epoch, o.largest_t)
 
-    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool) -> ObjectiveValue:
-        """The loss of logits (B, 2, X, Y, Z) for a batch; `guided` changes nothing."""
+    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool, progress: float = 0.0) -> ObjectiveValue:
+        """The loss of logits (B, 2, X, Y, Z) for a batch; `guided` and `progress` change nothing."""
         target = self._target(batch).to(logits.device)
         probability = torch.softmax(logits.float(), dim=1)[:, 1]
         violations = [

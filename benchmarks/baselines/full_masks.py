@@ -28,8 +28,8 @@ class DiceCrossEntropy(nn.Module):
         super().__init__()
         self.loss = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
 
-    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool) -> ObjectiveValue:
-        """The loss of logits (B, 1 + C, X, Y, Z) for a batch of full masks; `guided` changes nothing.
+    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool, progress: float = 0.0) -> ObjectiveValue:
+        """The loss of logits (B, 1 + C, X, Y, Z) for a batch of full masks; `guided` and `progress` change nothing.
 
         Raises:
             ValueError: a patch without a mask.

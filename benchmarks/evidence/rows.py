@@ -121,6 +121,12 @@ ABLATIONS: dict[str, Row] = {
     "click_masks_crf": Row("Click masks as pseudo-masks + CRF", pseudo_mask=_click_mask),
     "self_training": Row("Click masks, then click masks with the network", pseudo_mask=_click_mask, rounds=2),
     "no_focal": Row("InExtremIS without the focal loss", {"focal_weight": 0}),
+    "focal_decay": Row("InExtremIS, the focal loss fading out", {"focal_schedule": "linear"}),
+    "focal_decay_crf": Row(
+        "InExtremIS, the focal loss fading out + dense CRF at test time",
+        network_of="focal_decay",
+        refinement=_dense_crf,
+    ),
     "paper_crf": Row("InExtremIS, the paper's CRF scales", {"crf_weight": 1e-4, "sigma_beta": 0.05}),
     "strong_crf": Row("InExtremIS, ten times the CRF weight", {"crf_weight": 1e-2}),
     "paper_optimizer": Row(

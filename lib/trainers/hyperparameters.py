@@ -83,6 +83,9 @@ class Hyperparameters(BaseModel):
         0, ge=0, description="epochs before the network guides geodesics, when it starts untrained"
     )
     focal_weight: float = Field(1.0, ge=0, description="weight of the class-balanced focal loss beside Dice and CE")
+    focal_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="of the focal weight; linear: it falls to 0 over a training run"
+    )
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
     sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
     sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")

@@ -54,21 +54,29 @@ class InExtremISObjective(nn.Module):
         self.partial_loss = PartialLoss()
         self.crf_loss = CRFLoss(hyperparameters.sigma_alpha, hyperparameters.sigma_beta)
 
-    def forward(self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool) -> ObjectiveValue:
+    def forward(
+        self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool, progress: float = 0.0
+    ) -> ObjectiveValue:
         """The loss of logits (B, 1 + C, X, Y, Z) for a batch.
 
         Args:
             guided: let the network's background probability guide the geodesics (paper, Eq. 2, deep term).
+            progress: share of the training run that is over, in [0, 1].
         """
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
         target = self.target(batch, probability.detach() if guided else None).to(logits.device)
         terms = self.partial_loss.terms(logits, target)
-        terms["focal"] = self.hyperparameters.focal_weight * terms["focal"]
+        terms["focal"] = self._focal_weight(progress) * terms["focal"]
         if self.hyperparameters.crf_weight > 0:
             image = batch.image.to(logits.device)
             terms["crf"] = self.hyperparameters.crf_weight * self.crf_loss(image, probability)
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)
+
+    def _focal_weight(self, progress: float) -> float:
+        """A balanced loss finds small structures early, and makes masks too large to the end."""
+        falls = self.hyperparameters.focal_schedule == "linear"
+        return self.hyperparameters.focal_weight * (1 - progress if falls else 1)
 
     def target(self, batch: PatchBatch, probability: torch.Tensor | None) -> torch.Tensor:
         """The partial label maps (B, X, Y, Z) int64; geodesics are guided by `probability` (B, C, X, Y, Z)."""

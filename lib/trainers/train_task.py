@@ -232,7 +232,8 @@ class InExtremISTrainTask(BasicTrainTask):
             engine.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(context.device.type, enabled=engine.amp):
                 logits = engine.network(batch.image.to(context.device))
-            value = engine.loss_function(batch, logits, guided=guided)
+            progress = self.budget.used(engine.state.epoch - 1)
+            value = engine.loss_function(batch, logits, guided=guided, progress=progress)
             self.last_batch = batch.image, value.target, value.terms
             if not torch.isfinite(value.loss):
                 self.unfinished_path.unlink(missing_ok=True)

@@ -239,6 +239,18 @@ def test_the_focal_loss_is_weighed():
     assert part["dice"] == whole["dice"]
 
 
+@pytest.mark.parametrize(("schedule", "shares"), [("constant", [1, 1, 1]), ("linear", [1, 0.75, 0])])
+def test_the_focal_loss_fades_out_with_the_linear_schedule_only(schedule, shares):
+    patches, logits = batch(BOTH_CLICKED), random_logits()
+    whole = objective()(patches, logits, guided=False).terms
+
+    scheduled = objective(focal_schedule=schedule)
+    for progress, share in zip([0, 0.25, 1], shares, strict=True):
+        terms = scheduled(patches, logits, guided=False, progress=progress).terms
+        assert terms["focal"] == pytest.approx(share * whole["focal"])
+        assert terms["dice"] == whole["dice"]
+
+
 def test_without_weight_there_is_no_crf_term():
     value = objective(crf_weight=0)(batch(BOTH_CLICKED), random_logits(), guided=False)
 
