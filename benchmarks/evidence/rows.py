@@ -115,6 +115,8 @@ TABLE_1: dict[str, Row] = {
 }
 
 ABLATIONS: dict[str, Row] = {
+    "gradient_crf": Row("Gradient geodesic + CRF", {"geodesic": "gradient"}),
+    "gradient_euclidean_crf": Row("Gradient + Euclidean geodesic + CRF", {"geodesic": "gradient_euclidean"}),
     "test_time_crf": Row("InExtremIS + dense CRF at test time", network_of="inextremis", refinement=_dense_crf),
     "geodesic_bands": Row("InExtremIS, bands of 1 voxel around geodesics", {"geodesic_band": 1}),
     "click_masks": Row("Click masks as pseudo-masks", {"crf_weight": 0}, pseudo_mask=_click_mask),

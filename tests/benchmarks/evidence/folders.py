@@ -19,9 +19,12 @@ def box_mask(start: tuple[int, int, int] = (8, 9, 4), stop: tuple[int, int, int]
     return mask
 
 
-def write_case(folder: Path, case: str, mask: np.ndarray, mask_affine: np.ndarray = AFFINE) -> None:
-    noise = np.random.default_rng(list(case.encode())).normal(0, 30, mask.shape)
-    for kind, array, affine in (("images", mask * 400.0 + 300 + noise, AFFINE), ("masks", mask, mask_affine)):
+def write_case(
+    folder: Path, case: str, mask: np.ndarray, mask_affine: np.ndarray = AFFINE, image: np.ndarray | None = None
+) -> None:
+    if image is None:
+        image = mask * 400.0 + 300 + np.random.default_rng(list(case.encode())).normal(0, 30, mask.shape)
+    for kind, array, affine in (("images", image, AFFINE), ("masks", mask, mask_affine)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(array.astype(np.int16), affine), folder / kind / f"{case}.nii.gz")
 
