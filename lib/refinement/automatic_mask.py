@@ -12,7 +12,7 @@ from lib.supervision.boxes import Box
 SIGMA_ALPHA_MM, SIGMA_BETA, SIGMA_SMOOTH_MM = 3.0, 0.3, 1.25
 """Wider scales take the middle of a lesion for the tissue around it where both are about as bright."""
 
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.3
 CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
 
@@ -27,8 +27,8 @@ def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing
     """The most probable classes after a dense CRF over each one's probability.
 
     A network that was trained on clicks has learnt little of where a structure ends; the image shows it (what this
-    brings: docs/results.md). A structure of which the CRF would leave less than a tenth stays as the network drew it:
-    where that is wrong, an annotator sees and deletes it, and one that is gone nobody sees.
+    brings: docs/results.md). A structure of which the CRF would leave less than three tenths stays as the network drew
+    it: a network that draws but the core of a structure is taken for one that is wrong, and what is gone nobody sees.
 
     Args:
         image: (X, Y, Z), finite, of any scale.

@@ -58,10 +58,11 @@ def test_what_the_crf_would_remove_stays_as_the_network_drew_it():
     assert refined.any()
 
 
-def test_what_the_crf_would_leave_a_speck_of_stays_as_the_network_drew_it():
-    """A faint opinion around a bright spot."""
+@pytest.mark.parametrize("radius_mm", [2, 4])
+def test_what_the_crf_would_leave_little_of_stays_as_the_network_drew_it(radius_mm):
+    """A faint opinion of 7 mm around a bright spot: a fiftieth of it, a fifth of it."""
     probability = opinion(ball((20, 18, 10), 7), inside=0.55)[None]
-    image = image_of(6.0 * ball((20, 18, 10), 2), noise=0.5)
+    image = image_of(6.0 * ball((20, 18, 10), radius_mm), noise=0.5)
 
     refined = crf_label_map(image, probability, SPACING_MM)
 
