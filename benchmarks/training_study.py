@@ -30,7 +30,11 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
         {"crf_weight": 1e-3, "sigma_beta": 0.5},
         {"crf_weight": 1e-2, "sigma_beta": 0.5},
     ],
-    "optimizer": [{"optimizer": "sgd", "learning_rate": 0.01}, {"optimizer": "adamw", "learning_rate": 0.002}],
+    "optimizer": [
+        {"optimizer": optimizer, "learning_rate": rate, "max_epochs": epochs}
+        for epochs in (12, 30)
+        for optimizer, rate in (("sgd", 0.01), ("adamw", 0.002))
+    ],
     # About the same time each.
     "grid": [
         {"min_spacing_mm": 1},

@@ -46,7 +46,7 @@ class Scope:
     max_epochs: int
 
 
-FULL = Scope(clicked=10, unseen=4, max_epochs=12)
+FULL = Scope(clicked=10, unseen=4, max_epochs=30)
 QUICK = Scope(clicked=5, unseen=3, max_epochs=10)
 
 

@@ -113,8 +113,6 @@ _CPU: dict[str, Any] = {
     "train_batch_size": 2,
     "iterations_per_epoch": 20,
     "max_epochs": 12,
-    "optimizer": "adamw",
-    "learning_rate": 2e-3,
     "base_channels": 8,
     "levels": 4,
     "box_margin": 2,
