@@ -17,7 +17,7 @@ from benchmarks.evidence.dataset import Dataset
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.scores import CaseScore, by_case
 from benchmarks.evidence.training import Run
-from lib.annotations.volume import load_volume
+from lib.annotations.volume import Volume, load_volume
 
 MEASURES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "precision": "precision"}
 OVERLAY_CASES, OVERLAY_COLUMNS = 3, 8
@@ -50,17 +50,19 @@ def overlays(dataset: Dataset, runs: Sequence[Run], path: Path) -> None:
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     for panel in axes.flat:
         panel.set_axis_off()
-    for block, panels in zip(blocks, axes.reshape(len(blocks), len(cases), -1), strict=True):
-        for run, panel in zip(block, panels[0], strict=False):
+    panels = axes.reshape(len(blocks), len(cases), -1)
+    for block, lines in zip(blocks, panels, strict=True):
+        for run, panel in zip(block, lines[0], strict=False):
             panel.set_title(run.name, fontsize=8)
-        for case, line in zip(cases, panels, strict=True):
-            for run, panel in zip(block, line, strict=False):
-                _overlay(panel, dataset, case, load_volume(run.mask_path(case)).array > 0)
+    for n, case in enumerate(cases):
+        image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
+        for block, lines in zip(blocks, panels, strict=True):
+            for run, panel in zip(block, lines[n], strict=False):
+                _overlay(panel, image, truth, load_volume(run.mask_path(case)).array > 0)
     _save(figure, path)
 
 
-def _overlay(panel: Axes, dataset: Dataset, case: str, mask: np.ndarray) -> None:
-    image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
+def _overlay(panel: Axes, image: Volume, truth: np.ndarray, mask: np.ndarray) -> None:
     k = int(truth.sum(axis=(0, 1)).argmax())
     panel.imshow(image.array[:, :, k].T, cmap="gray", aspect=_aspect(image.geometry.spacing_mm))
     for outlined, colour in ((truth, "tab:blue"), (mask, "lime")):

@@ -10,6 +10,9 @@ from lib.annotations.store import AnnotationStore
 from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
 
+# On the object of tests.physical.series, whatever its planes.
+CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
+
 
 @dataclass
 class Archive:

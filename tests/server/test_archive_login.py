@@ -16,10 +16,9 @@ from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from tests.installed import need_orthanc
 from tests.physical import series
-from tests.server.archive import Archive, datastore, infer
+from tests.server.archive import CLICKS, Archive, datastore, infer
 
 NAME, PASSWORD = "radiologist", "kept-to-itself"
-CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
 
 
 @pytest.fixture(scope="module")

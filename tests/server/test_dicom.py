@@ -15,9 +15,7 @@ from lib.demo.dicom import upload
 from lib.demo.orthanc import Orthanc
 from tests.installed import need_orthanc
 from tests.physical import SHAPE, series
-from tests.server.archive import Archive, datastore, infer
-
-CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
+from tests.server.archive import CLICKS, Archive, datastore, infer
 
 
 @pytest.fixture(scope="module")

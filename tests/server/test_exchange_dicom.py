@@ -16,10 +16,9 @@ from scripts.import_annotations import main as import_annotations
 from tests.exchange.test_dicom_seg import segment_lps_mm
 from tests.installed import need_orthanc
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series
-from tests.server.archive import Archive, datastore, infer
+from tests.server.archive import CLICKS, Archive, datastore, infer
 
 SERIES = {"axial": "shuffled", "sagittal, slices to the right": "descending", "oblique": "shuffled"}
-CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
 
 
 @pytest.fixture(scope="module")
