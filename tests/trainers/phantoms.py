@@ -12,10 +12,18 @@ from lib.annotations.store import Annotation
 from lib.data.scans import AnnotatedScan
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
+from lib.trainers.train_task import InExtremISTrainTask
 
 SHAPE = (40, 36, 32)
 AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
 CENTRES = {"lesion": (12, 18, 16), "cyst": (28, 18, 16)}
+
+
+class OneScan(InExtremISTrainTask):
+    """Trains on one scan, which it makes."""
+
+    def scans(self, datastore):
+        return [scan(self.folder.parent, "a")]
 
 
 def ball(centre, radius=6):

@@ -5,7 +5,6 @@ import pytest
 from lib.datastore.studies import open_studies_folder
 from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.train_task import InExtremISTrainTask
 from tests.trainers import phantoms
 
 TINY = {"iterations_per_epoch": 2, "roi_size": "16x16x16", "levels": 2, "base_channels": 2, "publish_tolerance": 1}
@@ -15,10 +14,7 @@ def progress_of_each_step(folder, **changes):
     """What the objective of a training run is told."""
     told = []
 
-    class OneScan(InExtremISTrainTask):
-        def scans(self, datastore):
-            return [phantoms.scan(folder, "a")]
-
+    class Watched(phantoms.OneScan):
         def loss_function(self, context):
             objective = super().loss_function(context)
             objective.register_forward_pre_hook(
@@ -27,7 +23,7 @@ def progress_of_each_step(folder, **changes):
             return objective
 
     h = Hyperparameters.of_preset("cpu").changed({**TINY, **changes})
-    task = OneScan(ModelVersions(folder / "inextremis.pt"), ("lesion",), None, h, tracking="None")
+    task = Watched(ModelVersions(folder / "inextremis.pt"), ("lesion",), None, h, tracking="None")
     task({"model": "inextremis"}, open_studies_folder(str(folder)))
     return told
 

@@ -6,23 +6,17 @@ from lib.datastore.studies import open_studies_folder
 from lib.networks.checkpoint import load_training_state
 from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.train_task import InExtremISTrainTask
 from tests.trainers import phantoms
 
 MOMENTS = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}}
 TINY = {"max_epochs": 1, "iterations_per_epoch": 2, "roi_size": "16x16x16", "levels": 2, "base_channels": 2}
 
 
-class OneScan(InExtremISTrainTask):
-    def scans(self, datastore):
-        return [phantoms.scan(self.folder.parent, "a")]
-
-
 def train(folder, optimizer):
     """Moments of one weight after a run, and whether the run found some before its first step."""
     versions = ModelVersions(folder / "inextremis.pt")
     h = Hyperparameters.of_preset("cpu").changed({**TINY, "optimizer": optimizer, "publish_tolerance": 1})
-    task = OneScan(versions, ("lesion",), None, h, tracking="None")
+    task = phantoms.OneScan(versions, ("lesion",), None, h, tracking="None")
     found = []
     make = task.optimizer
     task.optimizer = lambda context: found.append(made := make(context)) or made  # as the run got it
