@@ -21,7 +21,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from monailabel.interfaces.datastore import DefaultLabelTag
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -32,13 +31,15 @@ from lib.activelearning.strategies import strategies
 from lib.activelearning.uncertainty import class_entropies
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.masks import MaskRecord
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import load_volume
-from lib.datastore.studies import StudiesFolder, open_studies_folder
+from lib.annotations.store import Annotation
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.server.open_studies import open_studies
+from lib.server.studies import Studies
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
@@ -88,8 +89,7 @@ class Loop:
         self.dataset, self.sizes, self.strategy, self.seed = dataset, sizes, strategy, seed
         self.folder = folder / f"{strategy.replace(' ', '-')},seed={seed}"
         self.unseen = dataset.make()[sizes.pool :]
-        self.datastore = self._open_pool()
-        self.store = AnnotationStore(self.datastore.annotation_folder)
+        self.studies = self._open_pool()
         self.versions = ModelVersions(self.folder / "model" / "inextremis.pt")
         self.results_path = self.folder / "rounds.json"
         self.results: list[dict[str, Any]] = (
@@ -145,42 +145,42 @@ class Loop:
             self._score(scores, load_checkpoint(self.versions.published_path))
         strategy = strategies(scores, [LABEL], seed)[by]
         count = 1 if self.strategy == MASKS else START if first else STEP
-        return [strategy({"strategy": by}, self.datastore)["id"] for _ in range(count)]
+        return [strategy({"strategy": by}, self.studies)["id"] for _ in range(count)]
 
     def _score(self, scores: UncertaintyScores, model: TrainedModel) -> None:
         scores.begin(model.version)
-        for study in self.datastore.get_unlabeled_images():
-            volume = load_volume(self.datastore.get_image_uri(study))
+        for study in self.studies.get_unlabeled_images():
+            volume = load_volume(self.studies.get_image_uri(study))
             entropies = class_entropies(predict_probability(model, volume))
             scores.add(model.version, study, dict(zip(model.spec.labels, entropies.tolist(), strict=True)))
 
     def _annotate(self, study: str) -> None:
         if self.strategy == MASKS:
-            truth = self.dataset.folder / "truth" / f"{study}.nii.gz"
-            self.datastore.save_label(study, str(truth), DefaultLabelTag.FINAL.value, {})
+            truth = load_volume(self.dataset.folder / "truth" / f"{study}.nii.gz")
+            self.studies.masks().save(study, truth, MaskRecord({LABEL: 1}, "scripted annotator"))
             return
         # The same hand for the same study, whichever strategy chose it.
         rng = np.random.default_rng([self.seed, int(study.rsplit("_", 1)[1])])
         clicks = simulated_extreme_points(self.dataset.truth(study), rng, CLICK_ERROR_VOXELS)
-        geometry = load_volume(self.datastore.get_image_uri(study)).geometry
+        geometry = load_volume(self.studies.get_image_uri(study)).geometry
         points = ExtremePoints.from_clicks(LABEL, clicks)
-        self.store.save(Annotation.now(study, points, geometry, "scripted annotator"))
+        self.studies.clicks.save(Annotation.now(study, points, geometry, "scripted annotator"))
 
     def _train(self) -> None:
         # As many iterations for the same annotation time: the first mask takes that of all rounds of clicks.
         epochs = self.sizes.epochs * (self.sizes.rounds if self.strategy == MASKS else 1)
         changes = {"max_epochs": epochs, "held_out_share": 0, "seed": self.seed, **GRID}
         h = Hyperparameters.of_preset("cpu").changed(changes)
-        trainer = InExtremISTrainTask(self.versions, (LABEL,), self.store, h, tracking="None")
-        trainer({"model": "inextremis"}, self.datastore)
+        trainer = InExtremISTrainTask(self.versions, (LABEL,), self.studies.clicks, h, tracking="None")
+        trainer({"model": "inextremis"}, self.studies)
 
-    def _open_pool(self) -> StudiesFolder:
+    def _open_pool(self) -> Studies:
         studies = self.folder / "studies"
         studies.mkdir(parents=True, exist_ok=True)
         for study in self.dataset.make()[: self.sizes.pool]:
             if not (studies / f"{study}.nii.gz").exists():
                 shutil.copy(self.dataset.folder / "studies" / f"{study}.nii.gz", studies)
-        return open_studies_folder(str(studies))
+        return open_studies(str(studies), (LABEL,), None)
 
 
 def replay(loops: Sequence[Loop], console: Console) -> None:

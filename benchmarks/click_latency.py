@@ -16,9 +16,9 @@ import requests
 from rich.console import Console
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import DemoStudySettings, write_demo_studies
+from lib.geometry.volume import load_volume
 
 SETTINGS = DemoStudySettings(shape=(256, 256, 100), spacing_mm=(0.5, 0.5, 1.0), lesion_radius_mm=(10.0, 15.0))
 LATER_REQUESTS = 10

@@ -22,8 +22,8 @@ from benchmarks.publishing import CLICKED, UNSEEN, trained_snapshots
 from benchmarks.training_runs import LABEL, Dataset
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import Volume, load_volume
 from lib.demo.walkthrough import dice
+from lib.geometry.volume import Volume, load_volume
 from lib.infers.extreme_points import network_trust
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.evidence.dataset import Dataset
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.supervision.geodesics import extreme_point_geodesics

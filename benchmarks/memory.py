@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.training_runs import LABEL, Dataset
-from lib.datastore.studies import open_studies_folder
 from lib.networks.versions import ModelVersions
+from lib.server.open_studies import open_studies
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 
@@ -51,7 +51,7 @@ def peak_mb_of_training(folder: Path, patches: int) -> float:
     store = Dataset(folder, 0, 0).store
     versions = ModelVersions(folder / "model" / "inextremis.pt")
     trainer = InExtremISTrainTask(versions, (LABEL,), store, hyperparameters, "None")
-    trainer({"model": "inextremis"}, open_studies_folder(str(folder / "studies")))
+    trainer({"model": "inextremis"}, open_studies(str(folder / "studies"), (LABEL,), None))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -30,9 +30,9 @@ from scipy.stats import spearmanr
 from benchmarks.training_runs import LABEL, Dataset, dice_of_model
 from lib.annotations.atomic_write import write_atomically
 from lib.data.scans import AnnotatedScan, patch_loader
-from lib.datastore.studies import open_studies_folder
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.versions import ModelVersions
+from lib.server.open_studies import open_studies
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.objective import InExtremISObjective
@@ -63,7 +63,7 @@ def trained_snapshots(dataset: Dataset, seed: int) -> tuple[list[TrainedModel], 
     with tempfile.TemporaryDirectory() as folder:
         versions = ModelVersions(Path(folder) / "inextremis.pt")
         trainer = SnapshotTrainTask(versions, (LABEL,), dataset.store, h, tracking="None")
-        trainer({"model": "inextremis"}, open_studies_folder(str(dataset.folder / "studies")))
+        trainer({"model": "inextremis"}, open_studies(str(dataset.folder / "studies"), (LABEL,), None))
     return trainer.snapshots, trainer.held_out
 
 

@@ -16,14 +16,14 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import load_volume
-from lib.datastore.studies import open_studies_folder
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.refinement.automatic_mask import label_map
+from lib.server.open_studies import open_studies
 from lib.trainers.background import yield_to_annotators
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
@@ -91,7 +91,7 @@ def _train_and_score(dataset: Dataset, changes: Mapping[str, Any]) -> dict[str, 
         versions = ModelVersions(published)
         trainer = InExtremISTrainTask(versions, (LABEL,), dataset.store, hyperparameters, tracking="None")
         start = time.perf_counter()
-        trainer({"model": "inextremis"}, open_studies_folder(str(dataset.folder / "studies")))
+        trainer({"model": "inextremis"}, open_studies(str(dataset.folder / "studies"), (LABEL,), None))
         seconds = time.perf_counter() - start
         model = load_checkpoint(published)
     scores = dice_of_model(dataset, model, studies[dataset.clicked :])

@@ -35,12 +35,12 @@ from benchmarks.evidence.dataset import LABEL, SUFFIX, Dataset, DatasetError, Sp
 from benchmarks.evidence.training import write_mask
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import VolumeError, load_volume, read_geometry
-from lib.datastore.dicom_series import series_to_nifti
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.paper_label_maps import read_paper_label_map
+from lib.geometry.dicom_series import series_to_nifti
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
 SPLIT_NAMES: dict[str, Split] = {
     "training": "training",

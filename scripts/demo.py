@@ -32,6 +32,7 @@ from lib.demo.walkthrough import (
     walk_through,
     write_scores,
 )
+from lib.server.project import Project
 
 console = Console()
 OHIF_PORT = 8000
@@ -113,9 +114,10 @@ def _forget_earlier_run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / "truth" / MANIFEST).exists():
         raise ValueError(f"The folder {out} holds other files than a demo's; choose another with --out.")
-    for leftover in (out / "model", out / "studies" / "labels", out / "dicom"):
+    project = Project(out / "studies")
+    for leftover in (out / "model", project.labels, project.removed, project.logs, project.own, out / "dicom"):
         shutil.rmtree(leftover, ignore_errors=True)
-    (out / "studies" / "datastore_v2.json").unlink(missing_ok=True)
+    project.old_index.unlink(missing_ok=True)
 
 
 def _make_studies(studies_dir: Path, truth_dir: Path, count: int) -> list[str]:

@@ -67,9 +67,22 @@ _up_to_date() {
     [[ -f $_stamp && $(<"$_stamp") == "$(_checksum)" ]] && _usable
 }
 
+_write_command() {
+    # MONAI Label's own `monailabel` splits its arguments at spaces and takes whatever python comes first on PATH.
+    local command=$_venv/bin/monailabel text
+    text=$(printf '#!/usr/bin/env bash\n# Made by scripts/environment.sh.\n' &&
+        printf 'export PYTHONPATH=%q${PYTHONPATH:+:$PYTHONPATH}\n' "$_root" &&
+        printf 'exec %q -P -m lib.server.launch "$@"\n' "$_venv/bin/python")
+    [[ ! -f $command || $(<"$command") != "$text" ]] || return 0
+    # Somebody else's checkout may be read-only; the scripts do without the command.
+    [[ -w $_venv/bin ]] || return 0
+    printf '%s\n' "$text" >"$command.$$" && chmod 755 "$command.$$" && mv -f "$command.$$" "$command"
+}
+
 # The lock keeps a second script from installing into the same folder. It is held in a subshell only: a server that
 # the calling script becomes would never let go of it.
 _up_to_date || (flock 9 && { _up_to_date || _install; }) 9<"$_root/requirements.txt" || exit 1
+_write_command
 
 # shellcheck disable=SC1091
 source "$_venv/bin/activate"

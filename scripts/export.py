@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from lib.annotations.volume import VolumeError
 from lib.exchange.annotation_server import AnnotationServer, ServerError
 from lib.exchange.dicom_seg import SegmentationError
 from lib.exchange.mask_export import ExportError, MaskExport
+from lib.geometry.volume import VolumeError
+from lib.server.modes import set_umask
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 console = Console()
 errors = Console(stderr=True)
@@ -21,12 +25,13 @@ errors = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    set_umask(group=False)  # masks are data of patients
     try:
         server = AnnotationServer(options.server)
         export = MaskExport.into(options.out, server, overwrite=options.overwrite)
         images = server.annotated_images()
     except (ServerError, ValueError, OSError) as error:
-        _complain(str(error))
+        _complain(_sentence(error) if isinstance(error, OSError) else str(error))
         return 2
     if options.image:
         unknown = [image for image in options.image if image not in images]
@@ -44,17 +49,25 @@ def _export(export: MaskExport, images: dict[str, bool], push: bool) -> int:
             is_new = export.write(image, has_final_mask=has_final_mask)
             written, kept = written + is_new, kept + (not is_new)
             pushed += push and export.push(image)
-        except (ServerError, ExportError, SegmentationError, VolumeError) as error:
+        except Exception as error:  # whatever is wrong with one study, the others are written
+            _complain(f"{image}: {_sentence(error)}")
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                return 1
             failed += 1
-            _complain(f"{image}: {error}")
-        except OSError as error:
-            _complain(f"{image}: {error}. The same command goes on from here.")
-            return 1
     console.print(f"{written} masks written to {export.folder}", end="", soft_wrap=True, highlight=False)
     console.print(f"; {kept} were there (--overwrite makes them anew)" if kept else "", end="", highlight=False)
     console.print(f"; {pushed} segmentations in the archive" if push else "", end="", highlight=False)
     console.print(f"; {failed} failed." if failed else ".", highlight=False)
     return 1 if failed else 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ServerError | ExportError | SegmentationError | VolumeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        again = " The same command goes on from here." if error.errno in DISK_FULL else ""
+        return f"The folder of the masks cannot be read or written: {error.strerror}.{again}"
+    return f"The mask cannot be exported ({type(error).__name__}: {error})."
 
 
 def _complain(sentence: str) -> None:

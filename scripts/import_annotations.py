@@ -16,14 +16,17 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.exchange.annotation_files import NamingRule, Reader, read_all
-from lib.exchange.annotation_import import ImportPlan, annotation_folder, plan_import
+from lib.exchange.annotation_import import ImportPlan, plan_import
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
 from lib.exchange.label_indices import label_indices_of
 from lib.exchange.mask_clicks import read_mask_clicks
 from lib.exchange.paper_label_maps import read_paper_label_map
 from lib.exchange.point_table import read_point_table
 from lib.exchange.slicer_markups import EXTENSION, read_markups
-from lib.exchange.study_images import EXTENSIONS, StudyImages
+from lib.exchange.study_images import StudyImages
+from lib.geometry.volume_files import EXTENSIONS
+from lib.server.modes import set_umask_of
+from lib.server.project import images_of, project_of
 
 console = Console()
 errors = Console(stderr=True)
@@ -33,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings, _ = read_conf({"labels": options.labels})
-        images = StudyImages(options.studies)
+        set_umask_of((project := project_of(options.studies, options.project_dir)).labels)
+        images = StudyImages(images_of(options.studies))
         records = _records(options, settings.labels, images)
         plan = plan_import(
             records,
             images,
             settings.labels,
-            store := AnnotationStore(annotation_folder(options.studies)),
+            store := AnnotationStore(project.clicks),
             options.annotator or ("simulated" if options.masks else "imported"),
             overwrite=options.overwrite,
         )
@@ -117,8 +121,11 @@ def _masks(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Rea
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/import_annotations.sh", description=__doc__)
     parser.add_argument(
-        "studies", type=_folder, metavar="STUDIES", help="folder of the images, as the server is given it"
+        "studies",
+        metavar="STUDIES",
+        help="folder or address that the server was started with; of an archive, images that were opened before",
     )
+    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--points", type=Path, nargs="+", metavar="CSV", help="image,label,x,y,z[,coordinates]")
     source.add_argument("--markups", type=Path, nargs="+", metavar="PATH", help=f"{EXTENSION} files or folders")
@@ -138,15 +145,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace clicks that exist; they stay as history")
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     return parser
-
-
-def _folder(text: str) -> Path:
-    if "://" in text:
-        raise argparse.ArgumentTypeError(
-            f"{text} is the address of an archive; give the folder in which the server keeps its series and "
-            "annotations (docs/exchange.md says which)"
-        )
-    return Path(text)
 
 
 def _not_negative(text: str) -> float:

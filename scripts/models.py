@@ -12,9 +12,9 @@ from rich.table import Table
 
 from lib.networks.checkpoint import CheckpointError, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.server.modes import set_umask_of
+from lib.server.project import project_of
 from lib.trainers.training_record import TrainingRecord
-
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "inextremis" / "model"
 
 console = Console()
 errors = Console(stderr=True)
@@ -22,18 +22,20 @@ errors = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    versions = ModelVersions(options.model_dir / "inextremis.pt")
+    model_dir = options.model_dir or project_of(options.studies, options.project_dir).model
+    set_umask_of(model_dir)
+    versions = ModelVersions(model_dir / "inextremis.pt")
     try:
         if options.command == "roll-back":
             versions.roll_back(options.version)
             console.print(f"Version {options.version} is published again; the next training goes on from it.")
         else:
-            console.print(_table(versions, TrainingRecord.load(options.model_dir / "inextremis" / "record.json")))
+            console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))
     except FileNotFoundError as error:
         kept = ", ".join(map(str, versions.numbers()))
         found = f"these are kept: {kept}" if kept else "none is kept"
         missing = f"no version {options.version}" if options.command == "roll-back" else f"no model ({error})"
-        return _refuse(f"There is {missing} in {options.model_dir}; {found}. --model-dir names another folder.")
+        return _refuse(f"There is {missing} in {model_dir}; {found}. --model-dir names another folder.")
     except (CheckpointError, OSError) as error:
         return _refuse(str(error))
     return 0
@@ -64,9 +66,9 @@ def _refuse(sentence: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/models.sh", description=__doc__)
-    parser.add_argument(
-        "--model-dir", type=Path, default=DEFAULT_FOLDER, help="the server's model_dir (default: that of the app)"
-    )
+    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
+    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
+    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions, what they were learnt from, and how they did")
     roll_back = commands.add_parser("roll-back", help="publish an earlier version again")

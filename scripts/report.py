@@ -13,8 +13,8 @@ from rich.progress import Progress
 from lib.annotations.atomic_write import write_atomically
 from lib.report.page import render
 from lib.report.project import ReportError, read_project
-
-DEFAULT_MODEL_DIR = Path(__file__).resolve().parents[1] / "apps" / "inextremis" / "model"
+from lib.server.modes import set_umask
+from lib.server.project import images_of, project_of
 
 console = Console()
 errors = Console(stderr=True)
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Progress(console=errors, transient=True) as progress:
             progress.add_task("Reading the annotations", total=None)
-            project = read_project(options.studies, options.model_dir)
+            place = project_of(options.studies, options.project_dir)
+            project = read_project(images_of(options.studies), place, options.model_dir or place.model)
             bar = progress.add_task("Drawing the masks", total=len(project.images))
             page = render(project, options.max_pictures, lambda: progress.advance(bar))
         write_atomically(options.out, page.encode())
@@ -38,13 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/report.sh", description=__doc__)
-    parser.add_argument(
-        "studies", type=Path, help="folder that the server was started with; for an archive, its cache folder"
-    )
+    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
+    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
-    parser.add_argument(
-        "--model-dir", type=Path, default=DEFAULT_MODEL_DIR, help="the server's model_dir (default: that of the app)"
-    )
+    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
     parser.add_argument(
         "--max-pictures", type=int, default=24, help="masks that are drawn at most (default: %(default)s)"
     )
@@ -52,4 +50,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    set_umask(group=False)  # pictures of patients
     sys.exit(main())

@@ -15,6 +15,8 @@ STUDIES is a folder of images (.nii.gz, .nii or .nrrd) or the address of a DICOM
   --port NUMBER       port to listen on (default: 8000)
   --host ADDRESS      address to listen on (default: 127.0.0.1, this machine only)
   --conf NAME VALUE   a setting of the app; may be given several times
+                      allow_network_without_login true: --host may be another than this machine
+                      project_dir /absolute/folder: for annotations, models and logs; STUDIES may be read-only then
   -h, --help          this text
 
 Of a DICOMweb server all MR and CT series are served; MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "CT"}' in
@@ -50,29 +52,46 @@ check_free() { # host, port
         refuse "Port $2 is in use on $address; stop what listens there, or choose another with --port."
 }
 
+check_host() {
+    case $host in
+        127.* | localhost | ::1) return ;;
+    esac
+    [[ ${network_allowed,,} =~ ^(true|t|yes|y|on|1)$ ]] ||
+        refuse "The server would listen on $host without a login: everybody who reaches this machine could read and" \
+            "change the studies. Start it with --host 127.0.0.1, or, where only people who may do so reach it, with" \
+            "--conf allow_network_without_login true."
+    echo "Warning: everybody who reaches this machine on $host can read and change the studies without a login." >&2
+}
+
 check_server() {
-    local host port
-    [[ $1 =~ ^(https?)://([^/@]*@)?(\[([^]]+)\]|([^/:]+))(:([0-9]+))?(/|$) ]] ||
-        refuse "The address '$1' cannot be read; expected one such as http://localhost:8042/dicom-web."
+    local host port shown=${1/\/\/*@/\/\/}
+    [[ $1 =~ ^(https?)://([^/]*@)?(\[([^]]+)\]|([^/:@]+))(:([0-9]+))?(/|$) ]] ||
+        refuse "The address '$shown' cannot be read; expected one such as http://localhost:8042/dicom-web."
     host=${BASH_REMATCH[4]:-${BASH_REMATCH[5]}}
     port=${BASH_REMATCH[7]}
     [[ -n $port ]] || { [[ ${BASH_REMATCH[1]} == http ]] && port=80 || port=443; }
-    # A proxy may reach what this machine cannot.
-    [[ -n ${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-} ]] || answers "$host" "$port" ||
-        refuse "Nothing answers on port $port of $host; start the DICOMweb server there, or correct '$1'."
+    case $host in
+        127.* | localhost | ::1) ;;
+        # A proxy may reach what this machine cannot.
+        *) [[ -z ${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-} ]] || return 0 ;;
+    esac
+    answers "$host" "$port" ||
+        refuse "Nothing answers on port $port of $host; start the DICOMweb server there, or correct '$shown'."
 }
 
 check_folder() {
     [[ -e $1 ]] || refuse "The studies folder '$1' does not exist; $expected."
     [[ -d $1 ]] || refuse "The studies '$1' are a file; $expected."
-    [[ -r $1 && -w $1 && -x $1 ]] ||
-        refuse "The studies folder '$1' cannot be read and written; annotations are kept in it, so allow both."
+    [[ -r $1 && -x $1 ]] || refuse "The studies folder '$1' cannot be read; allow it."
+    [[ -w $1 || -n $project_dir ]] ||
+        refuse "The studies folder '$1' cannot be written, and annotations are kept in it; allow it, or name another" \
+            "folder for them with --conf project_dir /absolute/folder."
     [[ -n $(find -L "$1" -maxdepth 1 -type f \( -name '*.nii.gz' -o -name '*.nii' -o -name '*.nrrd' \) -print -quit) ]] ||
         refuse "The studies folder '$1' holds no .nii.gz, .nii or .nrrd image, and subfolders are not searched;" \
             "convert DICOM files to NIfTI, or give the address of a DICOMweb server that has them."
 }
 
-studies="" host=127.0.0.1 port=8000
+studies="" host=127.0.0.1 port=8000 network_allowed=false project_dir=""
 conf=()
 while (($#)); do
     case $1 in
@@ -80,7 +99,12 @@ while (($#)); do
         --labels) need_values "$1" 1 $(($# - 1)) && conf+=(--conf labels "$2") && shift 2 ;;
         --port) need_values "$1" 1 $(($# - 1)) && port=$2 && shift 2 ;;
         --host) need_values "$1" 1 $(($# - 1)) && host=$2 && shift 2 ;;
-        --conf) need_values "$1" 2 $(($# - 1)) && conf+=(--conf "$2" "$3") && shift 3 ;;
+        --conf)
+            need_values "$1" 2 $(($# - 1)) && conf+=(--conf "$2" "$3")
+            [[ $2 != allow_network_without_login ]] || network_allowed=$3
+            [[ $2 != project_dir ]] || project_dir=$3
+            shift 3
+            ;;
         -*) refuse "There is no option '$1'; see scripts/start.sh --help." ;;
         *)
             [[ -z $studies ]] || refuse "The studies are given twice, '$studies' and '$1'; give one."
@@ -92,6 +116,7 @@ done
 [[ -n $studies ]] || refuse "No studies are given; $expected, see scripts/start.sh --help."
 
 check_port "$port"
+check_host
 case $studies in
     http://* | https://*)
         check_server "$studies"
@@ -102,19 +127,11 @@ case $studies in
         ;;
 esac
 check_free "$host" "$port"
-case $host in
-    127.0.0.1 | localhost | ::1) ;;
-    *)
-        echo "Warning: on $host everybody who reaches this machine can see and change the studies, because MONAI" \
-            "Label asks for no login unless MONAI_LABEL_AUTH_ENABLE is set." >&2
-        ;;
-esac
 
 # shellcheck source=scripts/environment.sh
 source "$scripts/environment.sh"
 
 echo "MONAI Label starts on http://$host:$port (OHIF, for DICOMweb studies: /ohif/); stop it with Ctrl-C."
 cd "$scripts/.."
-# Not the `monailabel` command: it loses the quotes around names with spaces.
-exec python -m monailabel.main start_server --app apps/inextremis --studies "$studies" \
+exec python -m lib.server.launch start_server --app apps/inextremis --studies "$studies" \
     --host "$host" --port "$port" "${conf[@]}"

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {"annotations", "machine_code"},
+    {"geometry", "machine_code"},
+    {"annotations"},
     {"supervision"},
     {"losses", "networks", "data", "refinement", "exchange"},
-    {"datastore", "infers", "trainers", "activelearning"},
+    {"infers", "trainers", "activelearning", "server"},
     {"configs"},
 ]
-FACING_MONAI_LABEL = {"datastore", "infers", "trainers", "activelearning", "configs"}
+FACING_MONAI_LABEL = {"infers", "trainers", "activelearning", "configs", "server"}
 # The demo is a client of the app, and may use all of it.
 PACKAGES = sorted(set.union(*LAYERS) & {path.name for path in (ROOT / "lib").iterdir()})
 

@@ -9,9 +9,11 @@ from pathlib import Path
 # MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import monailabel.interfaces.app
+from lib.server.offline import stay_offline
+
+stay_offline()  # before MLflow is imported
+
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
@@ -19,16 +21,22 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib.activelearning.background_scoring import BackgroundScoring
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.strategies import require_strategy, strategies
-from lib.annotations.store import AnnotationStore
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
-from lib.configs.settings import ConfigurationError, read_conf
+from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up_in_background
-from lib.datastore.dicomweb import DICOMWebStudies, set_archive_defaults
-from lib.datastore.studies import open_studies_folder
 from lib.infers.published_model import PublishedModel
-from lib.infers.requests import checked_request, require_model
 from lib.networks.versions import ModelVersions
+from lib.server.installation import Installation, has_event_loop
+from lib.server.launch import StartError, require_studies
+from lib.server.logs import configure_logging
+from lib.server.modes import set_umask
+from lib.server.network import NetworkError, end_process
+from lib.server.open_studies import open_studies
+from lib.server.project import ProjectError, claim_model
+from lib.server.sessions import Sessions
+from lib.server.studies import Studies
+from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 
 logger = logging.getLogger(__name__)
@@ -38,14 +46,15 @@ class InExtremIS(MONAILabelApp):
     """Six extreme points to a mask at once, and to a model that learns from them in the background."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        configure_logging(None)  # in place of MONAI Label's, until the folder of the log is known
         try:
             self.settings, self.hyperparameters = read_conf(conf)
-        except ConfigurationError as error:
-            logger.critical(error)
-            raise SystemExit(2) from error
-        self.model_dir = (self.settings.model_dir or Path(app_dir) / "model").resolve()
-        self.published = PublishedModel(self.model_dir / "inextremis.pt", self.settings.labels)
-        self.scores = UncertaintyScores(ModelVersions(self.published.path).folder / "uncertainty.json")
+            set_umask(group=self.settings.file_access == "group")
+            self.installation = Installation.prepare(self.settings) if has_event_loop() else None
+            studies = require_studies(studies, self.settings.project_dir)
+            self._open(studies, self.settings)
+        except (ConfigurationError, NetworkError, StartError, ProjectError) as error:
+            end_process(str(error))
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -56,37 +65,49 @@ class InExtremIS(MONAILabelApp):
             labels=list(self.settings.labels),
         )
 
-    def init_datastore(self) -> Datastore:
-        if self.studies.startswith(("http://", "https://")):
-            set_archive_defaults()
-            # The name by which MONAI Label, which reads the address and the login, makes its datastore.
-            monailabel.interfaces.app.DICOMWebDatastore = DICOMWebStudies
-            return super().init_datastore()
-        return open_studies_folder(self.studies)
+    def _open(self, studies: str, settings: AppSettings) -> None:
+        self.opened = open_studies(studies, settings.labels, settings.project_dir)
+        self.model_dir = settings.model_dir or self.opened.project.model
+        self.published = PublishedModel(self.model_dir / "inextremis.pt", settings.labels)
+        self.scores = UncertaintyScores(ModelVersions(self.published.path).folder / "uncertainty.json")
+        other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
+        if other is not None:
+            logger.warning(
+                "The folder %s holds the model of other studies, %s, and trainings go on from it; give these studies a "
+                "folder of their own with --conf model_dir, or leave the setting out.",
+                self.model_dir,
+                other,
+            )
+
+    def init_datastore(self) -> Studies:
+        return self.opened
+
+    def _load_sessions(self, load: bool = False) -> None:
+        self.upload_sessions = Sessions()
 
     def init_infers(self) -> dict[str, InferTask]:
-        self.store = AnnotationStore(self.datastore().annotation_folder)
-        return infer_tasks(self.published, self.store, self.datastore().list_annotation, self.settings)
+        opened = self.opened
+        return infer_tasks(
+            self.published, opened.clicks, opened.identities, lambda name: opened.on_annotation(name), self.settings
+        )
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return train_tasks(self.published, self.store, self.hyperparameters, self.settings)
+        return train_tasks(self.published, self.opened.clicks, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
         return strategies(self.scores, self.settings.labels)
 
-    def next_sample(self, request: dict) -> dict:
-        require_strategy(request.get("strategy"), self._strategies)
-        return super().next_sample(request)
-
-    def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
-        require_model(request.get("model"), self._infers)
-        sessions = Path(self.sessions().store_path) if self.sessions() else None
-        datastore = datastore or self.datastore()
-        return super().infer(checked_request(request, datastore, sessions), datastore)
+    @property
+    def models(self) -> dict[str, InferTask]:
+        return self._infers
 
     @property
     def trainers(self) -> dict[str, TrainTask]:
         return self._trainers
+
+    def next_sample(self, request: dict) -> dict | None:
+        require_strategy(request.get("strategy"), self._strategies)
+        return self._strategies[request["strategy"]](request, self.opened)
 
     def train(self, request: dict) -> dict:
         if not self._server_mode:
@@ -95,19 +116,13 @@ class InExtremIS(MONAILabelApp):
         return super().train(request)
 
     def on_init_complete(self) -> None:
-        super().on_init_complete()
         from monailabel.app import app as application
 
-        from lib.datastore.endpoint import replace_datastore_endpoint
-        from lib.infers.endpoint import replace_inference_endpoint
-        from lib.trainers.endpoint import replace_training_endpoint, start_training
-
-        replace_datastore_endpoint(application)
-        replace_inference_endpoint(application)
-        replace_training_endpoint(application)
-        self.auto_train = auto_train(self.settings, self.store, self._trainers, start_training)
-        self.datastore().on_annotation = self.auto_train.annotated
+        assert self.installation is not None
+        self.installation.install(application, self.opened, self.settings)
+        self.auto_train = auto_train(self.settings, self.opened.clicks, self._trainers, start_training)
+        self.opened.on_annotation = self.auto_train.annotated
         end_on_ctrl_c_as_on_sigterm()
         let_children_know_the_server()
         warm_up_in_background()
-        BackgroundScoring(self.published, self.datastore(), self.scores).start()
+        BackgroundScoring(self.published, self.opened, self.scores).start()

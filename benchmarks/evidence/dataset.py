@@ -15,8 +15,8 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import VolumeError, load_volume, read_geometry
 from lib.demo.studies import DemoStudySettings, write_demo_studies
+from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
 LABEL = "lesion"
 Split = Literal["training", "validation", "test"]

@@ -17,7 +17,7 @@ from benchmarks.evidence.dataset import Dataset
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.scores import CaseScore, by_case
 from benchmarks.evidence.training import Run
-from lib.annotations.volume import Volume, load_volume
+from lib.geometry.volume import Volume, load_volume
 
 MEASURES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "precision": "precision"}
 OVERLAY_CASES, OVERLAY_COLUMNS = 3, 8

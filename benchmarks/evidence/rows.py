@@ -14,7 +14,7 @@ from benchmarks.baselines.full_masks import DiceCrossEntropy
 from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.volume import Volume
+from lib.geometry.volume import Volume
 from lib.refinement.automatic_mask import crf_label_map
 from lib.refinement.cold_start import segment_from_clicks
 from lib.trainers.hyperparameters import Hyperparameters

@@ -21,7 +21,7 @@ from monai.metrics import (
 from scipy.stats import wilcoxon
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from benchmarks.evidence.dataset import LABEL, SPLITS, SUFFIX, Dataset
 from benchmarks.evidence.rows import ROWS, Row
 from benchmarks.evidence.scores import CaseScore, mask_scores, write_scores
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import load_volume
 from lib.data.scans import AnnotatedScan
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions

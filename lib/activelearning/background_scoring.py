@@ -7,9 +7,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 from fastapi import HTTPException
-from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.async_tasks.utils import processes
 
 from lib.activelearning.scores import UncertaintyScores
@@ -20,7 +21,7 @@ from lib.networks.checkpoint import TrainedModel
 logger = logging.getLogger(__name__)
 
 MOST_SCANS = 200
-"""Scans with a score at a time, by chance: of an archive, each is fetched for it and takes room on the disk."""
+"""Scans with a score at a time, by chance."""
 
 POLL_S = 1.0
 LOOK_AGAIN_S = 60.0
@@ -31,12 +32,20 @@ def training_runs() -> bool:
     return bool(processes("train"))
 
 
+class ScoredStudies(Protocol):
+    """What scoring asks of the studies (`lib.server.studies.Studies`)."""
+
+    def get_unlabeled_images(self) -> list[str]: ...
+
+    def image_path(self, image_id: str) -> Path | None: ...
+
+
 class BackgroundScoring:
     """Keeps the scores those of the published model.
 
-    A publication is noticed within a second. Scans are taken by chance, so that scores of a part of them are fair;
-    those that had scores before come first, as they are at hand. While a training runs nothing is scored, because its
-    processor time is worth more: it makes the scores obsolete.
+    A publication is noticed within a second. Scans are taken by chance, so that scores of a part of them are fair. Of
+    an archive only those are scored that were fetched for another reason. While a training runs nothing is scored,
+    because its processor time is worth more: it makes the scores obsolete.
 
     Args:
         busy: whether to wait.
@@ -45,12 +54,12 @@ class BackgroundScoring:
     def __init__(
         self,
         model: PublishedModel,
-        datastore: Datastore,
+        studies: ScoredStudies,
         scores: UncertaintyScores,
         busy: Callable[[], bool] = training_runs,
     ) -> None:
         self.model = model
-        self.datastore = datastore
+        self.studies = studies
         self.scores = scores
         self.busy = busy
         self._unusable: set[tuple[int, str]] = set()
@@ -77,7 +86,11 @@ class BackgroundScoring:
     def score(self, model: TrainedModel) -> bool:
         """Scores what has no score of this model yet. False where it was interrupted and is to go on soon."""
         self.scores.begin(model.version)
-        todo = self._todo(model.version)
+        try:
+            todo = self._todo(model.version)
+        except HTTPException as error:  # an archive that has never answered; the next look asks again
+            logger.warning("Nothing is scored. %s", error.detail)
+            return True
         if not todo:
             return True
         logger.info("%d scans are scored with version %d of the model.", len(todo), model.version)
@@ -88,29 +101,27 @@ class BackgroundScoring:
                         return False
                 except InterruptedScoringError:
                     return False
-                except (HTTPException, ScoringError) as error:
-                    reason = error.detail if isinstance(error, HTTPException) else error
-                    logger.warning("%s is left without a score. %s", image_id, reason)
-                    if isinstance(error, HTTPException) and error.status_code >= 500:
-                        return True  # the archive is down; the next look asks again
+                except ScoringError as error:
+                    logger.warning("%s is left without a score. %s", image_id, error)
                     self._unusable.add((model.version, image_id))
         logger.info("The scans have scores of version %d of the model.", model.version)
         return True
 
     def _todo(self, version: int) -> list[str]:
-        unannotated = self.datastore.get_unlabeled_images()
+        # Of an archive only what is at hand: fetching the others would load it unasked and fill the disk.
+        unannotated = [i for i in self.studies.get_unlabeled_images() if self.studies.image_path(i) is not None]
         scored = self.scores.scored(version).intersection(unannotated)
         todo = [i for i in unannotated if i not in scored and (version, i) not in self._unusable]
         random.shuffle(todo)
-        at_hand = self.scores.ever_scored()
-        todo.sort(key=lambda image_id: image_id not in at_hand)
         return todo[: max(0, MOST_SCANS - len(scored))]
 
     def _score_one(self, process: ScoringProcess, model: TrainedModel, image_id: str) -> bool:
         """False where another model is published by now."""
         if self._interrupted(model):
             return False
-        image_path = self.datastore.get_image_uri(image_id)
+        image_path = self.studies.image_path(image_id)
+        if image_path is None:
+            return True
         version, scores = process.score(image_path, lambda: self._interrupted(model))
         if version != model.version:
             return False

@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from monailabel.interfaces.datastore import Datastore
-
 LEASE_S = 30 * 60.0
 """An annotator needs a minute or so for a study; who has not clicked after half an hour does something else."""
 
@@ -15,8 +13,8 @@ LEASE_S = 30 * 60.0
 class Handouts:
     """Lends each study to one annotator at a time.
 
-    MONAI Label notes in its index what it offered, but only after the choice, so that two requests could make the
-    same; so they are kept here too, from the moment of the choice. The index outlives a restart.
+    The studies note what was offered, for the time after a restart, but only after the choice; so offers are kept here
+    too, from the moment of the choice.
 
     Args:
         now: seconds since 1970.
@@ -38,7 +36,7 @@ class Handouts:
 
         Args:
             image_ids: at least one. Where all are lent, the one that was lent longest ago is taken.
-            noted: when a study was offered, as the index says (`noted_offers`); studies that never were are missing.
+            noted: when a study was offered, seconds since 1970 (`Studies.offers`); studies that never were are missing.
             order: puts the studies that are not lent, with the seconds since each was, in the order of preference.
         """
         with self._lock:
@@ -49,13 +47,3 @@ class Handouts:
             chosen = order(free, ages)[0] if free else max(image_ids, key=ages.__getitem__)
             self._given[chosen] = now
             return chosen
-
-
-def noted_offers(image_ids: Sequence[str], datastore: Datastore) -> dict[str, float]:
-    """When MONAI Label noted that a study was offered, by whichever strategy: seconds since 1970, by image id."""
-    noted = {}
-    for image_id in image_ids:
-        offers = datastore.get_image_info(image_id).get("strategy", {}).values()
-        if times := [offer["ts"] for offer in offers if "ts" in offer]:
-            noted[image_id] = float(max(times))
-    return noted

@@ -58,11 +58,6 @@ class UncertaintyScores:
         with self._lock:
             return set(self._by_version.get(version, ()))
 
-    def ever_scored(self) -> set[str]:
-        """Scans that have scores of any version that is kept."""
-        with self._lock:
-            return set().union(*self._by_version.values())
-
     def of(self, image_ids: Iterable[str], label: str) -> dict[str, float]:
         """Scores in [0, 1] of those scans that have one.
 

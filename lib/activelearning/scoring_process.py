@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 
 from lib.activelearning.uncertainty import class_entropies
-from lib.annotations.volume import VolumeError, load_volume
+from lib.geometry.volume import VolumeError, load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.trainers.background import yield_to_annotators

@@ -7,18 +7,29 @@ import random
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from fastapi import HTTPException
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.activelearning.handouts import Handouts, noted_offers
+from lib.activelearning.handouts import Handouts
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.uncertainty import drawn_order, power
 
 logger = logging.getLogger(__name__)
+
+
+class OfferedStudies(Protocol):
+    """What a strategy asks of the studies (`lib.server.studies.Studies`)."""
+
+    def list_images(self) -> list[str]: ...
+
+    def get_unlabeled_images(self) -> list[str]: ...
+
+    def get_image_uri(self, image_id: str) -> str: ...
+
+    def offers(self) -> dict[str, float]: ...
 
 
 class UnannotatedStrategy(Strategy):
@@ -34,19 +45,22 @@ class UnannotatedStrategy(Strategy):
     def __init__(self, description: str, handouts: Handouts) -> None:
         super().__init__(description)
         self.handouts = handouts
+        self._refused: dict[str, str] = {}
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+    def __call__(self, request: Mapping[str, Any], datastore: OfferedStudies) -> dict[str, Any] | None:
         """A study as {"id": ...}, or None where there is none left."""
         left = datastore.get_unlabeled_images()
         annotated = len(datastore.list_images()) - len(left)
-        noted = noted_offers(left, datastore)
+        noted = datastore.offers()
         while left:
             image_id = self.handouts.take(left, noted, lambda ids, ages: self.order(ids, ages, annotated))
             try:
                 datastore.get_image_uri(image_id)
             except HTTPException as error:
                 # A series that is no volume would be refused at the first click.
-                logger.warning("%s is not offered. %s", image_id, error.detail)
+                if self._refused.get(image_id) != error.detail:
+                    self._refused[image_id] = error.detail
+                    logger.warning("%s is not offered. %s", image_id, error.detail)
                 left.remove(image_id)
             else:
                 return {"id": image_id}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes to a temporary name in the same folder, flushes to disk, and renames into place.
 
+    The file gets the mode of an ordinary new file, by the umask of the process.
+
     Raises:
         OSError: as from the file system; the old file, if there is one, is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    # Not from tempfile, which closes its files to the group whatever the umask is.
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    file = open(temporary, "xb")  # noqa: SIM115 (the file is removed only where this call has made it)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

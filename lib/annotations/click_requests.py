@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry
+
+MAX_CLICKS = 1000
+"""Of a request, all labels together."""
 
 REMEDY = "Click the six extreme points: two ends along each of the three image axes."
 
@@ -31,8 +34,12 @@ def parse_click_request(
             that is not a number, a click outside the image, or no extent along an axis.
     """
     clicks_by_label = _clicks_by_label(request, labels)
+    background = request.get("background") or []
+    count = sum(len(clicks) for clicks in (*clicks_by_label.values(), background) if isinstance(clicks, (list, tuple)))
+    if count > MAX_CLICKS:
+        raise ClickRequestError(f"The request has {count} clicks; expected at most {MAX_CLICKS}.")
     to_voxel = _coordinates(request, geometry)
-    background_voxel = _points_voxel(request.get("background") or [], "background", to_voxel, geometry)
+    background_voxel = _points_voxel(background, "background", to_voxel, geometry)
     return [
         _extreme_points(label, _points_voxel(clicks, label, to_voxel, geometry), background_voxel)
         for label, clicks in clicks_by_label.items()
@@ -43,13 +50,13 @@ def _clicks_by_label(request: Mapping[str, Any], labels: Sequence[str]) -> dict[
     known = ", ".join(repr(label) for label in labels)
     unknown = [key for key, value in request.items() if key not in {*labels, *_NOT_LABELS} and _is_click_list(value)]
     if unknown:
-        raise ClickRequestError(f"Label {unknown[0]!r} does not exist in this app; its labels are {known}.")
+        raise ClickRequestError(f"Label {_short(unknown[0])} does not exist in this app; its labels are {known}.")
     clicks = {label: request[label] for label in labels if request.get(label)}
     if request.get("foreground") and "foreground" not in labels:
         label = request.get("label", labels[0] if len(labels) == 1 else None)
-        if label not in labels:
+        if not isinstance(label, str) or label not in labels:
             raise ClickRequestError(
-                f"The clicks under 'foreground' are for label {label!r}; expected 'label' to be one of {known}."
+                f"The clicks under 'foreground' are for label {_short(label)}; expected 'label' to be one of {known}."
             )
         clicks[label] = request["foreground"]
     if not clicks:
@@ -72,7 +79,7 @@ def _coordinates(request: Mapping[str, Any], geometry: ImageGeometry) -> Callabl
     }
     coordinates = request.get("coordinates", "voxel")
     if not isinstance(coordinates, str) or coordinates not in conversions:
-        raise ClickRequestError(f"Coordinates are {coordinates!r}; expected one of {', '.join(conversions)}.")
+        raise ClickRequestError(f"Coordinates are {_short(coordinates)}; expected one of {', '.join(conversions)}.")
     return conversions[coordinates]
 
 
@@ -80,10 +87,12 @@ def _points_voxel(
     clicks: Any, label: str, to_voxel: Callable[[np.ndarray], np.ndarray], geometry: ImageGeometry
 ) -> np.ndarray:
     if not isinstance(clicks, (list, tuple)):
-        raise ClickRequestError(f"Label {label!r}: {clicks!r} is not a list of clicks; expected [[i, j, k], ...].")
+        raise ClickRequestError(
+            f"Label {label!r}: {_short(clicks)} is not a list of clicks; expected [[i, j, k], ...]."
+        )
     for click in clicks:
         if not (isinstance(click, (list, tuple)) and len(click) == 3 and all(_is_number(c) for c in click)):
-            raise ClickRequestError(f"Label {label!r}: the click {click!r} is not three finite numbers.")
+            raise ClickRequestError(f"Label {label!r}: the click {_short(click)} is not three finite numbers.")
     points = np.asarray(clicks, dtype=np.float64).reshape(-1, 3)
     points_voxel = np.rint(to_voxel(points))
     outside = np.flatnonzero(~geometry.contains(points_voxel))
@@ -93,6 +102,11 @@ def _points_voxel(
             f"{' x '.join(map(str, geometry.shape))} voxels."
         )
     return points_voxel.astype(np.int64)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _is_number(value: Any) -> bool:
@@ -109,7 +123,8 @@ def _extreme_points(label: str, clicks_voxel: np.ndarray, background_voxel: np.n
             f"Label {label!r}: all clicks have the same {axis} index ({clicks_voxel[0, 'ijk'.index(axis)]}), so the "
             f"structure has no extent along that image axis. Scroll through the slices: {REMEDY}"
         )
-    in_both = next((p for p in background_voxel.tolist() if p in clicks_voxel.tolist()), None)
+    clicked = set(map(tuple, clicks_voxel.tolist()))
+    in_both = next((p for p in background_voxel.tolist() if tuple(p) in clicked), None)
     if in_both is not None:
         raise ClickRequestError(f"Label {label!r}: the voxel {in_both} is clicked as foreground and as background.")
     return ExtremePoints.from_clicks(label, clicks_voxel, background_voxel)

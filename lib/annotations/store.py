@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +15,12 @@ from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
+from lib.annotations.names import check_image_id, check_label
+from lib.geometry.image_geometry import ImageGeometry
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-LABEL_NAME = re.compile(r"[^\W_][\w \-]{0,63}")
 
 
 class AnnotationFileError(ValueError):
@@ -31,17 +29,35 @@ class AnnotationFileError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """The clicks on one structure of one image, with who clicked and when."""
+    """The clicks on one structure of one image, with who clicked and when.
+
+    Attributes:
+        created: ISO 8601 with a time zone.
+        image_checksum: of the voxels that were clicked on (`voxel_checksum`); None where it was not recorded.
+    """
 
     image_id: str
     points: ExtremePoints
     geometry: ImageGeometry
     annotator: str
     created: str
+    image_checksum: str | None = None
 
     @classmethod
-    def now(cls, image_id: str, points: ExtremePoints, geometry: ImageGeometry, annotator: str) -> Annotation:
-        return cls(image_id, points, geometry, annotator, datetime.now(UTC).isoformat(timespec="milliseconds"))
+    def now(
+        cls,
+        image_id: str,
+        points: ExtremePoints,
+        geometry: ImageGeometry,
+        annotator: str,
+        image_checksum: str | None = None,
+    ) -> Annotation:
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return cls(image_id, points, geometry, annotator, created, image_checksum)
+
+    def is_of(self, image_checksum: str | None) -> bool:
+        """Was it made on the image with these voxels? An unknown checksum on either side counts as yes."""
+        return None in (self.image_checksum, image_checksum) or self.image_checksum == image_checksum
 
 
 class AnnotationStore:
@@ -67,10 +83,10 @@ class AnnotationStore:
                 try:
                     old = _read(path)
                     history = [*old["history"], old["current"]]
-                except AnnotationFileError as error:
+                except (AnnotationFileError, IsADirectoryError, PermissionError) as error:
                     kept = path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
                     path.rename(kept)
-                    logger.error("%s It is kept as %s; the new clicks are saved.", error, kept.name)
+                    logger.error("%s cannot be used (%s). It is kept as %s.", path.name, error, kept.name)
             content = {
                 "schema_version": SCHEMA_VERSION,
                 "image_id": annotation.image_id,
@@ -92,11 +108,27 @@ class AnnotationStore:
 
     def __iter__(self) -> Iterator[Annotation]:
         """Every readable annotation, by file name; an unreadable file is named in the log and left as it is."""
-        for path in sorted(self.folder.glob("*.json")):
+        for path in self._paths():
             try:
                 yield _annotation(_read(path))
             except AnnotationFileError as error:
                 logger.error("%s It is left out.", error)
+            except OSError as error:
+                logger.error("%s cannot be read (%s). It is left out.", path.name, error.strerror)
+
+    def paths_by_image(self) -> dict[str, list[Path]]:
+        """The annotation files of each image that has any, readable or not."""
+        paths: dict[str, list[Path]] = {}
+        for path in self._paths():
+            paths.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
+        return paths
+
+    def paths_of(self, image_id: str) -> list[Path]:
+        """The annotation files of an image, of all its labels."""
+        return self.paths_by_image().get(image_id, [])
+
+    def _paths(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.*.json") if not path.name.startswith("."))
 
     def path(self, image_id: str, label: str) -> Path:
         """The file of an image and a label.
@@ -104,10 +136,8 @@ class AnnotationStore:
         Raises:
             ValueError: an image id or a label that is not a plain file name.
         """
-        if not LABEL_NAME.fullmatch(label):
-            raise ValueError(f"label {label!r}; expected letters, digits, spaces, '-' and '_' only")
-        if not image_id or image_id != os.path.basename(image_id) or "\0" in image_id or image_id in (".", ".."):
-            raise ValueError(f"image id {image_id!r}; expected a name without any folder")
+        check_label(label)
+        check_image_id(image_id)
         return self.folder / f"{image_id}.{label}.json"
 
 
@@ -121,6 +151,7 @@ def _clicks_record(annotation: Annotation) -> dict[str, Any]:
     return {
         "annotator": annotation.annotator,
         "created": annotation.created,
+        "image_checksum": annotation.image_checksum,
         "foreground": clicks(points.foreground_voxel),
         "background": clicks(points.background_voxel),
     }
@@ -135,17 +166,31 @@ def _geometry_record(geometry: ImageGeometry) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Raises: AnnotationFileError; OSError."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnnotationFileError(f"{path.name} is not JSON ({error}).") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise AnnotationFileError(f"{path.name} has schema version {version!r}; expected {SCHEMA_VERSION}.")
+    image_id, label = content.get("image_id"), content.get("label")
+    if not isinstance(image_id, str) or not isinstance(label, str) or path.name != f"{image_id}.{label}.json":
+        raise AnnotationFileError(f"{path.name} is of another image or label, as it says itself.")
+    try:
+        check_image_id(image_id)
+        check_label(label)
+    except ValueError as error:
+        raise AnnotationFileError(f"{path.name} is of no image or label. {error}") from error
+    if not isinstance(content.get("current"), dict):
+        raise AnnotationFileError(f"{path.name} holds no clicks under 'current'.")
+    history = content.get("history", [])
+    content["history"] = history if isinstance(history, list) else [history]
     return content
 
 
 def _annotation(content: dict[str, Any]) -> Annotation:
+    name = f"{content['image_id']}.{content['label']}.json"
     try:
         current = content["current"]
         foreground, background = (
@@ -154,13 +199,22 @@ def _annotation(content: dict[str, Any]) -> Annotation:
         )
         affine_ras = np.array(content["geometry"]["affine_ras"], dtype=np.float64).reshape(4, 4)
         i, j, k = (int(n) for n in content["geometry"]["shape"])
+        geometry = ImageGeometry((i, j, k), affine_ras)
+        if not np.isfinite(affine_ras).all() or not geometry.contains(np.concatenate([foreground, background])).all():
+            raise ValueError("clicks outside the image")
+        checksum = current.get("image_checksum")
         return Annotation(
             image_id=content["image_id"],
             points=ExtremePoints.from_clicks(content["label"], foreground, background),
-            geometry=ImageGeometry((i, j, k), affine_ras),
-            annotator=current["annotator"],
-            created=current["created"],
+            geometry=geometry,
+            annotator=str(current["annotator"]).encode(errors="replace").decode(),
+            created=_with_time_zone(current["created"]),
+            image_checksum=None if checksum is None else str(checksum),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        name = f"{content.get('image_id')}.{content.get('label')}.json"
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise AnnotationFileError(f"{name} is not an annotation ({error!r}).") from error
+
+
+def _with_time_zone(created: str) -> str:
+    moment = datetime.fromisoformat(created)
+    return created if moment.tzinfo is not None else moment.replace(tzinfo=UTC).isoformat(timespec="milliseconds")

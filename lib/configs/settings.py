@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lib.annotations.store import LABEL_NAME
+from lib.annotations.names import is_label
 from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
 
@@ -32,9 +32,21 @@ class AppSettings(BaseModel):
 
     labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
     preset: Preset = Field("auto", description="paper, cpu, or auto: cpu where there is no GPU")
-    model_dir: Path | None = Field(
-        None, description="absolute path of the folder of trained models; default: the app's model/"
+    project_dir: Path | None = Field(
+        None, description="absolute path of the folder for annotations, models and logs; default: the studies folder"
     )
+    model_dir: Path | None = Field(
+        None, description="absolute path of the folder of trained models; default: model/ in the project's folder"
+    )
+    allow_network_without_login: bool = Field(
+        False, description="listen beyond this machine, where everybody may then read and change the studies"
+    )
+    allowed_hosts: tuple[str, ...] = Field((), description="names of the server, comma-separated, beside its own")
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="comma-separated addresses of other servers whose pages may use this one"
+    )
+    max_volume_gb: float = Field(4.0, gt=0, description="largest image that is read, in GB of float32 voxels")
+    file_access: Literal["owner", "group"] = Field("owner", description="who may read the files that the app writes")
     keep_versions: int = Field(5, ge=1, description="versions of the model that are kept to roll back to")
     auto_train: int = Field(
         0, ge=0, description="new annotations after which a training starts by itself; 0: only on request"
@@ -45,30 +57,39 @@ class AppSettings(BaseModel):
     test_time_crf: bool = Field(True, description="automatic masks end where the image shows edges, by a dense CRF")
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
-    @field_validator("model_dir")
+    @field_validator("project_dir", "model_dir")
     @classmethod
-    def _check_model_dir(cls, model_dir: Path | None) -> Path | None:
+    def _check_folder(cls, folder: Path | None) -> Path | None:
         # The training runs in a process of its own, whose working directory may be another.
-        if model_dir is not None and not model_dir.is_absolute():
-            raise ValueError(f"expected an absolute path, such as {model_dir.absolute()}")
-        return model_dir
+        if folder is not None and not folder.is_absolute():
+            raise ValueError(f"expected an absolute path, such as {folder.absolute()}")
+        return folder
 
     @field_validator("labels", mode="before")
     @classmethod
     def _split_labels(cls, value: object) -> object:
-        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+        return _split(value)
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split_addresses(cls, value: object) -> object:
+        return () if value == "" else _split(value)
 
     @field_validator("labels")
     @classmethod
     def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         for label in labels:
-            if not LABEL_NAME.fullmatch(label):
+            if not is_label(label):
                 raise ValueError(f"{label!r} is not a label name; use letters, digits, spaces, '-' and '_'")
             if label.lower() in RESERVED_LABELS:
                 raise ValueError(f"{label!r} cannot be a label; requests use this name for something else")
         if len({label.lower() for label in labels}) < len(labels):
             raise ValueError(f"{', '.join(labels)}: each label may appear once")
         return labels
+
+
+def _split(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
 def read_conf(conf: Mapping[str, str]) -> tuple[AppSettings, Hyperparameters]:

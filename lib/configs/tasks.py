@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import AppSettings
-from lib.infers.extreme_points import ExtremePointsInferTask, ListAnnotation
+from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.published_model import PublishedModel
 from lib.infers.segmentation import SegmentationInferTask
 from lib.networks.versions import ModelVersions
@@ -21,15 +22,20 @@ from lib.trainers.training_record import TrainingRecord
 
 
 def infer_tasks(
-    model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation, settings: AppSettings
+    model: PublishedModel,
+    store: AnnotationStore,
+    identities: ImageIdentities,
+    on_annotation: Callable[[str], None],
+    settings: AppSettings,
 ) -> dict[str, InferTask]:
     """The click task under both of its names, and the automatic task.
 
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
     """
+    common = (model, store, identities, on_annotation)
     return {
-        "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, model, store, list_annotation),
-        "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, model, store, list_annotation),
+        "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, *common),
+        "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, *common),
         "inextremis": SegmentationInferTask(model, test_time_crf=settings.test_time_crf),
     }
 
@@ -43,13 +49,25 @@ def auto_train(
     """Counts on from what came after the last training began; `start(model, {}, enqueue=True)` asks for one."""
     (name, trainer), *_ = trainers.items()
     runs = TrainingRecord.load(trainer.record_path).runs
-    seen_until = datetime.fromisoformat(runs[-1].started) if runs else datetime.min.replace(tzinfo=UTC)
+    seen_until = _moment(runs[-1].started) if runs else _BEGINNING
     unseen = [
         store.path(annotation.image_id, annotation.points.label).name
         for annotation in store
-        if datetime.fromisoformat(annotation.created) > seen_until
+        if _moment(annotation.created) > seen_until
     ]
     return AutoTrain(settings.auto_train, lambda: start(name, {}, enqueue=True), unseen)
+
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601. One without a zone is UTC, and one that cannot be read long ago."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return _BEGINNING
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def train_tasks(

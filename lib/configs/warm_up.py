@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 from lib.infers.answers import write_mask
 from lib.refinement.cold_start import segment_from_clicks
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import nibabel as nib
 import numpy as np
 import torch
 import torchio as tio
 
-from lib.annotations.geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import VolumeError, check_size
 
 
 def to_scalar_image(array: np.ndarray, geometry: ImageGeometry) -> tio.ScalarImage:
@@ -15,12 +19,16 @@ def to_scalar_image(array: np.ndarray, geometry: ImageGeometry) -> tio.ScalarIma
 
 
 class ZScore(tio.ZNormalization):
-    """Mean 0 and deviation 1; 0 everywhere in an image without contrast, which TorchIO refuses."""
+    """Mean 0 and deviation 1 over all voxels; 0 everywhere in an image without contrast, which TorchIO refuses."""
 
     @staticmethod
     def znorm(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        normalised = tio.ZNormalization.znorm(tensor, mask)
-        return torch.zeros_like(tensor, dtype=torch.float32) if normalised is None else normalised
+        values = tensor.double()  # squares of large values overflow in float32
+        deviation, mean = (statistic.item() for statistic in torch.std_mean(values, correction=0))
+        # What rounding leaves of a constant is no contrast.
+        if not deviation > torch.finfo(torch.float32).eps * abs(mean):
+            return torch.zeros_like(tensor, dtype=torch.float32)
+        return values.sub_(mean).div_(deviation).float()
 
 
 def network_grid(spacing_mm: tuple[float, float, float]) -> tio.Transform:
@@ -30,6 +38,33 @@ def network_grid(spacing_mm: tuple[float, float, float]) -> tio.Transform:
     grid has to learn one anatomy. World coordinates (mm) of a point stay what they are.
     """
     return tio.Compose([tio.ToCanonical(), tio.Resample(spacing_mm), ZScore()])
+
+
+def check_grid_size(geometry: ImageGeometry, spacing_mm: tuple[float, float, float], bytes_per_voxel: float) -> None:
+    """Call it before `network_grid` is applied, which takes memory for whatever a header says.
+
+    Args:
+        bytes_per_voxel: memory that the work on the network's grid takes at its peak.
+
+    Raises:
+        VolumeError: the scan is larger on the network's grid than the limit, or than what the free memory allows, or
+            it is smaller than a voxel of that grid.
+    """
+    shape = grid_shape(geometry, spacing_mm)
+    own_mm, network_mm = (" x ".join(f"{length:g}" for length in mm) for mm in (geometry.spacing_mm, spacing_mm))
+    subject = f"The scan, of {own_mm} mm, on the network's grid of {network_mm} mm"
+    if 0 in shape:
+        raise VolumeError(f"{subject} is smaller than a voxel; correct the spacing in its header.")
+    check_size(shape, subject, bytes_per_voxel)
+
+
+def grid_shape(geometry: ImageGeometry, spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Voxels of a scan on the network's grid, along right, anterior and superior."""
+    toward_ras = nib.io_orientation(geometry.affine_ras)[:, 0].astype(int)
+    shape = np.array(geometry.shape)[np.argsort(toward_ras)]
+    scale = np.array(geometry.canonical_spacing_mm) / spacing_mm
+    right, anterior, superior = (math.floor(length) for length in shape * scale)
+    return right, anterior, superior
 
 
 def onto_grid(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:

@@ -14,17 +14,20 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
-from lib.annotations.volume import VolumeError, load_volume
 from lib.data.augmentation import Augmentation, augment
 from lib.data.clicks import CLICKS, IMAGE, MASK, POSSIBLE, WorldClicks
-from lib.data.grid import network_grid, to_scalar_image
+from lib.data.grid import check_grid_size, network_grid, to_scalar_image
 from lib.data.sampling import AnnotatedPatchSampler
+from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.supervision.boxes import relaxed_boxes
 
 logger = logging.getLogger(__name__)
 
 # Of each scan that is read: more would be cheaper, fewer more varied.
 PATCHES_PER_SCAN = 4
+# Memory that a scan and its mask take at most while they are brought onto the network's grid: 23 bytes were measured
+# for the image alone.
+_BYTES_PER_VOXEL = 32
 
 
 @dataclass(frozen=True)
@@ -77,29 +80,43 @@ class ScanDataset(torch.utils.data.Dataset):
         margin_voxels: int,
     ) -> None:
         self.scans = scans
+        self.spacing_mm = spacing_mm
         self.margin_voxels = margin_voxels
+        self._left_out: set[int] = set()
         self.transform = tio.Compose([network_grid(spacing_mm), PadToAtLeast(roi_size)])
 
     def __len__(self) -> int:
         return len(self.scans)
 
     def __getitem__(self, index: int) -> tio.Subject:
-        """A scan; one that has become unreadable since it was listed is named in the log, and the next one taken.
+        """A scan; one that cannot be read or prepared is named in the log, left out, and the next one taken.
 
         Raises:
-            VolumeError: none can be read.
+            VolumeError: none is left.
         """
         for offset in range(len(self.scans)):
+            position = (index + offset) % len(self.scans)
+            if position in self._left_out:
+                continue
+            scan = self.scans[position]
             try:
-                return self._subject(self.scans[(index + offset) % len(self.scans)])
+                return self._subject(scan)
             except VolumeError as error:
-                if offset + 1 == len(self.scans):
-                    raise
-                logger.warning("%s Another scan is taken.", error)
-        raise IndexError(index)
+                self._left_out.add(position)
+                logger.warning("The scan %s is left out of the training. %s", scan.image_id, error)
+        raise VolumeError("There is nothing to learn from: none of the scans can be used; the log says why, for each.")
 
     def _subject(self, scan: AnnotatedScan) -> tio.Subject:
-        subject: Any = self.transform(_subject(scan))
+        volume = load_volume(scan.image_path)
+        check_grid_size(volume.geometry, self.spacing_mm, _BYTES_PER_VOXEL)
+        subject = _subject(scan, volume)
+        try:
+            return self._prepared(subject)
+        except Exception as error:  # TorchIO and ITK raise what they like; a training goes on with the other scans
+            raise VolumeError(f"It cannot be brought onto the network's grid ({error!r}).") from error
+
+    def _prepared(self, stored: tio.Subject) -> tio.Subject:
+        subject: Any = self.transform(stored)
         image = subject[IMAGE]
         structures = [clicks.on_grid(image.affine).foreground_voxel for clicks in subject[CLICKS]]
         possible = relaxed_boxes(image.spatial_shape, structures, self.margin_voxels)
@@ -124,8 +141,7 @@ class PadToAtLeast(tio.Transform):
         return tio.CropOrPad(size, padding_mode=0)(subject) if size != subject.spatial_shape else subject
 
 
-def _subject(scan: AnnotatedScan) -> tio.Subject:
-    volume = load_volume(scan.image_path)
+def _subject(scan: AnnotatedScan, volume: Volume) -> tio.Subject:
     images: dict[str, tio.Image] = {IMAGE: to_scalar_image(volume.array, volume.geometry)}
     if scan.mask_path is not None:
         mask = load_volume(scan.mask_path)

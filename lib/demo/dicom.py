@@ -10,8 +10,8 @@ from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from lib.annotations.geometry import ImageGeometry
-from lib.annotations.volume import load_volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import load_volume
 
 _STORAGE_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage}
 

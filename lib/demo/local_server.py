@@ -43,8 +43,7 @@ class LocalServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        # The `monailabel` script would split a path at its spaces.
-        command = [sys.executable, "-m", "monailabel.main", "start_server"]
+        command = [sys.executable, "-P", "-m", "lib.server.launch", "start_server"]
         command += ["--app", str(ROOT / "apps" / "inextremis"), "--studies", str(studies)]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += [word for name, value in conf.items() for word in ("--conf", name, value)]
@@ -54,7 +53,7 @@ class LocalServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 start_new_session=True,
             )
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.volume import Volume, load_volume
 from lib.demo.walkthrough import Outcome, dice
+from lib.geometry.volume import Volume, load_volume
 from lib.supervision.geodesics import extreme_point_geodesics
 
 matplotlib.use("Agg")

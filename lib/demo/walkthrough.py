@@ -16,7 +16,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 
 LABEL = "lesion"
 POLL_S = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
-from lib.exchange.study_images import without_extension
+from lib.exchange.study_images import visible_files, without_extension
 
 Reader = Callable[[], Iterable[ClickRecord]]
 
@@ -17,7 +17,8 @@ class NamingRule:
     """How files are named after images: `CASE<file_suffix>.nii.gz` belongs to the image `CASE<image_suffix>`.
 
     Attributes:
-        file_suffix: end of the names of the files, before the extension; others in a folder are not read.
+        file_suffix: end of the names of the files, before the extension; others in a folder are not read, and no
+            hidden ones, such as the `._case01.nii.gz` that macOS writes beside a file.
         image_suffix: end of the ids of the images.
     """
 
@@ -35,7 +36,7 @@ class NamingRule:
         for path in paths:
             if not path.exists():
                 raise ImportRefusedError([f"{path} does not exist; expected a file or a folder."])
-            files = sorted(file for file in path.iterdir() if file.name.endswith(endings)) if path.is_dir() else [path]
+            files = visible_files(path, endings) if path.is_dir() else [path]
             if not files:
                 raise ImportRefusedError([f"The folder {path} holds no file that ends in {' or '.join(endings)}."])
             found += files

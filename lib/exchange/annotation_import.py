@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lib.annotations.click_requests import parse_click_request
-from lib.annotations.geometry import ImageGeometry
+from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import read_geometry
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
 from lib.exchange.study_images import StudyImages
-
-
-def annotation_folder(studies: Path) -> Path:
-    """Where the server keeps the annotations of a studies folder."""
-    return studies / "labels" / "extreme_points"
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import load_volume
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class _Checker:
         self.images = images
         self.labels = labels
         self.annotator = annotator
-        self._geometries: dict[str, ImageGeometry] = {}
+        self._images: dict[str, tuple[ImageGeometry, str]] = {}
 
     def annotation(self, record: ClickRecord) -> Annotation:
         """Raises: ValueError: what is wrong with the record."""
@@ -98,7 +93,7 @@ class _Checker:
         image_id = self.images.id_of(record.image)
         if image_id is None:
             raise ValueError(f"there is no such image in {self.images.folder}.")
-        geometry = self._geometry(image_id)
+        geometry, checksum = self._image(image_id)
         if record.grid is not None and not record.grid.is_close(geometry):
             raise ValueError(
                 f"the file is not on the grid of the image {self.images.paths[image_id].name}; resample it."
@@ -106,9 +101,11 @@ class _Checker:
         request = {record.label: [list(point) for point in record.points], "coordinates": record.coordinates}
         background = [list(point) for point in record.background]
         (points,) = parse_click_request({**request, "background": background}, self.labels, geometry)
-        return Annotation.now(image_id, points, geometry, self.annotator)
+        return Annotation.now(image_id, points, geometry, self.annotator, checksum)
 
-    def _geometry(self, image_id: str) -> ImageGeometry:
-        if image_id not in self._geometries:
-            self._geometries[image_id] = read_geometry(self.images.paths[image_id])
-        return self._geometries[image_id]
+    def _image(self, image_id: str) -> tuple[ImageGeometry, str]:
+        """Its grid and the checksum of its voxels."""
+        if image_id not in self._images:
+            volume = load_volume(self.images.paths[image_id])
+            self._images[image_id] = volume.geometry, voxel_checksum(volume.array)
+        return self._images[image_id]

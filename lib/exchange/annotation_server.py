@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from lib.annotations.geometry import ImageGeometry
-from lib.annotations.volume import Volume, load_volume, read_geometry
-from lib.exchange.study_images import EXTENSIONS
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume, load_volume, read_geometry
+from lib.geometry.volume_files import EXTENSIONS
 
 CLICK_MODEL, CLICK_TAG, FINAL_TAG = "extreme_points", "extreme_points", "final"
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10, 600
@@ -37,29 +41,43 @@ class AnnotationServer:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerError("The address of the server is not a web address; expected such as http://127.0.0.1:8000.")
+        # A name and a password in the address are for the server and not for messages.
+        self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._session = _Session(parts.hostname)
+        if parts.username:
+            self._session.auth = requests.utils.get_auth_from_url(url)
         # Of the archive that the server serves, with the server's own login.
         self._archive = DICOMwebClient(
-            f"{self.url}/proxy/dicom", qido_url_prefix="qido", wado_url_prefix="wado", stow_url_prefix="stow"
+            f"{self.url}/proxy/dicom",
+            self._session,
+            qido_url_prefix="qido",
+            wado_url_prefix="wado",
+            stow_url_prefix="stow",
         )
+        self._archive.set_http_retry_params(retry=False)
 
     def label_indices(self) -> dict[str, int]:
         """The index (from 1) of each label in masks."""
-        models = self._json("/info/").get("models") or {}
-        if CLICK_MODEL not in models:
-            raise ServerError(
-                f"The server at {self.url} runs another app; expected one with the model {CLICK_MODEL!r}."
-            )
-        return {str(label): int(index) for label, index in models[CLICK_MODEL]["labels"].items()}
+        with self._answers_of_monai_label():
+            models = self._json("/info/").get("models") or {}
+            if CLICK_MODEL not in models:
+                raise ServerError(
+                    f"The server at {self.url} runs another app; expected one with the model {CLICK_MODEL!r}."
+                )
+            return {str(label): int(index) for label, index in models[CLICK_MODEL]["labels"].items()}
 
     def annotated_images(self) -> dict[str, bool]:
         """The ids of images with clicks or a final mask, and for each whether it has a final mask."""
-        images = self._json("/datastore/", output="all")["objects"]
-        return {
-            image: FINAL_TAG in entry["labels"]
-            for image, entry in images.items()
-            if not {CLICK_TAG, FINAL_TAG}.isdisjoint(entry["labels"])
-        }
+        with self._answers_of_monai_label():
+            images = self._json("/datastore/", output="all")["objects"]
+            return {
+                image: FINAL_TAG in entry["labels"]
+                for image, entry in images.items()
+                if not {CLICK_TAG, FINAL_TAG}.isdisjoint(entry["labels"])
+            }
 
     def click_mask(self, image: str) -> Volume:
         """The mask (X, Y, Z) of label indices that the stored clicks of an image give now."""
@@ -77,50 +95,124 @@ class AnnotationServer:
         with _image_file(self._ask("GET", "/datastore/image", {"image": image})) as path:
             return read_geometry(path)
 
+    def has_series(self, image: str) -> bool:
+        """Is the image a DICOM series of an archive, and not a file?"""
+        return self._series(image) is not None
+
     def series_headers(self, image: str) -> list[Dataset]:
         """The headers of all instances of an image's DICOM series; none where the image is a file."""
-        info = self._json("/datastore/image/info", image=image)
-        study, series = info.get("StudyInstanceUID"), info.get("SeriesInstanceUID")
-        if not study or not series:
+        series = self._series(image)
+        if series is None:
             return []
-        try:
-            instances = self._archive.retrieve_series_metadata(study, series)
-        except requests.RequestException as error:
+        with self._archive_sentence("The archive does not give the headers of the series; see that it runs"):
+            headers = [_header(instance) for instance in self._archive.retrieve_series_metadata(*series)]
+        if not headers:
             raise ServerError(
-                f"The archive does not give the headers of the series; see that it runs ({error})."
-            ) from error
-        # What is not sent along, such as the pixels, is left out.
-        return [Dataset.from_json(instance, bulk_data_uri_handler=lambda uri: None) for instance in instances]
+                "The archive holds no image of the series any more; delete its annotations, or restore it."
+            )
+        return headers
 
     def store_in_archive(self, instances: Sequence[Dataset]) -> None:
         """Stores instances in the archive that the server serves (STOW-RS)."""
-        try:
+        with self._archive_sentence("The archive does not take the segmentation; its log says more"):
             answer = self._archive.store_instances(instances)
-        except requests.RequestException as error:
-            raise ServerError(f"The archive does not take the segmentation; its log says more ({error}).") from error
         if answer.get("FailedSOPSequence"):
-            raise ServerError(f"The archive refused the segmentation: {answer.FailedSOPSequence[0]}")
+            reason = answer.FailedSOPSequence[0].get("FailureReason", "none given")
+            raise ServerError(f"The archive refused the segmentation (failure reason {reason}); its log says more.")
 
-    def _json(self, path: str, **query: str) -> dict[str, Any]:
+    def _series(self, image: str) -> tuple[str, str] | None:
+        """The UIDs of study and series."""
+        with self._answers_of_monai_label():
+            info = self._json("/datastore/image/info", image=image)
+            study, series = info.get("StudyInstanceUID"), info.get("SeriesInstanceUID")
+            return (study, series) if study and series else None
+
+    @contextmanager
+    def _answers_of_monai_label(self) -> Iterator[None]:
         try:
-            return self._ask("GET", path, query).json()
-        except requests.JSONDecodeError as error:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # no JSON, or not in MONAI Label's form
             raise ServerError(f"What answers at {self.url} is no MONAI Label server.") from error
+
+    def _json(self, path: str, **query: str) -> Any:
+        return self._ask("GET", path, query).json()
 
     def _ask(
         self, method: str, path: str, query: dict[str, str], form: dict[str, str] | None = None
     ) -> requests.Response:
-        timeout_s = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
         try:
-            answer = requests.request(method, self.url + path, params=query, data=form, timeout=timeout_s)
+            answer = self._session.request(method, self.url + path, params=query, data=form)
         except requests.RequestException as error:
-            raise ServerError(
-                f"There is no answer from {self.url}; start the server, or give its address, such as "
-                "http://127.0.0.1:8000."
-            ) from error
+            raise ServerError(_unreachable(error, self.url)) from error
         if not answer.ok:
             raise ServerError(_sentence(answer))
         return answer
+
+    @contextmanager
+    def _archive_sentence(self, refused: str) -> Iterator[None]:
+        """Says what failed: the way to the server, or what `refused` says, with the server's reason."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            reason = _sentence(error.response) if error.response is not None else str(error)
+            raise ServerError(f"{refused} ({reason.rstrip('.')}).") from error
+        except requests.JSONDecodeError as error:
+            raise ServerError(f"{refused} (its answer is not JSON).") from error
+        except requests.RequestException as error:
+            raise ServerError(_unreachable(error, self.url)) from error
+        except Exception as error:  # the client raises whatever an answer makes it raise
+            raise ServerError(f"{refused} (its answer is not one of DICOMweb).") from error
+
+
+class _Session(requests.Session):
+    """A session that waits for no answer for ever, and reaches this machine without a proxy."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        if _is_this_machine(host):
+            # Proxies and certificates of the environment come together in requests; only the latter are for this host.
+            self.trust_env, self.verify = False, os.environ.get("REQUESTS_CA_BUNDLE") or True
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        options.setdefault("timeout", (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S))
+        # DICOMwebClient gives the host without its port.
+        (options.get("headers") or {}).pop("Host", None)
+        return super().request(*arguments, **options)
+
+
+def _is_this_machine(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def _unreachable(error: requests.RequestException, url: str) -> str:
+    match error:
+        case requests.exceptions.SSLError():
+            return (
+                f"The certificate of {url} is not one that this machine trusts; set REQUESTS_CA_BUNDLE to the file of "
+                "the certificates to trust, or give the address with http:// if the server has no certificate."
+            )
+        case requests.exceptions.ProxyError():
+            return (
+                f"The proxy on the way to {url} does not answer; name the server's host in NO_PROXY if it is reached "
+                "without, or correct HTTP_PROXY and HTTPS_PROXY."
+            )
+        case requests.Timeout():
+            limit_s = CONNECT_TIMEOUT_S if isinstance(error, requests.ConnectTimeout) else ANSWER_TIMEOUT_S
+            return f"{url} did not answer within {limit_s} s; see that the server is not busy, and try again."
+    return f"There is no answer from {url}; start the server, or give its address, such as http://127.0.0.1:8000."
+
+
+def _header(instance: dict[str, Any]) -> Dataset:
+    """From DICOM JSON, without the elements that cannot be read or are not sent along, such as the pixels."""
+    header = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for tag, element in instance.items():
+            with suppress(Exception):  # pydicom raises whatever a value makes it raise
+                header.update(Dataset.from_json({tag: element}, bulk_data_uri_handler=lambda uri: None))
+    return header
 
 
 def _sentence(answer: requests.Response) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lib.annotations.geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry
 
 Coordinates = Literal["voxel", "lps", "ras"]
 COORDINATES: tuple[str, ...] = get_args(Coordinates)

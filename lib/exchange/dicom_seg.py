@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
 from matplotlib import colormaps
+from pydicom import config
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DA, DT, TM, DSfloat, PersonName, validate_value
 from skimage.color import rgb2lab
 
-from lib.annotations.volume import Volume
+from lib.geometry.volume import Volume
 
 MANUFACTURER, MODEL_NAME, VERSION = "InExtremIS", "InExtremIS for MONAI Label", "0.1.0"
 # Beyond it a voxel of the mask could be taken for its neighbour.
@@ -27,6 +34,18 @@ TISSUE = Code("85756007", "SCT", "Tissue")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 PALETTE = colormaps["tab10"].colors  # type: ignore[attr-defined]
 UTF_8 = "ISO_IR 192"
+# Of the headers of a series: what a segmentation refers to, what it repeats of patient, study and compression, and
+# what of that may be empty but must be there (DICOM PS3.5 7.4.3, type 2).
+REFERENCE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Rows", "Columns")
+REPEATED_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038)
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "PositionReferenceIndicator"),
+    *LOSSY[1:],
+)
+SEXES = ("M", "F", "O")
+DATE_AND_TIME = {"DA": DA, "DT": DT, "TM": TM}
 
 
 class SegmentationError(ValueError):
@@ -37,9 +56,10 @@ class SegmentationError(ValueError):
 class _Frame:
     """Where a slice lies (DICOM PS3.3 C.7.6.2)."""
 
-    position: Sequence[float]
+    position_mm: Sequence[float]
     orientation: Sequence[float]
     pixel_spacing_mm: Sequence[float]
+    thickness_mm: float | None
     rows: int
     columns: int
 
@@ -50,6 +70,8 @@ def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[
     OHIF 3 cannot open a segmentation in which a segment has none. So segments are numbered 1, 2, ... in the order of
     the indices and do not always have the index as their number; their name says which label each is.
     The same mask of the same series has the same UIDs, so that an archive takes a second copy for the first.
+    What the headers of de-identified and odd series lack of patient and study, or give as a value of no meaning, is
+    empty. A missing frame of reference is derived from the UID of the series, a missing thickness from the positions.
 
     Args:
         mask: label indices (X, Y, Z), on the grid of the series, whatever the order of its axes; not empty.
@@ -58,9 +80,26 @@ def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[
         by_hand: a person drew or corrected the mask.
 
     Raises:
-        SegmentationError: the mask and the series do not lie on the same grid, or the mask is empty.
+        SegmentationError: the mask and the series do not lie on the same grid, the mask is empty, or the headers do
+            not say which images they are of and where these lie.
     """
-    planes = np.stack([_plane(mask, frame) for frame in _frames(series)])
+    try:
+        with warnings.catch_warnings():
+            # Of values that are not as DICOM wants them.
+            warnings.simplefilter("ignore", UserWarning)
+            return _segmentation(mask, series, labels, by_hand)
+    except SegmentationError:
+        raise
+    except Exception as error:  # pydicom and highdicom raise whatever a header makes them raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise SegmentationError(
+            f"The headers of the series do not make a DICOM segmentation ({reason}); use its NIfTI mask."
+        ) from error
+
+
+def _segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[str, int], by_hand: bool) -> Dataset:
+    frames = list(_frames(series))
+    planes = np.stack([_plane(mask, frame) for frame in frames])
     if np.count_nonzero(planes) != np.count_nonzero(mask.array):
         raise SegmentationError("Part of the mask lies in none of the slices of the series; the series has changed.")
     present = [label for label, index in sorted(labels.items(), key=_index) if (planes == index).any()]
@@ -71,26 +110,23 @@ def dicom_segmentation(mask: Volume, series: Sequence[Dataset], labels: Mapping[
         numbered[planes == labels[label]] = number
     content = hashlib.sha256(numbered.tobytes()).hexdigest()
     identity = [series[0].SeriesInstanceUID, content, str(present), str(by_hand)]
-    with warnings.catch_warnings():
-        # Of names of patients that are not as DICOM wants them, and of masks without a voxel.
-        warnings.simplefilter("ignore", UserWarning)
-        segmentation = hd.seg.Segmentation(
-            source_images=list(series),
-            pixel_array=numbered,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_segment(label, labels[label], n, by_hand) for n, label in enumerate(present, 1)],
-            series_instance_uid=generate_uid(entropy_srcs=["series", *identity]),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=generate_uid(entropy_srcs=["instance", *identity]),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=MODEL_NAME,
-            software_versions=VERSION,
-            device_serial_number="1",
-            content_label="SEGMENTATION",
-            content_description=f"{MODEL_NAME}: {', '.join(present)}"[:64],
-            series_description=f"{MANUFACTURER}: {', '.join(present)}"[:64],
-        )
+    segmentation = hd.seg.Segmentation(
+        source_images=_clean_copies(series, frames),
+        pixel_array=numbered,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(label, labels[label], n, by_hand) for n, label in enumerate(present, 1)],
+        series_instance_uid=generate_uid(entropy_srcs=["series", *identity]),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(entropy_srcs=["instance", *identity]),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=VERSION,
+        device_serial_number="1",
+        content_label="SEGMENTATION",
+        content_description=f"{MODEL_NAME}: {', '.join(present)}"[:64],
+        series_description=f"{MANUFACTURER}: {', '.join(present)}"[:64],
+    )
     segmentation.SpecificCharacterSet = UTF_8
     return segmentation
 
@@ -124,21 +160,127 @@ def _frames(series: Sequence[Dataset]) -> Iterator[_Frame]:
                 (groups.get(name) or shared.get(name) or [header])[0]
                 for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
             )
-            yield _Frame(
-                position.ImagePositionPatient,
-                orientation.ImageOrientationPatient,
-                measures.PixelSpacing,
-                header.Rows,
-                header.Columns,
-            )
+            try:
+                yield _Frame(
+                    [float(mm) for mm in position.ImagePositionPatient],
+                    [float(cosine) for cosine in orientation.ImageOrientationPatient],
+                    [float(mm) for mm in measures.PixelSpacing],
+                    _thickness_mm(measures),
+                    int(header.Rows),
+                    int(header.Columns),
+                )
+            except (AttributeError, TypeError, ValueError) as error:
+                raise SegmentationError(
+                    "The headers of the series do not say where its slices lie (position, orientation, pixel spacing, "
+                    "rows, columns); use its NIfTI mask."
+                ) from error
+
+
+def _thickness_mm(measures: Dataset) -> float | None:
+    with suppress(AttributeError, TypeError, ValueError):
+        thickness_mm = float(measures.SliceThickness)
+        return thickness_mm if 0 < thickness_mm < math.inf else None
+    return None
+
+
+def _clean_copies(series: Sequence[Dataset], frames: Sequence[_Frame]) -> list[Dataset]:
+    """Headers with no more than a segmentation takes from its source, so that no other value can be in its way."""
+    # highdicom takes patient and study from the first.
+    copies = [_repeated(series[0]), *(Dataset() for _ in series[1:])]
+    frame_of_reference = _frame_of_reference(series)
+    for copy, header in zip(copies, series, strict=True):
+        copy.FrameOfReferenceUID = frame_of_reference
+        for keyword in REFERENCE:
+            setattr(copy, keyword, getattr(header, keyword))
+    if "PerFrameFunctionalGroupsSequence" in series[0]:
+        _set_groups(copies[0], frames)
+    else:
+        measures = _measures(frames)[0]
+        for copy, frame in zip(copies, frames, strict=True):
+            copy.update(measures)
+            copy.ImagePositionPatient, copy.ImageOrientationPatient = frame.position_mm, frame.orientation
+    return copies
+
+
+def _set_groups(copy: Dataset, frames: Sequence[_Frame]) -> None:
+    """The planes of an instance of many frames (DICOM PS3.3 C.7.6.16)."""
+    shared, per_frame = Dataset(), []
+    shared.PixelMeasuresSequence = _measures(frames)
+    shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", frames[0].orientation)
+    for frame in frames:
+        groups = Dataset()
+        groups.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", frame.position_mm)
+        per_frame.append(groups)
+    copy.SharedFunctionalGroupsSequence, copy.PerFrameFunctionalGroupsSequence = [shared], per_frame
+    copy.NumberOfFrames = len(frames)
+
+
+def _measures(frames: Sequence[_Frame]) -> hd.PixelMeasuresSequence:
+    """Pixel spacing, and what the positions say of the distance of slices, whatever their headers do."""
+    first = frames[0]
+    normal = np.cross(first.orientation[:3], first.orientation[3:])
+    distance_mm = np.ptp([frame.position_mm for frame in frames] @ normal) / max(len(frames) - 1, 1)
+    return hd.PixelMeasuresSequence(
+        first.pixel_spacing_mm, first.thickness_mm or distance_mm, DSfloat(float(distance_mm), auto_format=True)
+    )
+
+
+def _frame_of_reference(series: Sequence[Dataset]) -> str:
+    """The UID in the headers; of a series without one, always the same."""
+    found = {UID(str(header.get("FrameOfReferenceUID"))) for header in series}
+    valid = sorted(uid for uid in found if uid.is_valid)
+    if len(valid) > 1:
+        raise SegmentationError(
+            f"The slices of the series lie in {len(valid)} frames of reference; expected one. Use its NIfTI mask."
+        )
+    derived = generate_uid(entropy_srcs=["frame of reference", series[0].SeriesInstanceUID])
+    return valid[0] if valid else derived
+
+
+def _repeated(header: Dataset) -> Dataset:
+    """What a segmentation has in common with its source, as far as it is there and parses."""
+    lossy = [tag_for_keyword(keyword) for keyword in LOSSY]
+    tags = sorted(header.keys())
+    clean = _parsed(header, [tag for tag in tags if tag.group in REPEATED_GROUPS or tag in lossy])
+    clean.LossyImageCompression = "01" if clean.get(LOSSY[0]) == "01" else "00"
+    clean.PatientSex = clean.get("PatientSex") if clean.get("PatientSex") in SEXES else ""
+    for keyword in MAY_BE_EMPTY:
+        if clean.get(keyword) is None or (keyword not in LOSSY and clean[keyword].VM > 1):
+            setattr(clean, keyword, "")
+    return clean
+
+
+def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
+    """New elements of those with these tags that are of the standard and whose values are as their VR wants them."""
+    parsed = Dataset()
+    for tag in tags:
+        with suppress(Exception):  # pydicom raises whatever a value makes it raise
+            element = dataset[tag]
+            if tag.is_private:
+                continue
+            if element.VR == "SQ":
+                parsed.add(DataElement(tag, "SQ", [_parsed(item, sorted(item.keys())) for item in element.value]))
+            elif all(_is_of(element.VR, value) for value in (element.value if element.VM > 1 else [element.value])):
+                parsed.add(DataElement(tag, element.VR, element.value))
+    return parsed
+
+
+def _is_of(vr: str, value: object) -> bool:
+    """Is it a value of this VR? Numbers are, once they are read. Raises: ValueError: a date that is none."""
+    if vr in CUSTOMIZABLE_CHARSET_VR:
+        return isinstance(value, str | PersonName | None)
+    if isinstance(value, str):
+        validate_value(vr, value, config.RAISE)
+        DATE_AND_TIME.get(vr, str)(value)
+    return True
 
 
 def _plane(mask: Volume, frame: _Frame) -> np.ndarray:
     """The mask (rows, columns) uint8 in a slice of the series."""
     to_lps_mm = hd.spatial.PixelToReferenceTransformer(
-        image_position=[float(number) for number in frame.position],
-        image_orientation=[float(number) for number in frame.orientation],
-        pixel_spacing=[float(number) for number in frame.pixel_spacing_mm],
+        image_position=frame.position_mm,
+        image_orientation=frame.orientation,
+        pixel_spacing=frame.pixel_spacing_mm,
     )
     corners = np.array([[0, 0], [frame.columns - 1, 0], [0, frame.rows - 1]])
     corners_voxel = mask.geometry.lps_to_voxel(to_lps_mm(corners))

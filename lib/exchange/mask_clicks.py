@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.annotations.volume import Volume, VolumeError, load_volume
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.geometry.volume import Volume, VolumeError, load_volume
 
 # Makes six clicks (6, 3) int in voxels on a structure (X, Y, Z) bool, with the randomness of a hand.
 Clicker = Callable[[np.ndarray, np.random.Generator], np.ndarray]

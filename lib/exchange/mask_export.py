@@ -14,10 +14,10 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.volume import Volume
 from lib.exchange.annotation_server import AnnotationServer
 from lib.exchange.dicom_seg import dicom_segmentation
 from lib.exchange.label_indices import LABELS_FILE, read_label_indices, write_label_indices
+from lib.geometry.volume import Volume, load_volume
 
 
 class ExportError(ValueError):
@@ -29,7 +29,8 @@ class MaskExport:
     """Writes masks into a folder as `IMAGE.nii.gz` and, for series of a DICOM archive, `IMAGE.seg.dcm`.
 
     An empty mask has no segmentation. An image whose files are there is left as it is, so that an export that was cut
-    short goes on; each file is renamed into place when it is whole.
+    short goes on, and a segmentation that could not be made is tried again; each file is renamed into place when it is
+    whole.
 
     Attributes:
         server: that has the annotations.
@@ -69,22 +70,21 @@ class MaskExport:
 
         Raises:
             ExportError: a mask that is not on the grid of its image, or holds a value that is no label's.
-            SegmentationError: see `dicom_segmentation`.
+            SegmentationError: see `dicom_segmentation`; the NIfTI is written.
             ServerError, VolumeError: see `AnnotationServer`.
             OSError: the disk is full or the folder cannot be written.
         """
-        path = self._path(image, ".nii.gz")
-        if path.exists() and not self.overwrite:
+        if not self.overwrite and self._is_complete(image):
             return False
         mask = self._final_mask(image) if has_final_mask else self.server.click_mask(image)
-        headers = self.server.series_headers(image)
-        if headers and mask.array.any():
+        self._check_values(mask, "final mask" if has_final_mask else "mask of the clicks")
+        # First, so that no segmentation of an earlier mask stays beside this one.
+        self.segmentation_path(image).unlink(missing_ok=True)
+        write_atomically(self._path(image, ".nii.gz"), _nifti(mask))
+        headers = self.server.series_headers(image) if mask.array.any() else []
+        if headers:
             segmentation = dicom_segmentation(mask, headers, self.labels, by_hand=has_final_mask)
             write_atomically(self.segmentation_path(image), _encoded(segmentation))
-        else:
-            self.segmentation_path(image).unlink(missing_ok=True)
-        # Last, because an image with this file counts as exported.
-        write_atomically(path, _nifti(mask))
         return True
 
     def push(self, image: str) -> bool:
@@ -104,6 +104,12 @@ class MaskExport:
     def segmentation_path(self, image: str) -> Path:
         return self._path(image, ".seg.dcm")
 
+    def _is_complete(self, image: str) -> bool:
+        nifti = self._path(image, ".nii.gz")
+        if not nifti.exists() or self.segmentation_path(image).exists():
+            return nifti.exists()
+        return not (self.server.has_series(image) and load_volume(nifti).array.any())
+
     def _path(self, image: str, extension: str) -> Path:
         if image != Path(image).name or image in ("", "..") or "\0" in image:
             raise ExportError(
@@ -115,11 +121,13 @@ class MaskExport:
         mask = self.server.final_mask(image)
         if not mask.geometry.is_close(self.server.image_geometry(image)):
             raise ExportError("The final mask is not on the grid of its image; submit it anew.")
+        return mask
+
+    def _check_values(self, mask: Volume, name: str) -> None:
         unknown = np.setdiff1d(mask.array[mask.array != 0], list(self.labels.values()))
         if len(unknown):
             known = ", ".join(f"{index} for {label}" for label, index in self.labels.items())
-            raise ExportError(f"The final mask holds the value {unknown[0]:g}; expected 0, {known}.")
-        return mask
+            raise ExportError(f"The {name} holds the value {unknown[0]:g}; expected 0, {known}.")
 
 
 def _nifti(mask: Volume) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.annotations.volume import VolumeError, load_volume
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.geometry.volume import VolumeError, load_volume
 
 
 class PaperCode(IntEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+from lib.geometry.volume_files import EXTENSIONS
 
 
 class StudyImages:
@@ -18,7 +18,7 @@ class StudyImages:
         if not folder.is_dir():
             raise ValueError(f"The studies folder {folder} does not exist; expected a folder of images.")
         self.folder = folder
-        self.paths = {without_extension(path.name): path for path in sorted(folder.iterdir()) if _is_image(path)}
+        self.paths = {without_extension(path.name): path for path in visible_files(folder, EXTENSIONS)}
         if not self.paths:
             raise ValueError(
                 f"The studies folder {folder} holds no {', '.join(EXTENSIONS)} image, and subfolders are not searched."
@@ -36,5 +36,7 @@ def without_extension(file_name: str) -> str:
     return file_name.removesuffix(extension)
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(EXTENSIONS) and not path.name.startswith(".")
+def visible_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files in a folder, or links to files, with a name that ends so and does not begin with a dot."""
+    paths = sorted(path for path in folder.iterdir() if path.name.endswith(endings) and path.name[0] != ".")
+    return [path for path in paths if path.is_file()]

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from lib.annotations.volume import Volume
 from lib.data.grid import to_scalar_image
+from lib.geometry.volume import Volume
 
 
 def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.annotations.click_requests import ClickRequestError, parse_click_request
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.image_identity import ImageIdentities, file_stamp
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import Volume, VolumeError, load_volume
+from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.infers.answers import Stopwatch, write_mask
 from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
@@ -26,7 +28,6 @@ from lib.refinement.label_map import merge_masks
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmost, front, back, lowest, highest"
-ListAnnotation = Callable[[str, str, dict[str, Any]], None]
 
 
 class ExtremePointsInferTask(InferTask):
@@ -38,17 +39,24 @@ class ExtremePointsInferTask(InferTask):
         type: what viewers take it for; they show "deepedit" models among their point prompts.
         model: the trained network, which joins in as soon as there is one.
         store: where annotations are kept.
-        list_annotation: tells the datastore of a new annotation (image id, file name, info).
+        identities: knows images by their voxels.
+        on_annotation: called with the file name of each new annotation.
     """
 
     def __init__(
-        self, type: InferType, model: PublishedModel, store: AnnotationStore, list_annotation: ListAnnotation
+        self,
+        type: InferType,
+        model: PublishedModel,
+        store: AnnotationStore,
+        identities: ImageIdentities,
+        on_annotation: Callable[[str], None],
     ) -> None:
         labels = {label: index for index, label in enumerate(model.labels, start=1)}
         super().__init__(type=type, labels=labels, dimension=3, description=DESCRIPTION)
         self.model = model
         self.store = store
-        self.list_annotation = list_annotation
+        self.identities = identities
+        self.on_annotation = on_annotation
 
     def is_valid(self) -> bool:
         return True
@@ -62,21 +70,26 @@ class ExtremePointsInferTask(InferTask):
         """
         stopwatch = Stopwatch()
         try:
+            stamp = file_stamp(Path(request["image"]))
             volume = load_volume(request["image"])
             stopwatch.lap("load")
             repeated = asks_for_stored_clicks(request)
+            image_id = request.get("image_id")
+            checksum = self.identities.checksum(Path(request["image"]), volume.array, stamp) if image_id else None
             if repeated:
-                structures = stored_clicks(request, self.store, self.model.labels, volume.geometry)
+                structures = stored_clicks(request, self.store, self.model.labels, volume.geometry, checksum)
             else:
                 structures = parse_click_request(request, self.model.labels, volume.geometry)
         except (VolumeError, ClickRequestError) as error:
             raise HTTPException(422, str(error)) from error
-        image_id = request.get("image_id")
         if image_id and not repeated:
-            self._save(image_id, structures, volume, annotator_of(request))
+            annotator = annotator_of(request)
+            self._save(
+                [Annotation.now(image_id, points, volume.geometry, annotator, checksum) for points in structures]
+            )
         stopwatch.lap("store")
-        model = self.model.current()
-        mask = self._segment(volume, structures, model)
+        model, probability = self._prediction(volume)
+        mask = self._segment(volume, structures, model, probability)
         stopwatch.lap("segment")
         path = write_mask(mask, volume, request)
         stopwatch.lap("write")
@@ -90,21 +103,34 @@ class ExtremePointsInferTask(InferTask):
             "latencies": stopwatch.latencies,
         }
 
-    def _save(self, image_id: str, structures: Sequence[ExtremePoints], volume: Volume, annotator: str) -> None:
-        for points in structures:
-            annotation = Annotation.now(image_id, points, volume.geometry, annotator)
+    def _save(self, annotations: Sequence[Annotation]) -> None:
+        for annotation in annotations:
             try:
                 path = self.store.save(annotation)
-                self.list_annotation(image_id, path.name, {"annotator": annotator, "created": annotation.created})
             except OSError as error:
-                logger.error("The clicks of %s could not be stored: %s", image_id, error)
+                logger.error("The clicks of %s could not be stored: %s", annotation.image_id, error)
                 raise HTTPException(
                     507,
                     f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry.",
                 ) from error
+            self.on_annotation(path.name)
 
-    def _segment(self, volume: Volume, structures: Sequence[ExtremePoints], model: TrainedModel | None) -> np.ndarray:
-        probability = None if model is None else predict_probability(model, volume, self.model.device)
+    def _prediction(self, volume: Volume) -> tuple[TrainedModel | None, np.ndarray | None]:
+        """The network and its probabilities (L, X, Y, Z); None without one, or where the scan is too large for it."""
+        model = self.model.current()
+        try:
+            return model, None if model is None else predict_probability(model, volume, self.model.device)
+        except VolumeError as error:
+            logger.warning("%s The mask is made of the clicks alone.", error)
+            return None, None
+
+    def _segment(
+        self,
+        volume: Volume,
+        structures: Sequence[ExtremePoints],
+        model: TrainedModel | None,
+        probability: np.ndarray | None,
+    ) -> np.ndarray:
         masks = {
             self.labels[points.label]: segment_from_clicks(
                 volume.array,

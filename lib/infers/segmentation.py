@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from lib.annotations.volume import VolumeError, load_volume
+from lib.geometry.volume import VolumeError, load_volume
 from lib.infers.answers import Stopwatch, write_mask
 from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
@@ -48,10 +48,10 @@ class SegmentationInferTask(InferTask):
             )
         try:
             volume = load_volume(request["image"])
+            stopwatch.lap("load")
+            probability = predict_probability(model, volume, self.model.device)
         except VolumeError as error:
             raise HTTPException(422, str(error)) from error
-        stopwatch.lap("load")
-        probability = predict_probability(model, volume, self.model.device)
         if self.test_time_crf:
             mask = crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
         else:

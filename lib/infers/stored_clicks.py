@@ -9,8 +9,8 @@ from fastapi import HTTPException
 
 from lib.annotations.click_requests import ClickRequestError
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import AnnotationFileError, AnnotationStore
+from lib.geometry.image_geometry import ImageGeometry
 
 USE_STORED_CLICKS = "use_stored_clicks"
 
@@ -21,13 +21,17 @@ def asks_for_stored_clicks(request: Mapping[str, Any]) -> bool:
 
 
 def stored_clicks(
-    request: Mapping[str, Any], store: AnnotationStore, labels: Sequence[str], geometry: ImageGeometry
+    request: Mapping[str, Any],
+    store: AnnotationStore,
+    labels: Sequence[str],
+    geometry: ImageGeometry,
+    image_checksum: str | None,
 ) -> list[ExtremePoints]:
     """The stored clicks on the structures of the request's image.
 
     Args:
         labels: of the app; clicks on others are left out.
-        geometry: of the image as it is now.
+        geometry, image_checksum: of the image as it is now.
 
     Raises:
         ClickRequestError: the request has clicks too; the stored ones cannot be read or were made on another grid.
@@ -46,7 +50,7 @@ def stored_clicks(
     except AnnotationFileError as error:
         raise ClickRequestError(f"{error} Click the structure anew.") from error
     for annotation in annotations:
-        if not annotation.geometry.is_close(geometry):
+        if not (annotation.geometry.is_close(geometry) and annotation.is_of(image_checksum)):
             raise ClickRequestError(
                 f"Label {annotation.points.label!r}: the image is not the one that was clicked on. Click it anew."
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.activelearning.uncertainty import class_entropies
 from lib.annotations.store import Annotation
-from lib.annotations.volume import Volume, VolumeError, load_volume
+from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.infers.extreme_points import network_trust
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel
@@ -56,10 +56,10 @@ def with_findings(image: AnnotatedImage, model: TrainedModel | None) -> Annotate
         return replace(image, problem=f"The image {image.image_id} is not in the folder.")
     try:
         volume = load_volume(image.path)
+        probability = None if model is None else predict_probability(model, volume)
     except VolumeError as error:
         logger.warning("%s", error)
         return replace(image, problem=str(error))
-    probability = None if model is None else predict_probability(model, volume)
     doubt = None if probability is None else float(class_entropies(probability).max())
     if not all(annotation.geometry.is_close(volume.geometry) for annotation in image.annotations):
         return replace(image, doubt=doubt, problem=f"The image {image.image_id} is not the one that was clicked on.")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 from lib.report.annotated_image import AnnotatedImage
 from lib.report.pictures import learning_curve, overlay
-from lib.report.project import Project
+from lib.report.project import AnnotatedProject
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Picture:
     caption: str
 
 
-def render(project: Project, max_pictures: int, progress: Callable[[], None] = lambda: None) -> str:
+def render(project: AnnotatedProject, max_pictures: int, progress: Callable[[], None] = lambda: None) -> str:
     """The page.
 
     Args:

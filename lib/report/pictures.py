@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lib.annotations.store import Annotation
-from lib.annotations.volume import Volume
+from lib.geometry.volume import Volume
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.trainers.training_record import TrainingRecord
 

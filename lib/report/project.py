@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.activelearning.scores import UncertaintyScores
+from lib.annotations.masks import MaskStore
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.exchange.study_images import EXTENSIONS
+from lib.exchange.study_images import visible_files, without_extension
+from lib.geometry.volume_files import EXTENSIONS
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.report.annotated_image import AnnotatedImage, with_findings
+from lib.server.project import Project
 from lib.trainers.training_record import TrainingRecord
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
-class Project:
+class AnnotatedProject:
     """Annotated images, those the network is least sure of first; all trainings; doubts about the other images."""
 
     studies: Path
@@ -35,19 +38,23 @@ class Project:
     open_doubts: dict[str, float] = field(default_factory=dict)
 
 
-def read_project(studies: Path, model_dir: Path) -> Project:
-    """Reads the folder of studies (or an archive's cache) and that of the models; changes nothing.
+def read_project(studies: Path, place: Project, model_dir: Path) -> AnnotatedProject:
+    """Reads the images, the annotations and the models; changes nothing.
+
+    Args:
+        studies: folder of the images.
+        place: of the annotations.
 
     Raises:
         ReportError: there is no such folder, or nothing is annotated in it.
     """
     if not studies.is_dir():
         raise ReportError(f"There is no folder {studies}; expected the one that the server was started with.")
-    paths = {path.name.removesuffix(e): path for e in EXTENSIONS for path in sorted(studies.glob(f"*{e}"))}
+    paths = {without_extension(path.name): path for path in visible_files(studies, EXTENSIONS)}
     annotations: dict[str, list[Annotation]] = defaultdict(list)
-    for annotation in AnnotationStore(studies / "labels" / "extreme_points"):
+    for annotation in AnnotationStore(place.clicks):
         annotations[annotation.image_id].append(annotation)
-    finals = {path.name.split(".")[0] for path in (studies / "labels" / "final").glob("*") if path.is_file()}
+    finals = MaskStore(place.masks(), (), place.mapped_masks).paths().keys()
     annotated = sorted({*annotations, *(finals & set(paths))})
     if not annotated:
         raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
@@ -56,7 +63,7 @@ def read_project(studies: Path, model_dir: Path) -> Project:
         with_findings(AnnotatedImage(i, paths.get(i), tuple(annotations[i]), i in finals), model) for i in annotated
     ]
     images.sort(key=lambda image: (-(image.doubt or 0.0), image.image_id))
-    return Project(
+    return AnnotatedProject(
         studies,
         images,
         len(set(paths) | set(annotated)),

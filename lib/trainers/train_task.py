@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
-from lib.annotations.volume import VolumeError
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
+from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel, TrainingState, save_checkpoint
 from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.networks.versions import ModelVersions
@@ -109,7 +110,7 @@ class InExtremISTrainTask(BasicTrainTask):
             self.hyperparameters.changed(changes)
         except ValidationError as error:
             raise TrainingError(f"The training cannot start: {first_error(error)}") from error
-        return changes | {name: request[name] for name in ("model", "device", "gpus", "pretrained") if name in request}
+        return changes | _checked_device(request)
 
     def _checked(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The request with every hyper-parameter in it, as MONAI Label's base class looks for some of them."""
@@ -149,7 +150,7 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def scans(self, datastore: Datastore) -> list[AnnotatedScan]:
         """What there is to learn from. Raises: TrainingError: nothing."""
-        return annotated_scans(datastore, self.store, self.label_names)
+        return annotated_scans(datastore, self.label_names)
 
     def partition_datalist(
         self, context: Context, shuffle: bool = False
@@ -341,6 +342,31 @@ class InExtremISTrainTask(BasicTrainTask):
 
     def _write_stats(self, stats: dict[str, Any]) -> None:
         write_atomically(Path(self._stats_path), json.dumps(stats, indent=2).encode())
+
+
+def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What MONAI Label itself reads of a request.
+
+    Raises:
+        TrainingError: of another form than MONAI Label takes.
+    """
+    forms = {
+        "model": (r"[\w\- ]{1,64}", "a name"),
+        "device": (r"cpu|mps|cuda(:\d{1,2})?", "cpu, cuda or cuda:0"),
+        "gpus": (r"all|\d{1,2}(,\d{1,2}){0,15}", "all, or numbers such as 0,1"),
+    }
+    checked: dict[str, Any] = {}
+    for name, (form, expected) in forms.items():
+        value = request.get(name)
+        if value in (None, ""):
+            continue
+        if not isinstance(value, str) or not re.fullmatch(form, value):
+            raise TrainingError(f"The training cannot start: {name} is {str(value)[:80]!r}; expected {expected}.")
+        checked[name] = value
+    pretrained = request.get("pretrained", True)
+    if not isinstance(pretrained, bool):
+        raise TrainingError(f"The training cannot start: pretrained is {str(pretrained)[:80]!r}; expected a boolean.")
+    return checked | ({"pretrained": pretrained} if "pretrained" in request else {})
 
 
 def _now() -> str:

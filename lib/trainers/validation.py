@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from monai.metrics.meandice import compute_dice
 
-from lib.annotations.volume import Volume, VolumeError, load_volume
 from lib.data.scans import AnnotatedScan
+from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel
 from lib.refinement.automatic_mask import label_map
@@ -35,10 +35,10 @@ def agreement(model: TrainedModel, scans: Sequence[AnnotatedScan], device: torch
         try:
             volume = load_volume(scan.image_path)
             references = dict(_references(scan, volume, model.spec.labels))
+            predicted = label_map(predict_probability(model, volume, device))
         except VolumeError as error:
             logger.warning("%s It is left out of the comparison.", error)
             continue
-        predicted = label_map(predict_probability(model, volume, device))
         scores += [_dice(predicted == index, reference) for index, reference in references.items()]
     return float(np.mean(scores)) if scores else None
 

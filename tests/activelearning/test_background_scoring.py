@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from lib.activelearning.background_scoring import BackgroundScoring
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.scoring_process import InterruptedScoringError, ScoringError, ScoringProcess
 from lib.activelearning.uncertainty import class_entropies
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
@@ -48,16 +49,20 @@ def folder(tmp_path):
 
 
 def scoring(folder, unannotated="abc", busy=lambda: False):
-    def get_image_uri(image_id):
-        if image_id == "down":
-            raise HTTPException(502, "The archive does not answer.")
-        if image_id == "uneven":
-            raise HTTPException(422, "The slices of the series are unevenly spaced.")
-        return str(folder / f"{image_id}.nii.gz")
+    """`unannotated` may be an error of the archive, or hold images that nobody has fetched yet."""
 
-    datastore = SimpleNamespace(get_unlabeled_images=lambda: list(unannotated), get_image_uri=get_image_uri)
+    def get_unlabeled_images():
+        if isinstance(unannotated, Exception):
+            raise unannotated
+        return list(unannotated)
+
+    def image_path(image_id):
+        path = folder / f"{image_id}.nii.gz"
+        return path if path.exists() else None
+
+    studies = SimpleNamespace(get_unlabeled_images=get_unlabeled_images, image_path=image_path)
     scores = UncertaintyScores(folder / "versions" / "uncertainty.json")
-    return BackgroundScoring(PublishedModel(folder / "inextremis.pt", LABELS), datastore, scores, busy)
+    return BackgroundScoring(PublishedModel(folder / "inextremis.pt", LABELS), studies, scores, busy)
 
 
 def test_scores_are_those_of_the_published_network(folder):
@@ -82,7 +87,7 @@ def test_what_has_a_score_is_not_scored_again_after_a_restart(folder):
     first = scoring(folder, "ab")
     first.score(first.model.current())
     written = (folder / "versions" / "uncertainty.json").read_bytes()
-    (folder / "a.nii.gz").unlink()
+    (folder / "a.nii.gz").write_bytes(b"no longer an image")
 
     again = scoring(folder, "ab")
 
@@ -92,24 +97,45 @@ def test_what_has_a_score_is_not_scored_again_after_a_restart(folder):
     assert scoring(folder, "abc")._todo(1) == ["c"]
 
 
-@pytest.mark.parametrize("broken", ["damaged", "uneven"])
-def test_scan_that_cannot_be_read_is_named_once_and_passed_over(folder, caplog, broken):
-    (folder / "damaged.nii.gz").write_bytes(b"no image")
-    background = scoring(folder, ["a", broken, "b"])
+@pytest.mark.parametrize("content", [b"no image", b""], ids=["other content", "empty"])
+def test_scan_that_cannot_be_read_is_named_once_and_passed_over(folder, caplog, content):
+    (folder / "damaged.nii.gz").write_bytes(content)
+    background = scoring(folder, ["a", "damaged", "b"])
 
     with caplog.at_level(logging.WARNING):
         assert background.score(background.model.current())
         assert background.score(background.model.current())
 
     assert background.scores.scored(1) == {"a", "b"}
-    assert caplog.text.count(f"{broken} is left without a score.") == 1
+    assert caplog.text.count("damaged is left without a score.") == 1
 
 
-def test_archive_that_is_down_is_asked_again_later(folder):
-    background = scoring(folder, ["down"])
+def test_series_that_nobody_has_fetched_is_not_scored_until_somebody_does(folder):
+    background = scoring(folder, ["a", "not fetched"])
 
     assert background.score(background.model.current())
-    assert background._todo(1) == ["down"]
+    assert background.scores.scored(1) == {"a"}
+
+    shutil.copy(folder / "b.nii.gz", folder / "not fetched.nii.gz")
+    assert background.score(background.model.current())
+    assert background.scores.scored(1) == {"a", "not fetched"}
+
+
+def test_scan_that_goes_before_its_turn_is_passed_over(folder):
+    background = scoring(folder, "ab")
+    where = background.studies.image_path
+    background._todo = lambda version: ["gone", "b"]
+
+    assert where("gone") is None
+    assert background.score(background.model.current())
+    assert background.scores.scored(1) == {"b"}
+
+
+def test_archive_that_has_never_answered_is_asked_again_later(folder, caplog):
+    background = scoring(folder, HTTPException(502, "The archive does not answer."))
+
+    assert background.score(background.model.current())
+    assert "Nothing is scored. The archive does not answer." in caplog.text
 
 
 def test_nothing_is_scored_while_a_training_runs(folder):
@@ -135,7 +161,7 @@ def test_newer_publication_ends_the_scoring_with_the_one_before(folder):
     assert background.scores.scored(2) == {"a", "b", "c"}
 
 
-def test_of_a_large_archive_a_part_is_scored_and_the_same_with_each_version(folder, monkeypatch):
+def test_of_many_scans_a_part_is_scored_with_each_version(folder, monkeypatch):
     monkeypatch.setattr(background_scoring, "MOST_SCANS", 2)
     background = scoring(folder)
     background.score(background.model.current())
@@ -144,9 +170,8 @@ def test_of_a_large_archive_a_part_is_scored_and_the_same_with_each_version(fold
 
     background.score(background.model.current())
 
-    assert len(first) == 2
-    assert background.scores.scored(2) == first
-    left = scoring(folder, sorted(set("abc") - {min(first)}))
+    assert len(first) == len(background.scores.scored(2)) == 2
+    left = scoring(folder, sorted(set("abc") - {min(background.scores.scored(2))}))
     assert len(left._todo(2)) == 1
 
 

@@ -1,8 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 
-from lib.annotations.click_requests import ClickRequestError, parse_click_request
-from lib.annotations.geometry import ImageGeometry
+from lib.annotations.click_requests import MAX_CLICKS, ClickRequestError, parse_click_request
+from lib.geometry.image_geometry import ImageGeometry
 
 # Axes permuted, flipped, turned and anisotropic, so that no mistake in coordinates can hide.
 AFFINE = np.array([[0, -0.5, 0.3, 40], [0.6, 0, 0, -20], [0, 0.1, 6.5, 7], [0, 0, 0, 1.0]])
@@ -77,3 +79,56 @@ def test_millimetres_reach_the_voxel_that_lies_there(system):
 def test_refusals_name_what_is_wrong(request_params, sentence):
     with pytest.raises(ClickRequestError, match=sentence):
         parse(**request_params)
+
+
+def many(count):
+    """Clicks that are all in the image."""
+    return (CLICKS * (1 + count // len(CLICKS)))[:count]
+
+
+@pytest.mark.parametrize(
+    "request_params",
+    [
+        {"lesion": many(MAX_CLICKS)},
+        {"lesion": many(MAX_CLICKS - 10), "background": [[1, 1, 1]] * 10},
+        {"lesion": many(MAX_CLICKS // 2), "cyst": many(MAX_CLICKS // 2)},
+    ],
+)
+def test_as_many_clicks_as_a_request_may_have(request_params):
+    assert parse(**request_params)
+
+
+@pytest.mark.parametrize(
+    "request_params",
+    [
+        {"lesion": many(MAX_CLICKS + 1)},
+        {"lesion": many(MAX_CLICKS - 10), "background": [[1, 1, 1]] * 11},
+        {"lesion": many(MAX_CLICKS), "cyst": many(6)},
+        {"foreground": many(MAX_CLICKS + 1), "label": "lesion"},
+        {"lesion": many(100_000), "background": many(100_000)},
+    ],
+)
+def test_more_clicks_are_refused_at_once(request_params):
+    begin = time.perf_counter()
+    with pytest.raises(ClickRequestError, match=r"The request has \d+ clicks; expected at most 1000\."):
+        parse(**request_params)
+
+    assert time.perf_counter() - begin < 1
+
+
+def test_check_of_as_many_clicks_as_there_may_be_takes_no_time():
+    rng = np.random.default_rng(0)
+    foreground = rng.integers(0, [20, 50, 12], (MAX_CLICKS // 2, 3)).tolist()
+    background = rng.integers([20, 0, 0], [40, 50, 12], (MAX_CLICKS // 2, 3)).tolist()
+    begin = time.perf_counter()
+
+    assert parse(lesion=foreground, background=background)
+    assert time.perf_counter() - begin < 0.5
+
+
+@pytest.mark.parametrize("value", [{"lesion": CLICKS, "coordinates": "x" * 10_000}, {"lesion": "x" * 10_000}])
+def test_refusals_are_short_whatever_was_sent(value):
+    with pytest.raises(ClickRequestError) as refused:
+        parse(**value)
+
+    assert len(str(refused.value)) < 300

@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.evidence.dataset import LABEL, Dataset, DatasetError
 from benchmarks.vestibular_schwannoma import Sources, convert, read_authors_split
-from lib.annotations.volume import load_volume
 from lib.demo.dicom import dicom_series
+from lib.geometry.volume import load_volume
 
 ROOT = Path(__file__).parents[2]
 SHAPE, SPACING_MM = (40, 36, 20), np.array([0.5, 0.5, 1.5])

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from lib.configs.settings import AppSettings, read_conf
+from lib.server.project import project_of
 from lib.trainers.hyperparameters import Hyperparameters
+from scripts import routes
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,19 +43,21 @@ def test_table_of_the_training_names_every_hyperparameter():
     assert set(TRAINING) == set(Hyperparameters.model_fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(AppSettings.model_fields) - {"model_dir"}))
+@pytest.mark.parametrize("name", sorted(set(AppSettings.model_fields) - {"project_dir", "model_dir"}))
 def test_default_is_the_one_of_the_code(name):
     stated, _ = read_conf({name: APP[name]["default"]})
 
     assert getattr(stated, name) == getattr(AppSettings(), name)
 
 
-def test_models_are_kept_in_the_folder_of_the_app_by_default():
-    stated = ROOT / APP["model_dir"]["default"]
+def test_annotations_and_models_are_kept_beside_the_studies_by_default():
+    assert (AppSettings().project_dir, AppSettings().model_dir) == (None, None)
+    studies = APP["project_dir"]["default"]
+    assert Path(APP["model_dir"]["default"]) == project_of(studies).model.relative_to(Path.cwd())
 
-    assert AppSettings().model_dir is None
-    assert stated.name == "model"
-    assert (stated.parent / "main.py").is_file()
+
+def test_page_of_the_routes_is_made_from_their_list():
+    assert (ROOT / "docs" / "routes.md").read_text() == routes.table()
 
 
 @pytest.mark.parametrize("preset", ["paper", "cpu"])

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import Annotation
 from lib.data.scans import AnnotatedScan, ScanDataset, collate, patch_loader
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import VolumeError
 
 # Turned axes, anisotropic; the network's grid is (right, anterior, superior) at other spacings.
 AFFINE = np.array([[0, 0, 1.5, 10], [-0.5, 0, 0, 20], [0, 0.5, 0, -5], [0, 0, 0, 1.0]])
@@ -133,3 +134,56 @@ def test_voxels_near_the_clicks_are_possible_and_the_others_are_not(scan):
             low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
             expected = ((voxel >= low - 2) & (voxel <= high + 2)).all(axis=1).reshape(possible.shape)
             np.testing.assert_array_equal(possible.numpy(), expected)
+
+
+def unreadable(path):
+    path.write_bytes(b"no image")
+
+
+def without_measurements(path):
+    nib.save(nib.Nifti1Image(np.full(SHAPE, -3.4e38, np.float32), AFFINE), path)
+
+
+def not_finite(path):
+    nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), AFFINE), path)
+
+
+def in_wrong_units(path):
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.float32), np.diag([1000.0, 1000, 1000, 1]) @ AFFINE), path)
+
+
+def removed(path):
+    path.unlink(missing_ok=True)
+
+
+SPOILT = [unreadable, without_measurements, not_finite, in_wrong_units, removed]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_scan_that_cannot_be_used_is_named_once_and_left_out(scan, tmp_path, caplog, spoil):
+    spoil(tmp_path / "other.nii.gz")
+    other = AnnotatedScan("other", tmp_path / "other.nii.gz", scan.annotations)
+
+    dataset = ScanDataset([other, scan], SPACING_MM, (8, 8, 8), margin_voxels=2)
+
+    for index in (0, 1, 0, 1):
+        assert dataset[index]["image"].spatial_shape == (24, 80, 70)
+    assert [record.message.split(".")[0] for record in caplog.records] == ["The scan other is left out of the training"]
+    assert str(tmp_path) not in caplog.text
+
+
+def test_scan_whose_mask_does_not_fit_is_left_out(scan, tmp_path, caplog):
+    nib.save(nib.Nifti1Image(np.ones((5, 6, 7), np.uint8), AFFINE), tmp_path / "mask.nii.gz")
+    other = AnnotatedScan("other", scan.image_path, (), tmp_path / "mask.nii.gz")
+
+    assert ScanDataset([other, scan], SPACING_MM, (8, 8, 8), margin_voxels=2)[0]["clicks"]
+    assert "The scan other is left out of the training" in caplog.text
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_training_without_a_scan_that_can_be_used_says_so(scan, spoil):
+    spoil(scan.image_path)
+
+    for _ in range(2):
+        with pytest.raises(VolumeError, match="There is nothing to learn from: none of the scans can be used"):
+            patches(scan)

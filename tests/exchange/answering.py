@@ -1,21 +1,35 @@
 """A server that gives prepared answers, for what a real one does not do."""
 
+import datetime
+import ipaddress
 import json
+import socket
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 INFO = {"models": {"extreme_points": {"labels": {"lesion": 1, "cyst": 2}}}}
 
 
 @contextmanager
-def answering(answers):
-    """Yields the address; `answers` has, for a path, a JSON object, or a status, a body and a file name."""
+def answering(answers, host="127.0.0.1", certificate=None):
+    """Yields the address.
+
+    Args:
+        answers: for a path with its query, or a path whatever its query is, what JSON can say, or a status, a body and
+            a file name.
+        certificate: file of a certificate and its key, for https.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            answer = answers.get(urlsplit(self.path).path, (404, b"no such path", ""))
+            answer = answers.get(self.path, answers.get(urlsplit(self.path).path, (404, b"no such path", "")))
             status, body, name = answer if isinstance(answer, tuple) else (200, json.dumps(answer).encode(), "")
             self.send_response(status)
             if name:
@@ -31,11 +45,18 @@ def answering(answers):
         def log_message(self, *arguments):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    server = Server((host, 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -45,3 +66,21 @@ def answering(answers):
 def datastore(**tags):
     """A list of images with the tags that each has."""
     return {"objects": {image: {"labels": {tag: {} for tag in names}} for image, names in tags.items()}}
+
+
+def self_signed_certificate(path, host="127.0.0.1"):
+    """Writes a certificate for a host that no authority has signed, and its key, into one file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    return path

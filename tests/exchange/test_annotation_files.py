@@ -6,6 +6,7 @@ import pytest
 
 from lib.exchange.annotation_files import NamingRule, read_all
 from lib.exchange.click_records import ImportRefusedError
+from lib.exchange.study_images import StudyImages
 
 NIFTI = (".nii.gz", ".nii")
 
@@ -25,6 +26,49 @@ def test_suffix_picks_the_files_of_a_folder(folder):
 
 def test_without_a_suffix_every_volume_is_taken(folder):
     assert len(NamingRule().files([folder], NIFTI)) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["._vs_1_Extremes.nii.gz", ".vs_3_Extremes.nii.gz", ".DS_Store", ".nii.gz", "Thumbs.db"]
+)
+def test_hidden_and_other_files_of_a_folder_are_no_volumes(folder, name):
+    visible = NamingRule().files([folder], NIFTI)
+    (folder / name).touch()
+
+    assert NamingRule().files([folder], NIFTI) == visible
+    assert set(StudyImages(folder).paths.values()) == set(visible)
+
+
+def test_folder_with_the_name_of_a_volume_is_none(folder):
+    (folder / "vs_9.nii.gz").mkdir()
+
+    assert len(NamingRule().files([folder], NIFTI)) == len(StudyImages(folder).paths) == 3
+
+
+def test_folder_of_hidden_files_is_refused(tmp_path):
+    (tmp_path / "._case01.nii.gz").touch()
+
+    with pytest.raises(ImportRefusedError, match="holds no file that ends in .nii.gz or .nii"):
+        NamingRule().files([tmp_path], NIFTI)
+
+
+@pytest.mark.parametrize("target", ["ab12cd", "store/SHA256E-s1--ab12cd.bin", ".annex/objects/ab12cd"])
+def test_link_has_its_own_name(folder, target):
+    (folder / target).parent.mkdir(parents=True, exist_ok=True)
+    (folder / target).touch()
+    (folder / "vs_4.nii.gz").symlink_to(folder / target)
+
+    found = NamingRule().files([folder], NIFTI)
+
+    assert found[-1] == folder / "vs_4.nii.gz"
+    assert NamingRule().image_of(found[-1]) == "vs_4"
+    assert StudyImages(folder).paths["vs_4"] == folder / "vs_4.nii.gz"
+
+
+def test_link_to_nothing_is_left_out(folder):
+    (folder / "vs_4.nii.gz").symlink_to(folder / "gone")
+
+    assert len(NamingRule().files([folder], NIFTI)) == len(StudyImages(folder).paths) == 3
 
 
 def test_file_that_is_given_is_taken_whatever_its_name(folder):

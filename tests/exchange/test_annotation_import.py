@@ -5,11 +5,12 @@ import os
 import numpy as np
 import pytest
 
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import AnnotationStore
-from lib.exchange.annotation_import import annotation_folder, plan_import
+from lib.exchange.annotation_import import plan_import
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
 from lib.exchange.study_images import StudyImages
+from lib.geometry.image_geometry import ImageGeometry
+from lib.server.project import Project
 from tests.exchange.studies import (
     CLICKS,
     GEOMETRIES,
@@ -31,7 +32,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path):
-    return AnnotationStore(annotation_folder(tmp_path))
+    return AnnotationStore(Project(tmp_path).clicks)
 
 
 def record(image="oblique", label="lesion", points=CLICKS, **more):

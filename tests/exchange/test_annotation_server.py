@@ -1,13 +1,15 @@
 """What the exporter makes of a server's answers, the wrong ones among them."""
 
-import json
+import socket
 
 import pytest
+from pydicom.dataset import Dataset
 
-from lib.annotations.volume import VolumeError
 from lib.demo.local_server import free_port
+from lib.exchange import annotation_server
 from lib.exchange.annotation_server import AnnotationServer, ServerError
-from tests.exchange.answering import INFO, answering, datastore
+from lib.geometry.volume import VolumeError
+from tests.exchange.answering import INFO, answering, datastore, self_signed_certificate
 
 
 def ask(answers, question):
@@ -62,11 +64,136 @@ def test_damaged_volume_is_a_sentence():
         ask({"/datastore/label": (200, b"x", "a.nii.gz")}, lambda server: server.final_mask("a"))
 
 
-def test_archive_that_fails_is_a_sentence():
-    answers = {
-        "/datastore/image/info": {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"},
-        "/proxy/dicom/wado/studies/1.2/series/1.2.3/metadata": (404, json.dumps({}).encode(), ""),
-    }
+SERIES = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+METADATA = "/proxy/dicom/wado/studies/1.2/series/1.2.3/metadata"
+STORE = "/proxy/dicom/stow/studies"
 
-    with pytest.raises(ServerError, match="The archive does not give the headers of the series; see that it runs"):
-        ask(answers, lambda server: server.series_headers("1.2.3"))
+
+def headers(metadata):
+    return ask({"/datastore/image/info": SERIES, METADATA: metadata}, lambda server: server.series_headers("1.2.3"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ((404, b"{}", ""), ".The server answered 404 Not Found"),
+        ((502, b'{"detail": "The certificate has expired."}', ""), ".The certificate has expired.\\."),
+        ((503, b"busy", ""), ".The server answered 503 Service Unavailable"),
+        ((401, b"", ""), "The server asks for a login"),
+        ((200, b"<html>", ""), "its answer is not JSON"),
+        (["no", "headers"], "its answer is not one of DICOMweb"),
+        ([1, None], "its answer is not one of DICOMweb"),
+    ],
+)
+def test_archive_that_fails_is_a_sentence(metadata, sentence):
+    with pytest.raises(
+        ServerError, match=f"The archive does not give the headers of the series; see that it runs .*{sentence}"
+    ):
+        headers(metadata)
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        {"00200011": {"vr": "IS", "Value": ["one"]}},
+        {"00180050": {"vr": "DS", "Value": ["thin"]}},
+        {"00100010": {"vr": "PN", "Value": [{"Alphabetic": 5}]}},
+        {"00100010": {"vr": "PN", "Value": ["Smith^Ann"]}},
+        {"00101010": {"vr": "AS", "Value": [{}]}},
+        {"00280010": {"vr": "US", "Value": ["many"]}},
+        {"00081115": {"vr": "SQ", "Value": ["no item"]}},
+        {"00081115": {"vr": "SQ", "Value": [{"00200011": {"vr": "IS", "Value": ["one"]}}]}},
+        {"7FE00010": {"vr": "OW", "BulkDataURI": "http://127.0.0.1/pixels"}},
+        {"00100020": {}},
+        {"00100020": None},
+        {"no tag": {"vr": "LO", "Value": ["x"]}},
+    ],
+    ids=str,
+)
+def test_element_that_cannot_be_read_leaves_the_rest_of_a_header(element, recwarn):
+    (header,) = headers([{"00080060": {"vr": "CS", "Value": ["MR"]}, **element}])
+
+    assert header.Modality == "MR"
+    assert not recwarn.list
+
+
+def test_archive_that_takes_nothing_is_a_sentence():
+    instance = Dataset()
+    instance.is_little_endian, instance.is_implicit_VR = True, True
+
+    with pytest.raises(ServerError, match="The archive does not take the segmentation; .*The disk is full"):
+        ask({STORE: (507, b'{"detail": "The disk is full."}', "")}, lambda server: server.store_in_archive([instance]))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"/datastore/": {}},
+        {"/datastore/": {"objects": ["a"]}},
+        {"/datastore/": {"objects": {"a": {}}}},
+        {"/datastore/": []},
+    ],
+    ids=str,
+)
+def test_list_of_another_program_is_a_sentence(answers):
+    with pytest.raises(ServerError, match="is no MONAI Label server"):
+        ask(answers, AnnotationServer.annotated_images)
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1", "http://", "studies/"])
+def test_address_that_is_none_is_a_sentence(url):
+    with pytest.raises(ServerError, match="expected such as http://127.0.0.1:8000"):
+        AnnotationServer(url)
+
+
+def test_no_password_is_in_a_sentence():
+    with pytest.raises(ServerError, match="There is no answer from") as error:
+        AnnotationServer(f"http://ann:secret@127.0.0.1:{free_port()}").label_indices()
+
+    assert "secret" not in str(error.value) and "ann" not in str(error.value).replace("annot", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_is_reached_without_a_proxy(host, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    answers = {"/info/": INFO, "/datastore/image/info": SERIES, METADATA: [{}]}
+    try:
+        with answering(answers, "127.0.0.1" if host == "localhost" else host) as url:
+            server = AnnotationServer(url.replace("127.0.0.1", "localhost") if host == "localhost" else url)
+
+            assert server.label_indices() == {"lesion": 1, "cyst": 2}
+            assert len(server.series_headers("1.2.3")) == 1
+    except OSError as error:
+        pytest.skip(f"this machine has no address {host} ({error})")
+
+
+def test_proxy_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(ServerError, match="The proxy on the way to http://a.invalid:8000 .* NO_PROXY"):
+        AnnotationServer("http://a.invalid:8000").label_indices()
+
+
+def test_certificate_that_is_not_trusted_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    certificate = self_signed_certificate(tmp_path / "certificate.pem")
+    with answering({"/info/": INFO}, certificate=certificate) as url:
+        with pytest.raises(ServerError, match="The certificate of https://.* set REQUESTS_CA_BUNDLE"):
+            AnnotationServer(url).label_indices()
+
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert AnnotationServer(url).label_indices() == {"lesion": 1, "cyst": 2}
+
+
+def test_server_that_never_answers_is_named(monkeypatch):
+    monkeypatch.setattr(annotation_server, "ANSWER_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = AnnotationServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        with pytest.raises(ServerError, match="did not answer within 0.2 s"):
+            server.label_indices()
+        with pytest.raises(ServerError, match="did not answer within 0.2 s"):
+            server.store_in_archive([])

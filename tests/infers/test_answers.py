@@ -6,8 +6,8 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from lib.annotations.geometry import ImageGeometry
-from lib.annotations.volume import Volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume
 from lib.infers.answers import Stopwatch, write_mask
 
 SHAPE = (9, 7, 5)

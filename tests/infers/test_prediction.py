@@ -6,8 +6,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from lib.annotations.geometry import ImageGeometry
-from lib.annotations.volume import Volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume, VolumeError
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel
 from lib.refinement.automatic_mask import label_map
@@ -126,3 +126,16 @@ def test_label_map_takes_the_most_probable_class_background_among_them():
 
     assert label_map(probability).ravel().tolist() == [0, 1, 2, 2]
     assert label_map(probability).dtype == np.uint8
+
+
+class Unreached(nn.Module):
+    def forward(self, image):
+        raise AssertionError("the network was asked about a scan that is too large for its grid")
+
+
+@pytest.mark.parametrize("own_mm", [(1000.0, 1000.0, 1000.0), (1.0, 1.0, 1e6), (1e12, 1e12, 1e12)])
+def test_scan_too_large_for_the_networks_grid_is_refused_before_anything_is_computed(own_mm):
+    volume = Volume(np.zeros(SHAPE, np.float32), geometry(np.diag(own_mm)))
+
+    with pytest.raises(VolumeError, match="on the network's grid of 1 x 1 x 1 mm has the size"):
+        predict_probability(model(Unreached()), volume)

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
-from lib.annotations.volume import load_volume
 from lib.demo.studies import DemoStudySettings, make_demo_study
+from lib.geometry.volume import load_volume
 from lib.refinement.cold_start import ColdStartOptions, segment_from_clicks
 
 BRAIN1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "brain1"

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
+from lib.annotations.masks import MaskRecord, MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
 from lib.report import annotated_image
 from lib.report.project import read_project
+from lib.server.project import Project
 from lib.trainers.training_record import TrainingRecord, TrainingRun
 from scripts.report import main
 
@@ -44,6 +47,7 @@ class Text(HTMLParser):
 
 
 def add_image(studies, name, annotator=None, clicked=True):
+    studies.mkdir(exist_ok=True)
     image = np.random.default_rng(0).normal(0, 0.05, SHAPE) + BALL
     nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), studies / f"{name}.nii.gz")
     if clicked:
@@ -135,9 +139,9 @@ def test_network_is_asked_once_about_each_annotated_image(project, monkeypatch):
 
 
 def test_mask_is_that_of_the_clicks_in_the_shape_of_the_image(project):
-    studies, _ = project
+    studies, model_dir = project
 
-    image = read_project(studies, studies).images[0]
+    image = read_project(studies, Project(studies), model_dir).images[0]
 
     mask = image.mask(image.annotations[0])
     assert mask.shape == SHAPE
@@ -166,12 +170,6 @@ def test_image_that_is_gone_or_another_is_named(project):
     assert "The image two is not the one that was clicked on." in page
 
 
-def test_page_with_pictures_of_patients_is_for_its_owner_only(project):
-    report(*project)
-
-    assert (project[0].parent / "report.html").stat().st_mode & 0o077 == 0
-
-
 @pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "There is no folder"), ("empty", "Nothing is annotated")])
 def test_folder_without_annotations_is_refused(tmp_path, capsys, folder, sentence):
     (tmp_path / "empty").mkdir()
@@ -188,3 +186,25 @@ def test_command_takes_paths_relative_to_the_caller(project):
     subprocess.run([SCRIPT, studies.name, "--model-dir", "model"], cwd=studies.parent, check=True, capture_output=True)
 
     assert "2 of 3 images" in (studies.parent / "report.html").read_text()
+
+
+def test_page_with_pictures_of_patients_is_for_its_owner_only(project):
+    studies, model_dir = project
+    command = [SCRIPT, studies, "--model-dir", model_dir]
+
+    subprocess.run(command, cwd=studies.parent, check=True, capture_output=True, umask=0o022)
+
+    assert (studies.parent / "report.html").stat().st_mode & 0o077 == 0
+
+
+def test_final_masks_are_annotations_too(tmp_path):
+    add_image(tmp_path / "studies", "one", clicked=False)
+    geometry = ImageGeometry(SHAPE, AFFINE)
+    place = Project(tmp_path / "studies")
+    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
+    store.save("one", Volume(BALL.astype(np.uint8), geometry), MaskRecord({"lesion": 1}))
+
+    status, page = report(tmp_path / "studies", tmp_path / "model")
+
+    assert status == 0
+    assert "1 of 1 images" in " ".join(Text(page).words)

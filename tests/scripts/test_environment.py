@@ -14,6 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# Stands for the launcher: it tells how it was called.
+LAUNCHER = """
+import os, sys
+print(sys.prefix, os.getcwd(), *sys.argv[1:], sep="\\n")
+"""
 NOT_A_FITTING_PYTHON = "#!/bin/sh\nexit 1\n"
 PYTHON_WITHOUT_VENV = """#!/bin/sh
 case "$2" in
@@ -26,6 +31,8 @@ esac
 def lay_out(checkout: Path) -> Path:
     (checkout / "scripts").mkdir(exist_ok=True)
     shutil.copy(ROOT / "scripts" / "environment.sh", checkout / "scripts")
+    (checkout / "lib" / "server").mkdir(parents=True, exist_ok=True)
+    (checkout / "lib" / "server" / "launch.py").write_text(LAUNCHER)
     (checkout / "requirements.txt").write_text("")
     (checkout / "constraints.txt").write_text("")
     return checkout
@@ -38,7 +45,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkout")
+    return tmp_path_factory.mktemp("my checkout")
 
 
 @pytest.fixture
@@ -87,6 +94,38 @@ def test_makes_a_new_environment_where_the_checkout_was_copied(made: Path, tmp_p
     assert (status, prefix) == (0, str(copy / ".venv"))
     assert "Installing" in said
     assert not (copy / ".venv" / "of-the-old-place").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["start_server", "--studies", "my studies", "--labels", ""], ["$HOME `id` *", "a\\b", "'\"", "ü"], []]
+)
+def test_its_command_hands_on_every_word_as_it_is(made: Path, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('what lies in the working folder was imported')")
+    command = made / ".venv" / "bin" / "monailabel"
+    # Without an activated environment: there may be no other python.
+    path = os.pathsep.join(os.path.dirname(shutil.which(name) or name) for name in ("env", "bash"))
+    result = subprocess.run([command, *words], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [str(made / ".venv"), str(tmp_path), *words]
+
+
+@pytest.mark.parametrize("there", ["#!/bin/bash\nexec python -m monailabel.main $*\n", "", None])
+def test_its_command_takes_the_place_of_monai_labels_in_an_environment_of_before(made: Path, there: str | None) -> None:
+    command = made / ".venv" / "bin" / "monailabel"
+    own = command.read_text()
+    command.unlink()
+    if there is not None:
+        command.write_text(there)
+    assert source(made)[0] == 0
+    assert command.read_text() == own
+    assert os.access(command, os.X_OK)
+    assert not list(command.parent.glob("monailabel.*"))
+
+
+def test_its_command_is_written_once(made: Path) -> None:
+    before = (made / ".venv" / "bin" / "monailabel").stat()
+    source(made)
+    assert (made / ".venv" / "bin" / "monailabel").stat() == before
 
 
 def test_failed_install_is_not_taken_for_a_finished_one(made: Path) -> None:

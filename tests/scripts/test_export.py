@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lib.demo.local_server import free_port
 from scripts.export import main
 from tests.exchange.answering import INFO, answering, datastore
 from tests.exchange.studies import GEOMETRIES, all_files
-from tests.physical import l_shape
+from tests.physical import PLANES, l_shape, series
 
 
 def nifti(array, affine_ras=GEOMETRIES["oblique"], name="mask.nii.gz"):
@@ -118,6 +119,111 @@ def test_final_mask_that_is_wrong_is_a_sentence(folder, capsys, answers, sentenc
     assert not (folder / "scan.nii.gz").exists()
 
 
+def test_mask_of_clicks_with_a_value_of_no_label_is_a_sentence(folder, capsys):
+    assert run({**CLICKED, "/infer/extreme_points": nifti(3 * MASK)}, folder) == 1
+
+    assert "scan: The mask of the clicks holds the value 3; expected 0, 1 for lesion, 2 for" in capsys.readouterr().err
+
+
+HEADERS = [
+    {tag: entry for tag, entry in instance.to_json_dict().items() if tag != "7FE00010"}
+    for instance in series("oblique")
+]
+
+
+def archive(metadata):
+    """A server with a DICOM series, whose headers are `metadata`, between two files."""
+    dicom = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+    return {
+        **CLICKED,
+        "/datastore/": datastore(a=["extreme_points"], series=["extreme_points"], z=["extreme_points"]),
+        "/datastore/image/info?image=series": dicom,
+        "/infer/extreme_points?image=series&output=image": nifti(MASK, PLANES["oblique"]),
+        "/proxy/dicom/wado/studies/1.2/series/1.2.3/metadata": metadata,
+    }
+
+
+def without(tag):
+    return [{key: entry for key, entry in header.items() if key != tag} for header in HEADERS]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "labels.json")
+
+
+NIFTIS = ["a.nii.gz", "series.nii.gz", "z.nii.gz"]
+FAULTS = {
+    "archive away": ((502, b'{"detail": "The archive is away."}', ""), "The archive is away"),
+    "archive that asks for a login": ((401, b"", ""), "The server asks for a login"),
+    "series that is gone": ([], "The archive holds no image of the series any more"),
+    "no JSON": ((200, b"<html>", ""), "its answer is not JSON"),
+    "no headers": (["one", "two"], "its answer is not one of DICOMweb"),
+    "no position": (without("00200032"), "do not say where its slices lie"),
+    "position of words": (
+        [{**header, "00200032": {"vr": "DS", "Value": ["here"]}} for header in HEADERS],
+        "do not say where its slices lie",
+    ),
+    "no UID": (without("00080018"), "do not make a DICOM segmentation"),
+    "slices that are gone": (HEADERS[:5], "lies in none of the slices"),
+    "class of a vendor": (
+        [{**header, "00080016": {"vr": "UI", "Value": ["1.2.3.4"]}} for header in HEADERS],
+        "do not make a DICOM segmentation",
+    ),
+}
+
+
+@pytest.mark.parametrize(("metadata", "sentence"), FAULTS.values(), ids=FAULTS)
+def test_segmentation_that_cannot_be_made_is_named_and_tried_again(folder, capsys, metadata, sentence):
+    assert run(archive(metadata), folder) == 1
+
+    told = capsys.readouterr().err
+    assert "series: " in told and sentence in told and "Traceback" not in told
+    assert names(folder) == NIFTIS
+    np.testing.assert_array_equal(nib.load(folder / "series.nii.gz").dataobj, MASK)
+
+    assert run(archive(metadata), folder) == 1
+    assert sentence in capsys.readouterr().err
+
+    assert run(archive(HEADERS), folder) == 0
+    assert names(folder) == sorted([*NIFTIS, "series.seg.dcm"])
+    assert hd.seg.segread(folder / "series.seg.dcm").number_of_segments == 1
+
+    before = all_files(folder)
+    assert run(archive(metadata), folder) == 0
+    assert all_files(folder) == before
+
+
+def test_no_segmentation_of_an_earlier_mask_stays(folder):
+    run(archive(HEADERS), folder)
+
+    assert run(archive(without("00200032")), folder, "--overwrite") == 1
+    assert names(folder) == NIFTIS
+
+
+def test_empty_mask_of_a_series_is_complete_without_a_segmentation(folder, capsys):
+    answers = {**archive(HEADERS), "/infer/extreme_points?image=series&output=image": nifti(0 * MASK)}
+
+    assert run(answers, folder) == 0
+    assert run(answers, folder) == 0
+
+    assert names(folder) == NIFTIS
+    assert "0 masks written" in capsys.readouterr().out
+
+
+def test_name_that_no_file_can_have_does_not_hold_up_the_others(folder, capsys):
+    answers = {
+        **CLICKED,
+        "/datastore/": datastore(a=["extreme_points"], z=["extreme_points"], **{"x" * 300: ["final"]}),
+    }
+
+    assert run({**FINAL, **answers}, folder) == 1
+
+    assert (
+        f"{'x' * 300}: The folder of the masks cannot be read or written: File name too long" in capsys.readouterr().err
+    )
+    assert names(folder) == ["a.nii.gz", "z.nii.gz"]
+
+
 @pytest.mark.parametrize("image", ["../outside", "/etc/scan", "a/b", ".."])
 def test_no_image_id_of_a_server_leaves_the_folder(folder, capsys, image):
     assert run({**CLICKED, "/datastore/": datastore(**{image: ["extreme_points"]})}, folder) == 1
@@ -143,7 +249,10 @@ def test_only_the_images_that_are_named(folder, capsys):
     assert "The image 'c' has neither clicks nor a final mask" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("answers", [{}, {"/info/": {"models": {}}}, {"/info/": (200, b"<html>", "")}])
+@pytest.mark.parametrize(
+    "answers",
+    [{}, {"/info/": {"models": {}}}, {"/info/": (200, b"<html>", "")}, {"/info/": []}, {"/info/": {"models": [1]}}],
+)
 def test_wrong_server_leaves_no_folder(folder, answers):
     assert run(answers, folder) == 2
     assert not folder.exists()
@@ -152,6 +261,11 @@ def test_wrong_server_leaves_no_folder(folder, answers):
 def test_no_server_is_a_sentence(folder, capsys):
     assert main([str(folder), "--server", f"http://127.0.0.1:{free_port()}"]) == 2
     assert "start the server, or give its address" in capsys.readouterr().err
+
+
+def test_list_of_images_that_is_none_is_a_sentence(folder, capsys):
+    assert run({**CLICKED, "/datastore/": {"objects": {"scan": {}}}}, folder) == 2
+    assert "is no MONAI Label server" in capsys.readouterr().err
 
 
 def test_folder_that_is_a_file_is_a_sentence(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from lib.annotations.store import AnnotationStore
+from lib.server.project import images_of, project_of
 from scripts.import_annotations import main
 from tests.exchange.studies import (
     CLICKS,
@@ -237,12 +239,17 @@ def test_studies_folder_that_is_not_there_is_a_sentence(tmp_path, capsys):
     assert "none does not exist; expected a folder of images" in capsys.readouterr().err
 
 
-def test_address_of_an_archive_is_told_from_a_folder(capsys):
-    with pytest.raises(SystemExit) as end:
-        run("http://localhost:8042/dicom-web", "--points", "points.csv")
+def test_address_of_an_archive_stands_for_its_images_that_were_opened(studies, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    address = "http://localhost:8042/dicom-web"
+    table = write_table(tmp_path / "points.csv", studies, "voxel")
 
-    assert end.value.code == 2
-    assert "is the address of an archive" in capsys.readouterr().err
+    assert run(address, "--points", table) == 2
+    assert "does not exist" in capsys.readouterr().err
+    shutil.copytree(studies, images_of(address))
+    assert run(address, "--points", table) == 0
+    assert len(list(AnnotationStore(project_of(address).clicks))) == len(GEOMETRIES)
 
 
 @pytest.mark.parametrize("option", [["--error-voxels", "-1"], ["--error-voxels", "nan"], ["--seed", "-1"], []])
@@ -294,4 +301,4 @@ def test_it_runs_from_any_folder_with_paths_relative_to_it(studies, tmp_path):
     )
 
     assert ended.returncode == 0, ended.stderr
-    assert f"{len(GEOMETRIES)} annotations imported into studies/labels/extreme_points." in ended.stdout
+    assert f"{len(GEOMETRIES)} annotations imported into {studies}/labels/extreme_points." in ended.stdout

@@ -17,14 +17,15 @@ SPEC = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, ba
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    versions = ModelVersions(tmp_path / "inextremis.pt")
+    folder = tmp_path / "model"
+    versions = ModelVersions(folder / "inextremis.pt")
     record = TrainingRecord()
     for number, score in ((1, 0.62), (2, 0.71)):
         versions.publish(TrainedModel(SPEC, SPEC.build(), number), TrainingState({}, 240 * number))
         times = (f"2026-11-0{number}T10:00:00+00:00", f"2026-11-0{number}T10:02:00+00:00")
         record = record.with_run(TrainingRun(*times, number, 240 * number, 8, (2, "held-out"), score, None, 0.5))
-    record.save(tmp_path / "inextremis" / "record.json")
-    return tmp_path
+    record.save(folder / "inextremis" / "record.json")
+    return folder
 
 
 def published(folder):
@@ -33,7 +34,7 @@ def published(folder):
 
 def test_list_tells_of_each_version_how_it_did(folder):
     answer = subprocess.run(
-        [SCRIPT, "--model-dir", folder, "list"], capture_output=True, text=True, check=True
+        [SCRIPT, folder.parent, "list"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
 
     (first,) = [line for line in answer if "0.62" in line]
@@ -43,21 +44,21 @@ def test_list_tells_of_each_version_how_it_did(folder):
 
 
 def test_roll_back_publishes_an_earlier_version(folder, capsys):
-    assert main(["--model-dir", str(folder), "roll-back", "1"]) == 0
+    assert main([str(folder.parent), "roll-back", "1"]) == 0
 
     assert published(folder) == 1
     assert "Version 1 is published again" in capsys.readouterr().out
 
 
 def test_version_that_is_not_kept_is_refused(folder, capsys):
-    assert main(["--model-dir", str(folder), "roll-back", "7"]) == 2
+    assert main(["elsewhere", "--model-dir", str(folder), "roll-back", "7"]) == 2
 
     assert published(folder) == 2
     assert "There is no version 7" in (said := capsys.readouterr().err) and "these are kept: 1, 2" in said
 
 
 def test_folder_without_a_model_is_refused(tmp_path, capsys):
-    assert main(["--model-dir", str(tmp_path), "list"]) == 2
+    assert main([str(tmp_path), "list"]) == 2
 
     assert "There is no model" in capsys.readouterr().err
 
@@ -65,6 +66,6 @@ def test_folder_without_a_model_is_refused(tmp_path, capsys):
 def test_broken_model_is_refused_with_a_sentence(folder, capsys):
     (folder / "inextremis.pt").write_bytes(b"half a mod")
 
-    assert main(["--model-dir", str(folder), "list"]) == 2
+    assert main([str(folder.parent), "list"]) == 2
 
     assert "The model inextremis.pt cannot be used" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NETWORK = ("--conf", "allow_network_without_login", "true")
 # Stands for the real environment: nothing is installed, and `python` tells how the script called it.
 ENVIRONMENT = """
 cat >"$scripts/python" <<'EOF'
@@ -120,16 +121,51 @@ class TestRefuses:
     def test_port_in_use_where_every_address_is_listened_on(self, checkout: Path, studies: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = str(listener.getsockname()[1])
-            assert_refused(start(checkout, studies, "--host", "0.0.0.0", "--port", port), port, "in use")
+            result = start(checkout, studies, "--host", "0.0.0.0", *NETWORK, "--port", port)
+            assert result.returncode == 2
+            assert f"Port {port} is in use" in result.stderr
 
     @pytest.mark.parametrize("user", ["", "me:secret@"])
     def test_dicomweb_server_that_does_not_answer(self, checkout: Path, free_port: int, user: str) -> None:
         result = start(checkout, f"http://{user}127.0.0.1:{free_port}/dicom-web")
         assert_refused(result, f"port {free_port} of 127.0.0.1", "start the DICOMweb server")
 
+    def test_dicomweb_server_of_this_machine_is_tried_whatever_the_proxies(
+        self, checkout: Path, free_port: int
+    ) -> None:
+        result = start(checkout, f"http://localhost:{free_port}/dicom-web", http_proxy="http://proxy:3128")
+        assert_refused(result, f"port {free_port} of localhost", "start the DICOMweb server")
+
     @pytest.mark.parametrize("url", ["http://", "http:///dicom-web", "https://pacs:port/dicom-web"])
     def test_address_that_cannot_be_read(self, checkout: Path, url: str) -> None:
         assert_refused(start(checkout, url), url, "cannot be read")
+
+    @pytest.mark.parametrize("address", ["127.0.0.1:{port}/dicom-web", "pacs:port", "", "[::1"])
+    @pytest.mark.parametrize("login", ["me:geheim", "me:p@s:geheim", "me:ge/geheim", "geheim"])
+    def test_password_in_an_address_is_not_repeated(
+        self, checkout: Path, free_port: int, address: str, login: str
+    ) -> None:
+        result = start(checkout, f"http://{login}@{address.format(port=free_port)}")
+        assert_refused(result, "http://")
+        assert "geheim" not in result.stderr
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "hospital.example"])
+    @pytest.mark.parametrize("value", [None, "false", "perhaps", ""])
+    def test_network_without_a_login(self, checkout: Path, studies: Path, host: str, value: str | None) -> None:
+        conf = () if value is None else ("--conf", "allow_network_without_login", value)
+        result = start(checkout, studies, "--host", host, *conf)
+        assert_refused(
+            result, f"on {host} without a login", "read and change", "--conf allow_network_without_login true"
+        )
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_studies_that_cannot_be_written_need_a_folder_for_annotations(
+        self, checkout: Path, studies: Path, free_port: int
+    ) -> None:
+        studies.chmod(0o500)
+        assert_refused(start(checkout, studies), "cannot be written", "--conf project_dir")
+        result = start(checkout, studies, "--port", str(free_port), "--conf", "project_dir", "/elsewhere")
+        assert called(result)[2][6] == str(studies)
 
     def test_unknown_option(self, checkout: Path, studies: Path) -> None:
         assert_refused(start(checkout, studies, "--prot", "8000"), "'--prot'", "--help")
@@ -144,7 +180,7 @@ class TestStarts:
         options = ["--labels", "lesion,left kidney", "--conf", "preset", "cpu", "--port", str(free_port)]
         folder, _, arguments = called(start(checkout, *options, "my studies"))
         assert folder == str(checkout)
-        assert arguments[:3] == ["-m", "monailabel.main", "start_server"]
+        assert arguments[:3] == ["-m", "lib.server.launch", "start_server"]
         assert arguments[3:] == [
             *["--app", "apps/inextremis", "--studies", str(studies)],
             *["--host", "127.0.0.1", "--port", str(free_port)],
@@ -163,10 +199,10 @@ class TestStarts:
     def test_warns_in_one_sentence_when_a_network_is_served(
         self, checkout: Path, studies: Path, free_port: int
     ) -> None:
-        result = start(checkout, studies, "--port", str(free_port), "--host", "0.0.0.0")
+        result = start(checkout, studies, "--port", str(free_port), "--host", "0.0.0.0", *NETWORK)
         assert called(result)[2][7:9] == ["--host", "0.0.0.0"]
         assert len(result.stderr.splitlines()) == 1
-        assert "no login" in result.stderr
+        assert "without a login" in result.stderr
 
     def test_dicomweb_search_filter_is_left_to_the_app(self, checkout: Path, archive: str, free_port: int) -> None:
         _, search_filter, arguments = called(start(checkout, archive, "--port", str(free_port)))
@@ -179,9 +215,10 @@ class TestStarts:
         result = start(checkout, archive, "--port", port, MONAI_LABEL_DICOMWEB_SEARCH_FILTER=own)
         assert called(result)[1] == own
 
-    def test_dicomweb_server_behind_a_proxy_is_not_tried(self, checkout: Path, free_port: int) -> None:
-        url = f"http://127.0.0.1:{free_port}/dicom-web"
-        result = start(checkout, url, "--port", str(free_port), https_proxy="http://proxy:3128")
+    @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"])
+    def test_dicomweb_server_behind_a_proxy_is_not_tried(self, checkout: Path, free_port: int, variable: str) -> None:
+        url = "http://pacs.invalid:8042/dicom-web"
+        result = start(checkout, url, "--port", str(free_port), **{variable: "http://proxy:3128"})
         assert called(result)[2][6] == url
 
     def test_help_lists_every_option(self, checkout: Path) -> None:

@@ -9,6 +9,7 @@ import requests
 from lib.annotations.store import AnnotationStore
 from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
+from lib.server.project import Project
 
 # On the object of tests.physical.series, whatever its planes.
 CLICKS = [[4, 6, 4], [16, 6, 4], [5, 5, 6], [5, 16, 8], [10, 6, 3], [5, 14, 9]]
@@ -25,12 +26,15 @@ class Archive:
         return LocalServer(self.orthanc.dicomweb_url, conf, self.root / f"{name}.log", environment=environment)
 
     @property
-    def cache(self):
+    def project(self):
         (folder,) = (self.root / "cache").iterdir()
-        return folder
+        return Project(folder)
+
+    def volume(self, uid):
+        return self.project.folder / "cache" / "volumes" / f"{uid}.nii.gz"
 
     def annotation(self, uid, label="lesion"):
-        return AnnotationStore(self.cache / "labels" / "extreme_points").load(uid, label)
+        return AnnotationStore(self.project.clicks).load(uid, label)
 
     def delete(self, uid):
         (found,) = requests.post(f"{self.orthanc.url}/tools/lookup", data=uid, timeout=10).json()

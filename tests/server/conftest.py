@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
+from lib.geometry.volume import load_volume
 
 
 @dataclass

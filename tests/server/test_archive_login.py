@@ -63,8 +63,10 @@ def test_clicks_masks_and_segmentations_pass_with_the_servers_login(
 
 
 @pytest.mark.parametrize("environment", [login("guessed"), {}])
-def test_wrong_or_no_login_is_a_sentence(archive: Archive, uid: str, environment: dict[str, str]) -> None:
-    server = archive.server("refused", **environment)
+def test_wrong_or_no_login_is_a_sentence(
+    archive: Archive, uid: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    server = archive.server("refused", MONAI_LABEL_DICOMWEB_CACHE_PATH=str(tmp_path), **environment)
     try:
         for refused in (first_answer(server), infer(server, uid, {"lesion": CLICKS})):
             assert refused.status_code == 502

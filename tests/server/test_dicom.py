@@ -10,9 +10,9 @@ import pytest
 import requests
 from monailabel.client import MONAILabelClient
 
-from lib.datastore.dicomweb import LISTING_EXPIRES_S
 from lib.demo.dicom import upload
 from lib.demo.orthanc import Orthanc
+from lib.server.archive_listing import EXPIRES_S
 from tests.installed import need_orthanc
 from tests.physical import SHAPE, series
 from tests.server.archive import CLICKS, Archive, datastore, infer
@@ -63,17 +63,17 @@ def test_viewer_reaches_the_archive_through_the_server(server):
 
 def test_first_click_fetches_the_series_and_is_stored_under_its_uid(archive, server, uids):
     uid = uids["mr"]
-    assert not (archive.cache / f"{uid}.nii.gz").exists()
+    assert not archive.volume(uid).exists()
 
     answer = infer(server, uid, {"lesion": CLICKS, "background": [[20, 2, 2]]})
 
     assert answer.status_code == 200
     assert archive.annotation(uid).points.foreground_voxel.tolist() == CLICKS
     assert archive.annotation(uid).points.background_voxel.tolist() == [[20, 2, 2]]
-    assert nib.load(archive.cache / f"{uid}.nii.gz").shape == SHAPE
-    listed = datastore(server, output="all")["objects"][uid]
-    assert listed["labels"]["extreme_points"]["info"]["name"] == f"{uid}.lesion.json"
-    assert listed["image"]["info"]["Modality"] == "MR"
+    assert nib.load(archive.volume(uid)).shape == SHAPE
+    assert "extreme_points" in datastore(server, output="all")["objects"][uid]["labels"]
+    info = requests.get(f"{server.url}/datastore/image/info", params={"image": uid}, timeout=30).json()
+    assert (info["Modality"], info["SeriesInstanceUID"]) == ("MR", uid)
 
 
 def test_completed_counts_clicked_series(server, uids):
@@ -96,26 +96,44 @@ def test_unknown_series_is_404(server):
     answer = infer(server, "1.2.3.4", {"lesion": CLICKS})
 
     assert answer.status_code == 404
-    assert "There is no image '1.2.3.4'" in answer.json()["detail"]
+    assert "There is no series '1.2.3.4'" in answer.json()["detail"]
 
 
 def test_series_sent_later_appears_and_deleted_ones_disappear(archive, server):
     uid = upload(archive.orthanc.dicomweb_url, series("coronal", "ascending"))
-    time.sleep(LISTING_EXPIRES_S)
+    time.sleep(EXPIRES_S)
     assert datastore(server)["total"] == 4
 
     archive.delete(uid)
     answer = infer(server, uid, {"lesion": CLICKS})
     assert answer.status_code == 404
-    time.sleep(LISTING_EXPIRES_S)
+    time.sleep(EXPIRES_S)
     assert datastore(server)["total"] == 3
+
+
+def test_series_that_was_opened_while_it_arrived_is_fetched_anew(archive, server):
+    instances = series("sagittal", "ascending")
+    uid = upload(archive.orthanc.dicomweb_url, instances[: len(instances) // 2])
+    time.sleep(EXPIRES_S)
+    assert infer(server, uid, {"lesion": CLICKS[:1]}).status_code == 422  # too few clicks, on a volume that is there
+    assert nib.load(archive.volume(uid)).shape[2] == len(instances) // 2
+
+    upload(archive.orthanc.dicomweb_url, instances[len(instances) // 2 :])
+    time.sleep(EXPIRES_S)
+    requests.get(f"{server.url}/datastore/", timeout=30)
+    time.sleep(1)
+    infer(server, uid, {"lesion": CLICKS[:1]})
+
+    assert nib.load(archive.volume(uid)).shape == SHAPE
+    archive.delete(uid)
+    time.sleep(EXPIRES_S)
 
 
 def test_final_mask_is_stored_as_dicom_seg_too(archive, server, uids, tmp_path):
     uid = uids["ct"]
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
     infer(server, uid, {"lesion": CLICKS[:1]})
-    image = nib.load(archive.cache / f"{uid}.nii.gz")
+    image = nib.load(archive.volume(uid))
     mask = nib.Nifti1Image((np.asarray(image.dataobj) > 500).astype(np.uint8), image.affine)
     nib.save(mask, tmp_path / "mask.nii.gz")
 
@@ -153,9 +171,8 @@ def test_annotations_are_found_again_after_a_restart(archive, server, uids):
 
 def test_annotations_are_found_again_where_only_their_files_are_left_and_a_lost_archive_is_told(archive, server, uids):
     server.stop()
-    (archive.cache / "datastore_v2.json").unlink()
-    for path in archive.cache.glob("1.2.*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(archive.project.own)
+    shutil.rmtree(archive.project.folder / "cache")
 
     with archive.server("forgetful") as forgetful:
         assert datastore(forgetful)["completed"] == 2
@@ -163,7 +180,7 @@ def test_annotations_are_found_again_where_only_their_files_are_left_and_a_lost_
         assert archive.annotation(uids["mr"]).points.foreground_voxel.tolist() == CLICKS[::-1]
 
         archive.orthanc.stop()
-        time.sleep(LISTING_EXPIRES_S)
+        time.sleep(EXPIRES_S)
         answer = infer(forgetful, uids["second mr"], {"lesion": CLICKS})
         assert answer.status_code == 502
         assert "does not answer" in answer.json()["detail"]

@@ -168,13 +168,16 @@ def test_exported_masks_can_be_imported_as_clicks(site, tmp_path):
     np.testing.assert_array_equal(np.max(clicks, axis=0), voxels.max(axis=0))
 
 
+NAMED = (("lesion", 1), ("cyst", 2))
+
+
 def test_mask_submitted_as_slicer_does_is_exported_and_supervises_the_training(site, tmp_path):
     corrected = (l_shape() > 500).astype(np.uint8)
     corrected[20:22, 2:4, 9:11] = 2
     client = MONAILabelClient(site.url, tmpdir=str(tmp_path))
     for image in ("sagittal", "oblique"):
         path = write_volume(tmp_path / f"{image}.nii.gz", corrected, GEOMETRIES[image])
-        client.save_label(image, str(path), "final", {"label_info": [{"name": "lesion", "idx": 1}]})
+        client.save_label(image, str(path), "final", {"label_info": [{"name": n, "idx": i} for n, i in NAMED]})
 
     assert site.datastore()["completed"] == 4
     assert export([str(tmp_path / "masks"), "--server", site.url]) == 0

@@ -15,9 +15,9 @@ import requests
 from monailabel.client import MONAILabelClient
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
+from lib.geometry.volume import load_volume
 
 SHORT = {"max_epochs": "1", "iterations_per_epoch": "2", "roi_size": "32x32x16", "levels": "2", "tracking": "None"}
 
@@ -39,6 +39,17 @@ class Site:
             f"{self.server.url}/infer/extreme_points",
             params={"image": study, "output": "json"},
             data={"params": json.dumps(params)},
+            timeout=60,
+        )
+
+    def submit(self, study, value=1):
+        """A final mask, as Slicer submits it."""
+        image = nib.load(self.studies / f"{study}.nii.gz")
+        mask = nib.Nifti1Image(np.random.default_rng(0).integers(0, 1 + value, image.shape, np.uint8), image.affine)
+        return requests.put(
+            f"{self.server.url}/datastore/label",
+            params={"image": study, "tag": "final"},
+            files={"label": ("mask.nii", mask.to_bytes())},
             timeout=60,
         )
 
@@ -194,14 +205,19 @@ def test_full_disk_refuses_clicks_and_keeps_what_was_there(tmp_path):
         with site.server:
             assert site.click(site.names[0]).status_code == 200
             kept = disk / "studies" / "labels" / "extreme_points" / f"{site.names[0]}.lesion.json"
-            before = kept.read_bytes()
+            assert site.submit(site.names[0]).status_code == 200
+            mask = disk / "studies" / "labels" / "final" / f"{site.names[0]}.nii.gz"
+            before, mask_before = kept.read_bytes(), mask.read_bytes()
             fill(disk / "filler")
 
             for study in site.names[:2]:
                 answer = site.click(study)
                 assert answer.status_code == 507, answer.text
                 assert "could not be stored (No space left on device). Make room" in answer.json()["detail"]
-            assert kept.read_bytes() == before
+            refused = site.submit(site.names[0], value=0)
+            assert refused.status_code == 507, refused.text
+            assert "could not be stored (No space left on device). Make room" in refused.json()["detail"]
+            assert (kept.read_bytes(), mask.read_bytes()) == (before, mask_before)
             assert [path.name for path in kept.parent.iterdir() if path.suffix == ".json"] == [kept.name]
             site.train()
             assert site.trained()["status"] == "ERROR"

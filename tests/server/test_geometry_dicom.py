@@ -113,7 +113,7 @@ def test_series_that_is_no_even_grid_is_refused(archive, server, fault, model):
 
     assert answer.status_code == 422
     assert SENTENCES[fault] in answer.json()["detail"]
-    assert not (archive.cache / f"{uid}.nii.gz").exists()
+    assert not archive.volume(uid).exists()
 
 
 def test_series_completed_in_the_archive_is_taken(archive, server, tmp_path):

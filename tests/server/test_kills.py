@@ -3,11 +3,14 @@
 `python -m benchmarks.server_kills` does the same a hundred times.
 """
 
+import pytest
+
 from benchmarks.server_kills import Killing
 
 
-def test_every_answered_annotation_is_there_after_a_kill(tmp_path):
-    killing = Killing(tmp_path)
+@pytest.mark.parametrize("masks", [False, True], ids=["clicks", "final masks"])
+def test_every_answered_annotation_is_there_and_whole_after_a_kill(tmp_path, masks):
+    killing = Killing(tmp_path, masks)
     for seconds in (0.9, 1.3, 1.7):
         killing.live_and_die(seconds)
 

@@ -8,10 +8,10 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.volume import load_volume
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import dice
+from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_training_state
 
 CLICKED, UNSEEN = 5, 3

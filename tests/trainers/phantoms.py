@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation
 from lib.data.scans import AnnotatedScan
+from lib.geometry.image_geometry import ImageGeometry
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 from lib.trainers.train_task import InExtremISTrainTask

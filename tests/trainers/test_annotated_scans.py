@@ -3,12 +3,16 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
+from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.data.scans import patch_loader
-from lib.datastore.safe_index import SafeIndex
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume, load_volume
+from lib.server.open_studies import open_studies
 from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
 
 SHAPE = (24, 20, 12)
@@ -18,27 +22,38 @@ LABELS = ("lesion", "cyst")
 
 
 class Site:
-    """A studies folder with its index and its annotations."""
+    """A studies folder and its annotations."""
 
     def __init__(self, folder):
         self.folder = folder
         (folder / "labels" / "final").mkdir(parents=True)
         self.store = AnnotationStore(folder / "labels" / "extreme_points")
 
-    def image(self, name, shape=SHAPE, affine=AFFINE, folder="."):
-        array = np.random.default_rng(0).random(shape, dtype=np.float32)
+    def image(self, name, shape=SHAPE, affine=AFFINE, folder=".", patient=0):
+        array = np.random.default_rng(patient).random(shape, dtype=np.float32)
         nib.save(nib.Nifti1Image(array, affine), self.folder / folder / f"{name}.nii.gz")
 
     def mask(self, name, shape=SHAPE, affine=AFFINE, value=1):
         array = np.full(shape, value, np.uint8)
         nib.save(nib.Nifti1Image(array, affine), self.folder / "labels" / "final" / f"{name}.nii.gz")
 
-    def clicks(self, name, label="lesion", shape=SHAPE, affine=AFFINE):
+    def clicks(self, name, label="lesion", shape=SHAPE, affine=AFFINE, checksum=None):
         points = ExtremePoints.from_clicks(label, CLICKS)
-        return self.store.save(Annotation.now(name, points, ImageGeometry(shape, affine), "reader"))
+        return self.store.save(Annotation.now(name, points, ImageGeometry(shape, affine), "reader", checksum))
 
-    def scans(self):
-        found = annotated_scans(SafeIndex(str(self.folder)), self.store, LABELS)
+    def submitted(self, name, labels, value=1, checksum=None):
+        """A mask as the server stores it."""
+        mask = Volume(np.full(SHAPE, value, np.uint8), ImageGeometry(SHAPE, AFFINE))
+        self.opened().masks().save(name, mask, MaskRecord(labels, image_checksum=checksum))
+
+    def checksum(self, name):
+        return voxel_checksum(load_volume(self.folder / f"{name}.nii.gz").array)
+
+    def opened(self, labels=LABELS):
+        return open_studies(str(self.folder), labels, None)
+
+    def scans(self, labels=LABELS):
+        found = annotated_scans(self.opened(labels), labels)
         return {scan.image_path.name.removesuffix(".nii.gz"): scan for scan in found}
 
 
@@ -132,7 +147,8 @@ def test_final_mask_on_another_grid_is_named_and_the_clicks_are_used(site, caplo
 
     assert scan.mask_path is None
     assert clicked_labels(scan) == ["lesion"]
-    assert "The final mask of one is not on the grid of its image" in caplog.text
+    assert "The final mask of one is not learnt from; its clicks are used." in caplog.text
+    assert "is not on the grid of its image" in caplog.text
 
 
 @pytest.mark.parametrize("grid", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
@@ -241,16 +257,81 @@ def test_mask_of_labels_that_the_app_does_not_have_is_named_and_the_clicks_are_u
 def test_image_that_goes_while_scans_are_listed_is_left_out(site):
     site.clicks("one")
     site.clicks("two")
-    datastore = SafeIndex(str(site.folder))
-    names = datastore.list_images()
+    studies = site.opened()
+    studies.get_labeled_images = lambda: ["one", "two"]
     (site.folder / "two.nii.gz").unlink()
-    datastore.list_images = lambda: names
 
-    found = annotated_scans(datastore, site.store, LABELS)
-    datastore.refresh()
-    found_later = annotated_scans(datastore, site.store, LABELS)
+    assert [scan.image_path.name for scan in annotated_scans(studies, LABELS)] == ["one.nii.gz"]
 
-    assert [[scan.image_path.name for scan in scans] for scans in (found, found_later)] == [["one.nii.gz"]] * 2
+
+# Another image under the same name
+
+
+def test_clicks_on_other_voxels_of_the_same_grid_are_not_learnt_from(site):
+    site.clicks("one", checksum=site.checksum("one"))
+    site.clicks("two", checksum=site.checksum("two"))
+    site.image("two", patient=1)
+
+    assert set(site.scans()) == {"one"}
+    assert site.store.path("two", "lesion").exists()
+
+
+def test_only_the_clicks_on_the_image_as_it_is_are_learnt_from(site, caplog):
+    site.clicks("one", checksum=site.checksum("one"))
+    site.image("one", patient=1)
+    site.clicks("one", "cyst", checksum=site.checksum("one"))
+
+    assert clicked_labels(site.scans()["one"]) == ["cyst"]
+    assert "The image one is not the one that was clicked on" in caplog.text
+
+
+def test_mask_of_other_voxels_of_the_same_grid_is_not_learnt_from(site, caplog):
+    site.clicks("one")
+    site.submitted("one", {"lesion": 1}, checksum=site.checksum("one"))
+    site.image("one", patient=1)
+
+    assert site.scans()["one"].mask_path is None
+    assert "The final mask of one is not learnt from" in caplog.text
+
+
+def test_compression_and_format_of_an_image_do_not_matter(site):
+    site.clicks("one", checksum=site.checksum("one"))
+    site.submitted("two", {"lesion": 1}, checksum=site.checksum("two"))
+    for name in ("one", "two"):
+        path = site.folder / f"{name}.nii.gz"
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(site.folder / f"{name}.nrrd"), useCompression=False)
+        path.unlink()
+
+    assert {scan.image_id for scan in annotated_scans(site.opened(), LABELS)} == {"one", "two"}
+
+
+# Masks know their labels by name
+
+
+@pytest.mark.parametrize("labels", [("lesion", "cyst"), ("cyst", "lesion"), ("cyst", "lesion", "kidney"), ("cyst",)])
+def test_label_of_a_mask_is_the_same_whatever_the_order_of_the_labels(site, labels):
+    site.submitted("one", {"cyst": 1})
+
+    mask = load_volume(site.scans(labels)["one"].mask_path).array
+
+    assert set(np.unique(mask)) == {1 + labels.index("cyst")}
+
+
+def test_mask_of_a_label_that_the_app_no_longer_has_is_not_learnt_from(site, caplog):
+    site.clicks("one", "lesion")
+    site.submitted("one", {"cyst": 1})
+
+    assert site.scans(("lesion",))["one"].mask_path is None
+    assert "the label 'cyst', and this app has lesion" in caplog.text
+
+
+def test_mask_put_in_by_hand_has_the_labels_that_the_project_began_with(site):
+    site.opened(("lesion", "cyst"))
+    site.mask("one", value=2)
+
+    mask = load_volume(site.scans(("cyst", "lesion"))["one"].mask_path).array
+
+    assert set(np.unique(mask)) == {1}
 
 
 def test_grid_has_the_median_spacing_along_the_axes_of_the_body(site):

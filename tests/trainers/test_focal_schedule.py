@@ -2,7 +2,6 @@
 
 import pytest
 
-from lib.datastore.studies import open_studies_folder
 from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
 from tests.trainers import phantoms
@@ -24,7 +23,7 @@ def progress_of_each_step(folder, **changes):
 
     h = Hyperparameters.of_preset("cpu").changed({**TINY, **changes})
     task = Watched(ModelVersions(folder / "inextremis.pt"), ("lesion",), None, h, tracking="None")
-    task({"model": "inextremis"}, open_studies_folder(str(folder)))
+    task({"model": "inextremis"}, None)
     return told
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from lib.datastore.studies import open_studies_folder
 from lib.networks.checkpoint import load_training_state
 from lib.networks.versions import ModelVersions
 from lib.trainers.hyperparameters import Hyperparameters
@@ -28,7 +27,7 @@ def train(folder, optimizer):
         return update(context)
 
     task.train_iteration_update = watched
-    task({"model": "inextremis"}, open_studies_folder(str(folder)))
+    task({"model": "inextremis"}, None)
     return set(load_training_state(versions.published_path).optimizer["state"][0]), before[0] > 0
 
 

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import load_volume
-from lib.datastore.studies import open_studies_folder
 from lib.demo.walkthrough import dice
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import load_volume
 from lib.infers.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.refinement.automatic_mask import label_map
+from lib.server.open_studies import open_studies
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
 
@@ -60,7 +60,7 @@ def predicted(tmp_path_factory):
     versions = ModelVersions(root / "model" / "inextremis.pt")
     h = Hyperparameters.of_preset("cpu").changed(changes)
     trainer = InExtremISTrainTask(versions, LABELS, store, h, tracking="None")
-    trainer({"model": "inextremis"}, open_studies_folder(str(studies)))
+    trainer({"model": "inextremis"}, open_studies(str(studies), LABELS, None))
     volume = load_volume(studies / "scan_99.nii.gz")
     return label_map(predict_probability(load_checkpoint(versions.published_path), volume)), truth(99)
 

@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lib.annotations.store import AnnotationStore
-from lib.datastore.studies import open_studies_folder
 from lib.networks.versions import ModelVersions
+from lib.server.open_studies import open_studies
 from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.trackers import GEODESIC_RGB, supervision_picture
 from lib.trainers.train_task import InExtremISTrainTask
@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     h = Hyperparameters.of_preset("cpu").changed(changes)
     versions = ModelVersions(root / "model" / "inextremis.pt")
     trainer = InExtremISTrainTask(versions, ("lesion",), store, h, tracking="mlflow")
-    trainer({"model": "inextremis"}, open_studies_folder(str(root / "studies")))
+    trainer({"model": "inextremis"}, open_studies(str(root / "studies"), ("lesion",), None))
     return root / "model"
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from lib.annotations.geometry import ImageGeometry
 from lib.annotations.store import AnnotationStore
-from lib.annotations.volume import load_volume
 from lib.demo.dicom import dicom_series, upload
 from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import load_volume
 from scripts.export import main as export
 from tests.installed import need_chromium, need_orthanc
 from tests.physical import extreme_voxels, share_in

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.evidence.dataset import DEMO_COUNTS, LABEL, Dataset, DatasetError, write_demo_dataset, write_split
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation, AnnotationStore
-from lib.annotations.volume import read_geometry
+from lib.geometry.volume import read_geometry
 from tests.benchmarks.evidence.folders import AFFINE, box_mask, write_case, write_dataset
 
 

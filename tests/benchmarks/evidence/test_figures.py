@@ -13,7 +13,7 @@ from benchmarks.evidence.dataset import Dataset
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.scores import CaseScore
 from benchmarks.evidence.training import Run, write_mask
-from lib.annotations.volume import load_volume
+from lib.geometry.volume import load_volume
 from lib.trainers.hyperparameters import Hyperparameters
 from tests.benchmarks.evidence.folders import write_dataset
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.stats import wilcoxon
 
 from benchmarks.evidence.scores import CaseScore, mask_scores, read_scores, wilcoxon_p, write_scores
-from lib.annotations.geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry
 
 GEOMETRY = ImageGeometry((20, 18, 10), np.diag([0.5, 0.5, 2.0, 1.0]))
 

@@ -1,0 +1,97 @@
+"""Tell whether an image is still the one that was annotated: a checksum of its voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from lib.annotations.atomic_write import write_atomically
+from lib.geometry.volume import load_volume
+
+logger = logging.getLogger(__name__)
+
+Stamp = tuple[int, int, int]
+
+
+def voxel_checksum(array: np.ndarray) -> str:
+    """Checksum of the voxels (X, Y, Z) float32, the same whatever the file's format and compression."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    # In stored order, the first axis fastest: no copy of an array as `load_volume` gives it.
+    digest.update(np.ascontiguousarray(array.T, np.float32).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+class ImageIdentities:
+    """Voxel checksums of image files. Each is computed once, until the size or a time of its file changes.
+
+    Args:
+        path: JSON file that keeps them between starts. It is a cache: a damaged one is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Stamp, str]] = _load(path)
+
+    def checksum(self, image_path: Path, array: np.ndarray | None = None, stamp: Stamp | None = None) -> str:
+        """The checksum of an image.
+
+        Args:
+            array: its voxels (X, Y, Z), where the caller has read them already.
+            stamp: `file_stamp` from before they were read, as the file may have been replaced since.
+
+        Raises:
+            VolumeError: the image cannot be read.
+        """
+        stamp = file_stamp(image_path) if array is None else stamp
+        known = self._known_as(image_path, stamp)
+        if known is not None:
+            return known
+        checksum = voxel_checksum(load_volume(image_path).array if array is None else array)
+        if stamp is not None:
+            self._keep(str(image_path), stamp, checksum)
+        return checksum
+
+    def known(self, image_path: Path) -> str | None:
+        """The checksum, or None where it would have to be computed."""
+        return self._known_as(image_path, file_stamp(image_path))
+
+    def _known_as(self, image_path: Path, stamp: Stamp | None) -> str | None:
+        with self._lock:
+            kept = self._known.get(str(image_path))
+        return kept[1] if kept is not None and kept[0] == stamp else None
+
+    def _keep(self, name: str, stamp: Stamp, checksum: str) -> None:
+        with self._lock:
+            self._known[name] = (stamp, checksum)
+            content = {key: [*kept, value] for key, (kept, value) in self._known.items()}
+            try:
+                write_atomically(self.path, json.dumps(content).encode())
+            except OSError as error:
+                logger.warning("The checksums of the images are not kept on disk (%s).", error.strerror)
+
+
+def file_stamp(path: Path) -> Stamp | None:
+    """What changes when a file is changed or replaced; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    # The time of the last change of the file itself, too: copies keep the time of their content.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _load(path: Path) -> dict[str, tuple[Stamp, str]]:
+    try:
+        content = json.loads(path.read_bytes())
+        return {
+            str(name): ((int(size), int(modified), int(changed)), str(value))
+            for name, (size, modified, changed, value) in content.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}

@@ -1,0 +1,35 @@
+"""Names that become file names: of images and of labels."""
+
+from __future__ import annotations
+
+import re
+
+LABEL_NAME = re.compile(r"[^\W_][\w \-]{0,63}")
+MAX_LABEL_BYTES = 64
+MAX_ID_BYTES = 150
+"""Of an image id: an annotation's file name is the id, the label and extensions, and file systems allow 255 bytes."""
+
+
+def check_image_id(image_id: str) -> None:
+    """Raises: ValueError: not the plain name of a visible file."""
+    if not image_id or image_id.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", image_id):
+        raise ValueError(f"The image id is {image_id[:80]!r}; expected a name without any folder.")
+    try:
+        size = len(image_id.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The image id is {image_id[:80]!r}; expected a name in UTF-8.") from error
+    if size > MAX_ID_BYTES:
+        raise ValueError(f"The image id has {size} bytes; expected at most {MAX_ID_BYTES}.")
+
+
+def check_label(label: str) -> None:
+    """Raises: ValueError: not a label's name."""
+    if not is_label(label):
+        raise ValueError(
+            f"The label is {label[:80]!r}; expected letters, digits, spaces, '-' and '_', in at most 64 bytes."
+        )
+
+
+def is_label(label: str) -> bool:
+    """Can it be a label's name, and a part of a file's?"""
+    return LABEL_NAME.fullmatch(label) is not None and len(label.encode()) <= MAX_LABEL_BYTES

@@ -1,1 +1,0 @@
-"""The studies folder as MONAI Label sees it, made safe."""

@@ -1,0 +1,1 @@
+"""Volumes from files and DICOM series, and where their voxels lie."""

@@ -1,0 +1,255 @@
+"""A DICOMweb archive: its series listed, fetched, and given segmentations."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
+from dicomweb_client.session_utils import create_session_from_user_pass
+from monailabel.datastore.dicom import DICOMwebClientX
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from requests.adapters import HTTPAdapter
+
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+PAGE = 500
+_UID_TAG = "0020000E"
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
+
+_FACTS = ("StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID")
+
+
+class ArchiveError(RuntimeError):
+    """The archive does not answer as it should; the text is for the user.
+
+    Args:
+        status: of HTTP, where it answered.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as the archive lists it.
+
+    Attributes:
+        facts: attributes by keyword, those that the archive tells.
+        instances: their number, or None where the archive does not tell.
+    """
+
+    uid: str
+    facts: Mapping[str, str]
+    instances: int | None
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Series | None:
+        """A search result, or None for one without a usable UID."""
+        try:
+            attributes = Dataset.from_json(found)
+            uid = str(attributes.get("SeriesInstanceUID", ""))
+        except Exception:  # pydicom raises whatever a value raises
+            return None
+        if len(uid) > 64 or not UID.fullmatch(uid):
+            return None
+        facts = {name: str(attributes[name].value) for name in _FACTS if attributes.get(name)}
+        number = attributes.get("NumberOfSeriesRelatedInstances")
+        return cls(uid, facts, int(number) if number is not None and str(number).isdigit() else None)
+
+
+class Archive:
+    """A client of an archive.
+
+    Args:
+        url: of its DICOMweb root, without a login in it.
+        login: name and password, or None.
+        search_filter: DICOM attributes that series must have. "Modality" may name several, as "MR,CT"; they are asked
+            for one by one, because archives differ in how, and whether, they take several at once.
+        fetch_by_frame: ask for single frames, for archives that do not give whole instances.
+        prefixes: of the search, retrieve and store services in the address.
+
+    Raises, where it is asked:
+        ArchiveError: it does not answer, or refuses.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        login: tuple[str, str] | None,
+        search_filter: Mapping[str, Any],
+        fetch_by_frame: bool = False,
+        prefixes: tuple[str | None, str | None, str | None] = (None, None, None),
+    ) -> None:
+        self.url = url
+        self.fetch_by_frame = fetch_by_frame
+        self._searches = _searches(search_filter)
+        qido, wado, stow = prefixes
+        self._client: DICOMwebClient = DICOMwebClientX(
+            url=url, session=_session(url, login), qido_url_prefix=qido, wado_url_prefix=wado, stow_url_prefix=stow
+        )
+        self._client.set_http_retry_params(retry=False)
+
+    def list_series(self) -> dict[str, Series]:
+        """All series that the filter finds, by UID."""
+        found: dict[str, Series] = {}
+        for search in self._searches:
+            for page in self._pages(search):
+                found |= page
+        return found
+
+    def _pages(self, search: Mapping[str, Any]) -> Iterator[dict[str, Series]]:
+        """Pages until one brings nothing new: an archive may give fewer than it is asked for, or always the same."""
+        seen: set[str] = set()
+        offset = 0
+        while True:
+            query: dict[str, Any] = {"search_filters": dict(search), "limit": PAGE} | (
+                {"offset": offset} if offset else {}
+            )
+            try:
+                answer = self._ask(partial(self._search, **query))
+            except ArchiveError as error:
+                if offset and error.status in (400, 404, 501):
+                    return  # an archive that knows no offset
+                raise
+            yield {series.uid: series for entry in answer if (series := Series.of(entry)) is not None}
+            told = {str(entry.get(_UID_TAG)) for entry in answer}
+            if told <= seen:
+                return
+            seen |= told
+            offset += len(answer)
+
+    def _search(self, **query: Any) -> list[dict[str, Any]]:
+        answer: Any = self._client.search_for_series(**query)
+        if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+            raise ValueError("expected a list of objects")
+        return answer
+
+    def find(self, uid: str) -> Series | None:
+        """One series, whatever the filter says."""
+        answer = self._ask(lambda: self._search(search_filters={"SeriesInstanceUID": uid}))
+        found = (Series.of(entry) for entry in answer)
+        return next((series for series in found if series is not None and series.uid == uid), None)
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """Writes the instances of a series into a new folder, in whatever transfer syntax they are stored."""
+        folder.mkdir()
+        study = series.facts.get("StudyInstanceUID", "")
+        fetch = self._frames if self.fetch_by_frame else self._instances
+        instances = self._ask(lambda: fetch(study, series.uid))
+        number = 0
+        while (instance := self._ask(lambda: next(instances, None))) is not None:
+            instance.save_as(folder / f"{number:06d}.dcm", write_like_original=False)
+            number += 1
+        if series.instances is not None and number < series.instances:
+            raise ArchiveError(
+                f"The DICOMweb archive {self.url} gave {number} of the {series.instances} instances of a series; retry."
+            )
+
+    def _instances(self, study: str, uid: str) -> Iterator[Dataset]:
+        try:
+            return self._client.iter_series(study, uid, media_types=(("application/dicom", "*"),))
+        except requests.HTTPError as error:
+            if error.response is None or error.response.status_code not in (400, 406, 415):
+                raise
+            return self._client.iter_series(study, uid)
+
+    def _frames(self, study: str, uid: str) -> Iterator[Dataset]:
+        for metadata in self._client.retrieve_series_metadata(study, uid):
+            instance = Dataset.from_json(metadata)
+            (pixels,) = self._client.retrieve_instance_frames(
+                study_instance_uid=study,
+                series_instance_uid=uid,
+                sop_instance_uid=instance.SOPInstanceUID,
+                frame_numbers=[1],
+            )
+            instance.PixelData = bytes(pixels)  # of a bytearray pydicom makes a list of numbers
+            instance.file_meta = FileMetaDataset()
+            instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            instance.is_little_endian, instance.is_implicit_VR = True, False
+            yield instance
+
+    def headers(self, series: Series) -> list[Dataset]:
+        """The headers of all instances of a series, without pixels."""
+        study = series.facts.get("StudyInstanceUID", "")
+        headers: list[Dataset] = self._ask(
+            lambda: [
+                Dataset.from_json(instance, bulk_data_uri_handler=lambda uri: None)
+                for instance in self._client.retrieve_series_metadata(study, series.uid)
+            ]
+        )
+        return headers
+
+    def store(self, instances: Sequence[Dataset]) -> None:
+        """Stores instances (STOW-RS)."""
+        answer = self._ask(lambda: self._client.store_instances(instances))
+        if answer.get("FailedSOPSequence"):
+            raise ArchiveError("The archive refused the segmentation; its log says more.")
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except Exception as error:  # the client and pydicom raise whatever an answer makes of them
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            raise ArchiveError(f"The DICOMweb archive {self.url} {_what_is_wrong(error)}", status) from error
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return "has a certificate that is not trusted; name its issuer's file in REQUESTS_CA_BUNDLE."
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "cannot be reached through the proxy of http_proxy or https_proxy; add its host to no_proxy."
+    if isinstance(error, requests.exceptions.Timeout):
+        return "did not answer in time; see that it runs and is not overloaded."
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        if error.response.status_code in (401, 403):
+            return (
+                "refuses the login; start the server with the right MONAI_LABEL_DICOMWEB_USERNAME and "
+                "MONAI_LABEL_DICOMWEB_PASSWORD in the environment."
+            )
+        return f"answered {error.response.status_code}; its log says more."
+    return "does not answer as it should; see that it runs."
+
+
+def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:
+    modalities = search_filter.get("Modality")
+    if not isinstance(modalities, str):
+        return [dict(search_filter)]
+    return [{**search_filter, "Modality": modality.strip()} for modality in modalities.split(",")]
+
+
+class _TimeoutAdapter(HTTPAdapter):
+    """Gives every request a time-out: without one, an archive that hangs holds its thread for ever."""
+
+    def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        return super().send(request, *arguments, **options)
+
+
+def _session(url: str, login: tuple[str, str] | None) -> requests.Session:
+    if (urlsplit(url).hostname or "").endswith("googleapis.com"):
+        session = create_session_from_gcp_credentials()
+    else:
+        session = create_session_from_user_pass(*login) if login else requests.Session()
+    session.trust_env = not _is_loopback(urlsplit(url).hostname or "")
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _TimeoutAdapter())
+    return session
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,48 @@
+"""What of a DICOMweb archive a viewer may read, by the decoded path of the request."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Service = Literal["qido", "wado"]
+
+# A UID has up to 64 characters; numbers between single dots, so that no part of a path is dots only.
+_UID = r"(?=[0-9.]{1,64}(?:/|$))[0-9]+(?:\.[0-9]+)*"
+_STUDY = rf"studies/{_UID}"
+_SERIES = rf"{_STUDY}/series/{_UID}"
+_INSTANCE = rf"{_SERIES}/instances/{_UID}"
+_ANY = rf"{_STUDY}(?:/series/{_UID}(?:/instances/{_UID})?)?"
+_PICTURE = r"(?:rendered|thumbnail)"
+_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+
+_SEARCH = re.compile(
+    rf"studies|series|instances|{_STUDY}/series|{_STUDY}/instances|{_SERIES}/instances",
+)
+_RETRIEVE = re.compile(
+    rf"{_ANY}(?:/metadata|/{_PICTURE})?"
+    rf"|{_INSTANCE}/frames/[0-9]{{1,9}}(?:,[0-9]{{1,9}})*(?:/{_PICTURE})?"
+    rf"|{_ANY}/(?:bulk|bulkdata|bulkData)(?:/{_PART}){{0,32}}"
+)
+_STORE = re.compile(rf"studies(?:/{_UID})?")
+_MOST_CHARACTERS = 2000
+
+
+def read_service(operation: str, path: str) -> Service | None:
+    """The service of the archive that a path belongs to; None where it is not one to read.
+
+    Args:
+        operation: qido or wado, as the viewer asked. Some versions of OHIF ask qido for metadata.
+        path: decoded, below the address of the service, without a slash in front.
+    """
+    if len(path) > _MOST_CHARACTERS:
+        return None
+    if operation == "qido" and _SEARCH.fullmatch(path):
+        return "qido"
+    is_metadata = operation == "qido" and path.endswith("/metadata")
+    return "wado" if (operation == "wado" or is_metadata) and _RETRIEVE.fullmatch(path) else None
+
+
+def is_store(path: str) -> bool:
+    """May instances be stored (STOW-RS) by this path?"""
+    return _STORE.fullmatch(path) is not None

@@ -1,0 +1,133 @@
+"""Requests for masks."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from fastapi import File, Form, HTTPException, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
+from monailabel.interfaces.utils.app import app_instance
+from requests_toolbelt import MultipartEncoder
+from starlette.background import BackgroundTask
+
+from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
+from lib.geometry.volume import VolumeError, load_volume
+from lib.infers.requests import check_result_format, require_model
+from lib.server.archive import ArchiveError
+from lib.server.archive_studies import ArchiveStudies
+from lib.server.endpoints.images import image_file, studies
+from lib.server.endpoints.upload_sessions import sessions
+from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.json_input import json_object
+from lib.server.pools import compute, wait_for_archive
+from lib.server.uploads import stored_upload
+
+OUTPUTS = (None, "all", "image", "json", "dicom_seg")
+
+
+async def infer(
+    user: CurrentUser,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+    output: str | None = None,
+) -> Response:
+    """The mask that a model makes of an image: of the studies, of a session, or sent along as `file`."""
+    parameters = json_object(params, "params")
+    require_model(model, app_instance().models)
+    check_result_format(parameters)
+    if output not in OUTPUTS:
+        raise HTTPException(422, f"The output is {output[:80]!r}; expected image, json, all or dicom_seg.")
+    if output == "dicom_seg" and not isinstance(studies(), ArchiveStudies):
+        raise HTTPException(422, "DICOM SEG needs studies from a DICOMweb archive; these are files: ask for an image.")
+    upload = await run_in_threadpool(stored_upload, file) if file is not None else None
+    try:
+        request = {
+            **parameters,
+            "client_id": name_of(user, parameters),
+            "model": model,
+            "image": str(upload or await _image(image, session_id)),
+            "image_id": image if upload is None and not session_id else None,
+        }
+        path, answer = await compute(_run, request)
+    finally:
+        if upload is not None:
+            upload.unlink(missing_ok=True)
+    return await _response(path, answer, output, image)
+
+
+async def _image(image: str, session_id: str) -> Path:
+    if session_id:
+        session = sessions().get(session_id)
+        if session is None:
+            raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
+        return session.image
+    if not image:
+        raise HTTPException(422, "There is no image: give 'image', 'session_id' or a file.")
+    return await image_file(image)
+
+
+def _run(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    try:
+        path, answer = app_instance().models[request["model"]](request)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise HTTPException(
+            503, "The GPU has no memory left for this image; try again when the training has ended."
+        ) from error
+    except MemoryError as error:
+        raise HTTPException(503, "The server has no memory left for this image; try again later.") from error
+    except OSError as error:
+        raise HTTPException(
+            507, f"The mask could not be written ({error.strerror}). Make room on the server's disk, then retry."
+        ) from error
+    return path, answer
+
+
+async def _response(path: str, answer: dict[str, Any], output: str | None, image: str) -> Response:
+    if output == "image":
+        return FileResponse(path, filename=os.path.basename(path), background=BackgroundTask(_remove, path))
+    try:
+        if output == "json":
+            return Response(json.dumps(answer), media_type="application/json")
+        if output == "dicom_seg":
+            segmentation = await wait_for_archive(_segmentation, path, image)
+            return Response(segmentation, media_type="application/dicom")
+        with open(path, "rb") as file:
+            fields = {
+                "params": (None, json.dumps(answer), "application/json"),
+                "image": (os.path.basename(path), file.read(), "application/octet-stream"),
+            }
+        message = MultipartEncoder(fields=fields)
+        return Response(message.to_string(), media_type=message.content_type)
+    finally:
+        _remove(path)
+
+
+def _segmentation(path: str, image: str) -> bytes:
+    datastore = studies()
+    assert isinstance(datastore, ArchiveStudies)
+    try:
+        instance = dicom_segmentation(
+            load_volume(path), datastore.headers(image), datastore.label_values, by_hand=False
+        )
+    except (SegmentationError, VolumeError) as error:
+        raise HTTPException(422, str(error)) from error
+    except ArchiveError as error:
+        raise HTTPException(502, str(error)) from error
+    with tempfile.TemporaryFile() as content:
+        instance.save_as(content, write_like_original=False)
+        content.seek(0)
+        return content.read()
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)

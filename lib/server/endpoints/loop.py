@@ -1,0 +1,82 @@
+"""Requests about the app, the next study, and trainings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
+
+from lib.server.endpoints.images import studies
+from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.json_input import json_object
+from lib.server.pools import wait_for_archive
+from lib.server.training import start_training
+
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^/\s'\":,]+/)+")
+
+
+def app_info() -> dict[str, Any]:
+    """Labels, models, strategies, figures of the training and of the studies."""
+    info: dict[str, Any] = app_instance().info()
+    return info
+
+
+async def next_sample(strategy: str, request: Request, user: CurrentUser) -> dict[str, Any]:
+    """A study to annotate next; empty where none is left."""
+    parameters = json_object(await request.body(), "parameters")
+    return await wait_for_archive(_next_sample, strategy, name_of(user, parameters))
+
+
+def _next_sample(strategy: str, client_id: str) -> dict[str, Any]:
+    sample = app_instance().next_sample({"strategy": strategy})
+    if not sample:
+        return {}
+    studies().note_offer(sample["id"], strategy, client_id)
+    return {**studies().get_image_info(sample["id"]), "id": sample["id"]}
+
+
+async def train_all(request: Request) -> dict[str, Any]:
+    """What "Update Model" in OHIF sends: parameters by trainer, or none."""
+    parameters = json_object(await request.body(), "parameters")
+    started = {}
+    for model in app_instance().trainers:
+        of_model = parameters.get(model) or {}
+        if not isinstance(of_model, dict):
+            raise HTTPException(422, f"The parameters of {model!r} are {str(of_model)[:80]}; expected a JSON object.")
+        task = await run_in_threadpool(start_training, model, of_model, True)
+        started[model] = {"result": _shown(task), "detail": None}
+    return started
+
+
+async def train_model(model: str, request: Request, run_sync: bool = False, enqueue: bool = False) -> dict[str, Any]:
+    """Starts a training; 429 while one runs, unless it may wait its turn (`enqueue`)."""
+    if run_sync:
+        raise HTTPException(422, "run_sync is set; trainings run in the background only, so leave it out.")
+    parameters = json_object(await request.body(), "parameters")
+    return _shown(await run_in_threadpool(start_training, model, parameters, enqueue))
+
+
+def training_status(all: bool = False, check_if_running: bool = False) -> Any:
+    """The last training, or all of them; 404 where there is none."""
+    found, detail = AsyncTask.status("train", all, check_if_running)
+    if found is None:
+        raise HTTPException(404, detail)
+    return [_shown(task) for task in found] if isinstance(found, list) else _shown(found)
+
+
+def stop_training() -> Any:
+    """Ends the training that runs."""
+    try:
+        task = AsyncTask.stop("train")
+    except Exception as error:  # it may have ended by itself just now
+        raise HTTPException(409, "The training has ended already.") from error
+    return None if task is None else _shown(task)
+
+
+def _shown(task: dict[str, Any]) -> dict[str, Any]:
+    """A training without the folders of this machine in its last words."""
+    return {**task, "details": [_FOLDERS.sub("", line) for line in list(task.get("details", []))]}

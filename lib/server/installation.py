@@ -1,0 +1,100 @@
+"""Turn MONAI Label's application into this server: its gate, its routes, its time-outs, its folders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fastapi import FastAPI
+from monailabel.config import settings as monai_label
+from starlette.middleware import Middleware
+
+from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
+from lib.server.archive_studies import ArchiveStudies
+from lib.server.gate import Gate
+from lib.server.logs import configure_logging
+from lib.server.network import Listening, drop_server_header, require_login_beyond_loopback, starting_server
+from lib.server.open_studies import archive_login, archive_prefixes
+from lib.server.pages import Pages
+from lib.server.private_folder import make_private_folder
+from lib.server.proxy import ArchiveProxy
+from lib.server.request_body import BodyLimits
+from lib.server.routes import routes, serve
+from lib.server.studies import Studies
+from lib.server.timeouts import limit_connections
+from lib.server.training import end_in_error_what_cannot_start
+
+
+class ServerSettings(Protocol):
+    """The settings of the app that the server itself takes (`lib.configs.settings.AppSettings` says what they mean)."""
+
+    @property
+    def allow_network_without_login(self) -> bool: ...
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]: ...
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_volume_gb(self) -> float: ...
+
+
+def has_event_loop() -> bool:
+    """Is this code run by a server, and not by a training process?"""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A server that starts."""
+
+    listening: Listening | None
+    private_folder: Path
+
+    @classmethod
+    def prepare(cls, settings: ServerSettings) -> Installation:
+        """Checks where the server would listen, before anything is opened.
+
+        Raises:
+            NetworkError: it would listen beyond this machine without a login.
+        """
+        listening = starting_server()
+        require_login_beyond_loopback(
+            listening, login=monai_label.MONAI_LABEL_AUTH_ENABLE, allowed=settings.allow_network_without_login
+        )
+        # Nothing is imported from the folder that a training happens to be started in.
+        os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ[MAX_VOLUME_VARIABLE] = str(settings.max_volume_gb)
+        return cls(listening, make_private_folder())
+
+    def install(self, application: FastAPI, studies: Studies, settings: ServerSettings) -> None:
+        """Replaces everything that MONAI Label would serve."""
+        configure_logging(studies.project.logs)
+        if self.listening is not None:
+            limit_connections(self.listening.config)
+            drop_server_header(self.listening.config)
+        proxy = None
+        if isinstance(studies, ArchiveStudies):
+            prefixes = dict(zip(("qido", "wado", "stow"), archive_prefixes(), strict=True))
+            timeout_s = monai_label.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT
+            proxy = ArchiveProxy(studies.archive.url, archive_login(), prefixes, timeout_s)
+        serve(application, routes(Pages("InExtremIS", has_archive=proxy is not None), proxy))
+        gate = Middleware(
+            Gate,
+            hosts=settings.allowed_hosts,
+            origins=settings.allowed_origins,
+            limits=BodyLimits(upload_bytes=int(settings.max_volume_gb * 1e9)),
+        )
+        application.user_middleware = [gate]
+        # MONAI Label makes the app when the application has started already; without a stack it makes one anew.
+        application.middleware_stack = None
+        end_in_error_what_cannot_start()

@@ -1,0 +1,87 @@
+"""Small facts that the server keeps in a JSON file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lib.annotations.atomic_write import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class JsonFile:
+    """A JSON object of objects on disk. Safe for many threads and for several servers of one project.
+
+    A file that cannot be read is set aside under another name, and an empty object takes its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int] | None = None
+        self._content: dict[str, dict[str, Any]] = {}
+        self.items()
+
+    def get(self, key: str) -> dict[str, Any]:
+        """A copy of what is kept under a key; empty where there is nothing."""
+        with self._lock:
+            self._read()
+            return copy.deepcopy(self._content.get(key, {}))
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """A copy of everything."""
+        with self._lock:
+            self._read()
+            return copy.deepcopy(self._content)
+
+    def change(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+        """Replaces what is kept under a key by what `change` makes of it; None removes it.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; nothing has changed then.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            self._read()
+            content = dict(self._content)
+            value = change(copy.deepcopy(content.get(key, {})))
+            if value is None:
+                content.pop(key, None)
+            else:
+                content[key] = value
+            if content != self._content:
+                write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    def _read(self) -> None:
+        """Reads the file where it has changed."""
+        try:
+            status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+        except OSError:
+            stamp = None
+        if stamp != self._stamp or stamp is None:
+            self._content, self._stamp = _load(self.path), stamp
+
+
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+            raise ValueError("expected an object of objects")
+        return content
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
+        logger.error("%s cannot be read (%s); it is kept as %s and begun anew.", path.name, error, kept.name)
+        path.rename(kept)
+        return {}

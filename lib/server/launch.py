@@ -1,0 +1,299 @@
+"""`monailabel start_server` for this app: checked before anything is made, and silent about passwords.
+
+Everything else that MONAI Label's command does, other apps too, is left to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import ssl
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+
+from lib.server.logs import configure_logging
+from lib.server.modes import set_umask
+from lib.server.network import Listening, NetworkError, end_process, require_login_beyond_loopback
+from lib.server.offline import stay_offline
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVED = "monailabel.app:app"
+APP = ROOT / "apps" / "inextremis"
+USERNAME, PASSWORD = "MONAI_LABEL_DICOMWEB_USERNAME", "MONAI_LABEL_DICOMWEB_PASSWORD"
+EXPECTED_STUDIES = "expected a folder of .nii.gz, .nii or .nrrd images or a http(s):// address"
+# Of MONAI Label's command, and why this app does not take them.
+LEFT_OUT = {
+    "--dryrun": "it writes all settings, passwords too, into a file",
+    "--log_config": "the log goes to the console and to the project's folder",
+    "--uvicorn_app": "the app is served by MONAI Label's",
+    "--workers": "annotations and trainings are kept track of in one process",
+}
+HELP = "see monailabel start_server --app apps/inextremis --help"
+# A file system's clock is behind by up to a tick.
+CLOCK_TICK_S = 0.1
+
+
+class StartError(ValueError):
+    """The server cannot start like this; the text says in one sentence why, and what to do."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: those of `monailabel`.
+
+    Raises:
+        SystemExit: 2 with a sentence, where the server cannot start.
+    """
+    stay_offline()
+    if not _is_for_this_app(arguments):
+        from monailabel.main import Main
+
+        return Main().run()
+    options, unknown = _parser().parse_known_args(arguments[1:])
+    try:
+        _require_known(unknown)
+        _start(options)
+    except (StartError, NetworkError) as error:
+        end_process(str(error))
+
+
+def refuse_missing_studies(folder: Path) -> None:
+    """Takes away a studies folder that MONAI Label has made because there was none.
+
+    To be called before anything is written into the folder.
+
+    Raises:
+        StartError: the folder is empty and was made since this process began.
+    """
+    try:
+        if folder.stat().st_ctime < _process_start() + CLOCK_TICK_S:
+            return
+        folder.rmdir()  # refused by the system where something lies in it
+    except OSError:
+        return
+    raise StartError(f"The studies folder {folder.name!r} is not there; {EXPECTED_STUDIES}.")
+
+
+def require_studies(studies: str, project_dir: str | Path | None = None) -> str:
+    """The absolute path of a studies folder, or the address of an archive without its login.
+
+    A login in the address goes into the environment, for MONAI Label.
+
+    Args:
+        studies: as the user gave them.
+        project_dir: where annotations are kept, if not in the studies folder.
+
+    Raises:
+        StartError: they cannot be served.
+    """
+    if studies.lower().startswith(("http://", "https://")):
+        return _without_login(studies)
+    if not studies:
+        raise StartError(f"The studies are an empty name; {EXPECTED_STUDIES}.")
+    if not os.path.lexists(studies):
+        raise StartError(f"The studies folder '{studies}' is not there; {EXPECTED_STUDIES}.")
+    if not os.path.isdir(studies):
+        raise StartError(f"The studies '{studies}' are no folder; {EXPECTED_STUDIES}.")
+    if not os.access(studies, os.R_OK | os.X_OK):
+        raise StartError(f"The studies folder '{studies}' cannot be read; allow it.")
+    if not project_dir and not os.access(studies, os.W_OK):
+        raise StartError(
+            f"The studies folder '{studies}' cannot be written, and annotations are kept in it; allow it, or name "
+            "another folder for them with --conf project_dir /absolute/folder."
+        )
+    return os.path.realpath(studies)
+
+
+def _start(options: argparse.Namespace) -> None:
+    conf = dict(options.conf or ())
+    _require_login_or_loopback(options.host, conf)
+    _require_certificate(options)
+    studies = require_studies(options.studies, conf.get("project_dir"))
+    if studies.startswith("http") and studies != options.studies:
+        # Everybody on this machine can read the arguments of a process.
+        words = [word.replace(options.studies, studies) for word in sys.orig_argv[1:]]
+        os.execv(sys.executable, [sys.executable, *words])
+    set_umask(group=conf.get("file_access") == "group")
+    configure_logging(None)
+    _hand_to_monai_label(options.port, studies, conf)
+    _serve(options)
+
+
+def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> None:
+    """Sets what MONAI Label's own command sets, for this process and for trainings; no folder is made for it."""
+    from monailabel.config import settings
+
+    settings.MONAI_LABEL_SERVER_PORT = port
+    settings.MONAI_LABEL_APP_DIR = str(APP)
+    settings.MONAI_LABEL_STUDIES = studies
+    settings.MONAI_LABEL_APP_CONF = dict(conf)
+    for name, value in settings.model_dump(mode="json").items():
+        if value is not None:
+            os.environ[name] = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    # Nothing is imported from the folder that the user happens to be in.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONPATH"] = _joined(str(ROOT), os.environ.get("PYTHONPATH"))
+    # Programs of the environment, which need not be activated.
+    os.environ["PATH"] = _joined(str(Path(sys.prefix) / "bin"), os.environ.get("PATH"))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    logging.getLogger().setLevel(options.verbose)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    uvicorn.run(
+        SERVED,
+        host=options.host,
+        port=options.port,
+        root_path=options.root_path,
+        log_level=options.log_level,
+        log_config=None,
+        access_log=options.access_log,
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile_password=options.ssl_keyfile_password,
+        ssl_ca_certs=options.ssl_ca_certs,
+        limit_concurrency=options.limit_concurrency,
+    )
+
+
+def _is_for_this_app(arguments: Sequence[str]) -> bool:
+    if list(arguments[:1]) != ["start_server"]:
+        return False
+    finder = argparse.ArgumentParser(add_help=False)
+    finder.add_argument("-a", "--app")
+    app = finder.parse_known_args(arguments[1:])[0].app
+    return app is not None and os.path.realpath(app) == str(APP)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Of the options of MONAI Label's `start_server` that mean something here."""
+    parser = argparse.ArgumentParser("monailabel start_server", allow_abbrev=False)
+    add = parser.add_argument
+    add("-a", "--app", required=True, help="folder of the app")
+    add("-s", "--studies", required=True, help="folder of images, or address of a DICOMweb archive")
+    add("-c", "--conf", nargs=2, action="append", metavar=("NAME", "VALUE"), help="setting of the app; any number")
+    add("-i", "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("-p", "--port", default=8000, type=_port, help="port to listen on (default: 8000)")
+    add("-v", "--verbose", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"], help="level of the log")
+    add("--ssl_keyfile", help="key of TLS")
+    add("--ssl_certfile", help="certificate of TLS")
+    add("--ssl_keyfile_password", help="of an encrypted key")
+    add("--ssl_ca_certs", help="certificates that clients must have theirs from")
+    add("--limit_concurrency", type=int, help="connections at a time")
+    add("--access_log", action="store_true", help="log each request")
+    add("--root_path", default="", help="path at which a proxy in front serves this")
+    levels = ["critical", "error", "warning", "info", "debug", "trace"]
+    add("--log_level", default="info", choices=levels, help="level of uvicorn's log")
+    for name, reason in LEFT_OUT.items():
+        add(name, action=_LeftOut, nargs="?", help=argparse.SUPPRESS, reason=reason)
+    return parser
+
+
+def _require_known(unknown: Sequence[str]) -> None:
+    """Names options only: what stands beside a mistyped one may be a password."""
+    options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if options:
+        raise StartError(f"There is no option '{options[0]}'; {HELP}.")
+    if unknown:
+        raise StartError(f"An argument belongs to no option; put quotes around one with blanks, or {HELP}.")
+
+
+class _LeftOut(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, reason: str, nargs: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=nargs, help=help)
+        self._reason = reason
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        end_process(f"The option {self.option_strings[0]} is not for this app: {self._reason}; leave it out.")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; expected a whole number from 1 to 65535")
+    return int(text)
+
+
+def _require_certificate(options: argparse.Namespace) -> None:
+    if not options.ssl_keyfile and not options.ssl_certfile:
+        return
+    if not options.ssl_certfile:
+        raise StartError("TLS needs a certificate beside its key; give it with --ssl_certfile.")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password)
+        if options.ssl_ca_certs:
+            context.load_verify_locations(options.ssl_ca_certs)
+    except OSError as error:
+        reason = "not of the expected form" if isinstance(error, ssl.SSLError) else error.strerror
+        raise StartError(
+            f"The certificate or the key for TLS cannot be used ({reason}); check --ssl_certfile, --ssl_keyfile and "
+            "the key's password."
+        ) from error
+
+
+def _without_login(address: str) -> str:
+    try:
+        parts: SplitResult = urlsplit(address)
+        login, _, server = parts.netloc.rpartition("@")
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError as error:
+        # The address is not repeated: it may hold a password.
+        raise StartError(
+            "The address of the archive cannot be read; expected one such as http://localhost:8042/dicom-web, and its "
+            f"login, if it asks for one, in {USERNAME} and {PASSWORD}."
+        ) from error
+    if login:
+        name, _, password = login.partition(":")
+        _keep_login(unquote(name), unquote(password))
+    return urlunsplit(parts._replace(scheme=parts.scheme.lower(), netloc=server))
+
+
+def _keep_login(name: str, password: str) -> None:
+    os.environ[USERNAME], os.environ[PASSWORD] = name, password
+    if "monailabel.config" in sys.modules:  # which has read the environment
+        from monailabel.config import settings
+
+        settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD = name, password
+
+
+def _require_login_or_loopback(host: str, conf: Mapping[str, str]) -> None:
+    from monailabel.config import settings
+
+    require_login_beyond_loopback(
+        Listening(uvicorn.Config(SERVED, host=host, log_config=None)),
+        login=settings.MONAI_LABEL_AUTH_ENABLE,
+        allowed=_is_true(conf.get("allow_network_without_login")),
+    )
+
+
+def _is_true(value: str | None) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False  # the app refuses what it cannot read
+
+
+def _process_start() -> float:
+    """When this process began, in seconds since 1970."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
+
+
+def _joined(first: str, others: str | None) -> str:
+    return os.pathsep.join([first, *filter(None, [others])])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

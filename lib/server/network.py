@@ -1,0 +1,122 @@
+"""Where the running server listens, and who can reach it there."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import uvicorn
+
+EXIT_CODE = 2
+
+
+class NetworkError(RuntimeError):
+    """The server may not listen where it is told to; the text is for who starts it."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The uvicorn server that starts.
+
+    Args:
+        config: its configuration; what is changed in it before the application has started holds.
+        sockets: that a supervisor opened for it; it opens its own where there are none.
+    """
+
+    config: uvicorn.Config
+    sockets: tuple[socket.socket, ...] = ()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Names or addresses that it listens on; "unix:" and a path where that is a socket of this machine."""
+        if self.sockets:
+            return [_address(listener) for listener in self.sockets]
+        if self.config.fd is not None:
+            with socket.socket(fileno=os.dup(self.config.fd)) as listener:
+                return [_address(listener)]
+        if self.config.uds is not None:
+            return [f"unix:{self.config.uds}"]
+        return [self.config.host or "0.0.0.0"]
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    return str(name[0]) if isinstance(name, tuple) else f"unix:{name!s}"
+
+
+def starting_server() -> Listening | None:
+    """The server whose application starts in this event loop; None where there is no loop or another kind of server."""
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:
+        return None
+    for task in tasks:
+        for frame in _frames(task.get_coro()):
+            server = frame.f_locals.get("self")
+            if isinstance(server, uvicorn.Server) and frame.f_code.co_name == "startup":
+                return Listening(server.config, tuple(frame.f_locals.get("sockets") or ()))
+    return None
+
+
+def _frames(coroutine: Any) -> Iterator[FrameType]:
+    """Of a coroutine and of those that it waits for."""
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        yield frame
+        coroutine = coroutine.cr_await
+
+
+def require_login_beyond_loopback(server: Listening | None, login: bool, allowed: bool) -> None:
+    """Check that a server without a login is reached from this machine only.
+
+    Args:
+        server: as `starting_server` finds it.
+        login: does it ask for one?
+        allowed: may it be without (setting `allow_network_without_login`)?
+
+    Raises:
+        NetworkError: it listens beyond loopback, or it is not known where, without a login.
+    """
+    addresses = server.addresses if server else ["an unknown address"]
+    open_to = [address for address in addresses if not is_loopback(address)]
+    if open_to and not login and not allowed:
+        raise NetworkError(
+            f"The server would listen on {', '.join(open_to)} without a login: everybody who reaches this machine "
+            "could read and change the studies. Start it with --host 127.0.0.1, or, where only people who may do so "
+            "reach it, with --conf allow_network_without_login true."
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Does only this machine reach it? A name other than localhost counts as reached from elsewhere."""
+    if address == "localhost" or address.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def drop_server_header(config: uvicorn.Config) -> None:
+    """Let answers no longer name the program that sends them."""
+    config.server_header = False
+    config.encoded_headers = [(name, value) for name, value in config.encoded_headers if name != b"server"]
+
+
+def end_process(sentence: str) -> NoReturn:
+    """End a process whose application cannot start, with exit code 2 and a sentence on stderr.
+
+    uvicorn would log a traceback of whatever its application raises, SystemExit too, and end with 3.
+    """
+    print(sentence, file=sys.stderr)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)

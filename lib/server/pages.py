@@ -1,0 +1,110 @@
+"""The pages that a browser opens: a start page of our own, and the OHIF viewer that MONAI Label ships."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from pathlib import Path
+
+import monailabel.endpoints
+from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+STATIC = Path(monailabel.endpoints.__file__).parent / "static"
+_INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+# Of OHIF's own pages, such as /ohif/viewer; files have an extension.
+_CLIENT_ROUTE = re.compile(r"(?!/)[A-Za-z0-9_/-]*")
+_NO_CACHE = "no-cache"  # keep it, but ask each time whether it is still the same
+
+_START_PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style></head>
+<body>
+<h1>{title}</h1>
+<p>This server turns six extreme points into a mask, and learns from them.</p>
+<ul>
+{viewer}
+<li>In 3D Slicer, open the module MONAI Label and give it the address <code>{address}</code>.</li>
+<li>The README of the project says how to annotate, train and export.</li>
+</ul>
+</body>
+</html>
+"""
+_VIEWER = '<li>Open the studies in the <a href="./ohif/">OHIF viewer</a>.</li>'
+_NO_VIEWER = "<li>The studies are a folder of files; the OHIF viewer shows those of a DICOMweb archive only.</li>"
+
+
+class Pages:
+    """Endpoints for GET and HEAD.
+
+    Args:
+        title: of the start page.
+        has_archive: are the studies those of a DICOMweb archive, which OHIF can show?
+        static: folder with `favicon.ico` and the folder `ohif`.
+    """
+
+    def __init__(self, title: str, has_archive: bool, static: Path = STATIC) -> None:
+        self._title, self._has_archive, self._static = title, has_archive, static
+        self._files = StaticFiles(directory=static / "ohif")
+        self._viewer_policy = _viewer_policy((static / "ohif" / "index.html").read_text("utf-8"))
+
+    async def start(self, request: Request) -> Response:
+        """`/`: where to go from here."""
+        page = _START_PAGE.format(
+            title=html.escape(self._title),
+            viewer=_VIEWER if self._has_archive else _NO_VIEWER,
+            address=html.escape(str(URL(scope=request.scope).replace(query="", fragment=""))),
+        )
+        policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy + "frame-ancestors 'none'"})
+
+    async def favicon(self) -> Response:
+        """The icon of the browser's tab."""
+        return FileResponse(self._static / "favicon.ico", headers={"Cache-Control": _NO_CACHE})
+
+    async def ohif(self, request: Request, path: str = "") -> Response:
+        """`/ohif/` and below: a file of the viewer, or its page for the routes that it has in the browser.
+
+        Args:
+            request: of the browser.
+            path: decoded, below /ohif/.
+
+        Raises:
+            HTTPException: 404, there is no such file.
+        """
+        try:
+            answer = await self._files.get_response(path, request.scope)
+        except (HTTPException, OSError) as error:
+            if not _CLIENT_ROUTE.fullmatch(path):
+                raise HTTPException(404, "The viewer has no such file.") from error
+            answer = await self._files.get_response("index.html", request.scope)
+        answer.headers["Cache-Control"] = _NO_CACHE
+        answer.headers["Content-Security-Policy"] = self._viewer_policy
+        return answer
+
+
+def _viewer_policy(index: str) -> str:
+    """A Content-Security-Policy under which OHIF works and loads nothing from another host."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in _INLINE_SCRIPT.findall(index)]
+    scripts = " ".join(f"'sha256-{digest.decode()}'" for digest in hashes)
+    return "; ".join(
+        [
+            "default-src 'self'",
+            f"script-src 'self' 'unsafe-eval' {scripts}",  # OHIF makes functions of text to show a segmentation
+            "worker-src 'self' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self' data: blob:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ]
+    )

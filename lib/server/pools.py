@@ -1,0 +1,25 @@
+"""Threads of the server, apart by what they wait for, so that nobody waits for somebody else's archive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+# Few threads, and always the same: each one that has run a network keeps tens of megabytes of buffers for itself.
+_INFERENCE = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="inference")
+_ARCHIVE = ThreadPoolExecutor(32, thread_name_prefix="archive")
+
+
+async def compute(function: Callable[..., Result], *arguments: object) -> Result:
+    """Runs what needs the processor."""
+    return await asyncio.get_running_loop().run_in_executor(_INFERENCE, function, *arguments)
+
+
+async def wait_for_archive(function: Callable[..., Result], *arguments: object) -> Result:
+    """Runs what may wait for an archive."""
+    return await asyncio.get_running_loop().run_in_executor(_ARCHIVE, function, *arguments)

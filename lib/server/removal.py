@@ -1,0 +1,122 @@
+"""Deletion with a way back: files are moved into `removed/` and can be moved back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lib.annotations.atomic_write import write_atomically
+from lib.server.project import Project
+
+_MANIFEST = "removed.json"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One deletion.
+
+    Attributes:
+        files: where each file of `folder` belongs, by its name there.
+    """
+
+    folder: Path
+    image_id: str
+    removed: str
+    files: dict[str, Path]
+
+
+def remove_files(project: Project, image_id: str, files: Sequence[Path], image_folder: Path) -> Path | None:
+    """Moves files and folders of an image into a folder of their own under `removed/`.
+
+    The manifest is written first, so that a deletion which was cut short can be undone too. A symbolic link is moved
+    itself; the file that it points to stays.
+
+    Args:
+        image_folder: that the image's own files lie in.
+
+    Returns:
+        The new folder, or None where there was nothing to move.
+
+    Raises:
+        OSError: a file cannot be moved; those before it are in `removed/`.
+    """
+    if not files:
+        return None
+    folder = project.removed / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}.{image_id}"
+    places = {f"{number:02d}-{file.name}": file for number, file in enumerate(files)}
+    content = {
+        "image_id": image_id,
+        "removed": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "files": {name: _written(file, project, image_folder) for name, file in places.items()},
+    }
+    write_atomically(folder / _MANIFEST, json.dumps(content, indent=1).encode())
+    for name, file in places.items():
+        shutil.move(file, folder / name)
+    return folder
+
+
+def removals(project: Project, image_folder: Path) -> Iterator[Removal]:
+    """The deletions that can be undone, oldest first."""
+    for folder in sorted(project.removed.glob("*")):
+        try:
+            content = json.loads((folder / _MANIFEST).read_bytes())
+            files = {
+                _file_name(name): _place(place[0], place[1], project, image_folder)
+                for name, place in content["files"].items()
+            }
+            yield Removal(folder, str(content["image_id"]), str(content["removed"]), files)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue
+
+
+def restore(removal: Removal) -> list[Path]:
+    """Moves the files of a deletion back.
+
+    Returns:
+        Where they lie.
+
+    Raises:
+        FileExistsError: something lies at the place of one of them; nothing was moved.
+        OSError: as from the file system.
+    """
+    left = {name: place for name, place in removal.files.items() if _exists(removal.folder / name)}
+    for place in left.values():
+        if _exists(place):
+            raise FileExistsError(17, "There is a newer file at its place; move it away first", place.name)
+    for name, place in left.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(removal.folder / name, place)
+    (removal.folder / _MANIFEST).unlink()
+    with suppress(OSError):  # something that somebody has put there stays
+        removal.folder.rmdir()
+    return list(left.values())
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _written(file: Path, project: Project, image_folder: Path) -> tuple[str, str]:
+    """A place that survives moving the project: which folder it is relative to, and the relative path."""
+    if file.is_relative_to(project.folder):
+        return "project", str(file.relative_to(project.folder))
+    return "images", str(file.relative_to(image_folder))
+
+
+def _file_name(name: str) -> str:
+    if name in ("", "..") or name != Path(name).name:
+        raise ValueError(f"{name} leaves its folder")
+    return name
+
+
+def _place(root: str, relative: str, project: Project, image_folder: Path) -> Path:
+    base = {"project": project.folder, "images": image_folder}[root]
+    path = base / relative
+    if ".." in Path(relative).parts or Path(relative).is_absolute():
+        raise ValueError(f"{relative} leaves its folder")
+    return path

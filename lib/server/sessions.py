@@ -1,0 +1,87 @@
+"""Images that a client uploads for a while, without making them studies."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+LIFETIME_S = 3600
+MOST = 64
+
+
+@dataclass
+class Session:
+    """An uploaded image.
+
+    Attributes:
+        image: its file.
+        expiry_s: after the last use.
+        created, used: seconds since 1970.
+    """
+
+    id: str
+    image: Path
+    expiry_s: int
+    created: float
+    used: float
+
+    def info(self) -> dict[str, str | int]:
+        return {
+            "name": self.id,
+            "image": self.image.name,
+            "create_ts": int(self.created),
+            "last_access_ts": int(self.used),
+            "expiry": self.expiry_s,
+        }
+
+
+class Sessions:
+    """The sessions of a server. They end with it, and the oldest one ends where there are too many."""
+
+    def __init__(self, lifetime_s: int = LIFETIME_S, most: int = MOST) -> None:
+        self._lifetime_s, self._most = lifetime_s, most
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def add(self, image: Path, expiry_s: int = 0) -> Session:
+        """Takes over an uploaded file.
+
+        Args:
+            expiry_s: 0 for the longest.
+        """
+        with self._lock:
+            self._remove_expired()
+            while len(self._sessions) >= self._most:
+                self._remove(min(self._sessions.values(), key=lambda session: session.used).id)
+            expiry_s = min(expiry_s, self._lifetime_s) if expiry_s > 0 else self._lifetime_s
+            session = Session(secrets.token_hex(16), image, expiry_s, time.time(), time.time())
+            self._sessions[session.id] = session
+            return session
+
+    def get(self, session_id: str) -> Session | None:
+        """A session, which is used by that; None where it is not there or has ended."""
+        with self._lock:
+            self._remove_expired()
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.used = time.time()
+            return session
+
+    def remove(self, session_id: str) -> Session | None:
+        with self._lock:
+            return self._remove(session_id)
+
+    def _remove_expired(self) -> None:
+        now = time.time()
+        for session in list(self._sessions.values()):
+            if abs(now - session.used) > session.expiry_s:
+                self._remove(session.id)
+
+    def _remove(self, session_id: str) -> Session | None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.image.unlink(missing_ok=True)
+        return session

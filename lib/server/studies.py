@@ -1,0 +1,348 @@
+"""The studies of a server, as MONAI Label's `Datastore`: images, and the annotations of a project."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+
+from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.masks import MaskStore
+from lib.annotations.store import AnnotationStore
+from lib.geometry.volume import VolumeError
+from lib.server.json_file import JsonFile
+from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
+from lib.server.removal import remove_files
+
+logger = logging.getLogger(__name__)
+
+_TAG = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+CHECKSUM_BUDGET_S = 1.0
+"""Time that one listing spends on images whose checksum is not known yet; the next listing goes on."""
+
+
+class Studies(Datastore):
+    """Images, and what annotators made of them. "Annotated" means clicks or a final mask.
+
+    An image is known by its id and by the checksum of its voxels: annotations of another image of the same name do not
+    count.
+
+    Args:
+        project: whose folders are there (`open_project`).
+        labels: of the app.
+    """
+
+    def __init__(self, project: Project, identity: ProjectIdentity, labels: Sequence[str]) -> None:
+        self.project = project
+        self.identity = identity
+        self.labels = tuple(labels)
+        self.clicks = AnnotationStore(project.clicks)
+        self.identities = ImageIdentities(project.checksums)
+        self.on_annotation: Callable[[str], None] = lambda name: None
+        """Called, with a name for it, after an annotation was stored: clicks on a structure, or a final mask."""
+        self._info = JsonFile(project.image_info)
+        self._offers = JsonFile(project.offers)
+        self._checksums: dict[Path, tuple[int, str | None]] = {}
+        self._lock = threading.Lock()
+
+    # Images: these differ between a folder and an archive.
+
+    @abstractmethod
+    def list_images(self) -> list[str]:
+        """The ids of all images, at once: nobody waits for an archive that is away."""
+
+    @abstractmethod
+    def images_at_hand(self) -> dict[str, Path]:
+        """The files of the images that are at hand, absolute, by image id."""
+
+    def image_path(self, image_id: str) -> Path | None:
+        """The file of an image that is at hand, absolute, or None."""
+        return self.images_at_hand().get(image_id)
+
+    @abstractmethod
+    def at_hand(self, image_id: str) -> Path | None:
+        """The file of an image where it can be had at once, or None where it has to be fetched first.
+
+        Raises:
+            HTTPException: 404, no such image; 502, the archive has never answered.
+        """
+
+    @abstractmethod
+    def get_image_uri(self, image_id: str) -> str:
+        """The file of an image, absolute; of an archive it is fetched, which takes a while.
+
+        Raises:
+            HTTPException: 404, no such image; 422, one that is no volume; 502, the archive does not answer.
+        """
+
+    @abstractmethod
+    def image_facts(self, image_id: str) -> dict[str, Any]:
+        """What viewers need to find an image, from its file or its archive."""
+
+    # Information about images.
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Facts, and what clients stored with `update_image_info`. Raises: HTTPException: 404."""
+        self.require_image(image_id)
+        return self._info.get(image_id) | self.image_facts(image_id)
+
+    def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
+        """Raises: HTTPException: 404; 507, the disk is full."""
+        self.require_image(image_id)
+        self._write("The information", lambda: self._info.change(image_id, lambda kept: kept | dict(info)))
+
+    def note_offer(self, image_id: str, strategy: str, client_id: str) -> None:
+        """Records that an image was offered to somebody just now."""
+        offer = {"ts": time.time(), "strategy": strategy, "client_id": client_id}
+        try:
+            self._offers.change(image_id, lambda kept: offer)
+        except OSError as error:
+            logger.warning("It is not recorded that %s was offered (%s).", image_id, error.strerror)
+
+    def offers(self) -> dict[str, float]:
+        """When each image was last offered, seconds since 1970, by image id."""
+        times = {image_id: offer.get("ts") for image_id, offer in self._offers.items().items()}
+        return {image_id: float(ts) for image_id, ts in times.items() if isinstance(ts, (int, float))}
+
+    def require_image(self, image_id: str) -> None:
+        """Raises: HTTPException: 404."""
+        if image_id not in self.list_images():
+            raise HTTPException(404, f"There is no image {image_id[:80]!r} in the studies.")
+
+    # Which images are annotated.
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        annotated = self._annotated()
+        return [image_id for image_id in self.list_images() if image_id in annotated]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        annotated = self._annotated()
+        return [image_id for image_id in self.list_images() if image_id not in annotated]
+
+    def _annotated(self) -> set[str]:
+        return {image_id for image_id, tags in self._tags().items() if {CLICK_TAG, FINAL_TAG} & set(tags)}
+
+    def _tags(self) -> dict[str, list[str]]:
+        """The tags of the annotations of each image that has any."""
+        images, files = self.list_images(), self.images_at_hand()
+        end = time.monotonic() + CHECKSUM_BUDGET_S
+        annotated = {CLICK_TAG: self.clicks.paths_by_image()}
+        for tag in self._mask_tags():
+            annotated[tag] = {image_id: [path] for image_id, path in self.masks(tag).paths().items()}
+        tags: dict[str, list[str]] = {}
+        for image_id in images:
+            of_image = [
+                tag
+                for tag, paths in annotated.items()
+                if image_id in paths and self._are_of(tag, image_id, paths[image_id], files.get(image_id), end)
+            ]
+            if of_image:
+                tags[image_id] = of_image
+        return tags
+
+    def _mask_tags(self) -> list[str]:
+        folders = (path for path in self.project.labels.glob("*") if path.is_dir())
+        return sorted(path.name for path in folders if path.name != CLICK_TAG and _TAG.fullmatch(path.name))
+
+    def _are_of(self, tag: str, image_id: str, paths: Sequence[Path], image: Path | None, until: float) -> bool:
+        """Are annotations of the image that has their name? Where that cannot be told, they count."""
+        checksums = {self._checksum_in(tag, image_id, path) for path in paths}
+        return None in checksums or image is None or self._image_checksum(image, until) in {None, *checksums}
+
+    def _image_checksum(self, image: Path, until: float) -> str | None:
+        """The voxel checksum of an image, or None where it is not known and no time is left to read it.
+
+        Args:
+            until: of `time.monotonic()`.
+        """
+        known = self.identities.known(image)
+        if known is not None or time.monotonic() > until:
+            return known
+        try:
+            return self.identities.checksum(image)
+        except VolumeError:
+            return None
+
+    def _checksum_in(self, tag: str, image_id: str, path: Path) -> str | None:
+        """The image checksum in an annotation's file, read once a version of the file; None where there is none."""
+        try:
+            stamp = path.stat().st_mtime_ns
+            kept = self._checksums.get(path)
+            if kept is None or kept[0] != stamp:
+                if tag == CLICK_TAG:
+                    label = path.name.removesuffix(".json").rsplit(".", 1)[1]
+                    checksum = self.clicks.load(image_id, label).image_checksum
+                else:
+                    checksum = self.masks(tag).record(image_id).image_checksum
+                kept = self._checksums[path] = (stamp, checksum)
+            return kept[1]
+        except (OSError, ValueError):
+            return None
+
+    # Masks.
+
+    def masks(self, tag: str = FINAL_TAG) -> MaskStore:
+        """Raises: HTTPException: 422, not a tag of masks."""
+        if not _TAG.fullmatch(tag) or tag == CLICK_TAG:
+            raise HTTPException(422, f"The tag is {tag[:80]!r}; expected one such as 'final' or 'original'.")
+        return MaskStore(self.project.masks(tag), self.labels, self.project.mapped_masks / tag, self.identity.labels)
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        return {tag: image_id for tag in self._tags().get(image_id, [])}
+
+    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
+        return self.get_labels_by_image_id(image_id).get(tag, "")
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """The file of a mask with the app's values. Raises: HTTPException: 404; 422, it cannot be used."""
+        self.require_label(label_id, label_tag)
+        try:
+            return str(self.masks(label_tag).app_path(label_id))
+        except FileNotFoundError as error:
+            raise HTTPException(404, str(error)) from error
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+
+    def require_label(self, image_id: str, tag: str) -> None:
+        """Raises: HTTPException: 404, the image has no annotation with this tag."""
+        self.require_image(image_id)
+        if tag not in self._tags().get(image_id, []):
+            raise HTTPException(404, f"The image {image_id!r} has no annotation with the tag {tag[:80]!r}.")
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """Who made an annotation, when, and with which labels. Raises: HTTPException: 404."""
+        self.require_label(label_id, label_tag)
+        if label_tag == CLICK_TAG:
+            files = self.clicks.paths_of(label_id)
+            found = [a for path in files if (a := self._annotation(label_id, path)) is not None]
+            return {a.points.label: {"annotator": a.annotator, "created": a.created} for a in found}
+        try:
+            record = self.masks(label_tag).record(label_id)
+        except (OSError, ValueError) as error:
+            raise HTTPException(404, f"The mask of {label_id!r} cannot be read.") from error
+        return {
+            "labels": dict(record.labels),
+            "annotator": record.annotator,
+            "created": record.created,
+            **(record.info or {}),
+        }
+
+    def _annotation(self, image_id: str, path: Path) -> Any:
+        try:
+            return self.clicks.load(image_id, path.name.removesuffix(".json").rsplit(".", 1)[1])
+        except (OSError, ValueError):
+            return None
+
+    # Deletion.
+
+    def remove_image(self, image_id: str) -> None:
+        """Moves all that belongs to an image into `removed/`. Raises: HTTPException: 404; 507."""
+        self.require_image(image_id)
+        files = [*self.image_files(image_id), *self.clicks.paths_of(image_id)]
+        for tag in self._mask_tags():
+            store = self.masks(tag)
+            files += [path for path in (store.path(image_id),) if path is not None]
+            files += [history for history in (store.history_folder(image_id),) if history.is_dir()]
+        self._remove(image_id, files)
+        self._write("The deletion", lambda: self._info.change(image_id, lambda kept: None))
+        self._write("The deletion", lambda: self._offers.change(image_id, lambda kept: None))
+
+    @abstractmethod
+    def image_files(self, image_id: str) -> list[Path]:
+        """The files of an image that are the users' own, symbolic links as they are."""
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Moves an annotation into `removed/`: the clicks of all labels, or a mask. Raises: HTTPException: 404; 507."""
+        self.require_label(label_id, label_tag)
+        if label_tag == CLICK_TAG:
+            self._remove(label_id, self.clicks.paths_of(label_id))
+        else:
+            path = self.masks(label_tag).path(label_id)
+            self._remove(label_id, [] if path is None else [path])
+
+    def _remove(self, image_id: str, files: Sequence[Path]) -> None:
+        self._write("The deletion", lambda: remove_files(self.project, image_id, files, self.image_folder))
+
+    @property
+    @abstractmethod
+    def image_folder(self) -> Path:
+        """The folder of the users' own image files."""
+
+    @staticmethod
+    def _write(what: str, write: Callable[[], Any]) -> Any:
+        try:
+            return write()
+        except OSError as error:
+            raise HTTPException(
+                507, f"{what} could not be written ({error.strerror}). Make room on the server's disk, then retry."
+            ) from error
+
+    # Listings.
+
+    def status(self) -> dict[str, Any]:
+        tags = self._tags()
+        counts: dict[str, int] = {}
+        for of_image in tags.values():
+            for tag in of_image:
+                counts[tag] = counts.get(tag, 0) + 1
+        completed = sum(bool({CLICK_TAG, FINAL_TAG} & set(of_image)) for of_image in tags.values())
+        return {"total": len(self.list_images()), "completed": completed, "label_tags": counts}
+
+    def json(self) -> dict[str, Any]:
+        """Every image with its information and the tags of its annotations, as MONAI Label's own lists them."""
+        tags, info = self._tags(), self._info.items()
+        return {
+            "name": self.name(),
+            "description": self.description(),
+            "objects": {
+                image_id: {
+                    "image": {"info": info.get(image_id, {})},
+                    "labels": {tag: {"info": {}} for tag in tags.get(image_id, [])},
+                }
+                for image_id in self.list_images()
+            },
+        }
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """The images with a final mask, by id."""
+        return [{"image": i, "label": i} for i, tags in sorted(self._tags().items()) if FINAL_TAG in tags]
+
+    def description(self) -> str:
+        return "Studies with extreme points and masks"
+
+    # What MONAI Label's interface has and this server does not offer.
+
+    def set_name(self, name: str) -> None:
+        raise NotImplementedError
+
+    def set_description(self, description: str) -> None:
+        raise NotImplementedError
+
+    def get_image(self, image_id: str, params: Any = None) -> Any:
+        raise NotImplementedError
+
+    def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:
+        raise NotImplementedError
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        raise NotImplementedError
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Images and annotations are looked up at each request."""

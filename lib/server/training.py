@@ -1,0 +1,66 @@
+"""Trainings that the server starts, with what cannot be trained refused before a process is started for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks import utils as async_tasks
+from monailabel.utils.async_tasks.task import AsyncTask
+
+from lib.trainers.annotated_scans import TrainingError
+from lib.trainers.process_end import report_end_in_background
+
+logger = logging.getLogger(__name__)
+
+
+def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
+    """The task, or the one that is waiting already and will see all there is.
+
+    Raises:
+        HTTPException: 404, no such trainer; 409, nothing to learn from; 422, parameters; 429, one runs.
+    """
+    app = app_instance()
+    if model not in app.trainers:
+        raise HTTPException(404, f"There is no trainer {model[:80]!r}; this app has {', '.join(app.trainers)}.")
+    try:
+        checked = app.trainers[model].checked_parameters(params)
+    except TrainingError as error:
+        raise HTTPException(422, str(error)) from error
+    if not app.datastore().get_labeled_images():
+        raise HTTPException(409, "There is nothing to learn from: no study has extreme points or a final mask yet.")
+    # A training sees every annotation there is when it begins, so a second one in the queue would learn nothing new.
+    waiting = [task for task in async_tasks.tasks("train") if task["status"] == "SUBMITTED"]
+    if waiting and enqueue:
+        return waiting[0]
+    task, busy = AsyncTask.run("train", request={"model": model}, params=dict(checked), enqueue=enqueue)
+    if task is None:
+        raise HTTPException(429, "A training runs already; wait for its end, stop it, or send enqueue=true.")
+    report_end_in_background(task)
+    app.auto_train.began()
+    return task
+
+
+def end_in_error_what_cannot_start() -> None:
+    """Lets a training whose process cannot be started end as ERROR; MONAI Label leaves it waiting for ever."""
+    async_tasks._task_func = _guarded(async_tasks._task_func)
+
+
+def _guarded(run: Callable[..., None]) -> Callable[..., None]:
+    @wraps(run)
+    def guarded(task: dict[str, Any], method: str, callback: Callable[..., None] | None = None) -> None:
+        try:
+            run(task, method, callback)
+        except Exception:
+            logger.exception("The training could not be started.")
+            async_tasks.background_processes.get(method, {}).pop(task["id"], None)
+            task["status"] = "ERROR"
+            task["end_ts"] = datetime.today().strftime("%Y-%m-%d %H:%M:%S")
+            task.setdefault("details", []).append("The training could not be started; the server's log says why.")
+
+    return guarded

@@ -1,0 +1,161 @@
+"""An image is known by its voxels, whatever its file is called and however it is compressed."""
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from lib.annotations import image_identity
+from lib.annotations.image_identity import ImageIdentities, file_stamp, voxel_checksum
+from lib.geometry.volume import VolumeError, load_volume
+
+SHAPE = (9, 8, 7)
+
+
+def write(path, seed=0, dtype=np.int16):
+    array = np.random.default_rng(seed).integers(0, 1000, SHAPE).astype(dtype)
+    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.2, 2.5, 1.0])), path)
+    return path
+
+
+@pytest.fixture
+def identities(tmp_path):
+    return ImageIdentities(tmp_path / "own" / "checksums.json")
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write(tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nrrd", "other name.nii.gz"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_format_and_name_do_not_matter(identities, image, name, compressed):
+    other = image.with_name(name)
+    sitk.WriteImage(sitk.ReadImage(str(image)), str(other), useCompression=compressed)
+
+    assert identities.checksum(other) == identities.checksum(image)
+
+
+def test_type_of_the_numbers_does_not_matter(identities, image, tmp_path):
+    assert identities.checksum(write(tmp_path / "other.nii.gz", dtype=np.float32)) == identities.checksum(image)
+
+
+def test_one_voxel_more_or_less_bright_is_another_image():
+    array = np.zeros(SHAPE, np.float32)
+    other = array.copy()
+    other[-1, -1, -1] = 1e-6
+
+    assert voxel_checksum(array) != voxel_checksum(other)
+
+
+def test_same_voxels_in_another_shape_are_another_image():
+    assert voxel_checksum(np.zeros((2, 3, 4), np.float32)) != voxel_checksum(np.zeros((4, 3, 2), np.float32))
+
+
+def test_order_in_memory_does_not_matter():
+    array = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+
+    assert voxel_checksum(array) == voxel_checksum(np.asfortranarray(array))
+
+
+def test_voxels_at_hand_are_not_read_again(identities, image):
+    stamp, array = file_stamp(image), load_volume(image).array
+    image.write_bytes(b"no longer readable")
+
+    assert identities.checksum(image, array, stamp) == voxel_checksum(array)
+
+
+def test_image_that_is_replaced_after_it_was_read_is_not_taken_for_the_one_before(identities, image):
+    stamp, array = file_stamp(image), load_volume(image).array
+    write(image, seed=1)
+
+    assert identities.checksum(image, array, stamp) == voxel_checksum(array)
+    assert identities.known(image) is None
+    assert identities.checksum(image) == voxel_checksum(load_volume(image).array) != voxel_checksum(array)
+
+
+def test_image_is_read_once(identities, image, monkeypatch):
+    read = []
+    monkeypatch.setattr(image_identity, "load_volume", lambda path: read.append(path) or load_volume(path))
+
+    found = {identities.checksum(image) for _ in range(3)} | {ImageIdentities(identities.path).checksum(image)}
+
+    assert len(found) == 1
+    assert read == [image]
+    assert identities.known(image) == found.pop()
+
+
+def test_image_that_was_never_read_is_not_known(identities, image):
+    assert identities.known(image) is None
+    assert identities.known(image.with_name("missing.nii.gz")) is None
+
+
+def in_place(path, content):
+    path.write_bytes(content)
+
+
+def renamed_into_place(path, content):
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.replace(other, path)
+
+
+@pytest.mark.parametrize("replace", [in_place, renamed_into_place])
+@pytest.mark.parametrize("keeps_time", [False, True], ids=["new time", "time of the copy kept"])
+def test_replaced_file_is_noticed_also_of_the_same_size(identities, tmp_path, replace, keeps_time):
+    image = write(tmp_path / "scan.nii", seed=0)
+    before, checksum = image.stat(), identities.checksum(image)
+    content = write(tmp_path / "other.nii", seed=1).read_bytes()
+    assert len(content) == before.st_size
+
+    replace(image, content)
+    if keeps_time:
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert identities.known(image) is None
+    assert identities.checksum(image) != checksum
+
+
+def test_link_that_leads_elsewhere_is_noticed(identities, tmp_path):
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(write(tmp_path / "one.nii.gz", seed=0))
+    checksum = identities.checksum(link)
+    link.unlink()
+    link.symlink_to(write(tmp_path / "two.nii.gz", seed=1))
+
+    assert identities.checksum(link) != checksum
+
+
+@pytest.mark.parametrize("content", [b"no image", b""])
+def test_image_that_cannot_be_read_has_no_checksum(identities, image, content):
+    image.write_bytes(content)
+
+    with pytest.raises(VolumeError, match="scan.nii.gz"):
+        identities.checksum(image)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"a": 1}', b'{"a": [1, 2]}', b'{"a": ["x", 1, 2, 3]}', b"\xff", b"[" * 5000],
+)
+def test_damaged_file_of_checksums_is_made_anew(identities, image, content):
+    identities.path.parent.mkdir()
+    identities.path.write_bytes(content)
+
+    found = ImageIdentities(identities.path)
+
+    assert found.checksum(image) == voxel_checksum(load_volume(image).array)
+    assert ImageIdentities(identities.path).known(image) is not None
+
+
+def test_full_disk_keeps_nobody_from_a_checksum(identities, image, monkeypatch, caplog):
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+
+    assert identities.checksum(image) == voxel_checksum(load_volume(image).array)
+    assert "No space left on device" in caplog.text

@@ -1,0 +1,426 @@
+"""Masks on disk: whole at every moment, with the names of their labels in them, and with what was there before."""
+
+import errno
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values, same_grid
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume, load_volume
+
+SHAPE = (12, 10, 8)
+AFFINE = np.array([[0, -0.5, 0, 40], [0.6, 0, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
+GEOMETRY = ImageGeometry(SHAPE, AFFINE)
+LABELS = ("tumour", "cyst")
+
+
+def mask(value=1, shape=SHAPE, seed=0):
+    array = np.zeros(shape, np.uint8)
+    array[2:6, 3:7, 1 + seed % 5] = value
+    return Volume(array, ImageGeometry(shape, AFFINE))
+
+
+def by_label(store, image_id="scan"):
+    """Where each label of the app is, as a set of voxels."""
+    array = store.load(image_id).array
+    return {label: set(map(tuple, np.argwhere(array == v))) for v, label in enumerate(store.labels, start=1)}
+
+
+def voxels(volume, value):
+    return set(map(tuple, np.argwhere(volume.array == value)))
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    """A store of masks for an app with these labels."""
+
+    def opened(labels=LABELS, began_with=LABELS):
+        return MaskStore(tmp_path / "labels" / "final", labels, tmp_path / "mapped", began_with)
+
+    return opened
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
+
+
+def put_by_hand(store, volume, name="scan.nii.gz"):
+    store.folder.mkdir(parents=True, exist_ok=True)
+    path = store.folder / name.replace(".nrrd", ".nii.gz")
+    image = nib.Nifti1Image(volume.array, volume.geometry.affine_ras)
+    image.set_sform(volume.geometry.affine_ras, code=1)
+    nib.save(image, path)
+    if name.endswith(".nrrd"):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(store.folder / name))
+        path.unlink()
+    return store.folder / name
+
+
+# What was stored is read back
+
+
+def test_mask_lies_where_it_was_drawn(store):
+    saved = mask()
+    store.save("scan", saved, MaskRecord({"tumour": 1}))
+
+    loaded = store.load("scan")
+
+    np.testing.assert_array_equal(loaded.array, saved.array)
+    assert loaded.geometry.is_close(GEOMETRY)
+
+
+def test_file_is_read_alike_by_others(store):
+    path = store.save("scan", mask(), MaskRecord({"tumour": 1}))
+
+    image = sitk.ReadImage(str(path))
+
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, mask().array)
+    corner_lps = np.array(image.TransformIndexToPhysicalPoint((5, 6, 7)))
+    np.testing.assert_allclose(corner_lps, GEOMETRY.voxel_to_lps(np.array([5, 6, 7])), atol=1e-4)
+
+
+def test_record_is_in_the_file_itself(store, tmp_path):
+    info = {"client_id": "reader", "label_info": [{"name": "Müller", "idx": 1}]}
+    record = MaskRecord({"tumour": 1, "cyst": 2}, "reader 1", "2024-05-01T10:00:00+00:00", "sha256:abc", info)
+    path = store.save("scan", mask(), record)
+
+    moved = MaskStore(tmp_path / "elsewhere", LABELS, tmp_path / "mapped")
+    moved.folder.mkdir()
+    path.rename(moved.folder / "other.nii.gz")
+
+    assert moved.record("other") == record
+
+
+def test_record_without_a_time_gets_that_of_its_storing(store):
+    store.save("scan", mask(), MaskRecord({"tumour": 1}))
+
+    assert store.record("scan").created.startswith("20")
+
+
+@pytest.mark.parametrize("image_id", ["scan.01", "Müller 1", "1.2.840", "[MR] a"])
+def test_images_have_masks_of_their_own(store, image_id):
+    store.save(image_id, mask(seed=1), MaskRecord({"tumour": 1}))
+    store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}))
+
+    assert set(store.paths()) == {"scan", image_id}
+    np.testing.assert_array_equal(store.load(image_id).array, mask(seed=1).array)
+
+
+@pytest.mark.parametrize("image_id", ["", "..", "../scan", "a/b", "a\0", ".hidden", "x" * 200])
+def test_masks_stay_in_the_folder(store, tmp_path, image_id):
+    with pytest.raises(ValueError, match="image id"):
+        store.save(image_id, mask(), MaskRecord({"tumour": 1}))
+
+    assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_image_without_a_mask(store):
+    assert set(store.paths()) == set()
+    assert store.path("scan") is None
+    for ask in (store.load, store.record, store.app_path):
+        with pytest.raises(FileNotFoundError, match="no mask of 'scan'"):
+            ask("scan")
+
+
+# The mask before
+
+
+def test_masks_before_stay_in_the_history_oldest_first(store):
+    files = [store.save("scan", mask(seed=n), MaskRecord({"tumour": 1}, f"reader {n}")).read_bytes() for n in range(3)]
+
+    kept = sorted(store.history_folder("scan").iterdir())
+
+    assert [path.read_bytes() for path in kept] == files[:2]
+    assert store.path("scan").read_bytes() == files[2]
+    assert store.record("scan").annotator == "reader 2"
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd"])
+def test_mask_put_in_by_hand_gets_into_the_history_too(store, name):
+    content = put_by_hand(store, mask(seed=1), name).read_bytes()
+
+    store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}))
+
+    assert [path.read_bytes() for path in store.history_folder("scan").iterdir()] == [content]
+    assert [path.name for path in store.folder.iterdir() if path.is_file() and path.name[0] != "."] == ["scan.nii.gz"]
+    np.testing.assert_array_equal(store.load("scan").array, mask(seed=2).array)
+
+
+def test_history_is_not_listed_as_masks(store):
+    for seed in range(3):
+        store.save("scan", mask(seed=seed), MaskRecord({"tumour": 1}))
+
+    assert set(store.paths()) == {"scan"}
+
+
+# Whole at every moment
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_failure_in_the_middle_leaves_the_mask_before(store, monkeypatch, function, code):
+    path = store.save("scan", mask(seed=1), MaskRecord({"tumour": 1}))
+    before = path.read_bytes()
+
+    def fails(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, function, fails)
+    with pytest.raises(OSError, match="."):
+        store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}))
+
+    assert path.read_bytes() == before
+    assert not list(store.folder.glob(".*.part"))
+
+
+def test_full_disk_leaves_the_mask_before(open_store, tmp_path):
+    disk = tmp_path / "labels"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        store = open_store()
+        path = store.save("scan", mask(), MaskRecord({"tumour": 1}))
+        before = path.read_bytes()
+        large = (100, 100, 100)
+        noise = Volume(np.random.default_rng(0).integers(0, 256, large), ImageGeometry(large, AFFINE))
+        for image_id in ("scan", "new"):
+            with pytest.raises(OSError, match="No space"):
+                store.save(image_id, noise, MaskRecord({"tumour": 1}))
+
+        assert path.read_bytes() == before
+        assert set(store.paths()) == {"scan"}
+        store.save("new", mask(), MaskRecord({"tumour": 1}))
+        assert set(store.paths()) == {"scan", "new"}
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+WRITER = """
+import sys
+sys.path[:0] = {paths!r}
+from test_masks import MaskRecord, MaskStore, mask
+from pathlib import Path
+store = MaskStore(Path({folder!r}), ("tumour",), Path({folder!r}) / "mapped")
+for seed in range({count}):
+    store.save("scan", mask(seed=seed), MaskRecord({{"tumour": 1}}, str(seed)))
+    print(seed, flush=True)
+"""
+
+
+def writer(store, count):
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    code = WRITER.format(paths=paths, folder=str(store.folder), count=count)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_writer_leaves_every_acknowledged_mask(store):
+    acknowledged = 0
+    for delay in np.random.default_rng(0).uniform(0.02, 0.2, 3):
+        process = writer(store, 10**6)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        acknowledged += 1 + len(process.communicate()[0].split())
+
+        stored = [*store.history_folder("scan").iterdir(), store.path("scan")]
+        assert len({path.stat().st_ino for path in stored}) >= acknowledged
+        assert all(load_volume(path).array.shape == SHAPE for path in stored[-5:])
+
+
+def test_processes_that_save_at_once_lose_no_mask(store):
+    writers = [writer(store, 10) for _ in range(3)]
+    for process in writers:
+        assert len(process.communicate()[0].split()) == 10
+
+    assert 1 + len(list(store.history_folder("scan").iterdir())) == 3 * 10
+
+
+# Labels by name
+
+
+@pytest.mark.parametrize(
+    "labels", [("tumour", "cyst"), ("cyst", "tumour"), ("liver", "cyst", "tumour"), ("tumour", "liver", "cyst")]
+)
+def test_a_label_stays_what_it_is_whatever_the_app_s_order(open_store, labels):
+    drawn = mask(value=2)
+    open_store().save("scan", drawn, MaskRecord({"tumour": 1, "cyst": 2}))
+
+    found = by_label(open_store(labels))
+
+    assert found["cyst"] == voxels(drawn, 2)
+    assert all(found[label] == set() for label in labels if label != "cyst")
+
+
+@pytest.mark.parametrize("labels", [("tumour", "cyst"), ("cyst", "tumour"), ("liver", "cyst", "tumour"), ("cyst",)])
+def test_file_with_the_app_s_values_says_the_same(open_store, labels):
+    open_store().save("scan", mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
+    store = open_store(labels)
+
+    np.testing.assert_array_equal(load_volume(store.app_path("scan")).array, store.load("scan").array)
+
+
+def test_stored_file_is_never_changed_by_reading_it(open_store):
+    path = open_store().save("scan", mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
+    before = path.read_bytes()
+
+    open_store(("cyst", "tumour")).app_path("scan")
+
+    assert path.read_bytes() == before
+    assert open_store().app_path("scan") == path
+
+
+def test_label_that_the_app_no_longer_has_is_named(open_store):
+    open_store().save("scan", mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
+    store = open_store(("tumour",))
+
+    for read in (store.load, store.app_path):
+        with pytest.raises(MaskError, match="holds the label 'cyst', and this app has tumour; start the server with a"):
+            read("scan")
+
+
+def test_label_without_voxels_may_be_gone(open_store):
+    open_store().save("scan", mask(value=1), MaskRecord({"tumour": 1, "cyst": 2}))
+    store = open_store(("tumour",))
+
+    assert by_label(store) == {"tumour": voxels(mask(), 1)}
+    assert load_volume(store.app_path("scan")).array.any()
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd"])
+def test_mask_put_in_by_hand_has_the_labels_that_the_project_began_with(open_store, name):
+    put_by_hand(open_store(), mask(value=2), name)
+
+    assert by_label(open_store(("cyst", "tumour", "liver")))["cyst"] == voxels(mask(value=2), 2)
+    assert by_label(open_store())["cyst"] == voxels(mask(value=2), 2)
+
+
+def test_value_that_no_label_has_is_named(store):
+    put_by_hand(store, mask(value=7))
+
+    with pytest.raises(MaskError, match="scan.nii.gz holds the value 7; expected 0, 1 for tumour, 2 for cyst"):
+        store.load("scan")
+
+
+def test_other_notes_in_the_header_are_no_record(store):
+    image = nib.Nifti1Image(mask(value=2).array, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"drawn with another program"))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, json.dumps({"kind": "other", "labels": 7}).encode()))
+    store.folder.mkdir(parents=True)
+    nib.save(image, store.folder / "scan.nii.gz")
+
+    assert store.record("scan").labels == {"tumour": 1, "cyst": 2}
+    assert by_label(store)["cyst"] == voxels(mask(value=2), 2)
+
+
+# Damaged files
+
+
+def torn(content):
+    return content[: len(content) // 2]
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "no volume": lambda content: b"not a volume",
+    "torn": torn,
+    "header only": lambda content: gzip.compress(gzip.decompress(content)[:400]),
+    "voxels cut short": lambda content: gzip.compress(gzip.decompress(content)[:-100]),
+    "no gzip": gzip.decompress,
+    "garbage after a good start": lambda content: content[:60] + bytes(1000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_file_is_named_in_a_sentence(open_store, damage):
+    path = open_store().save("scan", mask(), MaskRecord({"tumour": 1}))
+    path.write_bytes(damage(path.read_bytes()))
+
+    for labels in (LABELS, ("cyst", "tumour")):
+        with pytest.raises(MaskError, match="scan.nii.gz") as error:
+            open_store(labels).load("scan")
+        assert str(path.parent) not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_file_is_never_handed_out(open_store, damage):
+    path = open_store().save("scan", mask(), MaskRecord({"tumour": 1}))
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(MaskError):
+        open_store().app_path("scan")
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_new_mask_takes_the_place_of_a_damaged_one_which_is_kept(store, damage):
+    path = store.save("scan", mask(), MaskRecord({"tumour": 1}))
+    path.write_bytes(content := damage(path.read_bytes()))
+
+    store.save("scan", mask(seed=1), MaskRecord({"tumour": 1}))
+
+    np.testing.assert_array_equal(store.load("scan").array, mask(seed=1).array)
+    assert [kept.read_bytes() for kept in store.history_folder("scan").iterdir()] == [content]
+
+
+# Values and grids
+
+
+@pytest.mark.parametrize("value", [0.5, 1.5, -1.0, 3.0, 256.0, 1e6])
+def test_values_that_are_no_label_s_are_refused(value):
+    with pytest.raises(MaskError, match=re.escape(f"the value {value:g}; expected 0, 1 for tumour")):
+        mapped_values(np.array([[[0, value]]]), {"tumour": 1, "cyst": 2}, LABELS, "m")
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "expected"),
+    [
+        ({"tumour": 1, "cyst": 2}, [0, 1, 2], [0, 1, 2]),
+        ({"tumour": 2, "cyst": 1}, [0, 1, 2], [0, 2, 1]),
+        ({"cyst": 1}, [0, 1, 0], [0, 2, 0]),
+        ({"cyst": 200, "tumour": 100}, [200, 100, 0], [2, 1, 0]),
+        ({"cyst": 300}, [300, 0, 0], [2, 0, 0]),
+        ({"liver": 3, "cyst": 1}, [1, 0, 0], [2, 0, 0]),
+    ],
+)
+def test_values_become_those_of_the_app(labels, values, expected):
+    mapped = mapped_values(np.array(values, np.float32).reshape(1, 1, 3), labels, LABELS, "m")
+
+    assert mapped.ravel().tolist() == expected
+    assert mapped.dtype == np.uint8
+
+
+def test_sentence_about_a_value_is_short_whatever_the_labels():
+    labels = {"x" * 5000: 1, **{f"label {n}": n for n in range(2, 1000)}}
+    for value in (1.0, 5000.0):
+        with pytest.raises(MaskError) as error:
+            mapped_values(np.full((2, 2, 2), value), labels, LABELS, "m")
+        assert len(str(error.value)) < 500
+
+
+OTHER_GRIDS = {
+    "other size": mask(shape=(12, 10, 9)),
+    "shifted": Volume(mask().array, ImageGeometry(SHAPE, AFFINE + np.eye(4)[:, [3, 1, 2, 0]] * [0, 0, 0, 1])),
+    "flipped": Volume(mask().array, ImageGeometry(SHAPE, AFFINE * [-1, 1, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
+def test_mask_on_another_grid_than_its_image_is_refused(other):
+    with pytest.raises(MaskError, match="The mask m is not on the grid of its image .*; resample it to the image"):
+        same_grid(other, GEOMETRY, "m")
+
+
+def test_mask_on_the_grid_up_to_rounding_is_taken():
+    same_grid(Volume(mask().array, ImageGeometry(SHAPE, AFFINE + 1e-5)), GEOMETRY, "m")

@@ -1,0 +1,120 @@
+"""Clicks that are stored already: those on this image, on structures that the app has, and no others."""
+
+import numpy as np
+import pytest
+from fastapi import HTTPException
+
+from lib.annotations.click_requests import ClickRequestError
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.store import Annotation, AnnotationStore
+from lib.geometry.image_geometry import ImageGeometry
+from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
+
+GEOMETRY = ImageGeometry((10, 9, 8), np.diag([0.7, 0.9, 2.5, 1.0]))
+CLICKS = np.array([[1, 4, 4], [8, 4, 4], [4, 1, 4], [4, 7, 4], [4, 4, 1], [4, 4, 6]])
+LABELS = ("tumour", "cyst")
+REQUEST = {"image_id": "scan", "use_stored_clicks": True}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return AnnotationStore(tmp_path)
+
+
+def save(store, label="tumour", image_id="scan", geometry=GEOMETRY, checksum="sha256:a"):
+    points = ExtremePoints.from_clicks(label, CLICKS, np.array([[0, 0, 0]]))
+    return store.save(Annotation.now(image_id, points, geometry, "reader", checksum))
+
+
+def asked(store, geometry=GEOMETRY, checksum="sha256:a", labels=LABELS, **request):
+    return [points.label for points in stored_clicks(REQUEST | request, store, labels, geometry, checksum)]
+
+
+@pytest.mark.parametrize(
+    ("request_params", "asks"),
+    [({"use_stored_clicks": True}, True), ({"use_stored_clicks": False}, False), ({}, False)],
+)
+def test_request_says_that_it_wants_them(request_params, asks):
+    assert asks_for_stored_clicks(request_params) is asks
+
+
+def test_clicks_come_as_they_were_stored(store):
+    save(store)
+
+    (points,) = stored_clicks(REQUEST, store, LABELS, GEOMETRY, "sha256:a")
+
+    np.testing.assert_array_equal(points.foreground_voxel, CLICKS)
+    np.testing.assert_array_equal(points.background_voxel, [[0, 0, 0]])
+
+
+def test_structures_come_in_the_order_of_the_app_and_others_are_left_out(store):
+    for label in ("cyst", "vessel", "tumour"):
+        save(store, label)
+
+    assert asked(store) == ["tumour", "cyst"]
+
+
+@pytest.mark.parametrize("image_id", ["other", "", None])
+def test_image_without_clicks(store, image_id):
+    save(store)
+
+    with pytest.raises(HTTPException) as error:
+        asked(store, image_id=image_id)
+    assert error.value.status_code == 404
+
+
+def test_clicks_on_a_structure_that_the_app_no_longer_has_are_none(store):
+    save(store, "vessel")
+
+    with pytest.raises(HTTPException):
+        asked(store)
+
+
+OTHER_GRIDS = {
+    "size": ImageGeometry((10, 9, 7), GEOMETRY.affine_ras),
+    "spacing": ImageGeometry(GEOMETRY.shape, GEOMETRY.affine_ras * [2, 1, 1, 1]),
+    "flipped": ImageGeometry(GEOMETRY.shape, GEOMETRY.affine_ras * [-1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("geometry", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
+def test_clicks_made_on_another_grid_are_not_offered(store, geometry):
+    save(store)
+
+    with pytest.raises(
+        ClickRequestError, match="'tumour': the image is not the one that was clicked on. Click it anew"
+    ):
+        asked(store, geometry=geometry)
+
+
+def test_clicks_made_on_other_voxels_of_the_same_grid_are_not_offered(store):
+    path = save(store)
+
+    with pytest.raises(ClickRequestError, match="the image is not the one that was clicked on"):
+        asked(store, checksum="sha256:b")
+    assert path.exists()
+
+
+@pytest.mark.parametrize(("stored", "now"), [(None, "sha256:a"), ("sha256:a", None), (None, None)])
+def test_clicks_of_an_earlier_version_or_an_unknown_image_are_offered(store, stored, now):
+    save(store, checksum=stored)
+
+    assert asked(store, checksum=now) == ["tumour"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 5000])
+def test_damaged_clicks_are_a_sentence(store, content):
+    save(store).write_bytes(content)
+
+    with pytest.raises(ClickRequestError, match="scan.tumour.json .*Click the structure anew"):
+        asked(store)
+
+
+@pytest.mark.parametrize(
+    "clicks", [{"tumour": CLICKS.tolist()}, {"foreground": [[1, 1, 1]]}, {"background": [[1, 1, 1]]}]
+)
+def test_request_has_clicks_of_its_own_or_asks_for_the_stored_ones(store, clicks):
+    save(store)
+
+    with pytest.raises(ClickRequestError, match="has clicks and asks for the stored ones; leave out either"):
+        asked(store, **clicks)

@@ -1,0 +1,23 @@
+"""An image that the machine has no memory for is answered with 503 and a sentence."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fastapi import HTTPException
+
+from lib.server.endpoints import inference
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_no_memory_is_no_server_error(monkeypatch, error):
+    def run_out(request):
+        raise error
+
+    monkeypatch.setattr(inference, "app_instance", lambda: SimpleNamespace(models={"inextremis": run_out}))
+
+    with pytest.raises(HTTPException) as refused:
+        inference._run({"model": "inextremis"})
+
+    assert refused.value.status_code == 503
+    assert "no memory left" in refused.value.detail
