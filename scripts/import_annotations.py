@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from lib.annotations.masks import named_record
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
@@ -114,7 +115,8 @@ def _masks(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Rea
 
     rule = NamingRule(options.file_suffix, options.image_suffix)
     for path in rule.files(options.masks, EXTENSIONS):
-        indices = options.label or label_indices_of(path.parent, labels)
+        record = named_record(path)
+        indices = options.label or (record.labels if record else label_indices_of(path.parent, labels))
         yield partial(read_mask_clicks, path, rule.image_of(path), indices, click, options.seed)
 
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from lib.server.modes import set_umask_of
 from lib.server.project import images_of, project_of
-from lib.server.removal import Removal, removals, restore
+from lib.server.removal import removals, restore
 
 console = Console()
 errors = Console(stderr=True)
@@ -24,7 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_umask_of(project.labels)
     found = list(removals(project, images_of(options.studies)))
     if options.command == "list":
-        console.print(_table(found) if found else f"Nothing was deleted in {project.folder}.", highlight=False)
+        for removal in found:
+            files = ", ".join(place.name for place in removal.files.values())
+            console.print(f"{removal.folder.name}: {files}", markup=False, highlight=False, soft_wrap=True)
+        if not found:
+            console.print(f"Nothing was deleted in {project.folder}.", markup=False, highlight=False, soft_wrap=True)
         return 0
     chosen = [removal for removal in found if removal.folder.name == options.name]
     if not chosen:
@@ -35,14 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.strerror}: {error.filename}.")
     console.print(f"Brought back: {', '.join(place.name for place in places)}.", highlight=False, soft_wrap=True)
     return 0
-
-
-def _table(found: Sequence[Removal]) -> Table:
-    table = Table("name", "deleted", "image", "files")
-    for removal in found:
-        files = ", ".join(place.name for place in removal.files.values())
-        table.add_row(removal.folder.name, removal.removed, removal.image_id, files)
-    return table
 
 
 def _refuse(sentence: str) -> int:

@@ -89,6 +89,6 @@ def _load(path: Path) -> dict[int, _Scores]:
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         logger.error("The scores %s cannot be read (%r); scans are scored anew.", path.name, error)
         return {}

@@ -27,6 +27,8 @@ class OfferedStudies(Protocol):
 
     def get_unlabeled_images(self) -> list[str]: ...
 
+    def refusal(self, image_id: str) -> str | None: ...
+
     def get_image_uri(self, image_id: str) -> str: ...
 
     def offers(self) -> dict[str, float]: ...
@@ -54,16 +56,14 @@ class UnannotatedStrategy(Strategy):
         noted = datastore.offers()
         while left:
             image_id = self.handouts.take(left, noted, lambda ids, ages: self.order(ids, ages, annotated))
-            try:
-                datastore.get_image_uri(image_id)
-            except HTTPException as error:
-                # A series that is no volume would be refused at the first click.
-                if self._refused.get(image_id) != error.detail:
-                    self._refused[image_id] = error.detail
-                    logger.warning("%s is not offered. %s", image_id, error.detail)
-                left.remove(image_id)
-            else:
+            # What is no volume would be refused at the first click.
+            refusal = datastore.refusal(image_id) or _why_not_opened(image_id, datastore)
+            if refusal is None:
                 return {"id": image_id}
+            if self._refused.get(image_id) != refusal:
+                self._refused[image_id] = refusal
+                logger.warning("%s is not offered. %s", image_id, refusal)
+            left.remove(image_id)
         return None
 
     @abstractmethod
@@ -74,6 +74,14 @@ class UnannotatedStrategy(Strategy):
             seconds_ago: since each was offered, positive; since 1970 where it never was.
             annotated: number of studies that have annotations.
         """
+
+
+def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
+    try:
+        datastore.get_image_uri(image_id)
+    except HTTPException as error:
+        return str(error.detail)
+    return None
 
 
 class First(UnannotatedStrategy):

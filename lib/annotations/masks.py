@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.json_check import finite_json
 from lib.annotations.names import check_image_id
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, load_volume
@@ -25,6 +28,7 @@ from lib.geometry.volume_files import EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
+GRID_TOLERANCE_VOXELS = 0.1
 _COMMENT = 6  # code of a NIfTI header extension of plain text
 _KIND = "inextremis mask"
 
@@ -83,12 +87,13 @@ class MaskStore:
         content = _encoded(mask, record)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            before = self.path(image_id)
-            if before is not None:
-                self._keep(before, image_id)
+            before = self.files(image_id)
+            for file in before:
+                self._keep(file, image_id)
             write_atomically(path, content)
-            if before is not None and before != path:
-                before.unlink()
+            for file in before:
+                if file != path:
+                    file.unlink()
         return path
 
     def _keep(self, before: Path, image_id: str) -> None:
@@ -104,9 +109,13 @@ class MaskStore:
         return self.folder / "history" / image_id
 
     def path(self, image_id: str) -> Path | None:
-        """The file of an image's mask, with whatever values it was stored, or None."""
+        """The file of an image's mask, with whatever values it was stored; the newest of several; None without any."""
+        return max(self.files(image_id), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+    def files(self, image_id: str) -> list[Path]:
+        """All files of masks of an image; somebody may have put one beside that of the server."""
         candidates = (self.folder / f"{image_id}{extension}" for extension in EXTENSIONS)
-        return next((path for path in candidates if path.is_file()), None)
+        return [path for path in candidates if path.is_file()]
 
     def paths(self) -> dict[str, Path]:
         """The file of each image that has a mask, as `path` gives it."""
@@ -114,12 +123,13 @@ class MaskStore:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_file())
         except FileNotFoundError:
             return {}
-        paths: dict[str, Path] = {}
-        for extension in EXTENSIONS:
-            for name in names:
-                if name.endswith(extension) and not name.startswith("."):
-                    paths.setdefault(name.removesuffix(extension), self.folder / name)
-        return paths
+        ids = {
+            name.removesuffix(extension)
+            for extension in EXTENSIONS
+            for name in names
+            if name.endswith(extension) and not name.startswith(".")
+        }
+        return {image_id: path for image_id in ids if (path := self.path(image_id)) is not None}
 
     def record(self, image_id: str) -> MaskRecord:
         """Raises: FileNotFoundError: there is no mask. MaskError: it cannot be read."""
@@ -148,9 +158,16 @@ class MaskStore:
         app_values = {label: value for value, label in enumerate(self.labels, start=1)}
         if all(app_values.get(label) == value for label, value in record.labels.items()):
             return path
-        copy = self.mapped / f"{image_id}.nii.gz"
-        write_atomically(copy, _encoded(mask, MaskRecord(app_values, record.annotator, record.created)))
+        content = _encoded(mask, MaskRecord(app_values, record.annotator, record.created))
+        # Another server of this project, with other labels, has a copy of its own.
+        copy = self.mapped / f"{image_id}.{hashlib.sha256(content).hexdigest()[:16]}.nii.gz"
+        if not copy.exists():
+            write_atomically(copy, content)
         return copy
+
+    def mapped_files(self, image_id: str) -> list[Path]:
+        """The copies of an image's mask with other values."""
+        return list(self.mapped.glob(f"{glob.escape(image_id)}.{'[0-9a-f]' * 16}.nii.gz"))
 
     def _existing(self, image_id: str) -> Path:
         path = self.path(image_id)
@@ -205,15 +222,23 @@ def _encoded(mask: Volume, record: MaskRecord) -> bytes:
 
 def _read(path: Path) -> Volume:
     try:
-        return load_volume(path)
+        return load_volume(path, sentinels=False)
     except VolumeError as error:
         raise MaskError(str(error)) from error
 
 
 def _record(path: Path, unnamed_labels: Sequence[str]) -> MaskRecord:
-    unnamed = MaskRecord({label: value for value, label in enumerate(unnamed_labels, start=1)})
+    return named_record(path) or MaskRecord({label: value for value, label in enumerate(unnamed_labels, start=1)})
+
+
+def named_record(path: Path) -> MaskRecord | None:
+    """What a mask's file says of itself, or None for one that this module has not written.
+
+    Raises:
+        MaskError: it cannot be read.
+    """
     if path.name.endswith(".nrrd"):
-        return unnamed
+        return None
     try:
         header: Any = nib.load(path).header
         extensions = header.extensions
@@ -221,25 +246,24 @@ def _record(path: Path, unnamed_labels: Sequence[str]) -> MaskRecord:
         raise MaskError(f"The mask {path.name} cannot be read ({error}).") from error
     for extension in extensions:
         try:
-            content = json.loads(extension.get_content())
+            content = finite_json(extension.get_content())
             if content["kind"] == _KIND:
                 return MaskRecord(
                     {str(label): int(value) for label, value in content["labels"].items()},
                     str(content["annotator"]),
                     str(content["created"]),
-                    content["image_checksum"],
+                    None if content["image_checksum"] is None else str(content["image_checksum"]),
                     dict(content["info"]),
                 )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
             continue
-    return unnamed
+    return None
 
 
-def same_grid(mask: Volume, geometry: ImageGeometry, name: str) -> None:
-    """Raises: MaskError: the mask does not lie on the grid of its image."""
-    if not mask.geometry.is_close(geometry):
-        size, expected = (" x ".join(map(str, shape)) for shape in (mask.geometry.shape, geometry.shape))
-        raise MaskError(
-            f"The mask {name} is not on the grid of its image ({size} voxels; the image has {expected}); "
-            "resample it to the image."
-        )
+def require_grid(mask: ImageGeometry, geometry: ImageGeometry, name: str) -> None:
+    """Raises: MaskError: the mask does not lie on the grid of its image, up to the rounding of file formats."""
+    apart = geometry.voxels_apart(mask)
+    if not apart <= GRID_TOLERANCE_VOXELS:
+        size, expected = (" x ".join(map(str, shape)) for shape in (mask.shape, geometry.shape))
+        differs = f"{size} voxels; the image has {expected}" if size != expected else f"{apart:.2f} voxels apart"
+        raise MaskError(f"The mask {name} is not on the grid of its image ({differs}); resample it to the image.")

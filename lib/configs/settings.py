@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lib.annotations.names import is_label
 from lib.trainers.background import GPU_MEMORY_SHARE
@@ -19,6 +20,11 @@ RESERVED_LABELS = (
     "use_stored_clicks",
     *("result_extension", "result_dtype", "result_compress", "restore_label_idx", "save_label"),
 )
+
+
+MOST_LABELS = 255
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 
 
 class ConfigurationError(ValueError):
@@ -75,6 +81,15 @@ class AppSettings(BaseModel):
     def _split_addresses(cls, value: object) -> object:
         return () if value == "" else _split(value)
 
+    @field_validator("allowed_hosts", "allowed_origins")
+    @classmethod
+    def _check_addresses(cls, addresses: tuple[str, ...], field: ValidationInfo) -> tuple[str, ...]:
+        form, example = (_HOST, "host:8000") if field.field_name == "allowed_hosts" else (_ORIGIN, "https://host:8000")
+        for address in addresses:
+            if not form.fullmatch(address):
+                raise ValueError(f"{address!r} cannot be used; expected such as {example}")
+        return addresses
+
     @field_validator("labels")
     @classmethod
     def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,6 +98,8 @@ class AppSettings(BaseModel):
                 raise ValueError(f"{label!r} is not a label name; use letters, digits, spaces, '-' and '_'")
             if label.lower() in RESERVED_LABELS:
                 raise ValueError(f"{label!r} cannot be a label; requests use this name for something else")
+        if len(labels) > MOST_LABELS:
+            raise ValueError(f"there are {len(labels)}; expected at most {MOST_LABELS}, as masks are of 8 bits")
         if len({label.lower() for label in labels}) < len(labels):
             raise ValueError(f"{', '.join(labels)}: each label may appear once")
         return labels

@@ -19,7 +19,7 @@ def read_label_indices(path: Path) -> dict[str, int]:
     """
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or not content or not all(_is_index(index) for index in content.values()):
         raise ValueError(f'{path} does not give the index of each label; expected such as {{"lesion": 1, "cyst": 2}}.')

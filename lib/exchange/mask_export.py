@@ -14,6 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.masks import GRID_TOLERANCE_VOXELS
 from lib.exchange.annotation_server import AnnotationServer
 from lib.exchange.dicom_seg import dicom_segmentation
 from lib.exchange.label_indices import LABELS_FILE, read_label_indices, write_label_indices
@@ -119,7 +120,7 @@ class MaskExport:
 
     def _final_mask(self, image: str) -> Volume:
         mask = self.server.final_mask(image)
-        if not mask.geometry.is_close(self.server.image_geometry(image)):
+        if not self.server.image_geometry(image).voxels_apart(mask.geometry) <= GRID_TOLERANCE_VOXELS:
             raise ExportError("The final mask is not on the grid of its image; submit it anew.")
         return mask
 

@@ -63,6 +63,14 @@ class ImageGeometry:
         """(N, 3) integer voxel indices to (N,) bool: is the voxel in the image?"""
         return np.all((points_voxel >= 0) & (points_voxel < np.array(self.shape)), axis=-1)
 
+    def voxels_apart(self, other: ImageGeometry) -> float:
+        """The greatest distance of a corner from the other grid's, in voxels; infinite for another shape."""
+        if self.shape != other.shape:
+            return float("inf")
+        corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.shape) - 1)
+        apart_mm = np.linalg.norm(self.voxel_to_ras(corners) - other.voxel_to_ras(corners), axis=1).max()
+        return float(apart_mm / min(self.spacing_mm))
+
     def is_close(self, other: ImageGeometry) -> bool:
         """The same grid, up to a thousandth of a millimetre."""
         return self.shape == other.shape and np.allclose(self.affine_ras, other.affine_ras, rtol=0, atol=1e-3)

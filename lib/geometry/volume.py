@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from lib.geometry.volume_size import too_large
 LARGEST_INTENSITY = 1e9
 
 _TOLERANCE_VOXELS = 0.1
+# Large images are read one after the other: each measures the free memory when the one before it has taken its part.
+_LARGE_VOXELS = 50_000_000
+_LARGE_READS = threading.Lock()
 # float32, and a mask of the voxels where nothing was measured.
 _READING_BYTES_PER_VOXEL = 5
 
@@ -33,11 +38,14 @@ class Volume:
     geometry: ImageGeometry
 
 
-def load_volume(path: Path | str) -> Volume:
+def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
     """Reads a 3D image: NIfTI (.nii, .nii.gz), or NRRD (.nrrd) with attached data.
 
     The name tells the format, also where it is a link to a file of another name. Values beyond ±1e9 stand for places
     where nothing was measured, and become the lowest of the others.
+
+    Args:
+        sentinels: False for masks, whose values all count.
 
     Raises:
         VolumeError: the file is missing, cannot be read, is not 3D, is larger than the limit or the free memory, or
@@ -46,11 +54,12 @@ def load_volume(path: Path | str) -> Volume:
     path = Path(path)
     stored, geometry = _opened(path)
     name = shown_name(path)
-    check_size(geometry.shape, f"The image {name}", _READING_BYTES_PER_VOXEL)
-    try:
-        voxels = _measured(path, stored)
-    except Exception as error:  # a damaged file fails as its format likes
-        raise VolumeError(f"The image {name} cannot be read ({_first_sentence(error)}).") from error
+    with _LARGE_READS if stored.voxels > _LARGE_VOXELS else nullcontext():
+        check_size(geometry.shape, f"The image {name}", _READING_BYTES_PER_VOXEL)
+        try:
+            voxels = _measured(path, stored, LARGEST_INTENSITY if sentinels else float("inf"))
+        except Exception as error:  # a damaged file fails as its format likes
+            raise VolumeError(f"The image {name} cannot be read ({_first_sentence(error)}).") from error
     lowest = np.fmin.reduce(voxels)
     if np.isnan(lowest):
         raise VolumeError(f"The image {name} holds no value within ±{LARGEST_INTENSITY:g}; expected intensities.")
@@ -107,7 +116,7 @@ def _opened(path: Path) -> tuple[StoredVolume, ImageGeometry]:
     return stored, geometry
 
 
-def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
+def _measured(path: Path, stored: StoredVolume, largest: float) -> np.ndarray:
     """(N,) float32 in stored order; NaN where nothing was measured. Raises: ValueError: a value is not finite."""
     voxels = np.empty(stored.voxels, np.float32)
     first = 0
@@ -116,8 +125,8 @@ def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
         if not np.isfinite((low, high)).all():
             raise ValueError("it holds values that are not finite; expected intensities only")
         piece = voxels[first : first + len(values)]
-        if max(-low, high) > LARGEST_INTENSITY:
-            unmeasured = (values < -LARGEST_INTENSITY) | (values > LARGEST_INTENSITY)
+        if max(-low, high) > largest:
+            unmeasured = (values < -largest) | (values > largest)
             values = np.where(unmeasured, np.nan, values)
         piece[:] = values
         first += len(values)

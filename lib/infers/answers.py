@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -27,6 +28,7 @@ def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> 
     """
     extension = request.get("result_extension") or ".nii.gz"
     array = mask.astype(request.get("result_dtype") or "uint8")
+    Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)  # somebody may have cleaned up
     descriptor, path = tempfile.mkstemp(suffix=extension)
     os.close(descriptor)
     if extension == ".nrrd":

@@ -118,11 +118,17 @@ class ExtremePointsInferTask(InferTask):
     def _prediction(self, volume: Volume) -> tuple[TrainedModel | None, np.ndarray | None]:
         """The network and its probabilities (L, X, Y, Z); None without one, or where the scan is too large for it."""
         model = self.model.current()
+        if model is None:
+            return None, None
         try:
-            return model, None if model is None else predict_probability(model, volume, self.model.device)
+            probability = predict_probability(model, volume, self.model.device)
         except VolumeError as error:
             logger.warning("%s The mask is made of the clicks alone.", error)
             return None, None
+        if not np.isfinite(probability).all():
+            logger.error("Version %d of the model is broken. The mask is made of the clicks alone.", model.version)
+            return None, None
+        return model, probability
 
     def _segment(
         self,

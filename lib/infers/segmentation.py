@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
@@ -52,6 +53,8 @@ class SegmentationInferTask(InferTask):
             probability = predict_probability(model, volume, self.model.device)
         except VolumeError as error:
             raise HTTPException(422, str(error)) from error
+        if not np.isfinite(probability).all():
+            raise HTTPException(409, f"Version {model.version} of the model is broken; roll back, or train again.")
         if self.test_time_crf:
             mask = crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
         else:

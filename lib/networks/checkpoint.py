@@ -80,7 +80,15 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
         network = spec.build().to(device)
         network.load_state_dict(content["model"])
+        if not is_finite(network):
+            raise CheckpointError("its weights are not finite")
         return TrainedModel(spec, network.eval(), int(content["version"]), content.get("agreement"))
+
+
+def is_finite(network: torch.nn.Module) -> bool:
+    """Are all weights numbers, and none infinite?"""
+    values = (value for value in network.state_dict().values() if value.is_floating_point())
+    return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 def load_training_state(path: Path) -> TrainingState | None:

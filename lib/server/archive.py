@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from requests.adapters import HTTPAdapter
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 PAGE = 500
+
+logger = logging.getLogger(__name__)
+
 _UID_TAG = "0020000E"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
@@ -52,6 +56,11 @@ class Series:
     uid: str
     facts: Mapping[str, str]
     instances: int | None
+
+    def is_same(self, other: Series) -> bool:
+        """The same series of the same patient in the same study?"""
+        names = ("StudyInstanceUID", "PatientID")
+        return self.uid == other.uid and all(self.facts.get(name) == other.facts.get(name) for name in names)
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Series | None:
@@ -94,6 +103,7 @@ class Archive:
         self.url = url
         self.fetch_by_frame = fetch_by_frame
         self._searches = _searches(search_filter)
+        self._warned: set[str] = set()
         qido, wado, stow = prefixes
         self._client: DICOMwebClient = DICOMwebClientX(
             url=url, session=_session(url, login), qido_url_prefix=qido, wado_url_prefix=wado, stow_url_prefix=stow
@@ -101,14 +111,18 @@ class Archive:
         self._client.set_http_retry_params(retry=False)
 
     def list_series(self) -> dict[str, Series]:
-        """All series that the filter finds, by UID."""
+        """All series that the filter finds, by UID. One UID in two studies or of two patients is left out."""
         found: dict[str, Series] = {}
+        ambiguous: set[str] = set()
         for search in self._searches:
             for page in self._pages(search):
-                found |= page
-        return found
+                ambiguous |= {series.uid for series in page if not series.is_same(found.setdefault(series.uid, series))}
+        for uid in ambiguous - self._warned:
+            logger.warning("The series %s is in several studies or of several patients, and is left out.", uid)
+        self._warned |= ambiguous
+        return {uid: series for uid, series in found.items() if uid not in ambiguous}
 
-    def _pages(self, search: Mapping[str, Any]) -> Iterator[dict[str, Series]]:
+    def _pages(self, search: Mapping[str, Any]) -> Iterator[list[Series]]:
         """Pages until one brings nothing new: an archive may give fewer than it is asked for, or always the same."""
         seen: set[str] = set()
         offset = 0
@@ -122,7 +136,7 @@ class Archive:
                 if offset and error.status in (400, 404, 501):
                     return  # an archive that knows no offset
                 raise
-            yield {series.uid: series for entry in answer if (series := Series.of(entry)) is not None}
+            yield [series for entry in answer if (series := Series.of(entry)) is not None]
             told = {str(entry.get(_UID_TAG)) for entry in answer}
             if told <= seen:
                 return
@@ -135,11 +149,11 @@ class Archive:
             raise ValueError("expected a list of objects")
         return answer
 
-    def find(self, uid: str) -> Series | None:
-        """One series, whatever the filter says."""
-        answer = self._ask(lambda: self._search(search_filters={"SeriesInstanceUID": uid}))
+    def find(self, wanted: Series) -> Series | None:
+        """A series as the archive has it now."""
+        answer = self._ask(lambda: self._search(search_filters={"SeriesInstanceUID": wanted.uid}))
         found = (Series.of(entry) for entry in answer)
-        return next((series for series in found if series is not None and series.uid == uid), None)
+        return next((series for series in found if series is not None and series.is_same(wanted)), None)
 
     def fetch(self, series: Series, folder: Path) -> None:
         """Writes the instances of a series into a new folder, in whatever transfer syntax they are stored."""

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
@@ -26,10 +26,17 @@ class ArchiveListing:
     Args:
         ask: asks the archive.
         path: JSON file that keeps the last answer between starts.
+        on_gone: called with the UIDs that were in the list and are no more.
     """
 
-    def __init__(self, ask: Callable[[], dict[str, Series]], path: Path) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], dict[str, Series]],
+        path: Path,
+        on_gone: Callable[[Iterable[str]], None] = lambda uids: None,
+    ) -> None:
         self._ask = ask
+        self._on_gone = on_gone
         self._path = path
         self._lock = threading.Lock()
         self._known: dict[str, Series] | None = _load(path)
@@ -66,6 +73,7 @@ class ArchiveListing:
         try:
             series = self._ask()
             if series != self._known:
+                self._on_gone((self._known or {}).keys() - series.keys())
                 self._keep(series)
             self._known, self.problem = series, None
         except ArchiveError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal
+from urllib.parse import parse_qsl
 
 Service = Literal["qido", "wado"]
 
@@ -26,6 +27,11 @@ _RETRIEVE = re.compile(
 )
 _STORE = re.compile(rf"studies(?:/{_UID})?")
 _MOST_CHARACTERS = 2000
+_MOST_FIELDS = 100
+_NUMBER = re.compile(r"[0-9]{1,7}")
+_ATTRIBUTE = re.compile(
+    r"[A-Za-z][A-Za-z0-9]{0,63}(?:\.[A-Za-z0-9]{1,64}){0,8}|[0-9A-Fa-f]{8}(?:\.[0-9A-Fa-f]{8}){0,8}"
+)
 
 
 def read_service(operation: str, path: str) -> Service | None:
@@ -41,6 +47,28 @@ def read_service(operation: str, path: str) -> Service | None:
         return "qido"
     is_metadata = operation == "qido" and path.endswith("/metadata")
     return "wado" if (operation == "wado" or is_metadata) and _RETRIEVE.fullmatch(path) else None
+
+
+def passed_query(service: Service, path: str, query: str) -> str | None:
+    """The query of a request as it is passed on; None for one that is refused.
+
+    Of a search: numbers of results, fields, and attributes by keyword or tag. Of a retrieval nothing: a viewport, for
+    one, lets an archive take any amount of memory.
+
+    Args:
+        query: as in the address, percent-encoded.
+    """
+    if service == "wado":
+        return ""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return None
+    numbers = [value for name, value in pairs if name in ("limit", "offset")]
+    names = [name for name, _ in pairs if name not in ("limit", "offset", "includefield", "fuzzymatching")]
+    if all(map(_NUMBER.fullmatch, numbers)) and all(map(_ATTRIBUTE.fullmatch, names)):
+        return query
+    return None
 
 
 def is_store(path: str) -> bool:

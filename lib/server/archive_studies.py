@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class ArchiveStudies(Studies):
         for left in self._volumes.glob(f"{_FETCHING}*"):
             if is_left_over(left, _FETCHING):  # and not of the server, where this is its training
                 shutil.rmtree(left, ignore_errors=True)
-        self.listing = ArchiveListing(archive.list_series, cache / "listing.json")
+        self.listing = ArchiveListing(archive.list_series, cache / "listing.json", self._note_gone)
         self._refused = JsonFile(cache / "refused.json")
         self._fetched = JsonFile(cache / "fetched.json")
         self._fetches: dict[str, Future[None]] = {}
@@ -111,6 +111,10 @@ class ArchiveStudies(Studies):
             raise HTTPException(404, f"There is no series {image_id[:80]!r} in the archive.")
         return series
 
+    def refusal(self, image_id: str) -> str | None:
+        """As remembered, as long as the archive has the same number of instances."""
+        return self._refusal_of(self._one(image_id))
+
     def get_image_uri(self, image_id: str) -> str:
         series, path = self._one(image_id), self._volume(image_id)
         if not self._is_current(series, path):
@@ -137,26 +141,44 @@ class ArchiveStudies(Studies):
                 del self._fetches[series.uid]
 
     def _is_current(self, series: Series, path: Path) -> bool:
-        """Is the volume there, and of as many instances as the archive has now?"""
-        if not path.exists():
+        """Is the volume there, whole, and of as many instances as the archive has now?
+
+        A series that was away from the list and is there again may be another one.
+        """
+        try:
+            size = path.stat().st_size
+        except OSError:
             return False
-        fetched = self._fetched.get(series.uid).get("instances")
-        return not self.listing.is_fresh or None in (fetched, series.instances) or fetched == series.instances
+        fetched = self._fetched.get(series.uid)
+        if fetched.get("bytes", size) != size:
+            return False
+        counts = (fetched.get("instances"), series.instances)
+        same = not fetched.get("was_away") and (None in counts or counts[0] == counts[1])
+        return same or not self.listing.is_fresh
+
+    def _note_gone(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            if self._volume(uid).exists():
+                self._fetched.change(uid, lambda kept: {**kept, "was_away": True})
 
     def _fetch(self, series: Series, path: Path) -> None:
-        self._check_refused(series)
         try:
             # The number of instances of just now: more may arrive while they are fetched.
-            found = self.archive.find(series.uid)
+            found = self.archive.find(series)
             if found is None:
                 raise HTTPException(404, f"There is no series {series.uid!r} in the archive any more.")
             series = found
+            if refusal := self._refusal_of(series):
+                raise HTTPException(422, refusal)
             with tempfile.TemporaryDirectory(dir=self._volumes, prefix=f"{_FETCHING}{os.getpid()}-") as unfinished:
                 folder, volume = Path(unfinished, "series"), Path(unfinished, path.name)
                 self.archive.fetch(series, folder)
                 series_to_nifti(folder, volume)
+                with volume.open("rb") as file:
+                    os.fsync(file.fileno())
+                fetched = {"instances": series.instances, "bytes": volume.stat().st_size}
                 os.replace(volume, path)
-                self._fetched.change(series.uid, lambda kept: {"instances": series.instances})
+                self._fetched.change(series.uid, lambda kept: fetched)
         except ArchiveError as error:
             logger.error(error)
             raise HTTPException(502, str(error)) from error
@@ -175,13 +197,13 @@ class ArchiveStudies(Studies):
         except OSError as error:
             logger.warning("It is not recorded that %s was refused (%s).", series.uid, error.strerror)
 
-    def _check_refused(self, series: Series) -> None:
+    def _refusal_of(self, series: Series) -> str | None:
         refusal = self._refused.get(series.uid)
         if not refusal or refusal.get("instances") != series.instances:
-            return
+            return None
         if series.instances is None and time.time() - refusal.get("time", 0) > ASK_AGAIN_S:
-            return
-        raise HTTPException(422, str(refusal.get("sentence")))
+            return None
+        return str(refusal.get("sentence"))
 
     @property
     def label_values(self) -> dict[str, int]:

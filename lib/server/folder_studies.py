@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.annotations.names import check_image_id
-from lib.geometry.volume import VolumeError, load_volume
+from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project, ProjectIdentity
 from lib.server.studies import Studies
@@ -90,6 +90,13 @@ class FolderStudies(Studies):
             raise HTTPException(404, f"There is no image {image_id[:80]!r} in the studies.")
         return path
 
+    def refusal(self, image_id: str) -> str | None:
+        try:
+            read_geometry(self.at_hand(image_id))
+        except VolumeError as error:
+            return str(error)
+        return None
+
     def get_image_uri(self, image_id: str) -> str:
         return str(self.at_hand(image_id))
 
@@ -122,15 +129,20 @@ class FolderStudies(Studies):
         Raises:
             HTTPException: 409, there is such an image; 422, not a volume, or not a name; 507, no room.
         """
+        self.require_project()
         try:
             check_image_id(image_id)
+            self._require_new(image_id)
             load_volume(upload)
         except (ValueError, VolumeError) as error:
             raise HTTPException(422, str(error).replace(upload.name, f"{image_id}{extension}")) from error
         with self._lock:
-            if any(os.path.lexists(self.folder / f"{image_id}{end}") for end in EXTENSIONS):
-                raise HTTPException(409, f"There is an image {image_id!r} already; give this one another name.")
+            self._require_new(image_id)
             self._write("The image", lambda: self._copy_new(upload, self.folder / f"{image_id}{extension}"))
+
+    def _require_new(self, image_id: str) -> None:
+        if any(os.path.lexists(self.folder / f"{image_id}{end}") for end in EXTENSIONS):
+            raise HTTPException(409, f"There is an image {image_id!r} already; give this one another name.")
 
     @staticmethod
     def _copy_new(upload: Path, path: Path) -> None:

@@ -16,7 +16,13 @@ from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.gate import Gate
 from lib.server.logs import configure_logging
-from lib.server.network import Listening, drop_server_header, require_login_beyond_loopback, starting_server
+from lib.server.network import (
+    Listening,
+    NetworkError,
+    drop_server_header,
+    require_login_beyond_loopback,
+    starting_server,
+)
 from lib.server.open_studies import archive_login, archive_prefixes
 from lib.server.pages import Pages
 from lib.server.private_folder import make_private_folder
@@ -67,10 +73,13 @@ class Installation:
         Raises:
             NetworkError: it would listen beyond this machine without a login.
         """
+        if monai_label.MONAI_LABEL_AUTH_ENABLE:
+            raise NetworkError(
+                "MONAI_LABEL_AUTH_ENABLE is set, but the login of MONAI Label lets nobody in; unset it. A server "
+                "without a login is for this machine only."
+            )
         listening = starting_server()
-        require_login_beyond_loopback(
-            listening, login=monai_label.MONAI_LABEL_AUTH_ENABLE, allowed=settings.allow_network_without_login
-        )
+        require_login_beyond_loopback(listening, login=False, allowed=settings.allow_network_without_login)
         # Nothing is imported from the folder that a training happens to be started in.
         os.environ["PYTHONSAFEPATH"] = "1"
         os.environ[MAX_VOLUME_VARIABLE] = str(settings.max_volume_gb)

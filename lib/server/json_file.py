@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.json_check import finite_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class JsonFile:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            self._read()
+            self._read(for_change=True)
             content = dict(self._content)
             value = change(copy.deepcopy(content.get(key, {})))
             if value is None:
@@ -61,27 +63,34 @@ class JsonFile:
             if content != self._content:
                 write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
 
-    def _read(self) -> None:
-        """Reads the file where it has changed."""
+    def _read(self, for_change: bool = False) -> None:
+        """Reads the file where it has changed. Raises: OSError: it cannot be read and is to be changed."""
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
         except OSError:
             stamp = None
         if stamp != self._stamp or stamp is None:
-            self._content, self._stamp = _load(self.path), stamp
+            try:
+                self._content, self._stamp = _load(self.path), stamp
+            except OSError as error:
+                logger.error("%s cannot be read now (%s); what is known of it is used.", self.path.name, error.strerror)
+                if for_change:
+                    raise
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
+    """Raises: OSError: the file is there and cannot be read now."""
     try:
-        content = json.loads(path.read_bytes())
+        content = finite_json(path.read_bytes())
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
             raise ValueError("expected an object of objects")
         return content
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, IsADirectoryError) as error:
         kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
         logger.error("%s cannot be read (%s); it is kept as %s and begun anew.", path.name, error, kept.name)
-        path.rename(kept)
+        with suppress(FileNotFoundError):  # another server of this project was faster
+            path.rename(kept)
         return {}

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.masks import MaskError, MaskRecord, mapped_values, same_grid
-from lib.geometry.volume import Volume, VolumeError, load_volume
+from lib.annotations.masks import MaskError, MaskRecord, mapped_values, require_grid
+from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 from lib.server.studies import Studies
 
 NAME = "that was submitted"
@@ -33,8 +33,8 @@ def store_mask(
     """
     try:
         stamp = file_stamp(image_path)
-        mask, image = load_volume(upload), load_volume(image_path)
-        same_grid(mask, image.geometry, NAME)
+        require_grid(read_geometry(upload), read_geometry(image_path), NAME)
+        mask, image = load_volume(upload, sentinels=False), load_volume(image_path)
         values = mapped_values(mask.array, values_of_labels(params, studies.labels), studies.labels, NAME)
         checksum = studies.identities.checksum(image_path, image.array, stamp)
     except (VolumeError, MaskError) as error:

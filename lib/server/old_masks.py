@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore
-from lib.geometry.volume import VolumeError, load_volume
+from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values
+from lib.geometry.volume import Volume, load_volume
 from lib.server.mask_upload import values_of_labels
 from lib.server.project import FINAL_TAG, Project
 
@@ -30,8 +30,11 @@ def name_old_masks(project: Project, labels: Sequence[str]) -> None:
             path = masks.path(image_id)
             if path is not None:
                 created = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
-                masks.save(image_id, load_volume(path), MaskRecord(names, created=created))
-        except (VolumeError, OSError, ValueError) as error:
+                mask = load_volume(path, sentinels=False)
+                values = mapped_values(mask.array, names, labels, path.name)
+                record = MaskRecord({label: value for value, label in enumerate(labels, start=1)}, created=created)
+                masks.save(image_id, Volume(values, mask.geometry), record)
+        except (OSError, ValueError) as error:
             logger.error("The labels of the final mask of %s are taken in the app's order. %s", image_id, error)
 
 

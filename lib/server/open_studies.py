@@ -16,9 +16,11 @@ from lib.server.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies
+from lib.server.old_masks import name_old_masks
 from lib.server.project import (
     Project,
     ProjectError,
+    ProjectIdentity,
     archive_cache,
     archive_hash,
     is_archive,
@@ -51,7 +53,7 @@ def open_studies(studies: str, labels: Sequence[str], project_dir: Path | None) 
     if not os.access(folder, os.R_OK | os.X_OK):
         raise ProjectError(f"The studies folder {folder} cannot be read; allow it.")
     project = project_of(studies, project_dir)
-    opened = FolderStudies(folder, project, open_project(project, labels), labels)
+    opened = FolderStudies(folder, project, _identity(project, labels), labels)
     if not opened.list_images():
         logger.warning("The studies folder %s holds no image yet; put .nii.gz, .nii or .nrrd files into it.", folder)
     return opened
@@ -69,7 +71,14 @@ def _open_archive(address: str, labels: Sequence[str], project_dir: Path | None)
     archive = Archive(
         address, archive_login(), _search_filter(), settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME, archive_prefixes()
     )
-    return ArchiveStudies(archive, cache, project, open_project(project, labels), labels)
+    return ArchiveStudies(archive, cache, project, _identity(project, labels), labels)
+
+
+def _identity(project: Project, labels: Sequence[str]) -> ProjectIdentity:
+    identity = open_project(project, labels)
+    if identity.is_new:
+        name_old_masks(project, labels)
+    return identity
 
 
 def archive_login() -> tuple[str, str] | None:
@@ -96,6 +105,8 @@ def _take_over(old: Path, project: Project) -> None:
     try:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(old / "labels", part)
+        if (old / project.old_index.name).is_file():
+            shutil.copyfile(old / project.old_index.name, project.old_index)
         os.rename(part, project.labels)
     except OSError as error:
         raise ProjectError(f"The annotations in {old} cannot be copied to {project.folder} ({error}).") from error

@@ -8,7 +8,7 @@ import logging
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,12 @@ class ProjectIdentity:
     Attributes:
         id: of the project, for ever.
         labels: of the app when the project began; the values of masks that do not name their labels.
+        is_new: was it opened for the first time just now?
     """
 
     id: str
     labels: tuple[str, ...]
+    is_new: bool = field(default=False, compare=False)
 
 
 def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
@@ -159,7 +161,7 @@ def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
             folder.mkdir(parents=True, exist_ok=True)
         identity = _identity(project.identity)
         if identity is None:
-            identity = ProjectIdentity(uuid.uuid4().hex, tuple(labels))
+            identity = ProjectIdentity(uuid.uuid4().hex, tuple(labels), is_new=True)
             content = {"id": identity.id, "labels": list(identity.labels)}
             write_atomically(project.identity, json.dumps(content, indent=1).encode())
         if not os.access(project.clicks, os.W_OK | os.X_OK):
@@ -203,7 +205,7 @@ def claim_model(model_dir: Path, identity: ProjectIdentity, name: str) -> str | 
     try:
         owner = json.loads(path.read_bytes())
         return None if owner["id"] == identity.id else str(owner["studies"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         logger.warning("%s in the model's folder cannot be read and is replaced.", path.name)
     except FileNotFoundError:
         pass

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lib.server.archive_paths import is_store, read_service
+from lib.server.archive_paths import is_store, passed_query, read_service
 from lib.server.network import is_loopback
 from lib.server.refusals import RefusedError, shown
 from lib.server.stow import boundary_of, multipart, segmentations
@@ -80,7 +80,12 @@ class ArchiveProxy:
                     404, f"The server passes on no {shown(path)}; expected studies and what is below them."
                 )
             headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
-            return await self._passed_on("GET", service, path, request.url.query, headers)
+            query = passed_query(service, path, request.url.query)
+            if query is None:
+                raise RefusedError(
+                    400, f"The query {shown(request.url.query)} is none that the server passes on to the archive."
+                )
+            return await self._passed_on("GET", service, path, query, headers)
         except RefusedError as refusal:
             return _refused(refusal)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
+from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project
 
 _MANIFEST = "removed.json"
@@ -56,7 +59,7 @@ def remove_files(project: Project, image_id: str, files: Sequence[Path], image_f
     }
     write_atomically(folder / _MANIFEST, json.dumps(content, indent=1).encode())
     for name, file in places.items():
-        shutil.move(file, folder / name)
+        _move(file, folder / name)
     return folder
 
 
@@ -86,15 +89,55 @@ def restore(removal: Removal) -> list[Path]:
     """
     left = {name: place for name, place in removal.files.items() if _exists(removal.folder / name)}
     for place in left.values():
-        if _exists(place):
-            raise FileExistsError(17, "There is a newer file at its place; move it away first", place.name)
+        if newer := next((path for path in _of_same_id(place) if _exists(path)), None):
+            raise FileExistsError(17, "There is a newer file at its place; move it away first", newer.name)
     for name, place in left.items():
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(removal.folder / name, place)
+        _move(removal.folder / name, place)
     (removal.folder / _MANIFEST).unlink()
     with suppress(OSError):  # something that somebody has put there stays
         removal.folder.rmdir()
     return list(left.values())
+
+
+def _of_same_id(place: Path) -> list[Path]:
+    """The place, and those of files that would have the same image id."""
+    extension = next((extension for extension in EXTENSIONS if place.name.endswith(extension)), None)
+    if extension is None:
+        return [place]
+    return [place.with_name(place.name.removesuffix(extension) + other) for other in EXTENSIONS]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves a file, a folder or a link, also to another disk; what is cut short leaves the source as it was.
+
+    Raises:
+        OSError: as from the file system.
+    """
+    try:
+        os.rename(source, target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if source.is_dir() and not source.is_symlink():
+            shutil.copytree(source, part, symlinks=True)
+        else:
+            shutil.copy2(source, part, follow_symlinks=False)
+        os.rename(part, target)
+    except BaseException:
+        _remove(part)
+        raise
+    _remove(source)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _exists(path: Path) -> bool:

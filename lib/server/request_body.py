@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from starlette.types import Message, Receive, Scope
 from lib.server.refusals import RefusedError
 from lib.server.request_checks import header_values
 
+_TAKES_FILES = re.compile(r"/(?:infer|datastore|session|proxy/dicom)(?:/|$)")
 _DISCONNECTED: Message = {"type": "http.disconnect"}
 
 
@@ -20,7 +22,7 @@ class BodyLimits:
 
     Args:
         text_bytes: of everything that is not multipart, such as JSON and forms of text.
-        upload_bytes: of multipart, which holds files.
+        upload_bytes: of multipart, to the paths that take files.
         stall_s: without a byte, after which the request is given up.
         slow_s: of waiting for the client, after which it must have sent at least `bytes_per_s` on average.
         bytes_per_s: see `slow_s`.
@@ -35,8 +37,8 @@ class BodyLimits:
     def of(self, scope: Scope) -> int:
         """The most bytes that this request's body may have."""
         types = header_values(scope, b"content-type")
-        is_upload = len(types) == 1 and types[0].lower().startswith("multipart/")
-        return self.upload_bytes if is_upload else self.text_bytes
+        is_multipart = len(types) == 1 and types[0].lower().startswith("multipart/")
+        return self.upload_bytes if is_multipart and _TAKES_FILES.match(scope["path"]) else self.text_bytes
 
 
 class Body:

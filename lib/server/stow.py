@@ -46,24 +46,47 @@ def segmentations(body: bytes, boundary: bytes) -> list[bytes]:
     Raises:
         RefusedError: 400, it is no multipart; 422, a part is something else than a DICOM segmentation.
     """
-    delimiter = rb"(?:^|\r\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r\n|$)"
-    pieces = re.split(delimiter, body, maxsplit=MOST_INSTANCES + 2)
-    # What lies between the boundaries, and for each boundary whether it is the last.
-    texts, ends = pieces[0::2], pieces[1::2]
-    if not ends or ends[-1] is None or any(ends[:-1]) or not 1 <= len(texts) - 2 <= MOST_INSTANCES:
+    texts = _parts(body, boundary)
+    if texts is None or not 1 <= len(texts) <= MOST_INSTANCES:
         raise RefusedError(
             400, f"The body is no multipart of 1 to {MOST_INSTANCES} instances that ends with its boundary."
         )
-    instances = [_content(text) for text in texts[1:-1]]
+    instances = [_content(text) for text in texts]
     for instance in instances:
         _require_segmentation(instance)
     return instances
 
 
+def _parts(body: bytes, boundary: bytes) -> list[bytes] | None:
+    """What lies between the boundaries (RFC 2046), or None where the last one is missing."""
+    delimiter = b"--" + boundary
+    if not body.startswith(delimiter):
+        first = body.find(b"\r\n" + delimiter, 0, _HEAD_BYTES)
+        if first < 0:
+            return None
+        body = body[first + 2 :]
+    parts: list[bytes] = []
+    begin = len(delimiter)
+    while len(parts) <= MOST_INSTANCES:
+        line = re.compile(rb"[ \t]*\r\n").match(body, begin)
+        if line is None:
+            return None
+        end = body.find(b"\r\n" + delimiter, line.end() - 2)
+        if end < 0:
+            return None
+        parts.append(body[line.end() - 2 : end])
+        begin = end + 2 + len(delimiter)
+        if body.startswith(b"--", begin):
+            return parts
+    return parts
+
+
 def _content(part: bytes) -> bytes:
-    head, blank, content = (b"\r\n" + part).partition(b"\r\n\r\n")
-    if not blank:
+    """The instance in a part, which begins with a line break before its headers."""
+    blank = part.find(b"\r\n\r\n", 0, _HEAD_BYTES)
+    if blank < 0:
         raise RefusedError(400, "A part of the body has no blank line after its headers.")
+    head, content = part[:blank], part[blank + 4 :]
     types = re.findall(rb"(?i)\r\ncontent-type:[ \t]*([^\r\n;]*)", head)
     if types != [b"application/dicom"]:
         raise RefusedError(415, f"A part has the type {shown(b', '.join(types))}; expected application/dicom.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -25,6 +26,7 @@ from lib.server.removal import remove_files
 logger = logging.getLogger(__name__)
 
 _TAG = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+MOST_INFO_CHARACTERS = 100_000
 CHECKSUM_BUDGET_S = 1.0
 """Time that one listing spends on images whose checksum is not known yet; the next listing goes on."""
 
@@ -76,6 +78,10 @@ class Studies(Datastore):
         """
 
     @abstractmethod
+    def refusal(self, image_id: str) -> str | None:
+        """Why an image cannot be opened, as far as that is known without fetching it, or None."""
+
+    @abstractmethod
     def get_image_uri(self, image_id: str) -> str:
         """The file of an image, absolute; of an archive it is fetched, which takes a while.
 
@@ -97,6 +103,9 @@ class Studies(Datastore):
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
         """Raises: HTTPException: 404; 507, the disk is full."""
         self.require_image(image_id)
+        self.require_project()
+        if len(json.dumps(self._info.get(image_id) | dict(info))) > MOST_INFO_CHARACTERS:
+            raise HTTPException(413, f"The information of an image may have {MOST_INFO_CHARACTERS} characters at most.")
         self._write("The information", lambda: self._info.change(image_id, lambda kept: kept | dict(info)))
 
     def note_offer(self, image_id: str, strategy: str, client_id: str) -> None:
@@ -116,6 +125,13 @@ class Studies(Datastore):
         """Raises: HTTPException: 404."""
         if image_id not in self.list_images():
             raise HTTPException(404, f"There is no image {image_id[:80]!r} in the studies.")
+
+    def require_project(self) -> None:
+        """Raises: HTTPException: 503, the folder of annotations is away, as a share that is not mounted."""
+        if not self.project.identity.exists():
+            raise HTTPException(
+                503, "The project's folder is not there, so nothing can be stored; mount it, then retry."
+            )
 
     # Which images are annotated.
 
@@ -249,9 +265,12 @@ class Studies(Datastore):
         files = [*self.image_files(image_id), *self.clicks.paths_of(image_id)]
         for tag in self._mask_tags():
             store = self.masks(tag)
-            files += [path for path in (store.path(image_id),) if path is not None]
+            files += store.files(image_id)
             files += [history for history in (store.history_folder(image_id),) if history.is_dir()]
         self._remove(image_id, files)
+        for tag in self._mask_tags():
+            for copy in self.masks(tag).mapped_files(image_id):
+                copy.unlink(missing_ok=True)
         self._write("The deletion", lambda: self._info.change(image_id, lambda kept: None))
         self._write("The deletion", lambda: self._offers.change(image_id, lambda kept: None))
 
@@ -265,8 +284,7 @@ class Studies(Datastore):
         if label_tag == CLICK_TAG:
             self._remove(label_id, self.clicks.paths_of(label_id))
         else:
-            path = self.masks(label_tag).path(label_id)
-            self._remove(label_id, [] if path is None else [path])
+            self._remove(label_id, self.masks(label_tag).files(label_id))
 
     def _remove(self, image_id: str, files: Sequence[Path]) -> None:
         self._write("The deletion", lambda: remove_files(self.project, image_id, files, self.image_folder))
@@ -280,6 +298,8 @@ class Studies(Datastore):
     def _write(what: str, write: Callable[[], Any]) -> Any:
         try:
             return write()
+        except FileNotFoundError as error:
+            raise HTTPException(404, f"{what} was done by somebody else just now.") from error
         except OSError as error:
             raise HTTPException(
                 507, f"{what} could not be written ({error.strerror}). Make room on the server's disk, then retry."

@@ -35,13 +35,17 @@ def stored_upload(upload: UploadFile) -> Path:
         HTTPException: 422, not a volume's name; 507, the disk is full.
     """
     _, extension = name_and_extension(upload)
-    descriptor, name = tempfile.mkstemp(suffix=extension)
+    path: Path | None = None
     try:
+        Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)  # somebody may have cleaned up
+        descriptor, name = tempfile.mkstemp(suffix=extension)
+        path = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(upload.file, file)
+        return path
     except OSError as error:
-        os.unlink(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
         raise HTTPException(
             507, f"The upload could not be stored ({error.strerror}). Make room on the server's disk, then retry."
         ) from error
-    return Path(name)

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import HTTPException
 
 from lib.annotations.image_identity import ImageIdentities
-from lib.annotations.masks import MaskError, MaskStore, same_grid
+from lib.annotations.masks import MaskError, MaskStore, require_grid
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.data.scans import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
@@ -80,7 +80,9 @@ def _mask_path(masks: MaskStore, image_id: str, geometry: ImageGeometry, checksu
     """The file of a final mask with the app's values, or None where there is none that can be learnt from."""
     try:
         record, mask = masks.record(image_id), masks.load(image_id)
-        same_grid(mask, geometry, image_id)
+        require_grid(mask.geometry, geometry, image_id)
+        if missing := [label for label in masks.labels if label not in record.labels]:
+            raise MaskError(f"It was made when the app had no label {', '.join(map(repr, missing))}; submit it anew.")
         if record.image_checksum not in (None, checksum):
             raise MaskError(f"The mask {image_id} is of another image of that name.")
         return masks.app_path(image_id)

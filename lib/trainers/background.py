@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -25,6 +27,8 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
             is out. Without a GPU it does not matter.
     """
     os.nice(10)
+    with suppress(OSError):  # where memory runs out, the training ends and not the server
+        Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
     # Late in a training many activations are denormal, on which processors are an order of magnitude slower.
     torch.set_flush_denormal(True)

@@ -21,9 +21,11 @@ def _parse_size(value: object) -> object:
     return tuple(size)
 
 
+_Length = Annotated[int, Field(ge=8, le=1024)]
+
 # A list in /info/ is shown as a choice by viewers, so a size travels as one word: 224x224x48.
 Size = Annotated[
-    tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
+    tuple[_Length, _Length, _Length],
     BeforeValidator(_parse_size),
     PlainSerializer(lambda size: "x".join(map(str, size)), return_type=str),
 ]
@@ -32,10 +34,13 @@ Size = Annotated[
 def _parse_arguments(value: object) -> object:
     try:
         arguments = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
-        arguments = None
+        text = json.dumps(arguments, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        arguments, text = None, ""
     if not isinstance(arguments, dict):
         raise ValueError('expected a JSON object, such as {"channels": [16, 32, 64], "strides": [2, 2]}')
+    if "/" in text or "\\\\" in text or "pretrained" in text:
+        raise ValueError("expected numbers and names, and neither files, addresses nor pretrained weights")
     return arguments
 
 
@@ -53,9 +58,9 @@ class Hyperparameters(BaseModel):
 
     min_spacing_mm: float = Field(0.0, ge=0, description="scans of finer voxels are resampled to this spacing")
     roi_size: Size = Field((224, 224, 48), description="voxels of a patch")
-    train_batch_size: int = Field(6, ge=1, description="patches of an iteration")
-    iterations_per_epoch: int = Field(30, ge=1, description="iterations of an epoch")
-    max_epochs: int = Field(300, ge=1, description="epochs of a training run")
+    train_batch_size: int = Field(6, ge=1, le=256, description="patches of an iteration")
+    iterations_per_epoch: int = Field(30, ge=1, le=100_000, description="iterations of an epoch")
+    max_epochs: int = Field(300, ge=1, le=100_000, description="epochs of a training run")
     max_minutes: float = Field(0.0, ge=0, description="minutes of a training run, at most; 0: no limit")
     held_out_share: float = Field(
         0.2, ge=0, lt=1, description="share of annotated scans that a new model is compared on, not trained on"
@@ -67,18 +72,18 @@ class Hyperparameters(BaseModel):
     augmentation: Augmentation = Field("flip", description="none, flip, or full: turned, bent, other contrast")
     network: str = Field("UNet2d5", description="the paper's 2.5D U-Net, or a class of monai.networks.nets")
     network_arguments: Arguments = Field({}, description="arguments of a network of MONAI, as a JSON object")
-    base_channels: int = Field(16, ge=2, description="channels of UNet2d5's first stage, doubled at each")
+    base_channels: int = Field(16, ge=2, le=256, description="channels of UNet2d5's first stage, doubled at each")
     levels: int = Field(5, ge=2, le=6, description="stages of UNet2d5")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd, with Nesterov momentum, or adamw")
-    learning_rate: float = Field(0.01, gt=0, description="initial learning rate")
+    learning_rate: float = Field(0.01, gt=0, le=10, description="initial learning rate")
     momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
     weight_decay: float = Field(3e-5, ge=0, description="weight decay")
     poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
-    box_margin: int = Field(4, ge=0, description="voxels by which the tight box is relaxed (r)")
+    box_margin: int = Field(4, ge=0, le=1000, description="voxels by which the tight box is relaxed (r)")
     geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
         "deep", description="row of the paper's Table 1; none: the clicks alone are foreground"
     )
-    geodesic_band: int = Field(0, ge=0, description="voxels around geodesics that are foreground too")
+    geodesic_band: int = Field(0, ge=0, le=1000, description="voxels around geodesics that are foreground too")
     deep_start_epoch: int = Field(
         0, ge=0, description="epochs before the network guides geodesics, when it starts untrained"
     )
@@ -89,7 +94,7 @@ class Hyperparameters(BaseModel):
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
     sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
     sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")
-    seed: int = Field(0, ge=0, description="seed of initialisation and sampling; each run draws anew")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of initialisation and sampling; each run draws anew")
 
     @classmethod
     def of_preset(cls, preset: Preset) -> Hyperparameters:
@@ -125,4 +130,4 @@ def first_error(error: ValidationError) -> str:
     """One sentence for the first thing that is wrong: name, value, expectation."""
     first = error.errors()[0]
     name = first["loc"][0] if first["loc"] else "value"
-    return f"{name}: {first['input']!r} cannot be used; {first['msg'].removeprefix('Value error, ')}."
+    return f"{name}: {repr(first['input'])[:80]} cannot be used; {first['msg'].removeprefix('Value error, ')}."

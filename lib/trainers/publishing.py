@@ -58,5 +58,6 @@ def judge(
     scans, kind = (held_out, "held-out") if held_out else (trained_on[:MAX_TRAINING_SCANS], "training")
     score = agreement(candidate, scans, device)
     published_score = None if published is None else agreement(published, scans, device)
-    worse = score is not None and published_score is not None and score < published_score - tolerance
+    # Written so that a score that is no number is worse.
+    worse = score is not None and published_score is not None and not score >= published_score - tolerance
     return Verdict(not worse, (len(scans), kind), score, published_score)

@@ -26,7 +26,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import AnnotationStore
 from lib.data.scans import AnnotatedScan, PatchBatch, patch_loader
 from lib.geometry.volume import VolumeError
-from lib.networks.checkpoint import TrainedModel, TrainingState, save_checkpoint
+from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
 from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
@@ -275,6 +275,7 @@ class InExtremISTrainTask(BasicTrainTask):
         context.trainer.add_event_handler(Events.COMPLETED, lambda engine: self._end(context))
 
     def _after_epoch(self, context: Context) -> None:
+        self._require_finite(context.network)
         self._write_stats(self._figures(context))
         self._track(context)
         used = self.budget.used(context.trainer.state.epoch)
@@ -315,6 +316,12 @@ class InExtremISTrainTask(BasicTrainTask):
         self.record.save(self.record_path)
         self._write_stats(self._figures(context) | {"verdict": verdict.reason})
 
+    def _require_finite(self, network: torch.nn.Module) -> None:
+        """Raises: TrainingError: weights are not finite; nothing is kept that a later training would go on from."""
+        if not is_finite(network):
+            self.unfinished_path.unlink(missing_ok=True)
+            raise TrainingError("The weights became infinite; try again with a lower learning_rate.")
+
     def _track(self, context: Context) -> None:
         images, targets, terms = self.last_batch
         iteration = self._iterations_before() + context.trainer.state.iteration
@@ -351,7 +358,6 @@ def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:
         TrainingError: of another form than MONAI Label takes.
     """
     forms = {
-        "model": (r"[\w\- ]{1,64}", "a name"),
         "device": (r"cpu|mps|cuda(:\d{1,2})?", "cpu, cuda or cuda:0"),
         "gpus": (r"all|\d{1,2}(,\d{1,2}){0,15}", "all, or numbers such as 0,1"),
     }

@@ -57,7 +57,7 @@ class TrainingRecord:
             return cls(tuple(content["trained_on"]), tuple(content["held_out"]), tuple(runs))
         except FileNotFoundError:
             return cls()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             path.replace(path.with_suffix(".corrupt"))
             logger.error("The record %s cannot be read (%r); it is kept aside and a new one begun.", path.name, error)
             return cls()

@@ -26,6 +26,7 @@ def studies_with(unannotated=STUDIES, refused=(), offered=None, annotated=0):
     return SimpleNamespace(
         list_images=lambda: [*unannotated, *(f"annotated {n}" for n in range(annotated))],
         get_unlabeled_images=lambda: list(unannotated),
+        refusal=lambda image_id: None,
         get_image_uri=get_image_uri,
         offers=lambda: offered or {},
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values, same_grid
+from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values, require_grid
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
 
@@ -419,8 +419,8 @@ OTHER_GRIDS = {
 @pytest.mark.parametrize("other", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
 def test_mask_on_another_grid_than_its_image_is_refused(other):
     with pytest.raises(MaskError, match="The mask m is not on the grid of its image .*; resample it to the image"):
-        same_grid(other, GEOMETRY, "m")
+        require_grid(other.geometry, GEOMETRY, "m")
 
 
 def test_mask_on_the_grid_up_to_rounding_is_taken():
-    same_grid(Volume(mask().array, ImageGeometry(SHAPE, AFFINE + 1e-5)), GEOMETRY, "m")
+    require_grid(ImageGeometry(SHAPE, AFFINE + 1e-5), GEOMETRY, "m")

@@ -155,3 +155,25 @@ def test_misspelt_name_is_refused_with_the_one_that_was_meant(wrong, meant):
 def test_name_like_no_other_is_refused_with_all_there_are():
     with pytest.raises(ConfigurationError, match="^--conf zzz: there is no such .*; expected one of labels, .*seed"):
         read_conf({"zzz": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("allowed_origins", "null"),
+        ("allowed_origins", "*"),
+        ("allowed_origins", "viewer.example"),
+        ("allowed_origins", "https://viewer.example/path"),
+        ("allowed_hosts", "*"),
+        ("allowed_hosts", "https://viewer.example"),
+        ("labels", ",".join(f"l{n}" for n in range(256))),
+        ("network_arguments", '{"pretrained": true}'),
+        ("network_arguments", '{"weights": "/etc/passwd"}'),
+        ("network_arguments", "[" * 60000),
+        ("train_batch_size", "1000000"),
+        ("learning_rate", "1e30"),
+    ],
+)
+def test_values_that_would_open_or_stop_the_server_are_refused(name, value):
+    with pytest.raises(ConfigurationError, match=f"--conf {name}"):
+        read_conf({name: value})

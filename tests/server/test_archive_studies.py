@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -476,6 +477,40 @@ def test_series_that_grew_is_fetched_anew(studies, archive, series, opened):
     for found in (studies, opened()):
         assert shape_of(found.get_image_uri(series)) == SHAPE
     assert archive.fetches() == [series] * 2
+
+
+def test_series_that_was_deleted_and_sent_anew_is_fetched_anew(studies, archive, series):
+    """Of as many instances as before, under the same UID."""
+    before = archive.series[series]
+    first = load_volume(studies.get_image_uri(series)).array
+    archive.series[series] = []
+    archive.series.pop(series)
+    assert series not in studies.list_images()
+
+    for instance in before:
+        instance.PixelData = bytes(reversed(instance.PixelData))
+    archive.series[series] = before
+
+    assert series in studies.list_images()
+    assert (load_volume(studies.get_image_uri(series)).array != first).any()
+
+
+def test_volume_that_was_damaged_in_the_cache_is_fetched_anew(studies, archive, series):
+    path = Path(studies.get_image_uri(series))
+    path.write_bytes(path.read_bytes()[:100])
+
+    assert shape_of(studies.get_image_uri(series)) == SHAPE
+
+
+@pytest.mark.parametrize("tag", ["0020000D", "00100020"], ids=["study", "patient"])
+def test_uid_of_two_series_is_left_out(studies, archive, series, tag, caplog):
+    """Nobody could tell whose voxels, headers and clicks are meant."""
+    other = archive._told(archive.series[series])
+    other[tag] = {"vr": "UI" if tag == "0020000D" else "LO", "Value": ["1.2.3"]}
+    archive.more = [other]
+
+    assert studies.list_images() == [uid for uid in archive.series if uid != series]
+    assert f"{series} is in several studies or of several patients" in caplog.text
 
 
 def test_clicks_on_a_series_do_not_count_for_what_it_grew_to(studies, archive, series):

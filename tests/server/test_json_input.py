@@ -6,7 +6,8 @@ import time
 import pytest
 from fastapi import HTTPException
 
-from lib.server.json_input import MAX_BYTES, MAX_DEPTH, check_text, json_object
+from lib.annotations.json_check import MAX_DEPTH
+from lib.server.json_input import MAX_BYTES, check_text, json_object
 
 
 def nested(depth, opening="[", closing="]"):

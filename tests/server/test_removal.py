@@ -141,7 +141,7 @@ def test_project_that_is_moved_can_still_restore(project, images, files, tmp_pat
 
 @pytest.mark.parametrize("moved", range(5))
 def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monkeypatch, moved):
-    before, move, done = everything(project, images), shutil.move, []
+    before, move, done = everything(project, images), os.rename, []
 
     def cut_short(source, target):
         if len(done) == moved:
@@ -150,7 +150,7 @@ def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monke
         return move(source, target)
 
     with monkeypatch.context() as broken:
-        broken.setattr(shutil, "move", cut_short)
+        broken.setattr(os, "rename", cut_short)
         with pytest.raises(OSError, match="Input/output"):
             remove_files(project, "scan", files, images)
 
@@ -162,7 +162,7 @@ def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monke
 
 @pytest.mark.parametrize("moved", range(5))
 def test_restoring_that_was_cut_short_goes_on_the_next_time(project, images, files, monkeypatch, moved):
-    before, move, done = everything(project, images), shutil.move, []
+    before, move, done = everything(project, images), os.rename, []
     remove_files(project, "scan", files, images)
 
     def cut_short(source, target):
@@ -172,7 +172,7 @@ def test_restoring_that_was_cut_short_goes_on_the_next_time(project, images, fil
         return move(source, target)
 
     with monkeypatch.context() as broken:
-        broken.setattr(shutil, "move", cut_short)
+        broken.setattr(os, "rename", cut_short)
         with pytest.raises(OSError, match="No space"):
             restore(next(removals(project, images)))
 

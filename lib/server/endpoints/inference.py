@@ -57,6 +57,8 @@ async def infer(
             "image": str(upload or await _image(image, session_id)),
             "image_id": image if upload is None and not session_id else None,
         }
+        if request["image_id"]:
+            await run_in_threadpool(studies().require_project)
         path, answer = await compute(_run, request)
     finally:
         if upload is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import File, Form, HTTPException, UploadFile
@@ -17,6 +18,9 @@ from lib.server.pools import wait_for_archive
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.uploads import stored_upload
 
+SHARE_PATIENCE_S = 5.0
+_SHARING: set[asyncio.Future[str | None]] = set()  # the event loop itself keeps no task alive
+
 
 async def save_label(
     user: CurrentUser,
@@ -29,6 +33,7 @@ async def save_label(
     information, datastore = json_object(params, "params"), studies()
     tag = tag or FINAL_TAG
     datastore.masks(tag)  # refuses what is no tag
+    await run_in_threadpool(datastore.require_project)
     path = await image_file(image)
     upload = await run_in_threadpool(stored_upload, label)
     try:
@@ -39,9 +44,20 @@ async def save_label(
     answer: dict[str, Any] = {"image": image, "label": image}
     if tag == FINAL_TAG:
         datastore.on_annotation(f"{image}, final mask")
-        if isinstance(datastore, ArchiveStudies) and (warning := await wait_for_archive(datastore.share_mask, image)):
+        if isinstance(datastore, ArchiveStudies) and (warning := await _shared(datastore, image)):
             answer["warning"] = warning
     return answer
+
+
+async def _shared(datastore: ArchiveStudies, image: str) -> str | None:
+    """Why a mask is not in the archive, or not yet; the annotator does not wait for an archive that hangs."""
+    task = asyncio.ensure_future(wait_for_archive(datastore.share_mask, image))
+    done, _ = await asyncio.wait({task}, timeout=SHARE_PATIENCE_S)
+    if done:
+        return task.result()
+    _SHARING.add(task)
+    task.add_done_callback(_SHARING.discard)
+    return "The mask is stored on the server; the archive has not answered yet."
 
 
 def download_label(label: str, tag: str) -> Response:

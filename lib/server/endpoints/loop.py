@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -16,7 +20,7 @@ from lib.server.json_input import json_object
 from lib.server.pools import wait_for_archive
 from lib.server.training import start_training
 
-_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^/\s'\":,]+/)+")
+_FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")
 
 
 def app_info() -> dict[str, Any]:
@@ -78,5 +82,31 @@ def stop_training() -> Any:
 
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:
-    """A training without the folders of this machine in its last words."""
-    return {**task, "details": [_FOLDERS.sub("", line) for line in list(task.get("details", []))]}
+    """A training without tracebacks and folders of this machine in its last words."""
+    return {**task, "details": list(_without_folders(list(task.get("details", []))))}
+
+
+def _without_folders(lines: list[str]) -> Iterator[str]:
+    in_traceback = False
+    for line in lines:
+        if line.startswith("Traceback (most recent call last)"):
+            in_traceback = True
+        elif not (in_traceback and line.startswith((" ", "\t"))):
+            in_traceback = False
+            for folder in _own_folders():
+                line = line.replace(folder, "")
+            yield _FOLDERS.sub("", line)
+
+
+def _own_folders() -> list[str]:
+    """Folders of this machine, the longest first."""
+    project = studies().project.folder
+    folders = {
+        str(project),
+        str(studies().image_folder),
+        sys.prefix,
+        tempfile.gettempdir(),
+        str(Path.home()),
+        str(Path.cwd()),
+    }
+    return sorted((folder for folder in folders if len(folder) > 1), key=len, reverse=True)

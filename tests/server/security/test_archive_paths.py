@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.server.archive_paths import is_store, read_service
+from lib.server.archive_paths import is_store, passed_query, read_service
 
 SERIES = "studies/1.2.3/series/1.2.4"
 INSTANCE = f"{SERIES}/instances/1.2.5"
@@ -104,3 +104,22 @@ def test_instances_are_stored_below_studies(path):
 @pytest.mark.parametrize("path", [*CLOSED, SERIES, "instances", "studies/1.2.3/series"])
 def test_instances_are_stored_nowhere_else(path):
     assert not is_store(path)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "limit=100&offset=0", "StudyInstanceUID=1.2.3", "00100020=a%20b&includefield=all", "Modality=MR,CT", "a.b=1"],
+)
+def test_search_is_passed_on_as_it_is(query):
+    assert passed_query("qido", "studies", query) == query
+
+
+@pytest.mark.parametrize("query", ["limit=-1", "offset=x", "limit=99999999999", "a/b=1", "=1", "a", "a=1&" * 200])
+def test_search_that_is_none_is_refused(query):
+    assert passed_query("qido", "studies", query) is None
+
+
+@pytest.mark.parametrize("query", ["", "viewport=99999,99999", "quality=1&window=0,0,linear", "accept=image/png"])
+def test_retrieval_has_no_query(query):
+    """A viewport lets an archive take any amount of memory."""
+    assert passed_query("wado", "studies/1.2.3/rendered", query) == ""

@@ -248,25 +248,26 @@ def test_headers_that_are_no_utf8_are_refused(port):
 
 
 @pytest.mark.parametrize(
-    ("content_type", "size", "status"),
+    ("path", "content_type", "size", "status"),
     [
-        ("application/json", 1000, 200),
-        ("application/json", 1001, 413),
-        ("application/x-www-form-urlencoded", 1001, 413),
-        ("multipart/form-data; boundary=x", 5000, 200),
-        ("multipart/form-data; boundary=x", 5001, 413),
-        ("application/json; multipart/form-data", 1001, 413),
-        (["application/json", "multipart/form-data; boundary=x"], 1001, 413),
-        (None, 1001, 413),
+        ("/train/", "application/json", 1000, 200),
+        ("/train/", "application/json", 1001, 413),
+        ("/train/", "application/x-www-form-urlencoded", 1001, 413),
+        ("/train/", "multipart/form-data; boundary=x", 1001, 413),
+        ("/datastore/image", "multipart/form-data; boundary=x", 5000, 200),
+        ("/datastore/image", "multipart/form-data; boundary=x", 5001, 413),
+        ("/datastore/image", "application/json; multipart/form-data", 1001, 413),
+        ("/datastore/image", ["application/json", "multipart/form-data; boundary=x"], 1001, 413),
+        ("/infer/x", None, 1001, 413),
     ],
 )
 @pytest.mark.parametrize("way", ["with a length", "chunked"])
-def test_bodies_have_a_largest_size(port, content_type, size, status, way):
+def test_bodies_have_a_largest_size(port, path, content_type, size, status, way):
     headers, body = {"Content-Length": size}, b"x" * size
     if way == "chunked":
         headers, body = {"Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\n0\r\n\r\n" % (size, body)
 
-    found, _, answer = send(port, request("POST", "/", Content_Type=content_type, **headers), body)
+    found, _, answer = send(port, request("POST", path, Content_Type=content_type, **headers), body)
 
     assert found == status
     assert json.loads(answer) == {"bytes": size} if status == 200 else "expected no more than" in str(answer)
