@@ -121,6 +121,7 @@ class InExtremISTrainTask(BasicTrainTask):
         return checked | {
             **dict(hyperparameters),
             "hyperparameters": hyperparameters,
+            "model": request.get("model"),  # of the server, and not of its client
             "name": "runs",
             "val_batch_size": 1,
             "tracking_uri": self._tracking_uri,
