@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.json_check import finite_json
-from lib.annotations.names import check_image_id
+from lib.annotations.names import check_image_id, label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.geometry.volume_files import EXTENSIONS
@@ -155,7 +155,7 @@ class MaskStore:
         """
         path, mask = self._existing(image_id), self.load(image_id)
         record = _record(path, self.unnamed_labels)
-        app_values = {label: value for value, label in enumerate(self.labels, start=1)}
+        app_values = label_values(self.labels)
         if all(app_values.get(label) == value for label, value in record.labels.items()):
             return path
         content = _encoded(mask, MaskRecord(app_values, record.annotator, record.created))
@@ -228,7 +228,7 @@ def _read(path: Path) -> Volume:
 
 
 def _record(path: Path, unnamed_labels: Sequence[str]) -> MaskRecord:
-    return named_record(path) or MaskRecord({label: value for value, label in enumerate(unnamed_labels, start=1)})
+    return named_record(path) or MaskRecord(label_values(unnamed_labels))
 
 
 def named_record(path: Path) -> MaskRecord | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 LABEL_NAME = re.compile(r"[^\W_][\w \-]{0,63}")
+MOST_LABELS = 255  # masks are of 8 bits
 MAX_LABEL_BYTES = 64
 MAX_ID_BYTES = 150
 """Of an image id: an annotation's file name is the id, the label and extensions, and file systems allow 255 bytes."""
@@ -33,3 +35,8 @@ def check_label(label: str) -> None:
 def is_label(label: str) -> bool:
     """Can it be a label's name, and a part of a file's?"""
     return LABEL_NAME.fullmatch(label) is not None and len(label.encode()) <= MAX_LABEL_BYTES
+
+
+def label_values(labels: Sequence[str]) -> dict[str, int]:
+    """The value of each label in a mask of the app: 1, 2, ... in their order."""
+    return {label: value for value, label in enumerate(labels, start=1)}

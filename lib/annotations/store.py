@@ -102,6 +102,11 @@ class AnnotationStore:
         """Raises: FileNotFoundError; AnnotationFileError: not an annotation file of this schema."""
         return _annotation(_read(self.path(image_id, label)))
 
+    def load_file(self, path: Path) -> Annotation:
+        """The annotation in a file of this store. Raises: as `load`; ValueError: a name that is none of this store."""
+        image_id, label = path.name.removesuffix(".json").rsplit(".", 1)
+        return self.load(image_id, label)
+
     def history(self, image_id: str, label: str) -> list[dict[str, Any]]:
         """Earlier click sets, oldest first, as they stand in the file."""
         return _read(self.path(image_id, label))["history"]

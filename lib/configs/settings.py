@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from lib.annotations.names import is_label
+from lib.annotations.names import MOST_LABELS, is_label
 from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
 
@@ -22,7 +22,6 @@ RESERVED_LABELS = (
 )
 
 
-MOST_LABELS = 255
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 

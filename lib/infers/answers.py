@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -15,6 +13,7 @@ import SimpleITK as sitk
 
 from lib.data.grid import to_scalar_image
 from lib.geometry.volume import Volume
+from lib.server.private_folder import new_temporary_file
 
 
 def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> str:
@@ -28,8 +27,7 @@ def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> 
     """
     extension = request.get("result_extension") or ".nii.gz"
     array = mask.astype(request.get("result_dtype") or "uint8")
-    Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)  # somebody may have cleaned up
-    descriptor, path = tempfile.mkstemp(suffix=extension)
+    descriptor, path = new_temporary_file(extension)
     os.close(descriptor)
     if extension == ".nrrd":
         compress = bool(request.get("result_compress", False))

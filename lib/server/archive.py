@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from requests.adapters import HTTPAdapter
+
+from lib.server.network import is_loopback
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 PAGE = 500
@@ -256,14 +258,9 @@ def _session(url: str, login: tuple[str, str] | None) -> requests.Session:
         session = create_session_from_gcp_credentials()
     else:
         session = create_session_from_user_pass(*login) if login else requests.Session()
-    session.trust_env = not _is_loopback(urlsplit(url).hostname or "")
+    if is_loopback(urlsplit(url).hostname or ""):
+        # Proxies and certificates of the environment come together in requests; only the latter are for this host.
+        session.trust_env, session.verify = False, os.environ.get("REQUESTS_CA_BUNDLE") or True
     for scheme in ("http://", "https://"):
         session.mount(scheme, _TimeoutAdapter())
     return session
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ from fastapi import HTTPException
 from pydicom.dataset import Dataset
 
 from lib.annotations.masks import MaskError
+from lib.annotations.names import label_values
 from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
 from lib.geometry.dicom_series import SeriesError, series_to_nifti
 from lib.geometry.volume import VolumeError
@@ -207,7 +208,7 @@ class ArchiveStudies(Studies):
 
     @property
     def label_values(self) -> dict[str, int]:
-        return {label: value for value, label in enumerate(self.labels, start=1)}
+        return label_values(self.labels)
 
     def headers(self, image_id: str) -> list[Dataset]:
         """The headers of the instances of a series. Raises: HTTPException: 404. ArchiveError."""

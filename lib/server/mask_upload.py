@@ -11,11 +11,11 @@ from fastapi import HTTPException
 
 from lib.annotations.image_identity import file_stamp
 from lib.annotations.masks import MaskError, MaskRecord, mapped_values, require_grid
+from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 from lib.server.studies import Studies
 
 NAME = "that was submitted"
-MOST_LABELS = 255
 
 
 def store_mask(
@@ -39,9 +39,7 @@ def store_mask(
         checksum = studies.identities.checksum(image_path, image.array, stamp)
     except (VolumeError, MaskError) as error:
         raise HTTPException(422, str(error).replace(upload.name, NAME)) from error
-    record = MaskRecord(
-        {label: value for value, label in enumerate(studies.labels, start=1)}, annotator, image_checksum=checksum
-    )
+    record = MaskRecord(label_values(studies.labels), annotator, image_checksum=checksum)
     store = studies.masks(tag)
     try:
         store.save(image_id, Volume(values, image.geometry), record)
@@ -62,7 +60,7 @@ def values_of_labels(params: Mapping[str, Any], labels: Sequence[str]) -> dict[s
     """
     info = params.get("label_info")
     if not info:
-        return {label: value for value, label in enumerate(labels, start=1)}
+        return label_values(labels)
     if not isinstance(info, list):
         raise MaskError(f"The label_info is {str(info)[:80]}; expected a list of {{name, idx}}.")
     if len(info) > MOST_LABELS:

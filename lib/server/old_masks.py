@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values
+from lib.annotations.names import label_values
 from lib.geometry.volume import Volume, load_volume
 from lib.server.mask_upload import values_of_labels
 from lib.server.project import FINAL_TAG, Project
@@ -32,7 +33,7 @@ def name_old_masks(project: Project, labels: Sequence[str]) -> None:
                 created = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
                 mask = load_volume(path, sentinels=False)
                 values = mapped_values(mask.array, names, labels, path.name)
-                record = MaskRecord({label: value for value, label in enumerate(labels, start=1)}, created=created)
+                record = MaskRecord(label_values(labels), created=created)
                 masks.save(image_id, Volume(values, mask.geometry), record)
         except (OSError, ValueError) as error:
             logger.error("The labels of the final mask of %s are taken in the app's order. %s", image_id, error)
@@ -45,7 +46,7 @@ def _named(index: Path, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, 
         infos = {str(i): entry["labels"].get(FINAL_TAG, {}).get("info", {}) for i, entry in objects.items()}
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         logger.error("%s cannot be read (%r); masks of it have their labels in the app's order.", index.name, error)
         return
     for image_id, info in infos.items():

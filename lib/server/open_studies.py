@@ -40,7 +40,7 @@ def open_studies(studies: str, labels: Sequence[str], project_dir: Path | None) 
     Args:
         studies: folder of images, or address of a DICOMweb archive without a login in it.
         labels: of the app.
-        project_dir: for annotations, models and logs; default the folder of images, or `archive_folder`.
+        project_dir: for annotations, models and logs; default see `project_of`.
 
     Raises:
         StartError: the folder is not there.

@@ -25,6 +25,16 @@ def make_private_folder() -> Path:
     return folder
 
 
+def new_temporary_file(extension: str) -> tuple[int, str]:
+    """An open descriptor and the path of a new file, as `mkstemp`; its folder is made anew where somebody cleaned up.
+
+    Raises:
+        OSError: as from the file system.
+    """
+    Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)
+    return tempfile.mkstemp(suffix=extension)
+
+
 def is_left_over(folder: Path, prefix: str) -> bool:
     """Was a folder `<prefix><process>-...` made as this user, by a process that has ended?"""
     process = folder.name.removeprefix(prefix).partition("-")[0]

@@ -57,18 +57,21 @@ def segmentations(body: bytes, boundary: bytes) -> list[bytes]:
     return instances
 
 
+_LINE_END = re.compile(rb"[ \t]*\r\n")
+
+
 def _parts(body: bytes, boundary: bytes) -> list[bytes] | None:
     """What lies between the boundaries (RFC 2046), or None where the last one is missing."""
     delimiter = b"--" + boundary
+    begin = len(delimiter)
     if not body.startswith(delimiter):
         first = body.find(b"\r\n" + delimiter, 0, _HEAD_BYTES)
         if first < 0:
             return None
-        body = body[first + 2 :]
+        begin += first + 2
     parts: list[bytes] = []
-    begin = len(delimiter)
     while len(parts) <= MOST_INSTANCES:
-        line = re.compile(rb"[ \t]*\r\n").match(body, begin)
+        line = _LINE_END.match(body, begin)
         if line is None:
             return None
         end = body.find(b"\r\n" + delimiter, line.end() - 2)

@@ -17,7 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.masks import MaskStore
-from lib.annotations.store import AnnotationStore
+from lib.annotations.store import Annotation, AnnotationStore
 from lib.geometry.volume import VolumeError
 from lib.server.json_file import JsonFile
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
@@ -146,9 +146,9 @@ class Studies(Datastore):
     def _annotated(self) -> set[str]:
         return {image_id for image_id, tags in self._tags().items() if {CLICK_TAG, FINAL_TAG} & set(tags)}
 
-    def _tags(self) -> dict[str, list[str]]:
-        """The tags of the annotations of each image that has any."""
-        images, files = self.list_images(), self.images_at_hand()
+    def _tags(self, images: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """The tags of the annotations of each image, or of each of these, that has any."""
+        images, files = self.list_images() if images is None else images, self.images_at_hand()
         end = time.monotonic() + CHECKSUM_BUDGET_S
         annotated = {CLICK_TAG: self.clicks.paths_by_image()}
         for tag in self._mask_tags():
@@ -194,8 +194,7 @@ class Studies(Datastore):
             kept = self._checksums.get(path)
             if kept is None or kept[0] != stamp:
                 if tag == CLICK_TAG:
-                    label = path.name.removesuffix(".json").rsplit(".", 1)[1]
-                    checksum = self.clicks.load(image_id, label).image_checksum
+                    checksum = self.clicks.load_file(path).image_checksum
                 else:
                     checksum = self.masks(tag).record(image_id).image_checksum
                 kept = self._checksums[path] = (stamp, checksum)
@@ -212,7 +211,8 @@ class Studies(Datastore):
         return MaskStore(self.project.masks(tag), self.labels, self.project.mapped_masks / tag, self.identity.labels)
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
-        return {tag: image_id for tag in self._tags().get(image_id, [])}
+        known = image_id in self.list_images()
+        return {tag: image_id for tag in self._tags([image_id] if known else []).get(image_id, [])}
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         return self.get_labels_by_image_id(image_id).get(tag, "")
@@ -230,7 +230,7 @@ class Studies(Datastore):
     def require_label(self, image_id: str, tag: str) -> None:
         """Raises: HTTPException: 404, the image has no annotation with this tag."""
         self.require_image(image_id)
-        if tag not in self._tags().get(image_id, []):
+        if tag not in self._tags([image_id]).get(image_id, []):
             raise HTTPException(404, f"The image {image_id!r} has no annotation with the tag {tag[:80]!r}.")
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class Studies(Datastore):
         self.require_label(label_id, label_tag)
         if label_tag == CLICK_TAG:
             files = self.clicks.paths_of(label_id)
-            found = [a for path in files if (a := self._annotation(label_id, path)) is not None]
+            found = [a for path in files if (a := self._annotation(path)) is not None]
             return {a.points.label: {"annotator": a.annotator, "created": a.created} for a in found}
         try:
             record = self.masks(label_tag).record(label_id)
@@ -251,9 +251,9 @@ class Studies(Datastore):
             **(record.info or {}),
         }
 
-    def _annotation(self, image_id: str, path: Path) -> Any:
+    def _annotation(self, path: Path) -> Annotation | None:
         try:
-            return self.clicks.load(image_id, path.name.removesuffix(".json").rsplit(".", 1)[1])
+            return self.clicks.load_file(path)
         except (OSError, ValueError):
             return None
 
@@ -262,15 +262,14 @@ class Studies(Datastore):
     def remove_image(self, image_id: str) -> None:
         """Moves all that belongs to an image into `removed/`. Raises: HTTPException: 404; 507."""
         self.require_image(image_id)
+        stores = [self.masks(tag) for tag in self._mask_tags()]
+        histories = [store.history_folder(image_id) for store in stores]
         files = [*self.image_files(image_id), *self.clicks.paths_of(image_id)]
-        for tag in self._mask_tags():
-            store = self.masks(tag)
-            files += store.files(image_id)
-            files += [history for history in (store.history_folder(image_id),) if history.is_dir()]
+        files += [file for store in stores for file in store.files(image_id)]
+        files += [history for history in histories if history.is_dir()]
         self._remove(image_id, files)
-        for tag in self._mask_tags():
-            for copy in self.masks(tag).mapped_files(image_id):
-                copy.unlink(missing_ok=True)
+        for copy in (copy for store in stores for copy in store.mapped_files(image_id)):
+            copy.unlink(missing_ok=True)
         self._write("The deletion", lambda: self._info.change(image_id, lambda kept: None))
         self._write("The deletion", lambda: self._offers.change(image_id, lambda kept: None))
 

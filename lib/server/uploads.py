@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from fastapi import HTTPException, UploadFile
 
 from lib.geometry.volume_files import EXTENSIONS
+from lib.server.private_folder import new_temporary_file
 
 
 def name_and_extension(upload: UploadFile) -> tuple[str, str]:
@@ -37,8 +37,7 @@ def stored_upload(upload: UploadFile) -> Path:
     _, extension = name_and_extension(upload)
     path: Path | None = None
     try:
-        Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)  # somebody may have cleaned up
-        descriptor, name = tempfile.mkstemp(suffix=extension)
+        descriptor, name = new_temporary_file(extension)
         path = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(upload.file, file)
