@@ -2,9 +2,10 @@
 
 Run with `python -m benchmarks.active_learning --out FOLDER`; a run that was cut short goes on with the round after the
 last. Demo studies; an annotator's clicks have an error of one voxel. A loop begins with two scans by chance, the same
-for all strategies of a seed; each round trains from the published network on, with the CPU preset on one grid, and has
-two more scans annotated. The Dice is the mean of studies that are in no loop. "full masks" has true masks of scans
-by chance instead of clicks: as many as take about the annotation time of all rounds of clicks, and as many iterations.
+for all strategies of a seed; each round trains from the published network on, with the CPU preset on a coarser grid,
+and has two more scans annotated. The Dice is the mean of studies that are in no loop. "full masks" has true masks of
+scans by chance instead of clicks: as many as take about the annotation time of all rounds of clicks, and as many
+iterations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.training_runs import LABEL, Dataset, dice_of_model
+from benchmarks.demo_trainings import demo_dataset, dice_of_cases
+from benchmarks.evidence.dataset import LABEL, SUFFIX, Dataset
+from benchmarks.evidence.rows import CLICKS_S, MASK_S
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.strategies import strategies
 from lib.activelearning.uncertainty import class_entropies
@@ -34,23 +37,21 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.masks import MaskRecord
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation
+from lib.data.grid import network_image
+from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import load_volume
-from lib.infers.prediction import predict_probability
+from lib.inference.prediction import predict_on_grid
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.server.open_studies import open_studies
 from lib.server.studies import Studies
 from lib.trainers.background import yield_to_annotators
-from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
-
-CLICKS_S, MASK_S = 37, 477
-"""Annotation time of a scan, of the paper's annotators."""
+from lib.training.hyperparameters import Hyperparameters
 
 CLICK_ERROR_VOXELS = 1.0
 GRID = {"min_spacing_mm": 1.5, "roi_size": "40x40x32"}
-"""One grid whichever scans are annotated, with patches as large as a scan. The slices of demo studies are 1.0 to 1.5 mm
-thick; on the grid of the preset the network that their median asks for changes on the way, and begins from nothing."""
+"""One grid whichever scans are annotated, with patches as large as a scan."""
 
 STRATEGIES = ("random", "uncertainty")
 MASKS = "full masks"
@@ -65,13 +66,13 @@ class Sizes:
         pool: studies to choose from.
         unseen: studies for the Dice.
         rounds: trainings of a loop of clicks.
-        epochs: of each training.
+        iterations: of each training.
     """
 
     pool: int
     unseen: int
     rounds: int
-    epochs: int
+    iterations: int
 
     @property
     def mask_rounds(self) -> int:
@@ -88,7 +89,6 @@ class Loop:
     def __init__(self, dataset: Dataset, sizes: Sizes, strategy: str, seed: int, folder: Path) -> None:
         self.dataset, self.sizes, self.strategy, self.seed = dataset, sizes, strategy, seed
         self.folder = folder / f"{strategy.replace(' ', '-')},seed={seed}"
-        self.unseen = dataset.make()[sizes.pool :]
         self.studies = self._open_pool()
         self.versions = ModelVersions(self.folder / "model" / "inextremis.pt")
         self.results_path = self.folder / "rounds.json"
@@ -113,7 +113,7 @@ class Loop:
         result = {
             "scans": scans,
             "seconds": len(scans) * (MASK_S if self.strategy == MASKS else CLICKS_S),
-            "dice": dice_of_model(self.dataset, model, self.unseen),
+            "dice": dice_of_cases(self.dataset, model, self.dataset.cases["test"]),
             "version": model.version,
             "training_s": round(training_s, 1),
         }
@@ -150,36 +150,36 @@ class Loop:
     def _score(self, scores: UncertaintyScores, model: TrainedModel) -> None:
         scores.begin(model.version)
         for study in self.studies.get_unlabeled_images():
-            volume = load_volume(self.studies.get_image_uri(study))
-            entropies = class_entropies(predict_probability(model, volume))
+            image, _ = network_image(load_volume(self.studies.get_image_uri(study)), model.spec.spacing_mm)
+            entropies = class_entropies(predict_on_grid(model, image).numpy())
             scores.add(model.version, study, dict(zip(model.spec.labels, entropies.tolist(), strict=True)))
 
     def _annotate(self, study: str) -> None:
         if self.strategy == MASKS:
-            truth = load_volume(self.dataset.folder / "truth" / f"{study}.nii.gz")
+            truth = self.dataset.truth(study)
             self.studies.masks().save(study, truth, MaskRecord({LABEL: 1}, "scripted annotator"))
             return
         # The same hand for the same study, whichever strategy chose it.
-        rng = np.random.default_rng([self.seed, int(study.rsplit("_", 1)[1])])
-        clicks = simulated_extreme_points(self.dataset.truth(study), rng, CLICK_ERROR_VOXELS)
-        geometry = load_volume(self.studies.get_image_uri(study)).geometry
+        rng, truth = np.random.default_rng([self.seed, *study.encode()]), self.dataset.truth(study)
+        clicks = simulated_extreme_points(truth.array > 0, rng, CLICK_ERROR_VOXELS)
         points = ExtremePoints.from_clicks(LABEL, clicks)
-        self.studies.clicks.save(Annotation.now(study, points, geometry, "scripted annotator"))
+        self.studies.clicks.save(Annotation.now(study, points, truth.geometry, "scripted annotator"))
 
     def _train(self) -> None:
         # As many iterations for the same annotation time: the first mask takes that of all rounds of clicks.
-        epochs = self.sizes.epochs * (self.sizes.rounds if self.strategy == MASKS else 1)
-        changes = {"max_epochs": epochs, "held_out_share": 0, "seed": self.seed, **GRID}
+        iterations = self.sizes.iterations * (self.sizes.rounds if self.strategy == MASKS else 1)
+        changes = {"iterations": iterations, "max_minutes": 0, "held_out_share": 0, "seed": self.seed, **GRID}
         h = Hyperparameters.of_preset("cpu").changed(changes)
-        trainer = InExtremISTrainTask(self.versions, (LABEL,), self.studies.clicks, h, tracking="None")
+        prepared = PreparedScans(self.dataset.folder / "prepared")
+        trainer = InExtremISTrainTask(self.versions, (LABEL,), prepared, h, tracking="None")
         trainer({"model": "inextremis"}, self.studies)
 
     def _open_pool(self) -> Studies:
         studies = self.folder / "studies"
         studies.mkdir(parents=True, exist_ok=True)
-        for study in self.dataset.make()[: self.sizes.pool]:
-            if not (studies / f"{study}.nii.gz").exists():
-                shutil.copy(self.dataset.folder / "studies" / f"{study}.nii.gz", studies)
+        for study in self.dataset.cases["training"]:
+            if not (studies / f"{study}{SUFFIX}").exists():
+                shutil.copy(self.dataset.image_path(study), studies)
         return open_studies(str(studies), (LABEL,), None)
 
 
@@ -264,16 +264,16 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=24, help="studies to choose from (default: %(default)s)")
     parser.add_argument("--unseen", type=int, default=10, help="studies for the Dice (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=6, help="trainings of a loop (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=12, help="of each training (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=240, help="of each training (default: %(default)s)")
     options = parser.parse_args()
     # What a round says of itself is not for this table; MONAI Label speaks by the root logger.
     logging.disable(logging.INFO)
     console = Console()
     yield_to_annotators()
     out = options.out.resolve()
-    sizes = Sizes(options.pool, options.unseen, options.rounds, options.epochs)
-    dataset = Dataset(out / "demo", clicked=0, unseen=sizes.pool + sizes.unseen)
-    folder = out / f"pool={sizes.pool},epochs={sizes.epochs}"
+    sizes = Sizes(options.pool, options.unseen, options.rounds, options.iterations)
+    dataset = demo_dataset(out / f"demo,{sizes.pool}+{sizes.unseen}", sizes.pool, sizes.unseen)
+    folder = out / f"pool={sizes.pool},iterations={sizes.iterations}"
     loops = [
         Loop(dataset, sizes, strategy, seed, folder)
         for seed in range(options.seeds)

@@ -1,7 +1,7 @@
-"""The mask of six clicks beside the automatic one, while the network learns, and what correcting clicks bring.
+"""Masks of six clicks beside automatic ones, by networks of shorter and longer trainings, and correcting clicks.
 
-Run with `python -m benchmarks.click_stages --out FOLDER`. The studies were never clicked before; scripted clicks have
-an error, and each correcting click is in the middle of what is most wrong.
+Run with `python -m benchmarks.click_stages --out FOLDER`. The scored studies were never clicked before; scripted clicks
+have an error, and each correcting click lies deepest in what is most wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +18,27 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.click_mask import deepest
-from benchmarks.publishing import CLICKED, UNSEEN, trained_snapshots
-from benchmarks.training_runs import LABEL, Dataset
+from benchmarks.demo_trainings import clicked_scans, demo_dataset, trained_model
+from benchmarks.evidence.dataset import LABEL, Dataset
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.walkthrough import dice
 from lib.geometry.volume import Volume, load_volume
-from lib.infers.extreme_points import network_trust
-from lib.infers.prediction import predict_probability
+from lib.inference.automatic_mask import label_map
+from lib.inference.click_masks import network_trust
+from lib.inference.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.automatic_mask import label_map
 from lib.refinement.cold_start import segment_from_clicks
-from lib.trainers.validation import agreement
+from lib.trainers.background import yield_to_annotators
+from lib.training.hyperparameters import Hyperparameters
 
-EPOCHS = (1, 4, 8, 12)
+CLICKED, UNSEEN = 10, 8
+ITERATIONS = (25, 100, 400, 800)
 ERRORS_VOXELS = (0.0, 1.0, 2.0)
 CORRECTIONS = 4
+
+Scores = Mapping[tuple[int | None, int | str, float | None], list[float]]
+"""Dice of each study, by the iterations of the training or None without a network, the method, and the hand's error."""
 
 
 def corrected(
@@ -53,60 +58,63 @@ def corrected(
         points = ExtremePoints.from_clicks(LABEL, foreground, background)
 
 
-def measure(dataset: Dataset, study: str, models: dict[int, TrainedModel], scores: dict[tuple, list[float]]) -> None:
-    """Adds the Dice of one study to `scores`, by (epoch or None, method, error of the hand)."""
-    volume, truth = load_volume(dataset.folder / "studies" / f"{study}.nii.gz"), dataset.truth(study)
-    probabilities = {epoch: predict_probability(model, volume) for epoch, model in models.items()}
-    for epoch, probability in probabilities.items():
-        scores[epoch, "automatic", None].append(dice(label_map(probability) > 0, truth))
+def measure(dataset: Dataset, case: str, models: Mapping[int, TrainedModel], scores: Scores) -> None:
+    """Adds the Dice of one study to `scores`."""
+    volume, truth = load_volume(dataset.image_path(case)), dataset.truth(case).array > 0
+    probabilities = {length: predict_probability(model, volume) for length, model in models.items()}
+    for length, probability in probabilities.items():
+        scores[length, "automatic", None].append(dice(label_map(probability) > 0, truth))
     for error in ERRORS_VOXELS:
-        rng = np.random.default_rng(int(study[-2:]))
+        rng = np.random.default_rng(list(case.encode()))
         points = ExtremePoints.from_clicks(LABEL, simulated_extreme_points(truth, rng, error))
         for number, value in enumerate(corrected(volume, truth, points, None, 0.0)):
             scores[None, number, error].append(value)
-        for epoch, model in models.items():
-            trust = network_trust(model)
-            for number, value in enumerate(corrected(volume, truth, points, probabilities[epoch][0], trust)):
-                scores[epoch, number, error].append(value)
+        for length, model in models.items():
+            foreground = probabilities[length][0]
+            for number, value in enumerate(corrected(volume, truth, points, foreground, network_trust(model))):
+                scores[length, number, error].append(value)
             mask = segment_from_clicks(
-                volume.array, points, volume.geometry.spacing_mm, foreground_probability=probabilities[epoch][0]
+                volume.array, points, volume.geometry.spacing_mm, foreground_probability=foreground
             )
-            scores[epoch, "full trust", error].append(dice(mask, truth))
+            scores[length, "full trust", error].append(dice(mask, truth))
 
 
-def table(error: float, models: dict[int, TrainedModel], scores: dict[tuple, list[float]]) -> Table:
-    corrections = [f"+{n} correcting" for n in range(1, CORRECTIONS + 1)]
-    found = Table(title=f"Dice, hand's error {error:g} voxels")
-    for heading in ("network", "agreement", "automatic", "six clicks", "six, full trust", *corrections):
+def table(error: float, models: Mapping[int, TrainedModel], scores: Scores) -> Table:
+    corrections = [f"+{n}" for n in range(1, CORRECTIONS + 1)]
+    found = Table(title=f"Dice, hand's error {error:g} voxels; +n: after n correcting clicks")
+    for heading in ("iterations", "score", "automatic", "clicks", "full trust", *corrections):
         found.add_column(heading)
 
-    def cell(*key: object) -> str:
-        return f"{np.mean(scores[key]):.3f}" if key in scores else ""
+    def cell(length: int | None, method: int | str, error: float | None) -> str:
+        values = scores.get((length, method, error))
+        return "" if values is None else f"{np.mean(values):.3f}"
 
-    for epoch in (None, *models):
-        counts = [cell(epoch, n, error) for n in range(CORRECTIONS + 1)]
-        name = "none" if epoch is None else f"after {epoch} epochs"
-        trust = "" if epoch is None else f"{models[epoch].agreement:.2f}"
-        automatic, full = cell(epoch, "automatic", None), cell(epoch, "full trust", error)
-        found.add_row(name, trust, automatic, counts[0], full, *counts[1:])
+    for length in (None, *models):
+        counts = [cell(length, n, error) for n in range(CORRECTIONS + 1)]
+        name, score = ("none", "") if length is None else (str(length), f"{models[length].score or 0:.2f}")
+        automatic, full = cell(length, "automatic", None), cell(length, "full trust", error)
+        found.add_row(name, score, automatic, counts[0], full, *counts[1:])
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.click_stages", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the studies")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the studies and the networks")
+    parser.add_argument("--iterations", type=int, nargs="+", default=ITERATIONS, help="of each training")
+    parser.add_argument("--clicked", type=int, default=CLICKED, help="studies to train on (default: %(default)s)")
+    parser.add_argument("--unseen", type=int, default=UNSEEN, help="studies for the Dice (default: %(default)s)")
     options = parser.parse_args()
     logging.disable(logging.INFO)
-    dataset = Dataset(options.out.resolve() / "demo", CLICKED, UNSEEN)
-    studies = dataset.make()
-    snapshots, held_out = trained_snapshots(dataset, seed=0)
+    yield_to_annotators()
+    out = options.out.resolve()
+    dataset = demo_dataset(out / f"demo,{options.clicked}+{options.unseen}", options.clicked, options.unseen)
     models = {}
-    for epoch in EPOCHS:
-        model = snapshots[epoch - 1]
-        models[epoch] = TrainedModel(model.spec, model.network, epoch, agreement(model, held_out))
-    scores: dict[tuple, list[float]] = defaultdict(list)
-    for study in track(studies[CLICKED:], "Studies"):
-        measure(dataset, study, models, scores)
+    for length in track(options.iterations, "Trainings"):
+        h = Hyperparameters.of_preset("cpu").changed({"iterations": length, "max_minutes": 0})
+        models[length] = trained_model(clicked_scans(dataset), dataset.labels, dataset.folder / str(length), h)
+    scores: Scores = defaultdict(list)
+    for case in track(dataset.cases["test"], "Studies"):
+        measure(dataset, case, models, scores)
     for error in ERRORS_VOXELS:
         Console().print(table(error, models, scores))
 

@@ -23,11 +23,9 @@ from lib.demo.studies import write_demo_studies
 
 STUDIES = 10
 SHORT = {
-    "max_epochs": "1",
-    "iterations_per_epoch": "4",
+    "iterations": "4",
     "roi_size": "32x32x16",
     "levels": "2",
-    "publish_tolerance": "1",
 }
 TRAINING = "/train/inextremis"
 

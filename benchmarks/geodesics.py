@@ -1,9 +1,9 @@
 """Geodesics between extreme points: time beside dijkstra3d, on the same boxes in the same run.
 
 Run with `python -m benchmarks.geodesics`. dijkstra3d charges the voxels of a path alone, so it solves what ours
-solves without the Euclidean term; "equal" is ours on that very problem, "+ Euclidean" is ours with the term. It has
-one thread; ours has two for one path in a large box, and one for each of two paths at a time in the batch. Its
-bidirectional search is quicker than its default, but not exact: "excess" is by how much its worst path is dearer.
+solves without the Euclidean term; "equal" is ours on that very problem, "+ Euclidean" is ours with the term. Both
+search a path on one thread. Its bidirectional search is quicker than its default, but not exact: "excess" is by how
+much its worst path is dearer.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def batch_table(repeats: int) -> Table:
 def single_table(repeats: int) -> Table:
     table = Table(title=f"one path, mean of the three axes, wall time, best of {repeats}")
     peer, ours = ("dijkstra3d ms", "bidirectional ms", "excess %"), ("equal ms", "+ Euclidean ms", "dijkstra3d / equal")
-    for column in ("box", "costs", *peer, "equal, one thread ms", *ours):
+    for column in ("box", "costs", *peer, *ours):
         table.add_column(column, justify="right")
     for shape in BOXES:
         lump = Lump.of(shape, 0)
@@ -138,7 +138,6 @@ def _single_row(lump: Lump, field: np.ndarray, repeats: int) -> list[str]:
     weight, theirs = lump.step_weight(), np.asfortranarray(field)
     searches: dict[str, Callable[..., np.ndarray]] = {
         "peer": lambda a, b: dijkstra3d.dijkstra(theirs, a, b),
-        "one thread": lambda a, b: shortest_path(field, a, b, (0, 0, 0), threads=1),
         "equal": lambda a, b: shortest_path(field, a, b, (0, 0, 0)),
         "euclidean": lambda a, b: shortest_path(field, a, b, weight),
         "bidirectional": lambda a, b: dijkstra3d.dijkstra(theirs, a, b, bidirectional=True),
@@ -150,7 +149,7 @@ def _single_row(lump: Lump, field: np.ndarray, repeats: int) -> list[str]:
     for pair in ends:
         for name, least in least_times({name: partial(s, *pair) for name, s in searches.items()}, repeats).items():
             totals[name] += least / len(ends)
-    order = ("peer", "bidirectional", "one thread", "equal", "euclidean")
+    order = ("peer", "bidirectional", "equal", "euclidean")
     peer, bidirectional, *ours = (f"{totals[name]:.2f}" for name in order)
     return [peer, bidirectional, f"{100 * excess:.2f}", *ours, f"{totals['peer'] / totals['equal']:.1f}"]
 

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import requests
@@ -27,6 +28,7 @@ from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 
 LABEL = "lesion"
+LONG = {"iterations": "1000000", "max_minutes": "0"}
 
 
 @dataclass
@@ -72,6 +74,14 @@ class Site:
         return lost
 
 
+def train_stats(server: LocalServer) -> dict[str, Any]:
+    """What the server tells viewers of its training; it names the scans once it has begun."""
+    answer = requests.get(f"{server.url}/info/", timeout=60)
+    answer.raise_for_status()
+    stats: dict[str, Any] = answer.json()["train_stats"]["inextremis"]
+    return stats
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many_annotators", description=__doc__)
     parser.add_argument("--annotators", type=int, default=20)
@@ -83,14 +93,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         studies = write_demo_studies(root / "studies", root / "truth", options.annotators)
-        conf = {"model_dir": str(root / "model"), "tracking": "None", "max_epochs": "300"}
+        conf = {"model_dir": str(root / "model"), "tracking": "None", **LONG}
         with LocalServer(root / "studies", conf, root / "server.log") as server:
             site = Site(root, studies, server)
             site.seconds(1, 3)
             for training in (False, True):
                 if training:
                     requests.post(f"{server.url}/train/inextremis", json={}, timeout=60).raise_for_status()
-                    while not (root / "model" / "inextremis" / "unfinished.pt").exists():
+                    while "scans" not in train_stats(server):
                         time.sleep(0.5)
                 for annotators in (1, options.annotators):
                     seconds = site.seconds(annotators, options.requests)

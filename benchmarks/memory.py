@@ -1,16 +1,15 @@
-"""Peak memory of a training, for few and for many studies.
+"""Peak memory of a training, for few and for many scans.
 
-Run with `python -m benchmarks.memory`; each training is a process of its own, and reads every study.
+Run with `python -m benchmarks.memory`; each training is a process of its own and reads nearly every scan.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
-import os
 import resource
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,57 +17,50 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.training_runs import LABEL, Dataset
-from lib.networks.versions import ModelVersions
-from lib.server.open_studies import open_studies
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.train_task import InExtremISTrainTask
+from benchmarks.demo_trainings import clicked_scans, demo_dataset, trained_model
+from lib.data.annotated_scan import AnnotatedScan
+from lib.training.hyperparameters import Hyperparameters
 
-DISTINCT = 10
-
-
-def repeat_studies(dataset: Dataset, count: int) -> None:
-    """Names the studies and their clicks again until there are `count`; as files they are links."""
-    studies = dataset.folder / "studies"
-    for number in range(DISTINCT, count):
-        original, copy = f"study_{number % DISTINCT:02d}", f"study_{number:02d}"
-        os.link(studies / f"{original}.nii.gz", studies / f"{copy}.nii.gz")
-        dataset.store.save(replace(dataset.store.load(original, LABEL), image_id=copy))
+STUDIES = 10
+PATCHES_OF_A_SCAN = 4
+"""Drawn by chance: 98 % of the scans are read."""
 
 
-def peak_mb_of_training(folder: Path, patches: int) -> float:
-    logging.disable(logging.INFO)
-    hyperparameters = Hyperparameters.of_preset("cpu").changed(
-        # Four patches come of each scan that is read, see lib/data/scans.py.
-        {
-            "max_epochs": 1,
-            "iterations_per_epoch": 4 * patches,
-            "train_batch_size": 1,
-            "roi_size": "32x32x16",
-            "held_out_share": 0,
-        }
-    )
-    store = Dataset(folder, 0, 0).store
-    versions = ModelVersions(folder / "model" / "inextremis.pt")
-    trainer = InExtremISTrainTask(versions, (LABEL,), store, hyperparameters, "None")
-    trainer({"model": "inextremis"}, open_studies(str(folder / "studies"), (LABEL,), None))
+def repeated(scans: Sequence[AnnotatedScan], count: int) -> list[AnnotatedScan]:
+    """So many scans that the cache takes for different ones."""
+    return [
+        replace(scans[n % len(scans)], image_id=f"scan_{n}", image_checksum=f"checksum of scan_{n}")
+        for n in range(count)
+    ]
+
+
+def peak_mb_of_training(scans: list[AnnotatedScan], labels: tuple[str, ...], folder: Path) -> float:
+    changes = {
+        "min_spacing_mm": 0,
+        "roi_size": "32x32x16",
+        "train_batch_size": 1,
+        "iterations": PATCHES_OF_A_SCAN * len(scans),
+        "max_minutes": 0,
+        "held_out_share": 0,
+    }
+    trained_model(scans, labels, folder / "model", Hyperparameters.of_preset("cpu").changed(changes))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--studies", type=int, nargs="+", default=[10, 200])
+    parser.add_argument("--scans", type=int, nargs="+", default=[10, 200])
     options = parser.parse_args()
-    table = Table("studies", "peak memory (MB)", title="A training in which every study is read")
-    for count in options.studies:
-        with tempfile.TemporaryDirectory() as folder:
-            dataset = Dataset(Path(folder), clicked=DISTINCT, unseen=0)
-            dataset.make()
-            repeat_studies(dataset, count)
+    table = Table("scans", "prepared scans (MB)", "peak memory (MB)", title="A training of one patch an iteration")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = demo_dataset(Path(folder) / "demo", min(STUDIES, max(options.scans)))
+        for count in options.scans:
+            scans, place = repeated(clicked_scans(dataset), count), Path(folder) / str(count)
             # A new interpreter, so that the peak is that of this training.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                peak_mb = pool.submit(peak_mb_of_training, Path(folder), count).result()
-        table.add_row(str(count), f"{peak_mb:.0f}")
+                peak_mb = pool.submit(peak_mb_of_training, scans, dataset.labels, place).result()
+            prepared_mb = sum(path.stat().st_size for path in (place / "prepared").iterdir()) / 2**20
+            table.add_row(str(count), f"{prepared_mb:.0f}", f"{peak_mb:.0f}")
     Console().print(table)
 
 

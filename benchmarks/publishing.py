@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from lib.data.scans import AnnotatedScan, patch_loader
+from lib.trainers.validation import agreement
 from monai.utils import set_determinism
 from monailabel.tasks.train.basic_train import Context
 from rich.console import Console
@@ -29,15 +31,13 @@ from scipy.stats import spearmanr
 
 from benchmarks.training_runs import LABEL, Dataset, dice_of_model
 from lib.annotations.atomic_write import write_atomically
-from lib.data.scans import AnnotatedScan, patch_loader
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.versions import ModelVersions
 from lib.server.open_studies import open_studies
 from lib.trainers.background import yield_to_annotators
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.objective import InExtremISObjective
 from lib.trainers.train_task import InExtremISTrainTask
-from lib.trainers.validation import agreement
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.objective import InExtremISObjective
 
 CLICKED, UNSEEN = 10, 8
 VALIDATION_PATCHES = 32

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -27,20 +28,24 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks.evidence.dataset import SPLITS, Dataset, Split, write_demo_dataset
+from benchmarks.evidence.dataset import LABEL, SPLITS, Dataset, Split, write_demo_dataset
 from benchmarks.evidence.figures import annotation_curve, box_plots, overlays
-from benchmarks.evidence.rows import ABLATIONS, CURVE, ROWS, TABLE_1
+from benchmarks.evidence.rows import APP, CRF, CURVE, ROWS, TABLE_1
 from benchmarks.evidence.scores import CaseScore, read_scores, write_scores
 from benchmarks.evidence.tables import as_csv, lines, markdown
 from benchmarks.evidence.training import Run
 from lib.annotations.atomic_write import write_atomically
 from lib.trainers.background import yield_to_annotators
-from lib.trainers.hyperparameters import Hyperparameters
+from lib.training.hyperparameters import Hyperparameters, Preset
+from lib.training.run import REPORTS
 
-GROUPS = {"table": tuple(TABLE_1), "ablations": tuple(ABLATIONS), "curve": tuple(CURVE), "all": tuple(ROWS)}
-SMALL = {"roi_size": "48x48x24", "max_epochs": 40, "optimizer": "adamw", "learning_rate": 2e-3}
-"""Changes of the CPU preset: patches as large as a small study, 800 iterations, about five minutes on one core, and the
-optimiser that learns more of these studies in them."""
+GROUPS = {
+    "app": tuple(APP),
+    "table": ("inextremis", *TABLE_1, "full"),
+    "crf": tuple(CRF),
+    "curve": tuple(CURVE),
+    "all": tuple(ROWS),
+}
 WAIT_S = 5.0
 
 
@@ -61,17 +66,19 @@ def main() -> None:
         _do(runs, options.split, out, console)
     _report(runs, options.split, out)
     console.print(Markdown((out / f"table1_{options.split}.md").read_text()))
+    for line in lines(_scores(runs, options.split)):
+        print(f"{line.name}: mean Dice {line.dice[0] / 100:.3f} ({options.split})")
     console.print(f"Tables and pictures: {out}")
 
 
 def _runs(options: argparse.Namespace, console: Console) -> list[Run]:
     """What is asked for, seed by seed, so that all rows can be compared early."""
     out = options.out.resolve()
-    dataset = _dataset(options.dataset, out, small=options.small, console=console)
+    dataset = _dataset(options, out, console)
     names = _row_names(options.rows)
-    preset = Hyperparameters.of_preset(options.preset).changed(SMALL if options.small else {})
-    if options.epochs:
-        preset = preset.changed({"max_epochs": options.epochs})
+    preset = Hyperparameters.of_preset(options.preset)
+    if options.iterations:
+        preset = preset.changed({"iterations": options.iterations})
     return [Run(name, ROWS[name], seed, dataset, preset, out) for seed in range(options.seeds) for name in names]
 
 
@@ -79,17 +86,17 @@ def _do(runs: Sequence[Run], split: Split, out: Path, console: Console) -> None:
     """All runs that are missing; one that another process works on is left to it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("Epochs", total=sum(_epochs(run) for run in runs))
+        task = progress.add_task("Trainings", total=sum(_parts(run) for run in runs))
         while missing := [run for run in runs if not run.is_done]:
             worked = False
             for run in missing:
-                progress.update(task, completed=sum(_epochs(run) for run in runs if run.is_done))
+                progress.update(task, completed=sum(_parts(run) for run in runs if run.is_done))
                 if _do_unless_busy(run, progress, task, split):
                     worked = True
                     _report(runs, split, out)
             if not worked:
                 time.sleep(WAIT_S)
-        progress.update(task, completed=sum(_epochs(run) for run in runs))
+        progress.update(task, completed=sum(_parts(run) for run in runs))
 
 
 def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) -> bool:
@@ -101,7 +108,7 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
             if run.is_done:
                 return False
             progress.update(task, description=f"{run.name}, seed {run.seed}")
-            run.run(lambda: progress.advance(task))
+            run.run(lambda report: progress.advance(task))
             of_split = [score.dice for score in read_scores(run.scores_path) if score.split == split]
             mean = sum(of_split) / len(of_split)
             progress.console.print(f"{run.name}, seed {run.seed}: mean Dice {mean:.3f} ({split})")
@@ -110,19 +117,14 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
     return True
 
 
-def _epochs(run: Run) -> int:
-    if run.base is not None:
-        return 0
-    return max(1, run.preset.max_epochs // run.row.rounds) * run.row.rounds
+def _parts(run: Run) -> int:
+    """How often a run reports."""
+    return 0 if run.base is not None else REPORTS * run.row.rounds
 
 
 def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
     """Tables and pictures of the runs that are done."""
-    done = [run for run in runs if run.is_done]
-    scores: dict[str, list[CaseScore]] = {}
-    for run in done:
-        of_split = [score for score in read_scores(run.scores_path) if score.split == split]
-        scores.setdefault(run.name, []).extend(of_split)
+    done, scores = [run for run in runs if run.is_done], _scores(runs, split)
     table = lines(scores)
     texts = {f"table1_{split}.md": f"{markdown(table)}\n{_provenance(done)}\n", f"table1_{split}.csv": as_csv(table)}
     for name, text in texts.items():
@@ -133,6 +135,16 @@ def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
         first = [run for run in done if run.seed == min(r.seed for r in done)]
         overlays(first[0].dataset, first, out / "overlays.png")
         annotation_curve(scores, {run.name: run.annotation_s for run in done}, out / f"annotation_time_{split}.png")
+
+
+def _scores(runs: Sequence[Run], split: Split) -> dict[str, list[CaseScore]]:
+    """Of each row, the scores of the runs that are done."""
+    scores: dict[str, list[CaseScore]] = {}
+    for run in runs:
+        if run.is_done:
+            of_split = [score for score in read_scores(run.scores_path) if score.split == split]
+            scores.setdefault(run.name, []).extend(of_split)
+    return scores
 
 
 def _provenance(runs: Sequence[Run]) -> str:
@@ -149,12 +161,13 @@ def _provenance(runs: Sequence[Run]) -> str:
     return f"{days}, {' and '.join(sorted(machines))}{longest}. {versions}."
 
 
-def _dataset(folder: Path | None, out: Path, *, small: bool, console: Console) -> Dataset:
+def _dataset(options: argparse.Namespace, out: Path, console: Console) -> Dataset:
+    folder = options.dataset
     if folder is None:
         folder = out / "dataset"
         with console.status("Demo studies") as status:
-            write_demo_dataset(folder, small=small, progress=lambda n: status.update(f"Demo studies: {n}"))
-    return Dataset.open(folder.resolve())
+            write_demo_dataset(folder, small=options.small, progress=lambda n: status.update(f"Demo studies: {n}"))
+    return Dataset.open(folder.resolve(), options.labels.split(",") if options.labels else (LABEL,))
 
 
 def _row_names(wanted: Sequence[str]) -> list[str]:
@@ -170,10 +183,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, tables and pictures")
     parser.add_argument("--dataset", type=Path, help="folder with images/ and masks/ (default: demo studies)")
     parser.add_argument("--small", action="store_true", help="demo studies and trainings small enough for two cores")
-    parser.add_argument("--rows", nargs="+", default=["table"], metavar="ROW", help=f"of {', '.join([*GROUPS, *ROWS])}")
+    parser.add_argument(
+        "--labels", help="of the values 1, 2, ... of the masks, comma-separated (default: one, all values)"
+    )
+    parser.add_argument("--rows", nargs="+", default=["app"], metavar="ROW", help=f"of {', '.join([*GROUPS, *ROWS])}")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default: %(default)s)")
-    parser.add_argument("--preset", choices=("auto", "paper", "cpu"), default="auto", help="hyper-parameters")
-    parser.add_argument("--epochs", type=int, help="of each training, instead of the preset's")
+    parser.add_argument("--preset", choices=get_args(Preset), default="auto", help="hyper-parameters")
+    parser.add_argument("--iterations", type=int, help="of each training, instead of the preset's")
     parser.add_argument("--split", choices=SPLITS[1:], default="test", help="cases that the tables are of")
     parser.add_argument("--tables-only", action="store_true", help="train nothing; tables of what is done")
     return parser

@@ -176,7 +176,7 @@ def _write_image(source: Path, path: Path) -> None:
 
 def _mask_on(geometry: ImageGeometry, path: Path) -> np.ndarray:
     """(X, Y, Z) bool on the grid of the image."""
-    mask = load_volume(path)
+    mask = load_volume(path, sentinels=False)
     inside = mask.array > 0
     if not inside.any():
         raise DatasetError(f"The mask {path.name} is empty; expected a tumour.")

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,15 @@ OHIF_PORT = 8000
 
 @dataclass(frozen=True)
 class Scope:
-    """How many studies are clicked and how many are left, and how long the training is."""
+    """How many studies are clicked and how many are left, and what differs from the server's own training."""
 
     clicked: int
     unseen: int
-    max_epochs: int
+    training: Mapping[str, Any]
 
 
-FULL = Scope(clicked=10, unseen=4, max_epochs=30)
-QUICK = Scope(clicked=5, unseen=3, max_epochs=10)
+FULL = Scope(clicked=10, unseen=4, training={})
+QUICK = Scope(clicked=5, unseen=3, training={"iterations": 200})
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,7 +88,7 @@ def main() -> int:
             ScriptedAnnotator(server.url, out),
             outcomes,
             scope.clicked,
-            {"max_epochs": scope.max_epochs},
+            scope.training,
             say=console.print,
             show_training=_show_training,
         )
@@ -131,9 +131,9 @@ def _show_training(figures: Iterator[dict[str, Any]]) -> None:
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
         for stats in figures:
-            if "loss" in stats:  # after the first epoch
-                epochs = f"epoch {stats['epoch']} of {stats['total_epochs']}, loss {stats['loss']:.2f}"
-                bar.update(task, completed=stats["epoch"], total=stats["total_epochs"], description=epochs)
+            if "loss" in stats:  # from the first report on
+                reached = f"iteration {stats['iteration']}, loss {stats['loss']:.2f}"
+                bar.update(task, completed=stats["epoch"], total=stats["total_epochs"], description=reached)
 
 
 def _report(out: Path, studies_dir: Path, outcomes: list[Outcome], clicked: int) -> None:

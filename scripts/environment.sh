@@ -47,6 +47,7 @@ _usable() {
 
 _install() (
     cd "$_root" || exit 1
+    _usable || [[ ! -L $_venv ]] || rm "$_venv" # the environment of another checkout
     rm -f "$_stamp" # an install cut short is no install
     { _usable && "$_venv/bin/python" -m pip --version >/dev/null 2>&1; } || _make_venv
     echo "Installing the packages of requirements.txt into .venv (once; 4 GB, about 4 minutes) ..." >&2
@@ -56,6 +57,9 @@ _install() (
     PIP_CONSTRAINT=constraints.txt SAM2_BUILD_CUDA=0 \
         "$_venv/bin/python" -m pip install --no-input --disable-pip-version-check -r requirements.txt >&2 ||
         _give_up "The packages could not be installed; pip's message stands above. The same command goes on from here."
+    echo "Compiling the kernels (once; half a minute) ..." >&2
+    "$_venv/bin/python" -m lib.compile_kernels >&2 ||
+        echo "The kernels could not be compiled; the cause stands above. The server compiles them when it starts." >&2
     _checksum >"$_stamp"
 )
 

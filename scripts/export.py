@@ -1,4 +1,7 @@
-"""Writes the current mask of every annotated study of a running server: NIfTI, and DICOM SEG for DICOM series."""
+"""Writes the current mask of every annotated study of a running server: NIfTI, and DICOM SEG for DICOM series.
+
+A study is annotated when each label was clicked, said not to be in it, or is covered by its final mask.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from lib.exchange.annotation_server import AnnotationServer, ServerError
+from lib.exchange.annotation_server import AnnotationServer, ListedImage, ServerError
 from lib.exchange.dicom_seg import SegmentationError
 from lib.exchange.mask_export import ExportError, MaskExport
 from lib.geometry.volume import VolumeError
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server = AnnotationServer(options.server)
         export = MaskExport.into(options.out, server, overwrite=options.overwrite)
-        images = server.annotated_images()
+        images = server.images()
     except (ServerError, ValueError, OSError) as error:
         _complain(_sentence(error) if isinstance(error, OSError) else str(error))
         return 2
@@ -38,15 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             _complain(f"The image {unknown[0]!r} has neither clicks nor a final mask at {server.url}.")
             return 2
-        images = {image: images[image] for image in options.image}
-    return _export(export, images, options.push)
+        return _export(export, {image: images[image] for image in options.image}, options.push)
+    annotated = {image: listed for image, listed in images.items() if not listed.unanswered}
+    status = _export(export, annotated, options.push)
+    if len(annotated) < len(images):
+        unanswered = {label for listed in images.values() for label in listed.unanswered}
+        console.print(
+            f"{len(images) - len(annotated)} studies are left out, as labels are not answered in them "
+            f"({', '.join(sorted(unanswered))}); --image writes them all the same.",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+    return status
 
 
-def _export(export: MaskExport, images: dict[str, bool], push: bool) -> int:
+def _export(export: MaskExport, images: dict[str, ListedImage], push: bool) -> int:
     written, kept, pushed, failed = 0, 0, 0, 0
-    for image, has_final_mask in track(images.items(), "Exporting", console=errors):
+    for image, listed in track(images.items(), "Exporting", console=errors):
         try:
-            is_new = export.write(image, has_final_mask=has_final_mask)
+            is_new = export.write(image, listed)
             written, kept = written + is_new, kept + (not is_new)
             pushed += push and export.push(image)
         except Exception as error:  # whatever is wrong with one study, the others are written

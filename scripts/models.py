@@ -14,7 +14,7 @@ from lib.networks.checkpoint import CheckpointError, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.server.modes import set_umask_of
 from lib.server.project import project_of
-from lib.trainers.training_record import TrainingRecord
+from lib.training.record import TrainingRecord
 
 console = Console()
 errors = Console(stderr=True)
@@ -46,15 +46,15 @@ def _table(versions: ModelVersions, record: TrainingRecord) -> Table:
     published = load_checkpoint(versions.published_path)
     runs = {run.version: run for run in record.runs}
     table = Table(title=f"Models in {versions.published_path.parent}")
-    for heading in ("version", "trained", "scans", "iterations", "agreement", "judged on", ""):
+    for heading in ("version", "trained", "scans", "iterations", "score", "judged on", ""):
         table.add_column(heading)
     for number in sorted({*versions.numbers(), published.version}):
         run = runs.get(number)
         figures = ["", "", "", "", ""]
         if run is not None:
-            agreement = "" if run.score is None else f"{run.score:.2f}"
+            score = "" if run.score is None else f"{run.score:.2f}"
             judged_on = f"{run.judged_on[0]} {run.judged_on[1]}"
-            figures = [run.ended, str(run.scans), str(run.iterations), agreement, judged_on]
+            figures = [run.ended, str(run.scans), str(run.iterations), score, judged_on]
         table.add_row(str(number), *figures, "published" if number == published.version else "")
     return table
 

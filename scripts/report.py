@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Progress(console=errors, transient=True) as progress:
             progress.add_task("Reading the annotations", total=None)
             place = project_of(options.studies, options.project_dir)
-            project = read_project(images_of(options.studies), place, options.model_dir or place.model)
+            labels = [label.strip() for label in options.labels.split(",") if label.strip()]
+            project = read_project(images_of(options.studies), place, options.model_dir or place.model, labels)
             bar = progress.add_task("Drawing the masks", total=len(project.images))
             page = render(project, options.max_pictures, lambda: progress.advance(bar))
         write_atomically(options.out, page.encode())
@@ -41,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/report.sh", description=__doc__)
     parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
     parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
+    parser.add_argument(
+        "--labels", default="", metavar="A,B", help="of the app (default: those that it had when the project began)"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
     parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
     parser.add_argument(

@@ -10,7 +10,8 @@ LAYERS = [
     {"geometry", "machine_code"},
     {"annotations"},
     {"supervision"},
-    {"losses", "networks", "data", "refinement", "exchange"},
+    {"losses", "networks", "data", "refinement", "exchange", "compile_kernels"},
+    {"training", "inference"},
     {"infers", "trainers", "activelearning", "server"},
     {"configs"},
 ]

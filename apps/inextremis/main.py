@@ -24,7 +24,10 @@ from lib.activelearning.strategies import require_strategy, strategies
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
-from lib.configs.warm_up import warm_up_in_background
+from lib.configs.warm_up import warm_up
+from lib.data.prepared_scans import PreparedScans
+from lib.inference.opened_images import OpenedImages
+from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.networks.versions import ModelVersions
 from lib.server.installation import Installation, has_event_loop
@@ -70,6 +73,9 @@ class InExtremIS(MONAILabelApp):
         self.model_dir = settings.model_dir or self.opened.project.model
         self.published = PublishedModel(self.model_dir / "inextremis.pt", settings.labels)
         self.scores = UncertaintyScores(ModelVersions(self.published.path).folder / "uncertainty.json")
+        self.prepared = PreparedScans(self.opened.project.prepared)
+        self.images = OpenedImages(self.prepared, self.opened.identities)
+        self.opening = Opening(self.images, self.published)
         other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
         if other is not None:
             logger.warning(
@@ -88,11 +94,11 @@ class InExtremIS(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         opened = self.opened
         return infer_tasks(
-            self.published, opened.clicks, opened.identities, lambda name: opened.on_annotation(name), self.settings
+            self.published, self.images, opened.clicks, lambda name: opened.on_annotation(name), self.settings
         )
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return train_tasks(self.published, self.opened.clicks, self.hyperparameters, self.settings)
+        return train_tasks(self.published, self.prepared, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
         return strategies(self.scores, self.settings.labels)
@@ -107,7 +113,10 @@ class InExtremIS(MONAILabelApp):
 
     def next_sample(self, request: dict) -> dict | None:
         require_strategy(request.get("strategy"), self._strategies)
-        return self._strategies[request["strategy"]](request, self.opened)
+        sample = self._strategies[request["strategy"]](request, self.opened)
+        if sample:
+            self.opening.soon(self.opened.image_path(sample["id"]))
+        return sample
 
     def train(self, request: dict) -> dict:
         if not self._server_mode:
@@ -124,5 +133,6 @@ class InExtremIS(MONAILabelApp):
         self.opened.on_annotation = self.auto_train.annotated
         end_on_ctrl_c_as_on_sigterm()
         let_children_know_the_server()
-        warm_up_in_background()
+        warm_up()
+        self.opening.start()
         BackgroundScoring(self.published, self.opened, self.scores).start()

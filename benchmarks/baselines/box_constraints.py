@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.data.scans import PatchBatch
-from lib.losses.partial import UNKNOWN, PartialLoss
+from lib.data.patches import PatchBatch
+from lib.losses.partial import PartialLoss
 from lib.supervision.boxes import Box
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.objective import ObjectiveValue
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.objective import ObjectiveValue
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class ConstraintOptions:
         weight: of the constraints beside the emptiness of what is outside, as in the papers, whose 1e-4 and 1e-2 are
             for sums of voxels. At 1 a network learns but where structures usually are: it fills the same place of
             each scan, as a constraint that is not met drowns what the voxels outside say.
-        first_t, t_growth: the barrier's t, and its factor from epoch to epoch (the papers' 5 and 1.1).
-        largest_t: where t stops growing, after 48 epochs; the papers train for 100.
+        first_t, t_growth: the barrier's t, and its factor each `iterations_per_step` iterations (the papers: 5, 1.1,
+            after an epoch).
+        largest_t: where t stops growing, after 48 steps; the papers train for 100 epochs.
     """
 
     slab_voxels: int = 3
@@ -39,6 +40,7 @@ class ConstraintOptions:
     first_t: float = 5.0
     t_growth: float = 1.1
     largest_t: float = 500.0
+    iterations_per_step: int = 20
 
 
 class BoxConstraintsObjective(nn.Module):
@@ -75,43 +77,36 @@ class BoxConstraintsObjective(nn.Module):
         if len(labels) != 1:
             raise ValueError(f"labels are {', '.join(labels)}; expected one: these constraints are for one structure")
         self.options = options
-        self.iterations_per_epoch = hyperparameters.iterations_per_epoch
         self.partial_loss = PartialLoss()
         self.iteration = 0
 
     @property
     def t(self) -> float:
-        """The barrier's t in this epoch, counted by the calls that had a gradient."""
-        o, epoch = self.options, self.iteration // self.iterations_per_epoch
-        return min(o.first_t * o.t_growth**epoch, o.largest_t)
+        """The barrier's t, by the calls that had a gradient."""
+        o = self.options
+        return min(o.first_t * o.t_growth ** (self.iteration // o.iterations_per_step), o.largest_t)
 
-    def forward(self, batch: PatchBatch, logits: Tensor, *, guided: bool, progress: float = 0.0) -> ObjectiveValue:
-        """The loss of logits (B, 2, X, Y, Z) for a batch; `guided` and `progress` change nothing."""
-        target = self._target(batch).to(logits.device)
+    def forward(self, batch: PatchBatch, logits: Tensor) -> ObjectiveValue:
+        """The loss of logits (B, 2, X, Y, Z) for a batch."""
+        possible = torch.ones(logits.shape, dtype=torch.bool)
+        for n, patch in enumerate(batch.patches):
+            for box in patch.boxes:
+                possible[n, 1] &= box
+        possible = possible.to(logits.device)
         probability = torch.softmax(logits.float(), dim=1)[:, 1]
         violations = [
             constraint
-            for foreground, structures, mask in zip(probability, batch.points, batch.masks, strict=True)
-            if mask is None
-            for points in structures
+            for foreground, patch in zip(probability, batch.patches, strict=True)
+            for points in patch.points
             for constraint in self._violations(foreground, points)
         ]
-        terms = self.partial_loss.terms(logits, target)
+        terms = self.partial_loss.terms(logits, possible)
         if violations:
             barriers = [log_barrier(z, self.t).mean() for z in violations]
             terms["constraints"] = self.options.weight * torch.stack(barriers).mean()
         self.iteration += torch.is_grad_enabled()
         loss = torch.stack(list(terms.values())).sum()
-        return ObjectiveValue(loss, {name: float(term.detach()) for name, term in terms.items()}, target)
-
-    def _target(self, batch: PatchBatch) -> Tensor:
-        """(B, X, Y, Z) int64: a patch's mask where there is one, else background outside of the relaxed box."""
-        rows = []
-        for possible, structures, mask in zip(batch.possible, batch.points, batch.masks, strict=True):
-            # A structure without clicks may be anywhere.
-            background = ~possible if structures else torch.zeros_like(possible)
-            rows.append(torch.where(background, 0, UNKNOWN) if mask is None else mask)
-        return torch.stack(rows)
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
 
     def _violations(self, foreground: Tensor, points: ExtremePoints) -> Iterator[Tensor]:
         """z, at most 0 where a constraint is met: of the slabs, of the sizes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.refinement.dense_crf import mean_field
+from lib.inference.dense_crf import mean_field
 from lib.supervision.boxes import Box
 
 CONTEXT_VOXELS = 6

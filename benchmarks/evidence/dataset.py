@@ -13,10 +13,12 @@ import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
+from lib.data.annotated_scan import AnnotatedScan
 from lib.demo.studies import DemoStudySettings, write_demo_studies
-from lib.geometry.volume import VolumeError, load_volume, read_geometry
+from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 
 LABEL = "lesion"
 Split = Literal["training", "validation", "test"]
@@ -46,24 +48,26 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases of one structure.
+    """Cases with the truth.
 
     Attributes:
-        folder: `images/CASE.nii.gz`, `masks/CASE.nii.gz` (0 background, 1 structure, on the grid of the image), and,
-            where people clicked, `clicks/CASE.lesion.json`. `split.csv` (columns `case` and `split`) is drawn where
+        folder: `images/CASE.nii.gz`, `masks/CASE.nii.gz` (0 background, on the grid of the image), and, where people
+            clicked, `clicks/CASE.LABEL.json`. `split.csv` (columns `case` and `split`) is drawn where
             there is none: a tenth to validate, a fifth to test.
         cases: names of the cases of each split.
+        labels: of the values 1, 2, ... of the masks; of one label all values are.
     """
 
     folder: Path
     cases: Mapping[Split, tuple[str, ...]]
+    labels: tuple[str, ...] = (LABEL,)
 
     @classmethod
-    def open(cls, folder: Path) -> Dataset:
+    def open(cls, folder: Path, labels: Sequence[str] = (LABEL,)) -> Dataset:
         """Reads and checks a dataset.
 
         Raises:
-            DatasetError: no images, a mask that is missing, empty, of another grid or with other values than 0 and 1,
+            DatasetError: no images, a mask that is missing, empty, of another grid or with values that no label has,
                 or a split that names other cases.
         """
         names = sorted(path.name.removesuffix(SUFFIX) for path in (folder / "images").glob(f"*{SUFFIX}"))
@@ -71,7 +75,7 @@ class Dataset:
             raise DatasetError(f"{folder / 'images'} holds no {SUFFIX} images; expected images/ and masks/.")
         if not (folder / "split.csv").exists():
             write_split(folder / "split.csv", draw_split(names))
-        dataset = cls(folder, _read_split(folder / "split.csv", names))
+        dataset = cls(folder, _read_split(folder / "split.csv", names), tuple(labels))
         for case in names:
             dataset._check(case)
         return dataset
@@ -82,42 +86,66 @@ class Dataset:
     def mask_path(self, case: str) -> Path:
         return self.folder / "masks" / f"{case}{SUFFIX}"
 
-    def truth(self, case: str) -> np.ndarray:
-        """(X, Y, Z) bool. Raises: VolumeError."""
-        return load_volume(self.mask_path(case)).array > 0
+    def truth(self, case: str) -> Volume:
+        """(X, Y, Z) uint8 label indices 1, 2, ... Raises: VolumeError."""
+        mask = load_volume(self.mask_path(case), sentinels=False)
+        values = mask.array > 0 if len(self.labels) == 1 else mask.array
+        return Volume(values.astype(np.uint8), mask.geometry)
 
-    def annotation(self, case: str, hand: Hand) -> Annotation:
-        """The six clicks on the structure, the same at each call.
+    def annotations(self, case: str, hand: Hand) -> tuple[Annotation, ...]:
+        """The six clicks on each structure that is there, the same at each call.
 
         Raises:
             DatasetError: a file of clicks that is of another image.
             AnnotationFileError: a file of clicks that cannot be read.
         """
-        store = AnnotationStore(self.folder / "clicks")
-        geometry = read_geometry(self.image_path(case))
-        if hand == "annotator" and store.path(case, LABEL).exists():
-            annotation = store.load(case, LABEL)
-            if not annotation.geometry.is_close(geometry):
-                raise DatasetError(f"The clicks of {case} are on another grid than its image; convert them anew.")
-            return annotation
-        error_mm = {"annotator": HAND_ERROR_MM, "exact": 0.0, "unsteady": UNSTEADY_HAND_ERROR_MM}[hand]
+        truth = self.truth(case)
         # The same errors in whichever row, and whichever other cases there are.
         rng = np.random.default_rng(list(case.encode()))
-        clicks_voxel = simulated_extreme_points(self.truth(case), rng, error_mm / np.array(geometry.spacing_mm))
-        return Annotation.now(case, ExtremePoints.from_clicks(LABEL, clicks_voxel), geometry, "scripted annotator")
+        return tuple(
+            self._annotation(case, label, Volume(truth.array == index, truth.geometry), hand, rng)
+            for index, label in enumerate(self.labels, start=1)
+            if (truth.array == index).any()
+        )
+
+    def annotated_scan(
+        self, case: str, annotations: tuple[Annotation, ...] = (), mask_path: Path | None = None
+    ) -> AnnotatedScan:
+        """The case to learn from, by clicks or by a mask that covers all labels. Raises: VolumeError."""
+        image_path = self.image_path(case)
+        covered = () if mask_path is None else self.labels
+        checksum = voxel_checksum(load_volume(image_path).array)
+        return AnnotatedScan(case, image_path, checksum, annotations, mask_path=mask_path, mask_labels=covered)
+
+    def _annotation(self, case: str, label: str, truth: Volume, hand: Hand, rng: np.random.Generator) -> Annotation:
+        store = AnnotationStore(self.folder / "clicks")
+        geometry = read_geometry(self.image_path(case))
+        if hand == "annotator" and store.path(case, label).exists():
+            answer = store.load(case, label)
+            if not isinstance(answer, Annotation) or not answer.geometry.is_close(geometry):
+                raise DatasetError(f"The clicks of {case} are on another grid than its image; convert them anew.")
+            return answer
+        error_mm = {"annotator": HAND_ERROR_MM, "exact": 0.0, "unsteady": UNSTEADY_HAND_ERROR_MM}[hand]
+        clicks_voxel = simulated_extreme_points(truth.array, rng, error_mm / np.array(geometry.spacing_mm))
+        return Annotation.now(case, ExtremePoints.from_clicks(label, clicks_voxel), geometry, "scripted annotator")
 
     def _check(self, case: str) -> None:
         try:
-            mask = load_volume(self.mask_path(case))
+            mask = load_volume(self.mask_path(case), sentinels=False)
             same_grid = mask.geometry.is_close(read_geometry(self.image_path(case)))
         except VolumeError as error:
             raise DatasetError(f"Case {case}: {error}") from error
         if not same_grid:
             raise DatasetError(f"The mask of {case} is not on the grid of its image; resample it.")
-        values = np.unique(mask.array).tolist()
-        if values != [0, 1]:
+        values = np.unique(mask.array)
+        if not values.any():
+            raise DatasetError(f"The mask of {case} is empty; expected a structure of at least one voxel.")
+        if len(self.labels) > 1 and not np.isin(values, np.arange(1 + len(self.labels))).all():
             found = ", ".join(f"{value:g}" for value in values[:5])
-            raise DatasetError(f"The mask of {case} holds the values {found}; expected 0 and 1 (structure).")
+            raise DatasetError(
+                f"The mask of {case} holds the values {found}; expected 0 to {len(self.labels)}, for "
+                f"{', '.join(self.labels)}."
+            )
 
 
 def write_demo_dataset(folder: Path, *, small: bool, progress: Callable[[int], None] = lambda done: None) -> None:

@@ -55,7 +55,7 @@ def overlays(dataset: Dataset, runs: Sequence[Run], path: Path) -> None:
         for run, panel in zip(block, lines[0], strict=False):
             panel.set_title(run.name, fontsize=8)
     for n, case in enumerate(cases):
-        image, truth = load_volume(dataset.image_path(case)), dataset.truth(case)
+        image, truth = load_volume(dataset.image_path(case)), dataset.truth(case).array > 0
         for block, lines in zip(blocks, panels, strict=True):
             for run, panel in zip(block, lines[n], strict=False):
                 _overlay(panel, image, truth, load_volume(run.mask_path(case)).array > 0)
@@ -76,11 +76,9 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
     Args:
         seconds: annotation time of each row.
     """
-    full = [name for name in scores if name.startswith("full") and ROWS[name].refinement is None]
     lines = {
-        "InExtremIS (37 s a scan)": [name for name in scores if name.startswith("inextremis")],
-        "full masks (477 s a scan)": [name for name in full if not name.endswith("dice_ce")],
-        "full masks, Dice + cross-entropy": [name for name in full if name.endswith("dice_ce")],
+        "clicks (37 s a scan)": [name for name in scores if name.startswith("app_clicks") and _is_plain(name)],
+        "full masks (477 s a scan)": [name for name in scores if name.startswith("full") and _is_plain(name)],
     }
     lines = {title: names for title, names in lines.items() if names}
     if len(lines) < 2:
@@ -102,6 +100,10 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
     panel.legend()
     _save(figure, path)
     return True
+
+
+def _is_plain(name: str) -> bool:
+    return ROWS[name].refinement is None and ROWS[name].masked == 0
 
 
 def _aspect(spacing_mm: tuple[float, float, float]) -> float:

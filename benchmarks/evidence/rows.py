@@ -10,15 +10,13 @@ import numpy as np
 
 from benchmarks.baselines.box_constraints import BoxConstraintsObjective
 from benchmarks.baselines.deepcut import deepcut_mask
-from benchmarks.baselines.full_masks import DiceCrossEntropy
 from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
 from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.volume import Volume
-from lib.refinement.automatic_mask import crf_label_map
-from lib.refinement.cold_start import segment_from_clicks
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.objective import InExtremISObjective
+from lib.inference.automatic_mask import crf_label_map
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.objective import InExtremISObjective
 
 REFERENCE = "inextremis"
 """The row that the others are compared with."""
@@ -33,7 +31,7 @@ PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarra
 margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
 
 Refinement = Callable[[Volume, np.ndarray], np.ndarray]
-"""From an image and the network's foreground probability (X, Y, Z) to a mask (X, Y, Z) bool."""
+"""From an image and the network's foreground probabilities (C, X, Y, Z) to a label map (X, Y, Z)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class Row:
         changes: hyper-parameters that differ from the preset's.
         hand: whose clicks are learnt from; None for full masks.
         scans: how many training scans are annotated; None for all.
+        masked: how many of these have a full mask beside the clicks.
         equal_time: as many scans as full masks can be drawn of in the time of clicks on all.
         objective: of the training.
         pseudo_mask: makes full masks of the clicks before each round of the training.
@@ -57,6 +56,7 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)
     hand: Hand | None = "annotator"
     scans: int | None = None
+    masked: int = 0
     equal_time: bool = False
     objective: Objective = InExtremISObjective
     pseudo_mask: PseudoMask | None = None
@@ -64,9 +64,9 @@ class Row:
     network_of: str | None = None
     refinement: Refinement | None = None
 
-    @property
-    def seconds_a_scan(self) -> int:
-        return MASK_S if self.hand is None else CLICKS_S
+    def annotation_s(self, scans: int) -> int:
+        """Annotation time of so many scans."""
+        return scans * MASK_S if self.hand is None else scans * CLICKS_S + min(scans, self.masked) * MASK_S
 
     def training_scans(self, available: int) -> int:
         """How many of the available scans the row is trained on, at least 1."""
@@ -89,75 +89,45 @@ def _deepcut(volume: Volume, points: ExtremePoints, probability: np.ndarray | No
     return deepcut_mask(volume.array, probability, points, margin_voxels=margin)
 
 
-def _click_mask(volume: Volume, points: ExtremePoints, probability: np.ndarray | None, margin: int) -> np.ndarray:
-    return segment_from_clicks(
-        volume.array, points, volume.geometry.spacing_mm, foreground_probability=probability, trust=0.5
-    )
-
-
 def _dense_crf(volume: Volume, probability: np.ndarray) -> np.ndarray:
-    return crf_label_map(volume.array, probability[None], volume.geometry.spacing_mm) > 0
+    return crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
 
+
+_PAPER = {"method": "paper"}
+_NO_CRF = {"method": "paper", "crf_weight": 0}
+
+APP: dict[str, Row] = {
+    "inextremis": Row("InExtremIS (deep geodesics + CRF)", _PAPER),
+    "app_clicks": Row("The app, clicks in all scans"),
+    "app_clicks_4": Row("The app, clicks in all scans, full masks in four", masked=4),
+    "full_4": Row("Full masks of four scans", hand=None, scans=4),
+    "full_equal_time": Row("Full masks, equal annotation time", hand=None, equal_time=True),
+    "full": Row("Full masks of all scans", hand=None),
+}
+"""What the app makes of clicks, against full masks with the same trainer."""
 
 TABLE_1: dict[str, Row] = {
-    "gradient": Row("Gradient geodesic", {"geodesic": "gradient", "crf_weight": 0}),
-    "gradient_euclidean": Row("Gradient + Euclidean geodesic", {"geodesic": "gradient_euclidean", "crf_weight": 0}),
-    "deep": Row("Deep geodesic", {"geodesic": "deep", "crf_weight": 0}),
-    "inextremis": Row("Deep geodesic + CRF (InExtremIS)"),
-    "simulated": Row("Simulated extreme points, r = 0 (InExtremIS)", {"box_margin": 0}, hand="exact"),
-    "disturbed": Row("Disturbed extreme points (InExtremIS)", hand="unsteady"),
-    "full_equal_time": Row("Fully supervised, equal annotation time", {"crf_weight": 0}, hand=None, equal_time=True),
-    "full": Row("Fully supervised, unlimited", {"crf_weight": 0}, hand=None),
-    "deepcut": Row("DeepCut", {"crf_weight": 0}, pseudo_mask=_deepcut, rounds=3),
-    "box_constraints": Row("Bounding box constraints", {"crf_weight": 0}, objective=BoxConstraintsObjective),
-    "random_walker": Row("Random walker pseudo-masks", {"crf_weight": 0}, pseudo_mask=_random_walker, rounds=3),
-    "scribble_crf": Row("Extreme points + CRF, no geodesics", {"geodesic": "none"}),
+    "gradient": Row("Gradient geodesic", {**_NO_CRF, "geodesic": "gradient"}),
+    "gradient_euclidean": Row("Gradient + Euclidean geodesic", {**_NO_CRF, "geodesic": "gradient_euclidean"}),
+    "deep": Row("Deep geodesic", _NO_CRF),
+    "simulated": Row("Simulated extreme points, r = 0 (InExtremIS)", {**_PAPER, "box_margin": 0}, hand="exact"),
+    "disturbed": Row("Disturbed extreme points (InExtremIS)", _PAPER, hand="unsteady"),
+    "deepcut": Row("DeepCut", _NO_CRF, pseudo_mask=_deepcut, rounds=3),
+    "box_constraints": Row("Bounding box constraints", _NO_CRF, objective=BoxConstraintsObjective),
+    "random_walker": Row("Random walker pseudo-masks", _NO_CRF, pseudo_mask=_random_walker, rounds=3),
+    "scribble_crf": Row("Extreme points + CRF, no geodesics", {**_PAPER, "geodesic": "none"}),
 }
+"""The other rows of the paper's table, and what it names."""
 
-ABLATIONS: dict[str, Row] = {
-    "gradient_crf": Row("Gradient geodesic + CRF", {"geodesic": "gradient"}),
-    "gradient_euclidean_crf": Row("Gradient + Euclidean geodesic + CRF", {"geodesic": "gradient_euclidean"}),
-    "test_time_crf": Row("InExtremIS + dense CRF at test time", network_of="inextremis", refinement=_dense_crf),
-    "geodesic_bands": Row("InExtremIS, bands of 1 voxel around geodesics", {"geodesic_band": 1}),
-    "click_masks": Row("Click masks as pseudo-masks", {"crf_weight": 0}, pseudo_mask=_click_mask),
-    "click_masks_crf": Row("Click masks as pseudo-masks + CRF", pseudo_mask=_click_mask),
-    "self_training": Row("Click masks, then click masks with the network", pseudo_mask=_click_mask, rounds=2),
-    "no_focal": Row("InExtremIS without the focal loss", {"focal_weight": 0}),
-    "focal_decay": Row("InExtremIS, the focal loss fading out", {"focal_schedule": "linear"}),
-    "focal_decay_crf": Row(
-        "InExtremIS, the focal loss fading out + dense CRF at test time",
-        network_of="focal_decay",
-        refinement=_dense_crf,
-    ),
-    "paper_crf": Row("InExtremIS, the paper's CRF scales", {"crf_weight": 1e-4, "sigma_beta": 0.05}),
-    "strong_crf": Row("InExtremIS, ten times the CRF weight", {"crf_weight": 1e-2}),
-    "paper_optimizer": Row(
-        "InExtremIS, the paper's optimiser", {"optimizer": "sgd", "momentum": 0.99, "learning_rate": 0.01}
-    ),
-    "full_dice_ce": Row("Fully supervised, Dice + cross-entropy", hand=None, objective=DiceCrossEntropy),
-    "full_equal_time_dice_ce": Row(
-        "Fully supervised, equal annotation time, Dice + cross-entropy",
-        hand=None,
-        equal_time=True,
-        objective=DiceCrossEntropy,
-    ),
-    "full_crf": Row("Fully supervised + dense CRF at test time", network_of="full", refinement=_dense_crf),
-    "full_dice_ce_crf": Row(
-        "Fully supervised, Dice + cross-entropy + dense CRF at test time",
-        network_of="full_dice_ce",
-        refinement=_dense_crf,
-    ),
-    "full_equal_time_crf": Row(
-        "Fully supervised, equal annotation time + dense CRF at test time",
-        network_of="full_equal_time",
-        refinement=_dense_crf,
-    ),
+CRF: dict[str, Row] = {
+    f"{name}_crf": Row(f"{APP[name].title} + dense CRF at test time", network_of=name, refinement=_dense_crf)
+    for name in ("inextremis", "app_clicks", "app_clicks_4", "full_4", "full")
 }
 
 CURVE: dict[str, Row] = {
-    **{f"full_{n}": Row(f"Fully supervised, {n} scans", {"crf_weight": 0}, hand=None, scans=n) for n in (2, 8, 16)},
-    **{f"inextremis_{n}": Row(f"InExtremIS, {n} scans", scans=n) for n in (12, 24)},
+    **{f"full_{n}": Row(f"Full masks of {n} scans", hand=None, scans=n) for n in (2, 8, 16)},
+    **{f"app_clicks_in_{n}": Row(f"The app, clicks in {n} scans", scans=n) for n in (12, 24)},
 }
 """More annotation times, for the curve."""
 
-ROWS: dict[str, Row] = TABLE_1 | ABLATIONS | CURVE
+ROWS: dict[str, Row] = APP | TABLE_1 | CRF | CURVE

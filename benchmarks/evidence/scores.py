@@ -26,7 +26,7 @@ from lib.geometry.image_geometry import ImageGeometry
 
 @dataclass(frozen=True)
 class CaseScore:
-    """A case of a run.
+    """A structure of a case of a run.
 
     An empty mask has a Dice and a precision of 0, and as its distance the diagonal of the image: no answer is never
     better than a bad one. `predicted_voxels` tells which these are.
@@ -40,6 +40,7 @@ class CaseScore:
     seed: int
     split: str
     case: str
+    label: str
     dice: float
     hd95_mm: float
     precision: float
@@ -95,7 +96,7 @@ def read_scores(path: Path) -> list[CaseScore]:
 
 
 def by_case(scores: Sequence[CaseScore], measure: str) -> dict[str, float]:
-    """The mean over the seeds, for each case."""
+    """The mean over the seeds, and over its structures, for each case."""
     values: dict[str, list[float]] = {}
     for score in scores:
         values.setdefault(score.case, []).append(getattr(score, measure))

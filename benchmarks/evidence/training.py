@@ -6,7 +6,7 @@ import gzip
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,67 +16,29 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from ignite.engine import Events
-from monailabel.interfaces.datastore import Datastore
-from monailabel.tasks.train.basic_train import Context
 
-from benchmarks.evidence.dataset import LABEL, SPLITS, SUFFIX, Dataset
+from benchmarks.evidence.dataset import SPLITS, SUFFIX, Dataset
 from benchmarks.evidence.rows import ROWS, Row
 from benchmarks.evidence.scores import CaseScore, mask_scores, write_scores
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.store import Annotation, AnnotationStore
-from lib.data.scans import AnnotatedScan
+from lib.annotations.store import Annotation
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.prepared_scans import PreparedScans
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
-from lib.infers.prediction import predict_probability
+from lib.inference.automatic_mask import label_map
+from lib.inference.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
-from lib.refinement.automatic_mask import label_map
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.train_task import InExtremISTrainTask
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.run import Listener, Report, Training
 
 PACKAGES = ("torch", "monai", "monailabel", "torchio", "numpy", "scipy", "scikit-image", "numba")
 
 
-class RowTrainTask(InExtremISTrainTask):
-    """The app's trainer on given scans, with the objective of a row; nothing is held out, as other cases are scored.
-
-    Args:
-        scans: to train on.
-        after_epoch: called after each.
-    """
-
-    def __init__(
-        self,
-        versions: ModelVersions,
-        hyperparameters: Hyperparameters,
-        row: Row,
-        scans: Sequence[AnnotatedScan],
-        after_epoch: Callable[[], None],
-    ) -> None:
-        no_store = AnnotationStore(versions.published_path.parent)
-        super().__init__(versions, (LABEL,), no_store, hyperparameters, tracking="None")
-        self.row = row
-        self.given_scans = scans
-        self.after_epoch = after_epoch
-
-    def scans(self, datastore: Datastore | None) -> list[AnnotatedScan]:
-        return list(self.given_scans)
-
-    def loss_function(self, context: Context) -> torch.nn.Module:
-        objective: torch.nn.Module = self.row.objective(
-            self.label_names, self.start.spec.spacing_mm, context.request["hyperparameters"]
-        )
-        return objective
-
-    def finalize(self, context: Context) -> None:
-        super().finalize(context)
-        context.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
-
-
 @dataclass(frozen=True)
 class Run:
-    """A row with a seed in a folder of its own; a run that was cut short goes on after its last epoch.
+    """A row with a seed in a folder of its own; a run that was cut short goes on after its last report.
 
     Attributes:
         preset: hyper-parameters that the row changes.
@@ -132,65 +94,91 @@ class Run:
     @property
     def annotation_s(self) -> int:
         trained = self.base or self
-        return trained.row.seconds_a_scan * len(trained.training_cases)
+        return trained.row.annotation_s(len(trained.training_cases))
 
-    def run(self, after_epoch: Callable[[], None] = lambda: None) -> None:
-        """Trains, predicts and scores what is missing."""
+    def run(self, reported: Callable[[Report], None] = lambda report: None) -> None:
+        """Trains, predicts and scores what is missing; `reported` is called on the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         if self.base is None:
-            self._train(after_epoch)
+            self._train(reported)
         self._record(time.perf_counter() - start)
         write_scores(self.scores_path, self._predict())
 
-    def _train(self, after_epoch: Callable[[], None]) -> None:
-        epochs = max(1, self.preset.max_epochs // self.row.rounds)
+    @property
+    def prepared(self) -> PreparedScans:
+        """Shared by all runs."""
+        return PreparedScans(self.out / "prepared")
+
+    def _train(self, reported: Callable[[Report], None]) -> None:
+        # Nothing is held out, as other cases are scored.
+        fixed = {"held_out_share": 0, "seed": self.seed}
+        h = self.preset.changed(self.row.changes).changed(fixed)
         # Each round starts from the network of the last, as pseudo-masks are to get better with it.
-        fixed = {"max_epochs": epochs, "held_out_share": 0, "publish_tolerance": 1, "seed": self.seed}
-        hyperparameters = self.preset.changed({**self.row.changes, **fixed})
+        h = h.changed(
+            {"iterations": max(1, h.iterations // self.row.rounds), "max_minutes": h.max_minutes / self.row.rounds}
+        )
         while self.versions.next_number() <= self.row.rounds:
-            scans = self._scans(hyperparameters)
-            RowTrainTask(self.versions, hyperparameters, self.row, scans, after_epoch)({"model": LABEL}, None)
+            Training(
+                self._scans(h),
+                self.dataset.labels,
+                self.versions,
+                self.folder / "model",
+                h,
+                self.prepared,
+                _device(),
+                objective=self.row.objective,
+                listener=Listener(reported=reported),
+            ).run()
 
     def _scans(self, hyperparameters: Hyperparameters) -> list[AnnotatedScan]:
-        cases, image_path = self.training_cases, self.dataset.image_path
+        cases = self.training_cases
         if self.row.hand is None:
-            return [AnnotatedScan(case, image_path(case), mask_path=self.dataset.mask_path(case)) for case in cases]
-        annotations = {case: self.dataset.annotation(case, self.row.hand) for case in cases}
+            return [self.dataset.annotated_scan(case, mask_path=self._mask_path(case)) for case in cases]
+        annotations = {case: self.dataset.annotations(case, self.row.hand) for case in cases}
         masks = self._pseudo_masks(annotations, hyperparameters.box_margin) if self.row.pseudo_mask else {}
-        return [AnnotatedScan(case, image_path(case), (annotations[case],), masks.get(case)) for case in cases]
+        masked = np.random.default_rng(self.seed).permutation(cases)[: self.row.masked]
+        masks |= {case: self._mask_path(case) for case in masked.tolist()}
+        return [self.dataset.annotated_scan(case, annotations[case], masks.get(case)) for case in cases]
 
-    def _pseudo_masks(self, annotations: Mapping[str, Annotation], margin_voxels: int) -> dict[str, Path]:
-        """Of this round, from the clicks and the network of the round before."""
+    def _mask_path(self, case: str) -> Path:
+        """A file of the truth with the values of the labels."""
+        path = self.out / "masks" / f"{case}{SUFFIX}"
+        if not path.exists():
+            truth = self.dataset.truth(case)
+            write_mask(path, truth.array, truth.geometry)
+        return path
+
+    def _pseudo_masks(self, annotations: Mapping[str, tuple[Annotation, ...]], margin_voxels: int) -> dict[str, Path]:
+        """Of this round, from the clicks on the one structure and the network of the round before."""
         assert self.row.pseudo_mask is not None
         number = self.versions.next_number()
-        model = load_checkpoint(self.versions.published_path) if number > 1 else None
-        if model is not None:
-            model.network.to(_device())
+        model = load_checkpoint(self.versions.published_path, _device()) if number > 1 else None
         paths = {case: self.folder / "pseudo_masks" / str(number) / f"{case}{SUFFIX}" for case in annotations}
         for case, path in paths.items():
             if not path.exists():
                 volume = load_volume(self.dataset.image_path(case))
                 probability = None if model is None else predict_probability(model, volume, _device())[0]
-                mask = self.row.pseudo_mask(volume, annotations[case].points, probability, margin_voxels)
+                mask = self.row.pseudo_mask(volume, annotations[case][0].points, probability, margin_voxels)
                 write_mask(path, mask, volume.geometry)
         return paths
 
     def _predict(self) -> list[CaseScore]:
-        model = load_checkpoint(self.versions.published_path)
-        model.network.to(_device())
+        model = load_checkpoint(self.versions.published_path, _device())
         scores = []
         for split in SPLITS[1:]:
             for case in self.dataset.cases[split]:
-                volume = load_volume(self.dataset.image_path(case))
+                volume, truth = load_volume(self.dataset.image_path(case)), self.dataset.truth(case).array
                 probability = predict_probability(model, volume, _device())
                 refined = self.row.refinement
-                mask = label_map(probability) > 0 if refined is None else refined(volume, probability[0])
+                mask = label_map(probability) if refined is None else refined(volume, probability)
                 write_mask(self.mask_path(case), mask, volume.geometry)
-                truth = self.dataset.truth(case)
-                figures = mask_scores(mask, truth, volume.geometry)
-                voxels = int(mask.sum()), int(truth.sum())
-                scores.append(CaseScore(self.name, self.seed, split, case, *figures, *voxels))
+                for index, label in enumerate(self.dataset.labels, start=1):
+                    one, other = mask == index, truth == index
+                    if other.any():
+                        figures = mask_scores(one, other, volume.geometry)
+                        voxels = int(one.sum()), int(other.sum())
+                        scores.append(CaseScore(self.name, self.seed, split, case, label, *figures, *voxels))
         return scores
 
     @property
@@ -249,7 +237,7 @@ def _processor() -> str:
 
 
 def write_mask(path: Path, mask: np.ndarray, geometry: ImageGeometry) -> None:
-    """A mask (X, Y, Z) bool as NIfTI, atomically."""
+    """A mask (X, Y, Z) of label indices as NIfTI, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(mask.astype(np.uint8), geometry.affine_ras)
     write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=5, mtime=0))

@@ -14,8 +14,9 @@ from types import TracebackType
 import torch
 
 from lib.activelearning.uncertainty import class_entropies
+from lib.data.grid import network_image
 from lib.geometry.volume import VolumeError, load_volume
-from lib.infers.prediction import predict_probability
+from lib.inference.prediction import BrokenModelError, predict_on_grid
 from lib.networks.checkpoint import load_checkpoint
 from lib.trainers.background import yield_to_annotators
 
@@ -110,9 +111,10 @@ def _answer(connection: Connection, model_path: Path, device: torch.device) -> N
             return
         try:
             model = model or load_checkpoint(model_path, device)
-            probability = predict_probability(model, load_volume(image_path), device)
-            connection.send((model.version, class_entropies(probability).tolist()))
-        except VolumeError as error:
+            image, _ = network_image(load_volume(image_path), model.spec.spacing_mm)
+            probability = predict_on_grid(model, image, device)
+            connection.send((model.version, class_entropies(probability.numpy()).tolist()))
+        except (VolumeError, BrokenModelError) as error:
             connection.send(str(error))
         except Exception as error:  # among them what torch raises where memory is short
             connection.send(f"The scan {image_path.name} cannot be scored ({error!r}).")

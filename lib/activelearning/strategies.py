@@ -35,7 +35,7 @@ class OfferedStudies(Protocol):
 
 
 class UnannotatedStrategy(Strategy):
-    """Offers a study without clicks and without a final mask, one that can be opened.
+    """Offers a study that is not annotated, one that can be opened.
 
     A study that was offered in the last half hour, by whichever strategy, is probably being worked on; it is offered
     again only where nothing else is left.
@@ -72,7 +72,7 @@ class UnannotatedStrategy(Strategy):
 
         Args:
             seconds_ago: since each was offered, positive; since 1970 where it never was.
-            annotated: number of studies that have annotations.
+            annotated: number of studies that are annotated.
         """
 
 

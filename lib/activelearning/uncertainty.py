@@ -34,15 +34,18 @@ def class_entropies(foreground_probability: np.ndarray) -> np.ndarray:
     scan the mean would be one of sure background, and tell how much of it lies in the field of view.
 
     Args:
-        foreground_probability: (C, X, Y, Z) in [0, 1]; what is missing to 1 is background.
+        foreground_probability: (C, X, Y, Z) in [0, 1], of 16, 32 or 64 bits; what is missing to 1 is background.
 
     Returns:
         (C,) float64 in [0, 1]: 1 where all classes, background too, are equally likely.
     """
-    background = np.clip(1 - foreground_probability.sum(axis=0), 0, 1)
-    entropy = _surprise(background)
+    # Channel by channel: the probabilities of a scan may be of 16 bits, and fill a large part of the memory so.
+    background = np.ones(foreground_probability.shape[1:], np.float32)
+    entropy = np.zeros_like(background)
     for channel in foreground_probability:
-        entropy += _surprise(channel)
+        background -= channel
+        entropy += _surprise(channel.astype(np.float32))
+    entropy += _surprise(np.clip(background, 0, 1))
     entropy /= np.log(1 + len(foreground_probability))
     regions = (channel >= NEARLY * channel.max() for channel in foreground_probability)
     return np.clip([entropy[region].mean(dtype=np.float64) for region in regions], 0, 1)

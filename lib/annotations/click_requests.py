@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,51 +21,100 @@ class ClickRequestError(ValueError):
     """A click request that cannot be an annotation; its text is for the annotator."""
 
 
-def parse_click_request(
-    request: Mapping[str, Any], labels: Sequence[str], geometry: ImageGeometry
-) -> list[ExtremePoints]:
-    """The clicks of a request, one `ExtremePoints` for each label that has clicks.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What is said of the labels of one image; of a label that is not here, nothing is.
+
+    Attributes:
+        structures: the clicks on each label that has any.
+        absent: labels that are not in the image.
+    """
+
+    structures: tuple[ExtremePoints, ...]
+    absent: tuple[str, ...] = ()
+
+
+def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geometry: ImageGeometry) -> Answers:
+    """What a request says of the labels of the app.
 
     Two forms are read: one key a label (`{"lesion": [[i, j, k], ...], "background": [...]}`) and
     `{"foreground": [...], "background": [...], "label": "lesion"}`, where `label` may be left out if
     there is only one. `"coordinates"` says what the numbers are: "voxel" (default), "lps" or "ras".
+    `"absent": ["cyst"]` names labels that are not in the image, beside clicks on others or without any.
+
+    A background click says that none of the labels that are clicked in the same request is there, and nothing of the
+    others.
 
     Raises:
-        ClickRequestError: no clicks, a label that the app does not have, fewer than six clicks, something
-            that is not a number, a click outside the image, or no extent along an axis.
+        ClickRequestError: nothing is said of any label, a label that the app does not have, a label both clicked and
+            absent, fewer than six clicks, something that is not a number, a click outside the image, no extent along
+            an axis, or background clicks without clicks on a label.
     """
+    absent = _absent_labels(request, labels)
     clicks_by_label = _clicks_by_label(request, labels)
     background = request.get("background") or []
     count = sum(len(clicks) for clicks in (*clicks_by_label.values(), background) if isinstance(clicks, (list, tuple)))
     if count > MAX_CLICKS:
         raise ClickRequestError(f"The request has {count} clicks; expected at most {MAX_CLICKS}.")
+    _check_labels(clicks_by_label, absent, background, labels)
     to_voxel = _coordinates(request, geometry)
     background_voxel = _points_voxel(background, "background", to_voxel, geometry)
-    return [
+    structures = tuple(
         _extreme_points(label, _points_voxel(clicks, label, to_voxel, geometry), background_voxel)
         for label, clicks in clicks_by_label.items()
-    ]
+    )
+    return Answers(structures, absent)
+
+
+def _absent_labels(request: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
+    absent = request.get("absent") or []
+    if not isinstance(absent, (list, tuple)):
+        raise ClickRequestError(f"The value of 'absent' is {_short(absent)}; expected a list of labels.")
+    for label in absent:
+        if label not in labels:
+            raise _no_such_label(label, labels)
+    named = set(absent)
+    return tuple(label for label in labels if label in named)
+
+
+def _no_such_label(label: Any, labels: Sequence[str]) -> ClickRequestError:
+    return ClickRequestError(f"Label {_short(label)} does not exist in this app; its labels are {_known(labels)}.")
+
+
+def _known(labels: Sequence[str]) -> str:
+    return ", ".join(repr(label) for label in labels)
+
+
+def _check_labels(clicked: Collection[str], absent: Collection[str], background: Any, labels: Sequence[str]) -> None:
+    """Raises: ClickRequestError: there is no answer, or it contradicts itself."""
+    both = [label for label in clicked if label in absent]
+    if both:
+        raise ClickRequestError(f"Label {both[0]!r} is clicked and under 'absent'; leave out one of the two.")
+    if not clicked and not absent:
+        raise ClickRequestError(f"There are no clicks for any label ({_known(labels)}). {REMEDY}")
+    if not clicked and background:
+        raise ClickRequestError(
+            f"There are background clicks and no clicks for any label that they could be about. {REMEDY}"
+        )
 
 
 def _clicks_by_label(request: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    known = ", ".join(repr(label) for label in labels)
     unknown = [key for key, value in request.items() if key not in {*labels, *_NOT_LABELS} and _is_click_list(value)]
     if unknown:
-        raise ClickRequestError(f"Label {_short(unknown[0])} does not exist in this app; its labels are {known}.")
+        raise _no_such_label(unknown[0], labels)
     clicks = {label: request[label] for label in labels if request.get(label)}
     if request.get("foreground") and "foreground" not in labels:
         label = request.get("label", labels[0] if len(labels) == 1 else None)
         if not isinstance(label, str) or label not in labels:
             raise ClickRequestError(
-                f"The clicks under 'foreground' are for label {_short(label)}; expected 'label' to be one of {known}."
+                f"The clicks under 'foreground' are for label {_short(label)}; expected 'label' to be one of "
+                f"{_known(labels)}."
             )
         clicks[label] = request["foreground"]
-    if not clicks:
-        raise ClickRequestError(f"There are no clicks for any label ({known}). {REMEDY}")
     return clicks
 
 
-_NOT_LABELS = ("foreground", "background")
+_NOT_LABELS = ("foreground", "background", "absent")
 
 
 def _is_click_list(value: Any) -> bool:

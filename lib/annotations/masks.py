@@ -20,17 +20,18 @@ import numpy as np
 from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.image_identity import Stamp, file_stamp
 from lib.annotations.json_check import finite_json
 from lib.annotations.names import check_image_id, label_values
 from lib.geometry.image_geometry import ImageGeometry
-from lib.geometry.volume import Volume, VolumeError, load_volume
+from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
-GRID_TOLERANCE_VOXELS = 0.1
 _COMMENT = 6  # code of a NIfTI header extension of plain text
 _KIND = "inextremis mask"
+_CHUNK_VOXELS = 2**20
 
 
 class MaskError(ValueError):
@@ -53,6 +54,21 @@ class MaskRecord:
     info: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class CheckedMask:
+    """What is known of a stored mask without its voxels.
+
+    Attributes:
+        path: a file of the mask with the app's values: the stored one, or a copy.
+        record: what the stored file says of itself; its values are those of the stored file.
+        geometry: grid of the mask.
+    """
+
+    path: Path
+    record: MaskRecord
+    geometry: ImageGeometry
+
+
 class MaskStore:
     """Masks of one tag in a folder, as `<image id>.nii.gz`.
 
@@ -64,7 +80,8 @@ class MaskStore:
     Args:
         labels: of the app. Masks are read with the values 1, 2, ... in this order.
         unnamed_labels: default `labels`.
-        mapped: folder for copies of masks with other values than the app's; may be deleted at any time.
+        mapped: folder for copies of masks with other values than the app's, and for the values that were found in each
+            mask; may be deleted at any time.
     """
 
     def __init__(
@@ -80,10 +97,13 @@ class MaskStore:
 
         Raises:
             ValueError: an image id that is not a plain name.
+            MaskError: a value that no label has.
             OSError: the disk is full or the folder cannot be written; the mask before is then as it was.
         """
         check_image_id(image_id)
         path = self.folder / f"{image_id}.nii.gz"
+        values = _values_in(mask.array)
+        _labels_of(values, record.labels, path.name)
         content = _encoded(mask, record)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -94,6 +114,7 @@ class MaskStore:
             for file in before:
                 if file != path:
                     file.unlink()
+            self._keep_values(image_id, path, file_stamp(path), values)
         return path
 
     def _keep(self, before: Path, image_id: str) -> None:
@@ -146,28 +167,67 @@ class MaskStore:
         volume, record = _read(path), _record(path, self.unnamed_labels)
         return Volume(mapped_values(volume.array, record.labels, self.labels, path.name), volume.geometry)
 
-    def app_path(self, image_id: str) -> Path:
-        """A file of the mask with the app's values: the stored one, or a copy in `mapped`.
+    def checked(self, image_id: str) -> CheckedMask:
+        """The mask by its header. Its voxels were checked when it was stored.
+
+        The voxels of a file that was put into the folder by hand, or changed since, are read and checked once. A mask
+        with other values than the app's is copied once.
 
         Raises:
-            FileNotFoundError, MaskError: see `load`.
+            FileNotFoundError: there is no mask.
+            MaskError: it cannot be read, or holds a label that the app does not have.
             OSError: the copy cannot be written.
         """
-        path, mask = self._existing(image_id), self.load(image_id)
+        path = self._existing(image_id)
+        stamp = file_stamp(path)
         record = _record(path, self.unnamed_labels)
-        app_values = label_values(self.labels)
-        if all(app_values.get(label) == value for label, value in record.labels.items()):
-            return path
-        content = _encoded(mask, MaskRecord(app_values, record.annotator, record.created))
+        values = self._kept_values(image_id, path, stamp)
+        if values is None:
+            values = _values_in(_read(path).array)
+            self._keep_values(image_id, path, stamp, values)
+        app_values = _app_values(values, record.labels, self.labels, path.name)
+        if any(value != in_app for value, in_app in app_values.items()):
+            path = self._app_copy(image_id, stamp, record)
+        return CheckedMask(path, record, _geometry(path))
+
+    def app_path(self, image_id: str) -> Path:
+        """A file of the mask with the app's values: the stored one, or a copy in `mapped`. Raises: see `checked`."""
+        return self.checked(image_id).path
+
+    def _app_copy(self, image_id: str, stamp: Stamp | None, record: MaskRecord) -> Path:
         # Another server of this project, with other labels, has a copy of its own.
-        copy = self.mapped / f"{image_id}.{hashlib.sha256(content).hexdigest()[:16]}.nii.gz"
+        version = repr((stamp, sorted(record.labels.items()), self.labels)).encode()
+        copy = self.mapped / f"{image_id}.{hashlib.sha256(version).hexdigest()[:16]}.nii.gz"
         if not copy.exists():
-            write_atomically(copy, content)
+            in_app = MaskRecord(label_values(self.labels), record.annotator, record.created)
+            write_atomically(copy, _encoded(self.load(image_id), in_app))
         return copy
 
+    def _values_path(self, image_id: str) -> Path:
+        return self.mapped / f"{image_id}.values.json"
+
+    def _keep_values(self, image_id: str, path: Path, stamp: Stamp | None, values: Sequence[float]) -> None:
+        content = {"file": path.name, "stamp": stamp, "values": values}
+        try:
+            write_atomically(self._values_path(image_id), json.dumps(content).encode())
+        except OSError as error:
+            logger.warning("That the mask %s was checked is not kept on disk (%s).", path.name, error.strerror)
+
+    def _kept_values(self, image_id: str, path: Path, stamp: Stamp | None) -> list[float] | None:
+        """The values other than 0 in a file, or None where they are not known."""
+        try:
+            content = json.loads(self._values_path(image_id).read_bytes())
+            if (content["file"], content["stamp"]) == (path.name, list(stamp or ())):
+                return [float(value) for value in content["values"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            pass
+        return None
+
     def mapped_files(self, image_id: str) -> list[Path]:
-        """The copies of an image's mask with other values."""
-        return list(self.mapped.glob(f"{glob.escape(image_id)}.{'[0-9a-f]' * 16}.nii.gz"))
+        """What `mapped` holds of an image's mask."""
+        copies = self.mapped.glob(f"{glob.escape(image_id)}.{'[0-9a-f]' * 16}.nii.gz")
+        values = self._values_path(image_id)
+        return [*copies, *([values] if values.exists() else [])]
 
     def _existing(self, image_id: str) -> Path:
         path = self.path(image_id)
@@ -187,20 +247,45 @@ def mapped_values(array: np.ndarray, labels: Mapping[str, int], app_labels: Sequ
     Raises:
         MaskError: a value that no label has, or a label that the app does not have.
     """
-    label_of = {value: label for label, value in labels.items()}
     result = np.zeros(array.shape, np.uint8)
-    for value in np.unique(array[array != 0]).tolist():
-        label = label_of.get(int(value)) if float(value).is_integer() else None
+    for value, in_app in _app_values(_values_in(array), labels, app_labels, name).items():
+        result[array == value] = in_app
+    return result
+
+
+def _values_in(array: np.ndarray) -> list[float]:
+    """The values other than 0 in a mask (X, Y, Z), each once, in order."""
+    flat = array.ravel(order="K")
+    found: set[float] = set()
+    for first in range(0, flat.size, _CHUNK_VOXELS):
+        chunk = flat[first : first + _CHUNK_VOXELS]
+        found.update(np.unique(chunk[chunk != 0]).tolist())
+    return sorted(map(float, found))
+
+
+def _labels_of(values: Sequence[float], labels: Mapping[str, int], name: str) -> dict[float, str]:
+    """The label of each value. Raises: MaskError: a value that no label has."""
+    label_of = {value: label for label, value in labels.items()}
+    found = {value: label_of.get(int(value)) if value.is_integer() else None for value in values}
+    for value, label in found.items():
         if label is None:
             known = ", ".join(f"{index} for {label}" for label, index in labels.items())
             raise MaskError(f"The mask {name} holds the value {value:g}; expected 0, {known[:200]}.")
+    return {value: str(label) for value, label in found.items()}
+
+
+def _app_values(
+    values: Sequence[float], labels: Mapping[str, int], app_labels: Sequence[str], name: str
+) -> dict[float, int]:
+    """The app's value for each of a mask's. Raises: MaskError: see `mapped_values`."""
+    found = _labels_of(values, labels, name)
+    for label in found.values():
         if label not in app_labels:
             raise MaskError(
                 f"The mask {name} holds the label {label[:80]!r}, and this app has {', '.join(app_labels)}; start the "
                 "server with a label of this name."
             )
-        result[array == value] = app_labels.index(label) + 1
-    return result
+    return {value: app_labels.index(label) + 1 for value, label in found.items()}
 
 
 def _encoded(mask: Volume, record: MaskRecord) -> bytes:
@@ -223,6 +308,13 @@ def _encoded(mask: Volume, record: MaskRecord) -> bytes:
 def _read(path: Path) -> Volume:
     try:
         return load_volume(path, sentinels=False)
+    except VolumeError as error:
+        raise MaskError(str(error)) from error
+
+
+def _geometry(path: Path) -> ImageGeometry:
+    try:
+        return read_geometry(path)
     except VolumeError as error:
         raise MaskError(str(error)) from error
 
@@ -262,8 +354,11 @@ def named_record(path: Path) -> MaskRecord | None:
 
 def require_grid(mask: ImageGeometry, geometry: ImageGeometry, name: str) -> None:
     """Raises: MaskError: the mask does not lie on the grid of its image, up to the rounding of file formats."""
-    apart = geometry.voxels_apart(mask)
-    if not apart <= GRID_TOLERANCE_VOXELS:
+    if not geometry.is_close(mask):
         size, expected = (" x ".join(map(str, shape)) for shape in (mask.shape, geometry.shape))
-        differs = f"{size} voxels; the image has {expected}" if size != expected else f"{apart:.2f} voxels apart"
+        differs = (
+            f"{size} voxels; the image has {expected}"
+            if size != expected
+            else f"{geometry.voxels_apart(mask):.2f} voxels apart"
+        )
         raise MaskError(f"The mask {name} is not on the grid of its image ({differs}); resample it to the image.")

@@ -1,4 +1,4 @@
-"""The durable store of click annotations: one JSON file per image and label."""
+"""The durable store of what annotators say: one JSON file per image and label, clicks or "not in this image"."""
 
 from __future__ import annotations
 
@@ -52,30 +52,72 @@ class Annotation:
         annotator: str,
         image_checksum: str | None = None,
     ) -> Annotation:
-        created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return cls(image_id, points, geometry, annotator, created, image_checksum)
+        return cls(image_id, points, geometry, annotator, _now(), image_checksum)
+
+    @property
+    def label(self) -> str:
+        return self.points.label
 
     def is_of(self, image_checksum: str | None) -> bool:
         """Was it made on the image with these voxels? An unknown checksum on either side counts as yes."""
-        return None in (self.image_checksum, image_checksum) or self.image_checksum == image_checksum
+        return _same_image(self.image_checksum, image_checksum)
+
+
+@dataclass(frozen=True, eq=False)
+class Absence:
+    """An annotator's word that a structure is not in an image. It has no points, so that nothing takes it for clicks.
+
+    Attributes:
+        label: name of the structure.
+        geometry, created, image_checksum: as of an `Annotation`.
+    """
+
+    image_id: str
+    label: str
+    geometry: ImageGeometry
+    annotator: str
+    created: str
+    image_checksum: str | None = None
+
+    @classmethod
+    def now(
+        cls, image_id: str, label: str, geometry: ImageGeometry, annotator: str, image_checksum: str | None = None
+    ) -> Absence:
+        return cls(image_id, label, geometry, annotator, _now(), image_checksum)
+
+    def is_of(self, image_checksum: str | None) -> bool:
+        """Was it said of the image with these voxels? An unknown checksum on either side counts as yes."""
+        return _same_image(self.image_checksum, image_checksum)
+
+
+Answer = Annotation | Absence
+"""What an annotator said of one label in one image."""
+
+
+def _same_image(one: str | None, other: str | None) -> bool:
+    return None in (one, other) or one == other
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class AnnotationStore:
-    """Annotations in a folder, as `<image id>.<label>.json`.
+    """The answer to each label of each image in a folder, as `<image id>.<label>.json`.
 
-    A new set of clicks replaces the old one, which stays readable under `history` in the same file.
-    A set is flushed to disk and renamed into place before `save` returns, so a reader or a killed server
-    finds either the old file or the new one. Threads and processes that save at once, a server and an import, wait
-    for each other, so that each set that is replaced gets into the history.
+    A new answer replaces the old one, which stays readable under `history` in the same file, whichever of the two is
+    clicks and which an absence. An answer is flushed to disk and renamed into place before `save` returns, so a reader
+    or a killed server finds either the old file or the new one. Threads and processes that save at once, a server and
+    an import, wait for each other, so that each answer that is replaced gets into the history.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def save(self, annotation: Annotation) -> Path:
+    def save(self, answer: Answer) -> Path:
         """Raises: OSError: the disk is full or the folder cannot be written; the old file is then intact."""
-        path = self.path(annotation.image_id, annotation.points.label)
-        record = _clicks_record(annotation)
+        path = self.path(answer.image_id, answer.label)
+        record = _record(answer)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             history = []
@@ -89,33 +131,37 @@ class AnnotationStore:
                     logger.error("%s cannot be used (%s). It is kept as %s.", path.name, error, kept.name)
             content = {
                 "schema_version": SCHEMA_VERSION,
-                "image_id": annotation.image_id,
-                "label": annotation.points.label,
-                "geometry": _geometry_record(annotation.geometry),
+                "image_id": answer.image_id,
+                "label": answer.label,
+                "geometry": _geometry_record(answer.geometry),
                 "current": record,
                 "history": history,
             }
             write_atomically(path, json.dumps(content, indent=1).encode())
         return path
 
-    def load(self, image_id: str, label: str) -> Annotation:
+    def load(self, image_id: str, label: str) -> Answer:
         """Raises: FileNotFoundError; AnnotationFileError: not an annotation file of this schema."""
-        return _annotation(_read(self.path(image_id, label)))
+        return _answer(_read(self.path(image_id, label)))
 
-    def load_file(self, path: Path) -> Annotation:
-        """The annotation in a file of this store. Raises: as `load`; ValueError: a name that is none of this store."""
+    def load_file(self, path: Path) -> Answer:
+        """The answer in a file of this store. Raises: as `load`; ValueError: a name that is none of this store."""
         image_id, label = path.name.removesuffix(".json").rsplit(".", 1)
         return self.load(image_id, label)
 
     def history(self, image_id: str, label: str) -> list[dict[str, Any]]:
-        """Earlier click sets, oldest first, as they stand in the file."""
+        """Earlier answers, oldest first, as they stand in the file."""
         return _read(self.path(image_id, label))["history"]
 
     def __iter__(self) -> Iterator[Annotation]:
-        """Every readable annotation, by file name; an unreadable file is named in the log and left as it is."""
+        """The clicks among `answers`."""
+        return (answer for answer in self.answers() if isinstance(answer, Annotation))
+
+    def answers(self) -> Iterator[Answer]:
+        """Every readable answer, by file name; an unreadable file is named in the log and left as it is."""
         for path in self._paths():
             try:
-                yield _annotation(_read(path))
+                yield _answer(_read(path))
             except AnnotationFileError as error:
                 logger.error("%s It is left out.", error)
             except OSError as error:
@@ -146,20 +192,17 @@ class AnnotationStore:
         return self.folder / f"{image_id}.{label}.json"
 
 
-def _clicks_record(annotation: Annotation) -> dict[str, Any]:
-    points, geometry = annotation.points, annotation.geometry
+def _record(answer: Answer) -> dict[str, Any]:
+    who = {"annotator": answer.annotator, "created": answer.created, "image_checksum": answer.image_checksum}
+    if isinstance(answer, Absence):
+        return {**who, "absent": True}
+    points, geometry = answer.points, answer.geometry
 
     def clicks(points_voxel: np.ndarray) -> list[dict[str, list]]:
         lps_mm = geometry.voxel_to_lps(points_voxel)
         return [{"voxel": v.tolist(), "lps_mm": mm.tolist()} for v, mm in zip(points_voxel, lps_mm, strict=True)]
 
-    return {
-        "annotator": annotation.annotator,
-        "created": annotation.created,
-        "image_checksum": annotation.image_checksum,
-        "foreground": clicks(points.foreground_voxel),
-        "background": clicks(points.background_voxel),
-    }
+    return {**who, "foreground": clicks(points.foreground_voxel), "background": clicks(points.background_voxel)}
 
 
 def _geometry_record(geometry: ImageGeometry) -> dict[str, Any]:
@@ -188,36 +231,45 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise AnnotationFileError(f"{path.name} is of no image or label. {error}") from error
     if not isinstance(content.get("current"), dict):
-        raise AnnotationFileError(f"{path.name} holds no clicks under 'current'.")
+        raise AnnotationFileError(f"{path.name} holds nothing under 'current'.")
     history = content.get("history", [])
     content["history"] = history if isinstance(history, list) else [history]
     return content
 
 
-def _annotation(content: dict[str, Any]) -> Annotation:
-    name = f"{content['image_id']}.{content['label']}.json"
+def _answer(content: dict[str, Any]) -> Answer:
+    image_id, label, current = content["image_id"], content["label"], content["current"]
     try:
-        current = content["current"]
-        foreground, background = (
-            np.array([click["voxel"] for click in current[kind]], dtype=np.int64).reshape(-1, 3)
-            for kind in ("foreground", "background")
-        )
-        affine_ras = np.array(content["geometry"]["affine_ras"], dtype=np.float64).reshape(4, 4)
-        i, j, k = (int(n) for n in content["geometry"]["shape"])
-        geometry = ImageGeometry((i, j, k), affine_ras)
-        if not np.isfinite(affine_ras).all() or not geometry.contains(np.concatenate([foreground, background])).all():
-            raise ValueError("clicks outside the image")
-        checksum = current.get("image_checksum")
-        return Annotation(
-            image_id=content["image_id"],
-            points=ExtremePoints.from_clicks(content["label"], foreground, background),
-            geometry=geometry,
-            annotator=str(current["annotator"]).encode(errors="replace").decode(),
-            created=_with_time_zone(current["created"]),
-            image_checksum=None if checksum is None else str(checksum),
-        )
+        geometry = _geometry(content["geometry"])
+        annotator = str(current["annotator"]).encode(errors="replace").decode()
+        created = _with_time_zone(current["created"])
+        checksum = None if current.get("image_checksum") is None else str(current["image_checksum"])
+        if "absent" not in current:
+            points = _points(label, current, geometry)
+            return Annotation(image_id, points, geometry, annotator, created, checksum)
+        if current["absent"] is not True or not {"foreground", "background"}.isdisjoint(current):
+            raise ValueError("'absent' with clicks, or with another value than true")
+        return Absence(image_id, label, geometry, annotator, created, checksum)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise AnnotationFileError(f"{name} is not an annotation ({error!r}).") from error
+        raise AnnotationFileError(f"{image_id}.{label}.json is not an annotation ({error!r}).") from error
+
+
+def _geometry(record: dict[str, Any]) -> ImageGeometry:
+    affine_ras = np.array(record["affine_ras"], dtype=np.float64).reshape(4, 4)
+    i, j, k = (int(n) for n in record["shape"])
+    if not np.isfinite(affine_ras).all():
+        raise ValueError("an affine that is not finite")
+    return ImageGeometry((i, j, k), affine_ras)
+
+
+def _points(label: str, record: dict[str, Any], geometry: ImageGeometry) -> ExtremePoints:
+    foreground, background = (
+        np.array([click["voxel"] for click in record[kind]], dtype=np.int64).reshape(-1, 3)
+        for kind in ("foreground", "background")
+    )
+    if not geometry.contains(np.concatenate([foreground, background])).all():
+        raise ValueError("clicks outside the image")
+    return ExtremePoints.from_clicks(label, foreground, background)
 
 
 def _with_time_zone(created: str) -> str:

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from lib.annotations.names import MOST_LABELS, is_label
 from lib.trainers.background import GPU_MEMORY_SHARE
-from lib.trainers.hyperparameters import Hyperparameters, Preset, first_error
+from lib.training.hyperparameters import Hyperparameters, Preset, first_error
 
 # Keys of a request, which has one key a label too.
 RESERVED_LABELS = (
     *("background", "foreground", "image", "model", "session", "label", "label_tag", "coordinates", "client_id"),
-    "use_stored_clicks",
+    *("use_stored_clicks", "absent"),
     *("result_extension", "result_dtype", "result_compress", "restore_label_idx", "save_label"),
 )
 
@@ -36,7 +36,7 @@ class AppSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
-    preset: Preset = Field("auto", description="paper, cpu, or auto: cpu where there is no GPU")
+    preset: Preset = Field("auto", description="gpu, cpu, paper, or auto: gpu where there is one, else cpu")
     project_dir: Path | None = Field(
         None, description="absolute path of the folder for annotations, models and logs; default: the studies folder"
     )

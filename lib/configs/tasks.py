@@ -8,23 +8,25 @@ from datetime import UTC, datetime
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import AppSettings
+from lib.data.prepared_scans import PreparedScans
+from lib.inference.opened_images import OpenedImages
+from lib.inference.region_predictor import RegionPredictor
 from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.published_model import PublishedModel
 from lib.infers.segmentation import SegmentationInferTask
 from lib.networks.versions import ModelVersions
 from lib.trainers.auto_train import AutoTrain
-from lib.trainers.hyperparameters import Hyperparameters
 from lib.trainers.train_task import InExtremISTrainTask
-from lib.trainers.training_record import TrainingRecord
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.record import TrainingRecord
 
 
 def infer_tasks(
     model: PublishedModel,
+    images: OpenedImages,
     store: AnnotationStore,
-    identities: ImageIdentities,
     on_annotation: Callable[[str], None],
     settings: AppSettings,
 ) -> dict[str, InferTask]:
@@ -32,11 +34,11 @@ def infer_tasks(
 
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
     """
-    common = (model, store, identities, on_annotation)
+    common = (model, RegionPredictor(images, model.device), store, on_annotation)
     return {
         "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, *common),
         "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, *common),
-        "inextremis": SegmentationInferTask(model, test_time_crf=settings.test_time_crf),
+        "inextremis": SegmentationInferTask(model, images, test_time_crf=settings.test_time_crf),
     }
 
 
@@ -51,9 +53,9 @@ def auto_train(
     runs = TrainingRecord.load(trainer.record_path).runs
     seen_until = _moment(runs[-1].started) if runs else _BEGINNING
     unseen = [
-        store.path(annotation.image_id, annotation.points.label).name
-        for annotation in store
-        if _moment(annotation.created) > seen_until
+        store.path(answer.image_id, answer.label).name
+        for answer in store.answers()
+        if _moment(answer.created) > seen_until
     ]
     return AutoTrain(settings.auto_train, lambda: start(name, {}, enqueue=True), unseen)
 
@@ -71,8 +73,8 @@ def _moment(text: str) -> datetime:
 
 
 def train_tasks(
-    model: PublishedModel, store: AnnotationStore, hyperparameters: Hyperparameters, settings: AppSettings
+    model: PublishedModel, prepared: PreparedScans, hyperparameters: Hyperparameters, settings: AppSettings
 ) -> dict[str, TrainTask]:
     """The one trainer."""
     versions = ModelVersions(model.path, settings.keep_versions)
-    return {"inextremis": InExtremISTrainTask(versions, settings.labels, store, hyperparameters, settings.tracking)}
+    return {"inextremis": InExtremISTrainTask(versions, settings.labels, prepared, hyperparameters, settings.tracking)}

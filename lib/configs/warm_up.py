@@ -1,16 +1,17 @@
-"""What costs seconds once, done before the first annotator waits for it."""
+"""Do what costs seconds once, before the first annotator waits for it."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.compile_kernels import compile_kernels
 from lib.geometry.volume import load_volume
 from lib.infers.answers import write_mask
 from lib.refinement.cold_start import segment_from_clicks
@@ -18,9 +19,20 @@ from lib.refinement.cold_start import segment_from_clicks
 logger = logging.getLogger(__name__)
 
 
-def warm_up_in_background() -> None:
-    """Compiles the geodesic kernel by answering one small request."""
-    threading.Thread(target=_answer_once, name="warm-up", daemon=True).start()
+def warm_up() -> None:
+    """Compile the kernels, or load them from numba's cache, and answer one small request.
+
+    A failure is logged, and left to the requests.
+    """
+    logger.info("Getting ready for clicks. Where the kernels are not compiled yet, this takes up to a minute.")
+    start = time.perf_counter()
+    try:
+        compile_kernels()
+        _answer_once()
+    except Exception:
+        logger.exception("The server could not get ready for clicks; the first ones take longer.")
+    else:
+        logger.info("Ready for clicks after %.1f s.", time.perf_counter() - start)
 
 
 def _answer_once() -> None:
@@ -32,5 +44,4 @@ def _answer_once() -> None:
         points = ExtremePoints.from_clicks("warm_up", clicks)
         mask = segment_from_clicks(volume.array, points, volume.geometry.spacing_mm)
         for extension in (".nrrd", ".nii.gz"):
-            Path(write_mask(mask.astype(np.uint8), volume, {"result_extension": extension})).unlink()
-    logger.info("Ready for clicks.")
+            Path(write_mask(mask.astype(np.uint8), volume.geometry, {"result_extension": extension})).unlink()

@@ -1,1 +1,1 @@
-"""TorchIO subjects, patch sampling and augmentation."""
+"""Scans on the network's grid, and random patches of them."""

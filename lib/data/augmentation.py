@@ -1,113 +1,100 @@
-"""Augmentation of patches that takes the clicks along."""
+"""Random changes of patches: as another patient, or another scanner, might have given them."""
 
 from __future__ import annotations
 
-from functools import singledispatch
-from typing import Any, Literal
+import math
+from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 import torchio as tio
-from torchio.transforms.augmentation.spatial.random_affine import Affine
-from torchio.transforms.augmentation.spatial.random_elastic_deformation import ElasticDeformation
 
-from lib.data.clicks import CLICKS
+Augmentation = Literal["none", "flip", "full", "full_flip"]
 
-Augmentation = Literal["none", "flip", "full"]
-
-CONTROL_POINTS = 7
-MAX_DISPLACEMENT_MM = 4.0
-# Of the distance of control points; from one half on, space may fold over (TorchIO warns of it).
-FOLD_FREE = 0.45
-# Each step leaves less than half of the error of the one before, for all deformations drawn here.
-INVERSION_STEPS = 24
+DEGREES = 15.0
+SCALE = 0.15
+THICK_RATIO = 3.0
+"""An axis whose voxels are this much longer than the shortest is not turned towards the others (as in nnU-Net)."""
 
 
-def augment(patch: tio.Subject, augmentation: Augmentation) -> tio.Subject:
-    """A patch as another scanner, or another patient, might have given it.
+def random_matrix(augmentation: Augmentation, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """A random linear map (3, 3) from voxels of a patch to voxels of the scan, about the patch's centre.
 
-    `flip` reverses random axes (what the authors' public code does); `full` turns, scales and bends the patch
-    as well, and changes its contrast, noise and sharpness.
+    `flip` reverses random axes (what the authors' public code does); `full` turns and scales, half of the patches
+    each; `full_flip` does both. A turn is one of millimetres, whatever the voxels.
     """
-    if augmentation == "none":
-        return patch
-    if augmentation == "full":
-        patch = _warped(patch)
-    return GridFlip()(patch)
+    matrix = np.eye(3)
+    if augmentation.startswith("full"):
+        if _chance(0.5):
+            spacing = np.array(spacing_mm)
+            matrix = _rotation(spacing) * spacing / spacing[:, None]
+        if _chance(0.5):
+            matrix = matrix * math.exp(_uniform(-SCALE, SCALE))
+    if augmentation.endswith("flip"):
+        matrix = matrix * [(-1.0 if _chance(0.5) else 1.0) for _ in range(3)]
+    return matrix
 
 
-class GridFlip(tio.transforms.SpatialTransform):
-    """Reverses the voxel order along random axes, in the array and in the affine.
+class RandomContrast(tio.transforms.augmentation.RandomTransform, tio.transforms.IntensityTransform):
+    """Scales intensities about their mean, and shifts them.
 
-    The network sees a mirrored patch, while world coordinates of clicks stay true.
+    Args:
+        scale: the factor lies in [1 - scale, 1 + scale].
+        shift: in standard deviations of the scan, at most.
     """
+
+    def __init__(self, scale: float, shift: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.scale, self.shift = scale, shift
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
-        axes = torch.nonzero(torch.rand(3) < 0.5).flatten().tolist()
         for image in self.get_images(subject):
-            flip = np.eye(4)
-            for axis in axes:
-                flip[axis, axis] = -1
-                flip[axis, 3] = image.spatial_shape[axis] - 1
-            image.set_data(image.data.flip([axis + 1 for axis in axes]))
-            image.affine = image.affine @ flip
+            mean = image.data.mean()
+            factor, shift = 1 + _uniform(-self.scale, self.scale), _uniform(-self.shift, self.shift)
+            image.set_data((image.data - mean) * factor + mean + shift)
         return subject
 
 
-def _warped(patch: tio.Subject) -> tio.Subject:
-    # What was done before is of no concern, and TorchIO cannot make all of it again.
-    patch.clear_history()
-    image = patch.get_first_image()
-    control_distance_mm = np.array(image.spatial_shape) * image.spacing / (CONTROL_POINTS - 3)
-    transform = tio.Compose(
-        [
-            tio.RandomAffine(scales=0.1, degrees=10, default_pad_value=0, p=0.5),
-            tio.RandomElasticDeformation(
-                CONTROL_POINTS,
-                tuple(np.minimum(FOLD_FREE * control_distance_mm, MAX_DISPLACEMENT_MM)),
-                locked_borders=2,
-                p=0.3,
-            ),
-            tio.RandomGamma(log_gamma=0.2, p=0.3),
-            tio.RandomBlur(std=(0, 0.7), p=0.2),
-            tio.RandomNoise(std=(0, 0.1), p=0.3),
-        ]
-    )
-    warped: Any = transform(patch)
-    for applied in warped.get_applied_transforms():
-        to_source = source_transform(applied, image)
-        if to_source is not None:
-            warped[CLICKS] = [clicks.moved(lambda p, t=to_source: moved_points(p, t)) for clicks in warped[CLICKS]]
-    return warped
+_INTENSITIES = tio.Compose(
+    [
+        RandomContrast(scale=0.25, shift=0.2, p=0.5),
+        tio.RandomGamma(log_gamma=0.3, p=0.3),
+        tio.RandomBlur(std=(0, 1), p=0.15),
+        tio.RandomAnisotropy(downsampling=(1.2, 2), p=0.1),
+        tio.RandomNoise(std=(0, 0.2), p=0.3),
+    ]
+)
 
 
-@singledispatch
-def source_transform(transform: tio.Transform, image: tio.Image) -> sitk.Transform | None:
-    """Where the content of each point of a transformed image came from (LPS mm), or None if all stays in place."""
-    return None
+def random_intensities(image: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    """A patch (X, Y, Z) of another contrast, sharpness and noise; only `full` and `full_flip` change it.
 
-
-@source_transform.register
-def _(transform: Affine, image: tio.Image) -> sitk.Transform:
-    return transform.get_affine_transform(image)
-
-
-@source_transform.register
-def _(transform: ElasticDeformation, image: tio.Image) -> sitk.Transform:
-    return transform.get_bspline_transform(image.as_sitk())
-
-
-def moved_points(points_ras_mm: np.ndarray, to_source: sitk.Transform) -> np.ndarray:
-    """Where points (N, 3) of an image lie after it was resampled through `to_source`, in RAS mm.
-
-    Resampling asks where each voxel comes from, and points ask where they go: the inverse, found by
-    fixed-point iteration.
+    Blur is in voxels.
     """
-    ras_to_lps = np.array([-1.0, -1.0, 1.0])
-    source_lps_mm = np.asarray(points_ras_mm, dtype=np.float64) * ras_to_lps
-    moved_lps_mm = source_lps_mm.copy()
-    for _ in range(INVERSION_STEPS):
-        found = np.array([to_source.TransformPoint(point.tolist()) for point in moved_lps_mm]).reshape(-1, 3)
-        moved_lps_mm += source_lps_mm - found
-    return moved_lps_mm * ras_to_lps
+    if not augmentation.startswith("full"):
+        return image
+    return _INTENSITIES(image[None])[0]
+
+
+def _rotation(spacing_mm: np.ndarray) -> np.ndarray:
+    """By random angles about the three axes, in mm."""
+    thick = spacing_mm > THICK_RATIO * spacing_mm.min()
+    rotation = np.eye(3)
+    for axis in range(3):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        if thick[a] != thick[b]:
+            continue
+        angle = math.radians(_uniform(-DEGREES, DEGREES))
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = math.cos(angle)
+        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
+        rotation = rotation @ turn
+    return rotation
+
+
+def _chance(probability: float) -> bool:
+    return torch.rand(1).item() < probability
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(1).item()

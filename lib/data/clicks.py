@@ -1,8 +1,7 @@
-"""Clicks in the patient's space, which cropping, padding and resampling of an image leave true."""
+"""Clicks in the patient's space, which hold on every grid of a scan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,6 @@ import numpy as np
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.data.grid import points_on_grid
-
-# Names of what a TorchIO subject holds.
-IMAGE, MASK, POSSIBLE, CLICKS = "image", "mask", "possible", "clicks"
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,3 @@ class WorldClicks:
             points_on_grid(self.foreground_ras_mm, affine),
             points_on_grid(self.background_ras_mm, affine),
         )
-
-    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> WorldClicks:
-        """The clicks after the image was warped; `move` maps (N, 3) RAS mm."""
-        return WorldClicks(self.label, move(self.foreground_ras_mm), move(self.background_ras_mm))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,13 @@ class ScriptedAnnotator:
                 return None
             raise
 
-    def train(self, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def train(self, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Starts a training and yields its figures, as the server tells them, until it is done.
 
         Raises:
             TrainingFailedError: it ended in an error or was stopped.
         """
-        self.client.train_start("inextremis", parameters)
+        self.client.train_start("inextremis", dict(parameters))
         while (task := self.client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
             yield self.client.info()["train_stats"]["inextremis"]
             time.sleep(POLL_S)
@@ -119,12 +119,16 @@ def walk_through(
     annotator: ScriptedAnnotator,
     outcomes: list[Outcome],
     clicked: int,
-    training: dict[str, Any],
+    training: Mapping[str, Any],
     *,
     say: Callable[[str], None],
     show_training: Callable[[Iterator[dict[str, Any]]], None],
 ) -> None:
-    """Clicks in the first `clicked` studies, trains, and segments all of them; fills in `outcomes`."""
+    """Clicks in the first `clicked` studies, trains, and segments all of them; fills in `outcomes`.
+
+    Args:
+        training: hyper-parameters that differ from the server's.
+    """
     rng = np.random.default_rng(0)
     for outcome in outcomes:
         outcome.automatic_before = annotator.segment_if_trained(outcome.study)

@@ -20,7 +20,7 @@ class ImportPlan:
 
     Attributes:
         new: to be stored.
-        kept: of images and labels that have clicks already, which stay as they are.
+        kept: of images and labels that are answered already, by clicks or as absent; the answers stay as they are.
     """
 
     new: tuple[Annotation, ...]
@@ -51,7 +51,7 @@ def plan_import(
     Args:
         labels: of the app.
         annotator: who clicked.
-        overwrite: clicks that exist are replaced, and stay as history; otherwise they are kept.
+        overwrite: answers that exist are replaced, and stay as history; otherwise they are kept.
 
     Raises:
         ImportRefusedError: records that are refused; the sentences name their file, image and label.
@@ -100,7 +100,7 @@ class _Checker:
             )
         request = {record.label: [list(point) for point in record.points], "coordinates": record.coordinates}
         background = [list(point) for point in record.background]
-        (points,) = parse_click_request({**request, "background": background}, self.labels, geometry)
+        (points,) = parse_click_request({**request, "background": background}, self.labels, geometry).structures
         return Annotation.now(image_id, points, geometry, self.annotator, checksum)
 
     def _image(self, image_id: str) -> tuple[ImageGeometry, str]:

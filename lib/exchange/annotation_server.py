@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,27 @@ CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10, 600
 
 class ServerError(RuntimeError):
     """The server cannot be reached, refuses, or is another one than expected; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """What the server says of the annotations of an image.
+
+    Attributes:
+        in_store: labels that were clicked, or said not to be in the image.
+        in_final_mask: labels that the final mask covers; none if it cannot be read, None without one.
+        unanswered: labels of the app that neither of the two answers; where there are none, the image is annotated.
+    """
+
+    in_store: tuple[str, ...]
+    in_final_mask: tuple[str, ...] | None
+    unanswered: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> ListedImage:
+        """From the server's list. Raises: KeyError, TypeError: it is in another form."""
+        labels = {tag: tuple(label["info"]["labels"]) for tag, label in entry["labels"].items()}
+        return cls(labels.get(CLICK_TAG, ()), labels.get(FINAL_TAG), tuple(entry["unanswered"]))
 
 
 class AnnotationServer:
@@ -69,27 +91,27 @@ class AnnotationServer:
                 )
             return {str(label): int(index) for label, index in models[CLICK_MODEL]["labels"].items()}
 
-    def annotated_images(self) -> dict[str, bool]:
-        """The ids of images with clicks or a final mask, and for each whether it has a final mask."""
+    def images(self) -> dict[str, ListedImage]:
+        """The images with clicks or a final mask, by id."""
         with self._answers_of_monai_label():
             images = self._json("/datastore/", output="all")["objects"]
             return {
-                image: FINAL_TAG in entry["labels"]
+                image: ListedImage.of(entry)
                 for image, entry in images.items()
                 if not {CLICK_TAG, FINAL_TAG}.isdisjoint(entry["labels"])
             }
 
     def click_mask(self, image: str) -> Volume:
-        """The mask (X, Y, Z) of label indices that the stored clicks of an image give now."""
+        """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels."""
         params = {"use_stored_clicks": True, "result_extension": ".nii.gz", "result_dtype": "uint8"}
         form, query = {"params": json.dumps(params)}, {"image": image, "output": "image"}
         with _image_file(self._ask("POST", f"/infer/{CLICK_MODEL}", query, form)) as path:
-            return load_volume(path)
+            return load_volume(path, sentinels=False)
 
     def final_mask(self, image: str) -> Volume:
         """The mask (X, Y, Z) of label indices that an annotator submitted as final."""
         with _image_file(self._ask("GET", "/datastore/label", {"label": image, "tag": FINAL_TAG})) as path:
-            return load_volume(path)
+            return load_volume(path, sentinels=False)
 
     def image_geometry(self, image: str) -> ImageGeometry:
         with _image_file(self._ask("GET", "/datastore/image", {"image": image})) as path:

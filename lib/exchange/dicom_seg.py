@@ -23,11 +23,10 @@ from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DA, DT, TM, DSfloat, PersonName, validate_value
 from skimage.color import rgb2lab
 
+from lib.geometry.image_geometry import GRID_TOLERANCE_VOXELS
 from lib.geometry.volume import Volume
 
 MANUFACTURER, MODEL_NAME, VERSION = "InExtremIS", "InExtremIS for MONAI Label", "0.1.0"
-# Beyond it a voxel of the mask could be taken for its neighbour.
-TOLERANCE_VOXELS = 0.1
 SERIES_NUMBER = 300
 # What a structure is beyond its name, the app does not know.
 TISSUE = Code("85756007", "SCT", "Tissue")
@@ -287,7 +286,7 @@ def _plane(mask: Volume, frame: _Frame) -> np.ndarray:
     nearest_voxel = np.rint(corners_voxel).astype(np.int64)
     edges = nearest_voxel[1:] - nearest_voxel[0]
     if (
-        np.abs(corners_voxel - nearest_voxel).max() > TOLERANCE_VOXELS
+        np.abs(corners_voxel - nearest_voxel).max() > GRID_TOLERANCE_VOXELS
         or not mask.geometry.contains(nearest_voxel).all()
         or np.sort(np.abs(edges)).tolist() != [[0, 0, frame.columns - 1], [0, 0, frame.rows - 1]]
     ):

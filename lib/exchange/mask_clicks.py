@@ -33,7 +33,7 @@ def read_mask_clicks(
         ImportRefusedError: not a volume, or a value that is the index of no label.
     """
     try:
-        volume = load_volume(path)
+        volume = load_volume(path, sentinels=False)
     except VolumeError as error:
         raise ImportRefusedError([str(error)]) from error
     if isinstance(indices, str):

@@ -1,4 +1,4 @@
-"""The current mask of every annotated study, from a running server into a folder."""
+"""The current masks of studies, from a running server into a folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import GRID_TOLERANCE_VOXELS
-from lib.exchange.annotation_server import AnnotationServer
+from lib.exchange.annotation_server import AnnotationServer, ListedImage
 from lib.exchange.dicom_seg import dicom_segmentation
 from lib.exchange.label_indices import LABELS_FILE, read_label_indices, write_label_indices
 from lib.geometry.volume import Volume, load_volume
@@ -63,8 +62,8 @@ class MaskExport:
         write_label_indices(path, labels)
         return cls(server, folder, labels, overwrite)
 
-    def write(self, image: str, *, has_final_mask: bool) -> bool:
-        """Writes the mask of an image: the final one where there is one, else that of its clicks.
+    def write(self, image: str, listed: ListedImage) -> bool:
+        """Writes the mask of an image: the final one, and for labels that it does not cover that of their clicks.
 
         Returns:
             Whether there was anything to write.
@@ -77,14 +76,13 @@ class MaskExport:
         """
         if not self.overwrite and self._is_complete(image):
             return False
-        mask = self._final_mask(image) if has_final_mask else self.server.click_mask(image)
-        self._check_values(mask, "final mask" if has_final_mask else "mask of the clicks")
+        mask, by_hand = self._current_mask(image, listed)
         # First, so that no segmentation of an earlier mask stays beside this one.
         self.segmentation_path(image).unlink(missing_ok=True)
         write_atomically(self._path(image, ".nii.gz"), _nifti(mask))
         headers = self.server.series_headers(image) if mask.array.any() else []
         if headers:
-            segmentation = dicom_segmentation(mask, headers, self.labels, by_hand=has_final_mask)
+            segmentation = dicom_segmentation(mask, headers, self.labels, by_hand=by_hand)
             write_atomically(self.segmentation_path(image), _encoded(segmentation))
         return True
 
@@ -118,10 +116,29 @@ class MaskExport:
             )
         return self.folder / f"{image}{extension}"
 
+    def _current_mask(self, image: str, listed: ListedImage) -> tuple[Volume, bool]:
+        """The mask, and whether it is drawn by hand throughout."""
+        covered = listed.in_final_mask
+        if covered is None or (covered and not set(covered) & set(self.labels)):
+            return self._click_mask(image), False
+        final = self._final_mask(image)
+        clicked = [self.labels[label] for label in listed.in_store if label in self.labels and label not in covered]
+        if not clicked:
+            return final, True
+        of_clicks = self._click_mask(image).array
+        added = np.isin(of_clicks, clicked) & (final.array == 0)
+        return Volume(np.where(added, of_clicks, final.array), final.geometry), not added.any()
+
+    def _click_mask(self, image: str) -> Volume:
+        mask = self.server.click_mask(image)
+        self._check_values(mask, "mask of the clicks")
+        return mask
+
     def _final_mask(self, image: str) -> Volume:
         mask = self.server.final_mask(image)
-        if not self.server.image_geometry(image).voxels_apart(mask.geometry) <= GRID_TOLERANCE_VOXELS:
+        if not self.server.image_geometry(image).is_close(mask.geometry):
             raise ExportError("The final mask is not on the grid of its image; submit it anew.")
+        self._check_values(mask, "final mask")
         return mask
 
     def _check_values(self, mask: Volume, name: str) -> None:

@@ -34,7 +34,7 @@ def read_paper_label_map(path: Path, image: str, label: str) -> list[ClickRecord
         ImportRefusedError: not a volume, a value that is no code, or an extreme point that is missing.
     """
     try:
-        volume = load_volume(path)
+        volume = load_volume(path, sentinels=False)
     except VolumeError as error:
         raise ImportRefusedError([str(error)]) from error
     unknown = np.setdiff1d(volume.array[volume.array != PaperCode.BACKGROUND], list(PaperCode))

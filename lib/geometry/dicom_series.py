@@ -33,15 +33,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lib.geometry.image_geometry import RAS_TO_LPS
+from lib.geometry.image_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE_VOXELS, RAS_TO_LPS
 from lib.geometry.volume import VolumeError, check_size, shown_name
 from lib.geometry.volume_size import GB, max_volume_gb
 
 logger = logging.getLogger(__name__)
 
-# Headers are rounded; beyond this a click could reach the neighbour of the voxel under the mouse.
-TOLERANCE_VOXELS = 0.1
-_TOLERANCE_DIRECTION = 1e-3
 _UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _PIXEL_TAG_BYTES = 8  # or 12, before the pixels
 _INFLATED_PIECE_BYTES = 2**20
@@ -212,7 +209,7 @@ def even_grid(planes: list[SlicePlane]) -> np.ndarray:
     _check_even(along_mm)
     step_mm = along_mm[-1] / (len(planes) - 1)
     shift_voxels = positions_mm @ first.directions.T / first.spacing_mm
-    if np.abs(shift_voxels).max() > TOLERANCE_VOXELS:
+    if np.abs(shift_voxels).max() > GRID_TOLERANCE_VOXELS:
         shift_mm = np.abs(positions_mm @ first.directions.T).max()
         raise SeriesError(
             f"The slices of the series are shifted by up to {shift_mm:.1f} mm in their own plane, as with a tilted "
@@ -230,7 +227,7 @@ def _check_stackable(planes: list[SlicePlane]) -> None:
         raise SeriesError(f"The series has {len(planes)} slice; expected a volume of several.")
     first = planes[0]
     for plane in planes[1:]:
-        if np.abs(plane.directions - first.directions).max() > _TOLERANCE_DIRECTION:
+        if np.abs(plane.directions - first.directions).max() > DIRECTION_TOLERANCE:
             raise SeriesError("The slices of the series are not parallel, as those of a localizer. Choose another.")
         if plane.size != first.size or not np.allclose(plane.spacing_mm, first.spacing_mm, rtol=1e-4):
             raise SeriesError("The slices of the series differ in size or pixel spacing. Choose another.")
@@ -246,7 +243,7 @@ def _check_even(along_mm: np.ndarray) -> None:
             "a single volume. Choose another."
         )
     step_mm = along_mm[-1] / len(gaps_mm)
-    if np.abs(along_mm - step_mm * np.arange(len(along_mm))).max() > TOLERANCE_VOXELS * step_mm:
+    if np.abs(along_mm - step_mm * np.arange(len(along_mm))).max() > GRID_TOLERANCE_VOXELS * step_mm:
         raise SeriesError(
             f"The slices of the series are unevenly spaced, from {gaps_mm.min():.2f} to {gaps_mm.max():.2f} mm; slices "
             f"may be missing in the archive. {_REMEDY}"
@@ -370,7 +367,10 @@ def _plane_of(header: Dataset, position: Dataset, orientation: Dataset, measures
         lengths = np.linalg.norm(directions, axis=1)
         if not np.isfinite(position_lps_mm).all() or not 0 < min(row_mm, column_mm) <= max(row_mm, column_mm) < np.inf:
             raise ValueError("no place")
-        if not np.allclose(lengths, 1, rtol=0, atol=0.05) or abs(directions[0] @ directions[1]) > _TOLERANCE_DIRECTION:
+        if not np.allclose(lengths, 1, rtol=0, atol=0.05):
+            raise ValueError("no directions")
+        directions /= lengths[:, None]
+        if abs(directions[0] @ directions[1]) > DIRECTION_TOLERANCE:
             raise ValueError("no directions at right angles")
     except (AttributeError, TypeError, ValueError) as error:
         raise SeriesError(
@@ -379,7 +379,7 @@ def _plane_of(header: Dataset, position: Dataset, orientation: Dataset, measures
         ) from error
     return SlicePlane(
         position_lps_mm,
-        directions / lengths[:, None],
+        directions,
         np.array([column_mm, row_mm]),
         (int(header.Columns), int(header.Rows)),
     )

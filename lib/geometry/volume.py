@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.image_geometry import DIRECTION_TOLERANCE, ImageGeometry
 from lib.geometry.volume_files import StoredVolume, read_header, read_intensities
 from lib.geometry.volume_size import too_large
+
+logger = logging.getLogger(__name__)
 
 # No scanner measures beyond this; files use such numbers (-3.4e38, 9.97e36, 1e20) where nothing was measured.
 LARGEST_INTENSITY = 1e9
 
-_TOLERANCE_VOXELS = 0.1
 # Large images are read one after the other: each measures the free memory when the one before it has taken its part.
 _LARGE_VOXELS = 50_000_000
 _LARGE_READS = threading.Lock()
@@ -41,15 +42,16 @@ class Volume:
 def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
     """Reads a 3D image: NIfTI (.nii, .nii.gz), or NRRD (.nrrd) with attached data.
 
-    The name tells the format, also where it is a link to a file of another name. Values beyond ±1e9 stand for places
-    where nothing was measured, and become the lowest of the others.
+    The name tells the format, also where it is a link to a file of another name. NaN, infinity and values beyond ±1e9
+    stand for places where nothing was measured, and become the lowest of the others. The log names the file and counts
+    them.
 
     Args:
-        sentinels: False for masks, whose values all count.
+        sentinels: False for masks, whose values all count, and must be finite.
 
     Raises:
         VolumeError: the file is missing, cannot be read, is not 3D, is larger than the limit or the free memory, or
-            holds values that are not finite.
+            holds no value that was measured.
     """
     path = Path(path)
     stored, geometry = _opened(path)
@@ -57,13 +59,11 @@ def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
     with _LARGE_READS if stored.voxels > _LARGE_VOXELS else nullcontext():
         check_size(geometry.shape, f"The image {name}", _READING_BYTES_PER_VOXEL)
         try:
-            voxels = _measured(path, stored, LARGEST_INTENSITY if sentinels else float("inf"))
+            voxels = _measured(path, stored) if sentinels else _finite(path, stored)
         except Exception as error:  # a damaged file fails as its format likes
             raise VolumeError(f"The image {name} cannot be read ({_first_sentence(error)}).") from error
-    lowest = np.fmin.reduce(voxels)
-    if np.isnan(lowest):
-        raise VolumeError(f"The image {name} holds no value within ±{LARGEST_INTENSITY:g}; expected intensities.")
-    np.copyto(voxels, lowest, where=np.isnan(voxels))
+        if sentinels:
+            _fill_unmeasured(voxels, name)
     return Volume(voxels.reshape(geometry.shape, order="F"), geometry)
 
 
@@ -110,30 +110,64 @@ def _opened(path: Path) -> tuple[StoredVolume, ImageGeometry]:
         size = " x ".join(map(str, stored.shape))
         raise VolumeError(f"The image {name} is cut short: {file_bytes} bytes cannot hold {size} voxels. Copy it anew.")
     i, j, k = stored.shape
-    _check_one_place(stored.shape, stored.affines_ras, name)
+    _check_one_place((i, j, k), stored.affines_ras, name)
     geometry = ImageGeometry((i, j, k), stored.affines_ras[0])
     _check_right_angles(geometry, name)
     return stored, geometry
 
 
-def _measured(path: Path, stored: StoredVolume, largest: float) -> np.ndarray:
-    """(N,) float32 in stored order; NaN where nothing was measured. Raises: ValueError: a value is not finite."""
+def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
+    """(N,) float32 in stored order; NaN where nothing was measured."""
+
+    def marked(values: np.ndarray) -> np.ndarray:
+        if values.min() >= -LARGEST_INTENSITY and values.max() <= LARGEST_INTENSITY:  # neither holds with a NaN
+            return values
+        return np.where((values >= -LARGEST_INTENSITY) & (values <= LARGEST_INTENSITY), values, np.nan)
+
+    return _joined(stored, (marked(values) for values in read_intensities(path, stored)))
+
+
+def _finite(path: Path, stored: StoredVolume) -> np.ndarray:
+    """(N,) float32 in stored order. Raises: ValueError: a value is not finite."""
+
+    def checked(values: np.ndarray) -> np.ndarray:
+        if not np.isfinite((float(values.min()), float(values.max()))).all():
+            raise ValueError("it holds values that are not finite; expected 0 and the values of labels")
+        return values
+
+    return _joined(stored, (checked(values) for values in read_intensities(path, stored)))
+
+
+def _joined(stored: StoredVolume, pieces: Iterable[np.ndarray]) -> np.ndarray:
     voxels = np.empty(stored.voxels, np.float32)
     first = 0
-    for values in read_intensities(path, stored):
-        low, high = float(values.min()), float(values.max())
-        if not np.isfinite((low, high)).all():
-            raise ValueError("it holds values that are not finite; expected intensities only")
-        piece = voxels[first : first + len(values)]
-        if max(-low, high) > largest:
-            unmeasured = (values < -largest) | (values > largest)
-            values = np.where(unmeasured, np.nan, values)
-        piece[:] = values
+    for values in pieces:
+        voxels[first : first + len(values)] = values
         first += len(values)
     return voxels
 
 
-def _check_one_place(shape: tuple[int, ...], places_ras: list[np.ndarray], name: str) -> None:
+def _fill_unmeasured(voxels: np.ndarray, name: str) -> None:
+    """Give NaN in voxels (N,) the lowest of the other values. Raises: VolumeError: there are no others."""
+    lowest = np.fmin.reduce(voxels)
+    if np.isnan(lowest):
+        raise VolumeError(
+            f"The image {name} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
+            "intensities. Choose another."
+        )
+    unmeasured = np.isnan(voxels)
+    if count := np.count_nonzero(unmeasured):
+        np.copyto(voxels, lowest, where=unmeasured)
+        logger.info(
+            "The image %s has no measured value in %d voxels (NaN, inf, or beyond ±%g); they count as its lowest, %g.",
+            name,
+            count,
+            LARGEST_INTENSITY,
+            lowest,
+        )
+
+
+def _check_one_place(shape: tuple[int, int, int], places_ras: list[np.ndarray], name: str) -> None:
     if not places_ras:
         raise VolumeError(
             f"The image {name} does not tell where it lies in the patient (its qform and sform codes are 0), so left "
@@ -141,18 +175,17 @@ def _check_one_place(shape: tuple[int, ...], places_ras: list[np.ndarray], name:
         )
     if not np.isfinite(places_ras).all() or not np.linalg.norm(places_ras[0][:3, :3], axis=0).all():
         raise VolumeError(f"The header of the image {name} places its voxels at no distance; convert it anew.")
-    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape) - 1)
-    apart_mm = np.linalg.norm(nib.affines.apply_affine(places_ras[0] - places_ras[-1], corners), axis=1).max()
-    if apart_mm > _TOLERANCE_VOXELS * nib.affines.voxel_sizes(places_ras[0]).min():
+    first, last = ImageGeometry(shape, places_ras[0]), ImageGeometry(shape, places_ras[-1])
+    if not first.is_close(last):
         raise VolumeError(
-            f"The qform and the sform of the image {name} place it {apart_mm:.1f} mm apart, and viewers differ in "
-            "which they go by; set both to the one that holds."
+            f"The qform and the sform of the image {name} place it {first.mm_apart(last):.1f} mm apart, and viewers "
+            "differ in which they go by; set both to the one that holds."
         )
 
 
 def _check_right_angles(geometry: ImageGeometry, name: str) -> None:
     directions = geometry.affine_ras[:3, :3] / geometry.spacing_mm
-    if not np.allclose(directions.T @ directions, np.eye(3), rtol=0, atol=1e-4):
+    if not np.allclose(directions.T @ directions, np.eye(3), rtol=0, atol=DIRECTION_TOLERANCE):
         raise VolumeError(f"The axes of the image {name} are not at right angles; resample it to a grid that is.")
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,8 @@ import nibabel as nib
 import nrrd
 import numpy as np
 
-from lib.geometry.image_geometry import RAS_TO_LPS
+from lib.geometry.gzip_stream import gzipped, pieces_of
+from lib.geometry.image_geometry import RAS_TO_LPS, ImageGeometry
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
@@ -29,9 +31,17 @@ _NRRD_HEADER_BYTES = 2**20
 _NRRD_AXES = 16  # of which no file has more
 # NIfTI keeps extensions before the voxels.
 _NIFTI_HEADER_BYTES = 2**26
+_NIFTI_BEGIN = 352  # header, and four bytes that tell of no extension
 _CHUNK_VOXELS = 2**20
 _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre in xyzt_units; everything else counts as mm, as in ITK
 _SCANNER_ANATOMICAL = 1
+_NRRD_TYPES = {
+    "uint8": "unsigned char",
+    "uint16": "unsigned short",
+    "int16": "short",
+    "int32": "int",
+    "float32": "float",
+}
 _DOMAIN_KINDS = {"domain", "space", "none", "???"}
 _SPACE_TO_LPS = {
     "right-anterior-superior": RAS_TO_LPS[:3, :3],
@@ -114,6 +124,53 @@ def read_intensities(path: Path, stored: StoredVolume) -> Iterator[np.ndarray]:
             if (stored.slope, stored.intercept) != (1.0, 0.0):
                 values = values.astype(np.float64) * stored.slope + stored.intercept
             yield values
+
+
+def write_nrrd(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compress: bool) -> None:
+    """Writes voxels (X, Y, Z) of a type in `_NRRD_TYPES`.
+
+    Without compression, slices before the first and after the last that holds anything become a hole in the file, where
+    its file system has holes; they read as 0.
+
+    Raises:
+        OSError: as from the file system.
+    """
+    affine_lps = RAS_TO_LPS @ geometry.affine_ras
+    vectors = [f"({','.join(map(repr, column.tolist()))})" for column in affine_lps[:3].T]
+    header = [
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[array.dtype.name]}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, array.shape))}",
+        f"space directions: {' '.join(vectors[:3])}",
+        "kinds: domain domain domain",
+        "endian: little",
+        f"encoding: {'gzip' if compress else 'raw'}",
+        f"space origin: {vectors[3]}",
+    ]
+    slices = np.ascontiguousarray(array.T, array.dtype.newbyteorder("<"))
+    with path.open("wb") as file:
+        file.write("\n".join([*header, "", ""]).encode())
+        if compress:
+            file.writelines(gzipped(pieces_of(slices.data)))
+            return
+        begin = file.tell()
+        file.truncate(begin + slices.nbytes)
+        filled = np.flatnonzero(slices.reshape(len(slices), -1).any(axis=1))
+        if len(filled):
+            file.seek(begin + int(filled[0]) * slices[0].nbytes)
+            file.write(slices[filled[0] : filled[-1] + 1].data)
+
+
+def write_nifti(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compress: bool) -> None:
+    """Writes voxels (X, Y, Z). Raises: OSError."""
+    header = nib.Nifti1Image(array, geometry.affine_ras).header
+    header.set_slope_inter(1, 0)
+    header["magic"], header["vox_offset"] = b"n+1", _NIFTI_BEGIN
+    pieces = chain([header.binaryblock.ljust(_NIFTI_BEGIN, b"\0")], pieces_of(np.ascontiguousarray(array.T).data))
+    with path.open("wb") as file:
+        file.writelines(gzipped(pieces) if compress else pieces)
 
 
 def _check_magic(fits: bool, expected: str) -> None:

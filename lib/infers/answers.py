@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 
-from lib.data.grid import to_scalar_image
-from lib.geometry.volume import Volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume_files import write_nifti, write_nrrd
 from lib.server.private_folder import new_temporary_file
 
 
-def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> str:
-    """Writes a label map (X, Y, Z) on the grid of `volume`; the request says in which format.
+def write_mask(mask: np.ndarray, geometry: ImageGeometry, request: Mapping[str, Any]) -> str:
+    """Writes a label map (X, Y, Z) of an image; the request says in which format.
 
     MONAI Label's own writer is not used: ITK, which it loads for this, changes the working directory of the
     whole process for seconds while other requests are served.
@@ -26,14 +25,13 @@ def write_mask(mask: np.ndarray, volume: Volume, request: Mapping[str, Any]) -> 
         Path of a temporary file, which MONAI Label deletes when it has sent it.
     """
     extension = request.get("result_extension") or ".nii.gz"
-    array = mask.astype(request.get("result_dtype") or "uint8")
+    array = mask.astype(request.get("result_dtype") or "uint8", copy=False)
     descriptor, path = new_temporary_file(extension)
     os.close(descriptor)
     if extension == ".nrrd":
-        compress = bool(request.get("result_compress", False))
-        sitk.WriteImage(to_scalar_image(array, volume.geometry).as_sitk(), path, compress)
+        write_nrrd(Path(path), array, geometry, compress=bool(request.get("result_compress", False)))
     else:
-        nib.save(nib.Nifti1Image(array, volume.geometry.affine_ras), path)
+        write_nifti(Path(path), array, geometry, compress=extension == ".nii.gz")
     return path
 
 

@@ -1,4 +1,4 @@
-"""The click task: six extreme points in, a stored annotation and a mask out."""
+"""The click task: six extreme points, or labels that are not in the image, in; a stored answer and a mask out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.annotations.click_requests import ClickRequestError, parse_click_request
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.image_identity import ImageIdentities, file_stamp
-from lib.annotations.store import Annotation, AnnotationStore
-from lib.geometry.volume import Volume, VolumeError, load_volume
+from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import VolumeError
+from lib.inference.click_masks import click_label_map, network_trust
+from lib.inference.opened_images import OpenedImage
+from lib.inference.prediction import BrokenModelError
+from lib.inference.region_predictor import RegionPredictor
 from lib.infers.answers import Stopwatch, write_mask
-from lib.infers.prediction import predict_probability
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import annotator_of
 from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.cold_start import segment_from_clicks
-from lib.refinement.label_map import merge_masks
+from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,15 @@ DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmos
 
 
 class ExtremePointsInferTask(InferTask):
-    """Stores the clicks of a request as annotations and answers with a mask.
+    """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
 
     A request for the stored clicks of an image stores nothing anew.
 
     Args:
         type: what viewers take it for; they show "deepedit" models among their point prompts.
         model: the trained network, which joins in as soon as there is one.
+        predictor: of the network's opinion of what was clicked.
         store: where annotations are kept.
-        identities: knows images by their voxels.
         on_annotation: called with the file name of each new annotation.
     """
 
@@ -47,15 +49,15 @@ class ExtremePointsInferTask(InferTask):
         self,
         type: InferType,
         model: PublishedModel,
+        predictor: RegionPredictor,
         store: AnnotationStore,
-        identities: ImageIdentities,
         on_annotation: Callable[[str], None],
     ) -> None:
         labels = {label: index for index, label in enumerate(model.labels, start=1)}
         super().__init__(type=type, labels=labels, dimension=3, description=DESCRIPTION)
         self.model = model
+        self.predictor = predictor
         self.store = store
-        self.identities = identities
         self.on_annotation = on_annotation
 
     def is_valid(self) -> bool:
@@ -70,32 +72,30 @@ class ExtremePointsInferTask(InferTask):
         """
         stopwatch = Stopwatch()
         try:
-            stamp = file_stamp(Path(request["image"]))
-            volume = load_volume(request["image"])
+            image_id = request.get("image_id")
+            image = self.predictor.images.open(Path(request["image"]), keep=bool(image_id))
+            geometry = image.volume.geometry
             stopwatch.lap("load")
             repeated = asks_for_stored_clicks(request)
-            image_id = request.get("image_id")
-            checksum = self.identities.checksum(Path(request["image"]), volume.array, stamp) if image_id else None
             if repeated:
-                structures = stored_clicks(request, self.store, self.model.labels, volume.geometry, checksum)
+                answers = stored_clicks(request, self.store, self.model.labels, geometry, image.checksum)
             else:
-                structures = parse_click_request(request, self.model.labels, volume.geometry)
+                answers = parse_click_request(request, self.model.labels, geometry)
         except (VolumeError, ClickRequestError) as error:
             raise HTTPException(422, str(error)) from error
         if image_id and not repeated:
-            annotator = annotator_of(request)
-            self._save(
-                [Annotation.now(image_id, points, volume.geometry, annotator, checksum) for points in structures]
-            )
+            who = (geometry, annotator_of(request), image.checksum)
+            self._save([Annotation.now(image_id, points, *who) for points in answers.structures])
+            self._save([Absence.now(image_id, label, *who) for label in answers.absent])
         stopwatch.lap("store")
-        model, probability = self._prediction(volume)
-        mask = self._segment(volume, structures, model, probability)
+        mask, model = self._mask(image, answers.structures, self.model.current() if answers.structures else None)
         stopwatch.lap("segment")
-        path = write_mask(mask, volume, request)
+        path = write_mask(mask, geometry, request)
         stopwatch.lap("write")
         return path, {
             "label_names": self.labels,
-            "extreme_points": {points.label: _extremes(points, volume) for points in structures},
+            "extreme_points": {points.label: _extremes(points, geometry) for points in answers.structures},
+            "absent": answers.absent,
             "stored": bool(image_id),
             "stage": "cold_start" if model is None else "network",
             "model_version": None if model is None else model.version,
@@ -103,66 +103,39 @@ class ExtremePointsInferTask(InferTask):
             "latencies": stopwatch.latencies,
         }
 
-    def _save(self, annotations: Sequence[Annotation]) -> None:
-        for annotation in annotations:
+    def _save(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
             try:
-                path = self.store.save(annotation)
+                path = self.store.save(answer)
             except OSError as error:
-                logger.error("The clicks of %s could not be stored: %s", annotation.image_id, error)
+                logger.error("The clicks of %s could not be stored: %s", answer.image_id, error)
                 raise HTTPException(
                     507,
                     f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry.",
                 ) from error
             self.on_annotation(path.name)
 
-    def _prediction(self, volume: Volume) -> tuple[TrainedModel | None, np.ndarray | None]:
-        """The network and its probabilities (L, X, Y, Z); None without one, or where the scan is too large for it."""
-        model = self.model.current()
+    def _mask(
+        self, image: OpenedImage, structures: Sequence[ExtremePoints], model: TrainedModel | None
+    ) -> tuple[np.ndarray, TrainedModel | None]:
+        """The label map (X, Y, Z), and the network where it could be used; one without trust is not asked."""
         if model is None:
-            return None, None
+            return click_label_map(image.volume, structures, self.labels), None
+        network = model
+
+        def probability(label: str, box: Box) -> np.ndarray:
+            return self.predictor.probability(network, image, box)[self.labels[label] - 1]
+
         try:
-            probability = predict_probability(model, volume, self.model.device)
-        except VolumeError as error:
-            logger.warning("%s The mask is made of the clicks alone.", error)
-            return None, None
-        if not np.isfinite(probability).all():
-            logger.error("Version %d of the model is broken. The mask is made of the clicks alone.", model.version)
-            return None, None
-        return model, probability
-
-    def _segment(
-        self,
-        volume: Volume,
-        structures: Sequence[ExtremePoints],
-        model: TrainedModel | None,
-        probability: np.ndarray | None,
-    ) -> np.ndarray:
-        masks = {
-            self.labels[points.label]: segment_from_clicks(
-                volume.array,
-                points,
-                volume.geometry.spacing_mm,
-                foreground_probability=None if probability is None else probability[self.labels[points.label] - 1],
-                trust=0.0 if model is None else network_trust(model),
-            )
-            for points in structures
-        }
-        clicks = {self.labels[points.label]: points.foreground_voxel for points in structures}
-        return merge_masks(masks, clicks, volume.geometry.spacing_mm)
+            mask = click_label_map(image.volume, structures, self.labels, probability, network_trust(model))
+        except (VolumeError, BrokenModelError) as error:
+            logger.error("%s The mask is made of the clicks alone.", error)
+            return self._mask(image, structures, None)
+        return mask, model
 
 
-def network_trust(model: TrainedModel) -> float:
-    """None up to half agreement with annotators, full at full agreement; a network that was never judged has none.
-
-    The reference of that agreement is the mask of the clicks alone, which a network can only improve once it comes
-    close to it (docs/loop.md).
-    """
-    return max(0.0, 2 * (model.agreement or 0.0) - 1)
-
-
-def _extremes(points: ExtremePoints, volume: Volume) -> list[dict[str, Any]]:
+def _extremes(points: ExtremePoints, geometry: ImageGeometry) -> list[dict[str, Any]]:
     """The six extremes as understood, named by the end of the patient's body that each lies towards."""
-    geometry = volume.geometry
     return [
         {
             "end": geometry.end_names[axis][end],

@@ -1,4 +1,4 @@
-"""Requests for the mask of clicks that are already stored, such as those of an export."""
+"""Requests for the mask of what is stored already, such as those of an export."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.annotations.click_requests import ClickRequestError
-from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.store import AnnotationFileError, AnnotationStore
+from lib.annotations.click_requests import Answers, ClickRequestError
+from lib.annotations.store import Absence, Annotation, AnnotationFileError, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 
 USE_STORED_CLICKS = "use_stored_clicks"
@@ -26,32 +25,35 @@ def stored_clicks(
     labels: Sequence[str],
     geometry: ImageGeometry,
     image_checksum: str | None,
-) -> list[ExtremePoints]:
-    """The stored clicks on the structures of the request's image.
+) -> Answers:
+    """The stored clicks on the structures of the request's image, and those that are said not to be in it.
 
     Args:
-        labels: of the app; clicks on others are left out.
+        labels: of the app; what is stored of others is left out.
         geometry, image_checksum: of the image as it is now.
 
     Raises:
-        ClickRequestError: the request has clicks too; the stored ones cannot be read or were made on another grid.
+        ClickRequestError: the request has answers too; the stored ones cannot be read or are of another image.
         HTTPException: 404, there are none.
     """
-    if any(request.get(key) for key in (*labels, "foreground", "background")):
+    if any(request.get(key) for key in (*labels, "foreground", "background", "absent")):
         raise ClickRequestError(
             f"The request has clicks and asks for the stored ones; leave out either them or {USE_STORED_CLICKS!r}."
         )
     image_id = request.get("image_id")
-    annotated = [label for label in labels if image_id and store.path(image_id, label).exists()]
-    if not annotated:
+    answered = [label for label in labels if image_id and store.path(image_id, label).exists()]
+    if not answered:
         raise HTTPException(404, f"There are no stored clicks of this image for {', '.join(labels)}.")
     try:
-        annotations = [store.load(str(image_id), label) for label in annotated]
+        answers = [store.load(str(image_id), label) for label in answered]
     except AnnotationFileError as error:
         raise ClickRequestError(f"{error} Click the structure anew.") from error
-    for annotation in annotations:
-        if not (annotation.geometry.is_close(geometry) and annotation.is_of(image_checksum)):
+    for answer in answers:
+        if not (answer.geometry.is_close(geometry) and answer.is_of(image_checksum)):
             raise ClickRequestError(
-                f"Label {annotation.points.label!r}: the image is not the one that was clicked on. Click it anew."
+                f"Label {answer.label!r}: the image is not the one that was clicked on. Click it anew."
             )
-    return [annotation.points for annotation in annotations]
+    return Answers(
+        tuple(answer.points for answer in answers if isinstance(answer, Annotation)),
+        tuple(answer.label for answer in answers if isinstance(answer, Absence)),
+    )

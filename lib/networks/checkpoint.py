@@ -15,7 +15,8 @@ from torch import nn
 from lib.annotations.atomic_write import write_atomically
 from lib.networks.spec import NetworkSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of 1, intensities were not clipped before they were normalised."""
 
 
 class CheckpointError(ValueError):
@@ -28,13 +29,13 @@ class TrainedModel:
 
     Attributes:
         version: counts the publications, from 1.
-        agreement: with annotators when it was published, in [0, 1], or None where it was not judged.
+        score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None where there were none.
     """
 
     spec: NetworkSpec
     network: nn.Module
     version: int
-    agreement: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None
         "spec": asdict(model.spec),
         "model": model.network.state_dict(),
         "version": model.version,
-        "agreement": model.agreement,
+        "score": model.score,
         "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
@@ -82,7 +83,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         network.load_state_dict(content["model"])
         if not is_finite(network):
             raise CheckpointError("its weights are not finite")
-        return TrainedModel(spec, network.eval(), int(content["version"]), content.get("agreement"))
+        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"])
 
 
 def is_finite(network: torch.nn.Module) -> bool:

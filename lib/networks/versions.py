@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
 from lib.networks.checkpoint import CheckpointError, TrainedModel, TrainingState, load_checkpoint, save_checkpoint
@@ -15,6 +18,8 @@ VERSION_FILE = re.compile(r"(\d+)\.pt")
 @dataclass(frozen=True)
 class ModelVersions:
     """The file that requests are answered with, and beside it a folder of the last few versions of it.
+
+    A training and a roll-back, each in a process of its own, wait for each other.
 
     Attributes:
         published_path: `<name>.pt`; the versions are `<name>-versions/<number>.pt`.
@@ -36,21 +41,43 @@ class ModelVersions:
     def path(self, number: int) -> Path:
         return self.folder / f"{number:04d}.pt"
 
-    def next_number(self) -> int:
-        """No version was ever published under it: after a roll-back, the newer ones keep their numbers."""
-        return 1 + max([self._published_number(), *self.numbers()])
+    def published_number(self) -> int:
+        """0 where nothing usable is published."""
+        try:
+            return load_checkpoint(self.published_path).version
+        except (FileNotFoundError, CheckpointError):
+            return 0
 
-    def publish(self, model: TrainedModel, state: TrainingState) -> None:
-        """Makes a model the one that requests are answered with, in one step for whoever reads.
+    def next_number(self) -> int:
+        """No version that is kept has it: after a roll-back, the newer ones keep their numbers."""
+        return 1 + max([self.published_number(), *self.numbers()])
+
+    def publish(
+        self, model: TrainedModel, state: TrainingState, *, base: int, spared: Collection[int] = ()
+    ) -> tuple[int, bool]:
+        """Keeps a model as the next version, and makes it the one that requests are answered with.
+
+        Args:
+            model: its `version` is not looked at.
+            base: number of the version that it was trained from, 0 for none. Where another one is published by now,
+                somebody rolled back: the model is kept and not published.
+            spared: versions that stay, however many there are.
+
+        Returns:
+            Its number, and whether it is published.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; the old model is then still published.
         """
-        self._keep_published()
-        save_checkpoint(self.path(model.version), model, state)
-        write_atomically(self.published_path, self.path(model.version).read_bytes())
-        for number in self.numbers()[: -self.keep]:
-            self.path(number).unlink(missing_ok=True)
+        with self._lock():
+            self._keep_published()
+            number = self.next_number()
+            save_checkpoint(self.path(number), replace(model, version=number), state)
+            is_base = self.published_number() == base
+            if is_base:
+                write_atomically(self.published_path, self.path(number).read_bytes())
+            self._prune({*spared, number, self.published_number()})
+            return number, is_base
 
     def roll_back(self, number: int) -> None:
         """Publishes a kept version again; trainings go on from it.
@@ -59,17 +86,23 @@ class ModelVersions:
             FileNotFoundError: no such version is kept.
             CheckpointError: its file cannot be used; what is published stays.
         """
-        load_checkpoint(self.path(number))
-        write_atomically(self.published_path, self.path(number).read_bytes())
+        with self._lock():
+            load_checkpoint(self.path(number))
+            self._keep_published()
+            write_atomically(self.published_path, self.path(number).read_bytes())
+
+    def _prune(self, spared: set[int]) -> None:
+        numbers = self.numbers()
+        others = [number for number in numbers if number not in spared]
+        for number in others[: max(0, len(numbers) - self.keep)]:
+            self.path(number).unlink(missing_ok=True)
 
     def _keep_published(self) -> None:
         """A model that came from elsewhere is not among the versions yet."""
-        number = self._published_number()
+        number = self.published_number()
         if number and not self.path(number).exists():
             write_atomically(self.path(number), self.published_path.read_bytes())
 
-    def _published_number(self) -> int:
-        try:
-            return load_checkpoint(self.published_path).version
-        except (FileNotFoundError, CheckpointError):
-            return 0
+    def _lock(self) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")

@@ -118,6 +118,15 @@ def segment_from_clicks(
     return result
 
 
+def context_box(
+    points: ExtremePoints, image_shape: tuple[int, ...], options: ColdStartOptions = ColdStartOptions()
+) -> Box:
+    """The part of an image that `segment_from_clicks` looks at; the mask in it is that of the whole image."""
+    tight = Box.around(points.foreground_voxel)
+    i, j, k = (max(int(np.ceil(options.context * size)), options.margin_voxels) for size in tight.shape)
+    return tight.relaxed((i, j, k), image_shape)
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """What is known of one structure, on the voxels that are worked on.
@@ -152,10 +161,8 @@ class _Problem:
         trust: float,
         options: ColdStartOptions,
     ) -> _Problem:
-        tight = Box.around(points.foreground_voxel)
-        relaxed = tight.relaxed(options.margin_voxels, image.shape)
-        i, j, k = (max(int(np.ceil(options.context * size)), options.margin_voxels) for size in tight.shape)
-        grid = WorkingGrid.over(tight.relaxed((i, j, k), image.shape), spacing_mm, options.max_voxels)
+        relaxed = Box.around(points.foreground_voxel).relaxed(options.margin_voxels, image.shape)
+        grid = WorkingGrid.over(context_box(points, image.shape, options), spacing_mm, options.max_voxels)
         corners = np.array([relaxed.start, relaxed.stop]) - [[0], [1]]
         return cls(
             grid,

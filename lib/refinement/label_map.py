@@ -7,6 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial import KDTree
 
+from lib.supervision.boxes import Box
+
+BoxedMask = tuple[Box, np.ndarray]
+"""A box of an image, and a mask (x, y, z) bool of it."""
+
 
 def merge_masks(
     masks: Mapping[int, np.ndarray], clicks_voxel: Mapping[int, np.ndarray], spacing_mm: tuple[float, float, float]
@@ -29,23 +34,45 @@ def merge_masks(
     shapes = {mask.shape for mask in masks.values()}
     if len(shapes) != 1:
         raise ValueError(f"masks of the shapes {sorted(shapes)}; expected at least one mask, all of one shape")
-    merged = np.zeros(shapes.pop(), dtype=np.uint8)
-    claims = np.zeros(merged.shape, dtype=np.uint8)
-    for index, mask in masks.items():
-        merged[mask] = index
-        claims += mask
-    contested = np.argwhere(claims > 1)
-    if len(contested):
-        merged[tuple(contested.T)] = _nearest_claim(contested, masks, clicks_voxel, np.asarray(spacing_mm))
+    x, y, z = shapes.pop()
+    boxed = {index: (Box((0, 0, 0), (x, y, z)), mask) for index, mask in masks.items()}
+    return merge_boxed_masks(boxed, clicks_voxel, spacing_mm, (x, y, z))
+
+
+def merge_boxed_masks(
+    masks: Mapping[int, BoxedMask],
+    clicks_voxel: Mapping[int, np.ndarray],
+    spacing_mm: tuple[float, float, float],
+    shape: tuple[int, int, int],
+) -> np.ndarray:
+    """As `merge_masks`, of masks that are known in a box each, and False elsewhere; there may be none.
+
+    Returns:
+        (X, Y, Z) uint8 of the given shape, the first axis fastest in memory.
+    """
+    merged = np.zeros(shape, dtype=np.uint8, order="F")
+    contested = [np.empty((0, 3), dtype=np.int64)]
+    for index, (box, mask) in masks.items():
+        part = merged[box.slices]
+        contested.append(np.argwhere(mask & (part > 0)) + box.start)
+        part[mask] = index
+    voxels = np.unique(np.concatenate(contested), axis=0)
+    if len(voxels):
+        merged[tuple(voxels.T)] = _nearest_claim(voxels, masks, clicks_voxel, np.asarray(spacing_mm))
     return merged
 
 
 def _nearest_claim(
-    voxels: np.ndarray, masks: Mapping[int, np.ndarray], clicks_voxel: Mapping[int, np.ndarray], spacing_mm: np.ndarray
+    voxels: np.ndarray,
+    masks: Mapping[int, BoxedMask],
+    clicks_voxel: Mapping[int, np.ndarray],
+    spacing_mm: np.ndarray,
 ) -> np.ndarray:
     """For each voxel (n, 3) the label index, of those that claim it, with the nearest click."""
     distances_mm = []
-    for index, mask in masks.items():
+    for index, (box, mask) in masks.items():
         distance_mm, _ = KDTree(clicks_voxel[index] * spacing_mm).query(voxels * spacing_mm)
-        distances_mm.append(np.where(mask[tuple(voxels.T)], distance_mm, np.inf))
+        claimed = ((voxels >= box.start) & (voxels < box.stop)).all(axis=1)
+        claimed[claimed] = mask[tuple((voxels[claimed] - box.start).T)]
+        distances_mm.append(np.where(claimed, distance_mm, np.inf))
     return np.array(list(masks))[np.argmin(distances_mm, axis=0)]

@@ -56,19 +56,22 @@ class WorkingGrid:
 
     def on_image_voxels(self, mask: np.ndarray) -> np.ndarray:
         """A mask of the grid on the image's voxels in the box, its surface interpolated between coarse voxels."""
+        return mask if self.factors == (1, 1, 1) else self.interpolated(mask.astype(np.float32)) > 0.5
+
+    def interpolated(self, values: np.ndarray) -> np.ndarray:
+        """(X, Y, Z) float32 of the grid on the image's voxels in the box, linearly between coarse voxels."""
         if self.factors == (1, 1, 1):
-            return mask
+            return values
         factors = np.array(self.factors, dtype=float)
         # Centres of blocks of f voxels lie at (f - 1) / 2, f + (f - 1) / 2, ...
-        fine = ndimage.affine_transform(
-            mask.astype(np.float32),
+        return ndimage.affine_transform(
+            values,
             1 / factors,
             offset=-(factors - 1) / (2 * factors),
             output_shape=self.box.shape,
             order=1,
             mode="nearest",
         )
-        return fine > 0.5
 
     def repeated(self, mask: np.ndarray) -> np.ndarray:
         """A mask of the grid on the image's voxels in the box, every coarse voxel as a block."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lib.activelearning.uncertainty import class_entropies
-from lib.annotations.store import Annotation
+from lib.annotations.store import Absence, Annotation
 from lib.geometry.volume import Volume, VolumeError, load_volume
-from lib.infers.extreme_points import network_trust
-from lib.infers.prediction import predict_probability
+from lib.inference.click_masks import network_trust
+from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import TrainedModel
 from lib.refinement.cold_start import segment_from_clicks
 
@@ -21,10 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image with the clicks on its structures.
+    """An image of which annotators have said something.
 
     Attributes:
         path: None where the image is gone, or was never fetched from its archive.
+        annotations: the clicks on its structures.
+        absences: structures that are not in it.
+        unanswered: labels of the app that nobody has answered; where there are none, it counts as annotated.
         doubt: mean predictive entropy where the network sees a structure, in [0, 1]; None without a network.
         masks: by label, (X, Y, Z) as `np.packbits` gives it; of an image that is as it was clicked on.
         problem: why there are no masks.
@@ -33,15 +36,12 @@ class AnnotatedImage:
     image_id: str
     path: Path | None
     annotations: tuple[Annotation, ...]
+    absences: tuple[Absence, ...]
     has_final_mask: bool
+    unanswered: tuple[str, ...]
     doubt: float | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     problem: str | None = None
-
-    @property
-    def newest(self) -> str:
-        """When it was last clicked on, ISO 8601."""
-        return max((annotation.created for annotation in self.annotations), default="")
 
     def mask(self, annotation: Annotation) -> np.ndarray:
         """(X, Y, Z) bool: what the clicks on a structure give now, with the network's help if there is one."""
@@ -56,10 +56,10 @@ def with_findings(image: AnnotatedImage, model: TrainedModel | None) -> Annotate
         return replace(image, problem=f"The image {image.image_id} is not in the folder.")
     try:
         volume = load_volume(image.path)
-        probability = None if model is None else predict_probability(model, volume)
     except VolumeError as error:
         logger.warning("%s", error)
         return replace(image, problem=str(error))
+    probability = None if model is None else _probability(model, volume)
     doubt = None if probability is None else float(class_entropies(probability).max())
     if not all(annotation.geometry.is_close(volume.geometry) for annotation in image.annotations):
         return replace(image, doubt=doubt, problem=f"The image {image.image_id} is not the one that was clicked on.")
@@ -68,6 +68,15 @@ def with_findings(image: AnnotatedImage, model: TrainedModel | None) -> Annotate
         for annotation in image.annotations
     }
     return replace(image, doubt=doubt, masks=masks)
+
+
+def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:
+    """(C, X, Y, Z) in [0, 1]; None where the network cannot be used on the image."""
+    try:
+        return predict_probability(model, volume)
+    except (VolumeError, BrokenModelError) as error:
+        logger.warning("%s The masks are made of the clicks alone.", error)
+        return None
 
 
 def _mask(

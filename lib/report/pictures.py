@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lib.annotations.store import Annotation
 from lib.geometry.volume import Volume
 from lib.supervision.geodesics import extreme_point_geodesics
-from lib.trainers.training_record import TrainingRecord
+from lib.training.record import TrainingRecord
 
 CLICK, GEODESIC, MASK, BACKGROUND_CLICK = "#ff5a5f", "#ffd166", "#4cc9f0", "#9b5de5"
 
@@ -52,7 +52,7 @@ def overlay(volume: Volume, annotation: Annotation, mask: np.ndarray) -> bytes:
 
 
 def learning_curve(record: TrainingRecord) -> bytes:
-    """Agreement with the annotators after each training; hollow where the published model stayed."""
+    """The score after each training, in [0, 1]; hollow where the published model stayed."""
     runs = [(number, run, run.score) for number, run in enumerate(record.runs, start=1) if run.score is not None]
     figure = Figure(figsize=(7, 3), layout="constrained")
     ax = figure.subplots()
@@ -63,7 +63,7 @@ def learning_curve(record: TrainingRecord) -> bytes:
     for number, run, score in runs:
         if run.version is not None:
             ax.annotate(f"v{run.version}", (number, score), xytext=(0, 6), textcoords="offset points", ha="center")
-    ax.set(xlabel="training", ylabel="agreement (Dice)", ylim=(0, 1.08))
+    ax.set(xlabel="training", ylabel="score", ylim=(0, 1.08))
     ax.grid(alpha=0.3)
     return _png(figure)
 

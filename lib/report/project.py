@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.activelearning.scores import UncertaintyScores
-from lib.annotations.masks import MaskStore
-from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.completeness import unanswered_labels
+from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.exchange.study_images import visible_files, without_extension
 from lib.geometry.volume_files import EXTENSIONS
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.report.annotated_image import AnnotatedImage, with_findings
-from lib.server.project import Project
-from lib.trainers.training_record import TrainingRecord
+from lib.server.project import Project, first_labels
+from lib.training.record import TrainingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -28,48 +29,88 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class AnnotatedProject:
-    """Annotated images, those the network is least sure of first; all trainings; doubts about the other images."""
+    """Images with annotations, those the network is least sure of first; all trainings; doubts about open images.
+
+    Attributes:
+        labels: of the app.
+        images: with an answer to a label, or a final mask.
+        n_images: how many there are, with and without.
+        open_doubts: about the images of which a label is unanswered.
+    """
 
     studies: Path
+    labels: tuple[str, ...]
     images: list[AnnotatedImage]
     n_images: int
     record: TrainingRecord
     model: TrainedModel | None
     open_doubts: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def n_annotated(self) -> int:
+        """How many images have an answer to every label."""
+        return sum(not image.unanswered for image in self.images)
 
-def read_project(studies: Path, place: Project, model_dir: Path) -> AnnotatedProject:
+
+def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
     """Reads the images, the annotations and the models; changes nothing.
 
     Args:
         studies: folder of the images.
         place: of the annotations.
+        labels: of the app; default: those that it had when the project began.
 
     Raises:
         ReportError: there is no such folder, or nothing is annotated in it.
     """
     if not studies.is_dir():
         raise ReportError(f"There is no folder {studies}; expected the one that the server was started with.")
+    labels = labels or first_labels(place) or ("lesion",)
     paths = {without_extension(path.name): path for path in visible_files(studies, EXTENSIONS)}
-    annotations: dict[str, list[Annotation]] = defaultdict(list)
-    for annotation in AnnotationStore(place.clicks):
-        annotations[annotation.image_id].append(annotation)
-    finals = MaskStore(place.masks(), (), place.mapped_masks).paths().keys()
-    annotated = sorted({*annotations, *(finals & set(paths))})
-    if not annotated:
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for answer in AnnotationStore(place.clicks).answers():
+        answers[answer.image_id].append(answer)
+    finals = _labels_of_masks(MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels))
+    begun = sorted({*answers, *(finals.keys() & set(paths))})
+    if not begun:
         raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
     model = _model(model_dir / "inextremis.pt")
-    images = [
-        with_findings(AnnotatedImage(i, paths.get(i), tuple(annotations[i]), i in finals), model) for i in annotated
-    ]
+    images = [with_findings(_image(i, paths.get(i), answers.get(i, []), finals.get(i), labels), model) for i in begun]
     images.sort(key=lambda image: (-(image.doubt or 0.0), image.image_id))
+    annotated = {image.image_id for image in images if not image.unanswered}
     return AnnotatedProject(
         studies,
+        tuple(labels),
         images,
-        len(set(paths) | set(annotated)),
+        len(set(paths) | set(begun)),
         TrainingRecord.load(model_dir / "inextremis" / "record.json"),
         model,
-        _open_doubts(model_dir, model, sorted(set(paths) - set(annotated))),
+        _open_doubts(model_dir, model, sorted(set(paths) - annotated)),
+    )
+
+
+def _labels_of_masks(finals: MaskStore) -> dict[str, tuple[str, ...]]:
+    """The labels that the final mask of each image covers; none of one that cannot be read."""
+    covered: dict[str, tuple[str, ...]] = {}
+    for image_id in finals.paths():
+        try:
+            covered[image_id] = tuple(finals.record(image_id).labels)
+        except MaskError as error:
+            logger.warning("%s", error)
+            covered[image_id] = ()
+    return covered
+
+
+def _image(
+    image_id: str, path: Path | None, answers: Sequence[Answer], covered: tuple[str, ...] | None, labels: Sequence[str]
+) -> AnnotatedImage:
+    return AnnotatedImage(
+        image_id,
+        path,
+        tuple(answer for answer in answers if isinstance(answer, Annotation)),
+        tuple(answer for answer in answers if isinstance(answer, Absence)),
+        covered is not None,
+        unanswered_labels(labels, [answer.label for answer in answers], covered or ()),
     )
 
 

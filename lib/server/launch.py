@@ -131,6 +131,9 @@ def _start(options: argparse.Namespace) -> None:
 
 def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> None:
     """Sets what MONAI Label's own command sets, for this process and for trainings; no folder is made for it."""
+    # Threads that wait for each other sleep. Read when PyTorch is imported: beside a training on two cores, its default
+    # makes a prediction take six times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from monailabel.config import settings
 
     settings.MONAI_LABEL_SERVER_PORT = port

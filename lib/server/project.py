@@ -18,6 +18,7 @@ from lib.annotations.atomic_write import write_atomically
 logger = logging.getLogger(__name__)
 
 CLICK_TAG, FINAL_TAG = "extreme_points", "final"
+_NO_IDENTITY = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class ProjectError(RuntimeError):
@@ -74,6 +75,11 @@ class Project:
     @property
     def offers(self) -> Path:
         return self.own / "offers.json"
+
+    @property
+    def prepared(self) -> Path:
+        """Scans on the network's grid, a cache that may be deleted at any time."""
+        return self.own / "prepared"
 
     @property
     def checksums(self) -> Path:
@@ -174,13 +180,25 @@ def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
     return identity
 
 
+def first_labels(project: Project) -> tuple[str, ...]:
+    """The labels of the app when the project began; none where that is not recorded."""
+    try:
+        return _read_identity(project.identity).labels
+    except (OSError, *_NO_IDENTITY):
+        return ()
+
+
+def _read_identity(path: Path) -> ProjectIdentity:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return ProjectIdentity(str(content["id"]), tuple(map(str, content["labels"])))
+
+
 def _identity(path: Path) -> ProjectIdentity | None:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        return ProjectIdentity(str(content["id"]), tuple(map(str, content["labels"])))
+        return _read_identity(path)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except _NO_IDENTITY as error:
         kept = path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
         path.rename(kept)
         logger.error(

@@ -8,16 +8,19 @@ import re
 import threading
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 
+from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.masks import MaskStore
-from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.store import Absence, AnnotationStore, Answer
+from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
 from lib.server.json_file import JsonFile
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
@@ -31,8 +34,15 @@ CHECKSUM_BUDGET_S = 1.0
 """Time that one listing spends on images whose checksum is not known yet; the next listing goes on."""
 
 
+class _Said(NamedTuple):
+    """What the file of an annotation is about."""
+
+    image_checksum: str | None
+    labels: frozenset[str]
+
+
 class Studies(Datastore):
-    """Images, and what annotators made of them. "Annotated" means clicks or a final mask.
+    """Images, and what annotators made of them. "Annotated" means that every label is answered (`unanswered_labels`).
 
     An image is known by its id and by the checksum of its voxels: annotations of another image of the same name do not
     count.
@@ -49,10 +59,10 @@ class Studies(Datastore):
         self.clicks = AnnotationStore(project.clicks)
         self.identities = ImageIdentities(project.checksums)
         self.on_annotation: Callable[[str], None] = lambda name: None
-        """Called, with a name for it, after an annotation was stored: clicks on a structure, or a final mask."""
+        """Called, with a name for it, after an annotation was stored: an answer to a label, or a final mask."""
         self._info = JsonFile(project.image_info)
         self._offers = JsonFile(project.offers)
-        self._checksums: dict[Path, tuple[int, str | None]] = {}
+        self._said: dict[Path, tuple[int, _Said]] = {}
         self._lock = threading.Lock()
 
     # Images: these differ between a folder and an archive.
@@ -143,35 +153,55 @@ class Studies(Datastore):
         annotated = self._annotated()
         return [image_id for image_id in self.list_images() if image_id not in annotated]
 
-    def _annotated(self) -> set[str]:
-        return {image_id for image_id, tags in self._tags().items() if {CLICK_TAG, FINAL_TAG} & set(tags)}
+    def has_answers(self) -> bool:
+        """Has anybody answered a label of the app in any image?"""
+        return any(len(self._unanswered(found)) < len(self.labels) for found in self._annotations().values())
 
-    def _tags(self, images: Sequence[str] | None = None) -> dict[str, list[str]]:
-        """The tags of the annotations of each image, or of each of these, that has any."""
+    def _annotated(self) -> set[str]:
+        return {image_id for image_id, found in self._annotations().items() if not self._unanswered(found)}
+
+    def _unanswered(self, found: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
+        """The labels that nobody has answered in an image with these annotations (`_annotations`)."""
+        return unanswered_labels(self.labels, found.get(CLICK_TAG, frozenset()), found.get(FINAL_TAG, frozenset()))
+
+    def _annotations(self, images: Sequence[str] | None = None) -> dict[str, dict[str, frozenset[str]]]:
+        """Of each image, or of each of these, that has annotations: the tags, and the labels that each is about.
+
+        Annotations of another image of the same name are left out; where that cannot be told, they count.
+        """
         images, files = self.list_images() if images is None else images, self.images_at_hand()
         end = time.monotonic() + CHECKSUM_BUDGET_S
-        annotated = {CLICK_TAG: self.clicks.paths_by_image()}
+        paths = {CLICK_TAG: self.clicks.paths_by_image()}
         for tag in self._mask_tags():
-            annotated[tag] = {image_id: [path] for image_id, path in self.masks(tag).paths().items()}
-        tags: dict[str, list[str]] = {}
+            paths[tag] = {image_id: [path] for image_id, path in self.masks(tag).paths().items()}
+        annotations: dict[str, dict[str, frozenset[str]]] = {}
         for image_id in images:
-            of_image = [
-                tag
-                for tag, paths in annotated.items()
-                if image_id in paths and self._are_of(tag, image_id, paths[image_id], files.get(image_id), end)
-            ]
-            if of_image:
-                tags[image_id] = of_image
-        return tags
+            said = {
+                tag: [self._said_in(tag, image_id, path) for path in of_tag[image_id]]
+                for tag, of_tag in paths.items()
+                if image_id in of_tag
+            }
+            found = self._of_image(said, files.get(image_id), end)
+            if found:
+                annotations[image_id] = found
+        return annotations
 
     def _mask_tags(self) -> list[str]:
         folders = (path for path in self.project.labels.glob("*") if path.is_dir())
         return sorted(path.name for path in folders if path.name != CLICK_TAG and _TAG.fullmatch(path.name))
 
-    def _are_of(self, tag: str, image_id: str, paths: Sequence[Path], image: Path | None, until: float) -> bool:
-        """Are annotations of the image that has their name? Where that cannot be told, they count."""
-        checksums = {self._checksum_in(tag, image_id, path) for path in paths}
-        return None in checksums or image is None or self._image_checksum(image, until) in {None, *checksums}
+    def _of_image(
+        self, said: Mapping[str, Sequence[_Said]], image: Path | None, until: float
+    ) -> dict[str, frozenset[str]]:
+        """The labels of each tag, of the annotations with which some are of this image."""
+        checksums = {one.image_checksum for of_tag in said.values() for one in of_tag} - {None}
+        now = self._image_checksum(image, until) if image is not None and checksums else None
+        found: dict[str, frozenset[str]] = {}
+        for tag, of_tag in said.items():
+            valid = [one.labels for one in of_tag if None in (now, one.image_checksum) or one.image_checksum == now]
+            if valid:
+                found[tag] = frozenset().union(*valid)
+        return found
 
     def _image_checksum(self, image: Path, until: float) -> str | None:
         """The voxel checksum of an image, or None where it is not known and no time is left to read it.
@@ -187,20 +217,28 @@ class Studies(Datastore):
         except VolumeError:
             return None
 
-    def _checksum_in(self, tag: str, image_id: str, path: Path) -> str | None:
-        """The image checksum in an annotation's file, read once a version of the file; None where there is none."""
+    def _said_in(self, tag: str, image_id: str, path: Path) -> _Said:
+        """What an annotation's file is about, read once a version of the file.
+
+        One that cannot be read is about whichever image; in the store about the label of its name, a mask about none.
+        """
         try:
             stamp = path.stat().st_mtime_ns
-            kept = self._checksums.get(path)
+            kept = self._said.get(path)
             if kept is None or kept[0] != stamp:
-                if tag == CLICK_TAG:
-                    checksum = self.clicks.load_file(path).image_checksum
-                else:
-                    checksum = self.masks(tag).record(image_id).image_checksum
-                kept = self._checksums[path] = (stamp, checksum)
+                kept = self._said[path] = (stamp, self._read(tag, image_id, path))
             return kept[1]
         except (OSError, ValueError):
-            return None
+            named = [label for label in self.labels if tag == CLICK_TAG and path.name.endswith(f".{label}.json")]
+            return _Said(None, frozenset(named))
+
+    def _read(self, tag: str, image_id: str, path: Path) -> _Said:
+        """Raises: OSError; ValueError."""
+        if tag == CLICK_TAG:
+            answer = self.clicks.load_file(path)
+            return _Said(answer.image_checksum, frozenset([answer.label]))
+        record = self.masks(tag).record(image_id)
+        return _Said(record.image_checksum, frozenset(record.labels))
 
     # Masks.
 
@@ -212,7 +250,7 @@ class Studies(Datastore):
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         known = image_id in self.list_images()
-        return {tag: image_id for tag in self._tags([image_id] if known else []).get(image_id, [])}
+        return dict.fromkeys(self._annotations([image_id] if known else []).get(image_id, {}), image_id)
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         return self.get_labels_by_image_id(image_id).get(tag, "")
@@ -230,7 +268,7 @@ class Studies(Datastore):
     def require_label(self, image_id: str, tag: str) -> None:
         """Raises: HTTPException: 404, the image has no annotation with this tag."""
         self.require_image(image_id)
-        if tag not in self._tags([image_id]).get(image_id, []):
+        if tag not in self._annotations([image_id]).get(image_id, {}):
             raise HTTPException(404, f"The image {image_id!r} has no annotation with the tag {tag[:80]!r}.")
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
@@ -238,8 +276,15 @@ class Studies(Datastore):
         self.require_label(label_id, label_tag)
         if label_tag == CLICK_TAG:
             files = self.clicks.paths_of(label_id)
-            found = [a for path in files if (a := self._annotation(path)) is not None]
-            return {a.points.label: {"annotator": a.annotator, "created": a.created} for a in found}
+            answers = [answer for path in files if (answer := self._answer(path)) is not None]
+            return {
+                answer.label: {
+                    "annotator": answer.annotator,
+                    "created": answer.created,
+                    "absent": isinstance(answer, Absence),
+                }
+                for answer in answers
+            }
         try:
             record = self.masks(label_tag).record(label_id)
         except (OSError, ValueError) as error:
@@ -251,7 +296,7 @@ class Studies(Datastore):
             **(record.info or {}),
         }
 
-    def _annotation(self, path: Path) -> Annotation | None:
+    def _answer(self, path: Path) -> Answer | None:
         try:
             return self.clicks.load_file(path)
         except (OSError, ValueError):
@@ -262,6 +307,8 @@ class Studies(Datastore):
     def remove_image(self, image_id: str) -> None:
         """Moves all that belongs to an image into `removed/`. Raises: HTTPException: 404; 507."""
         self.require_image(image_id)
+        path = self.image_path(image_id)
+        checksum = self.identities.known(path) if path is not None else None
         stores = [self.masks(tag) for tag in self._mask_tags()]
         histories = [store.history_folder(image_id) for store in stores]
         files = [*self.image_files(image_id), *self.clicks.paths_of(image_id)]
@@ -270,6 +317,8 @@ class Studies(Datastore):
         self._remove(image_id, files)
         for copy in (copy for store in stores for copy in store.mapped_files(image_id)):
             copy.unlink(missing_ok=True)
+        if checksum is not None:
+            PreparedScans(self.project.prepared).forget(checksum)
         self._write("The deletion", lambda: self._info.change(image_id, lambda kept: None))
         self._write("The deletion", lambda: self._offers.change(image_id, lambda kept: None))
 
@@ -278,7 +327,11 @@ class Studies(Datastore):
         """The files of an image that are the users' own, symbolic links as they are."""
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Moves an annotation into `removed/`: the clicks of all labels, or a mask. Raises: HTTPException: 404; 507."""
+        """Moves an annotation into `removed/`: the answers to all labels, or a mask.
+
+        Raises:
+            HTTPException: 404; 507.
+        """
         self.require_label(label_id, label_tag)
         if label_tag == CLICK_TAG:
             self._remove(label_id, self.clicks.paths_of(label_id))
@@ -307,24 +360,28 @@ class Studies(Datastore):
     # Listings.
 
     def status(self) -> dict[str, Any]:
-        tags = self._tags()
-        counts: dict[str, int] = {}
-        for of_image in tags.values():
-            for tag in of_image:
-                counts[tag] = counts.get(tag, 0) + 1
-        completed = sum(bool({CLICK_TAG, FINAL_TAG} & set(of_image)) for of_image in tags.values())
-        return {"total": len(self.list_images()), "completed": completed, "label_tags": counts}
+        annotations = self._annotations()
+        counts = Counter(tag for found in annotations.values() for tag in found)
+        completed = sum(not self._unanswered(found) for found in annotations.values())
+        return {"total": len(self.list_images()), "completed": completed, "label_tags": dict(counts)}
 
     def json(self) -> dict[str, Any]:
-        """Every image with its information and the tags of its annotations, as MONAI Label's own lists them."""
-        tags, info = self._tags(), self._info.items()
+        """Every image as MONAI Label's own lists them: its information, and the tags of its annotations.
+
+        And the labels that each annotation is about, and those of the app that nobody has answered.
+        """
+        annotations, info = self._annotations(), self._info.items()
         return {
             "name": self.name(),
             "description": self.description(),
             "objects": {
                 image_id: {
                     "image": {"info": info.get(image_id, {})},
-                    "labels": {tag: {"info": {}} for tag in tags.get(image_id, [])},
+                    "labels": {
+                        tag: {"info": {"labels": sorted(labels)}}
+                        for tag, labels in annotations.get(image_id, {}).items()
+                    },
+                    "unanswered": list(self._unanswered(annotations.get(image_id, {}))),
                 }
                 for image_id in self.list_images()
             },
@@ -332,7 +389,7 @@ class Studies(Datastore):
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """The images with a final mask, by id."""
-        return [{"image": i, "label": i} for i, tags in sorted(self._tags().items()) if FINAL_TAG in tags]
+        return [{"image": i, "label": i} for i, found in sorted(self._annotations().items()) if FINAL_TAG in found]
 
     def description(self) -> str:
         return "Studies with extreme points and masks"

@@ -13,8 +13,8 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks import utils as async_tasks
 from monailabel.utils.async_tasks.task import AsyncTask
 
-from lib.trainers.annotated_scans import TrainingError
 from lib.trainers.process_end import report_end_in_background
+from lib.training.loop import TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
         checked = app.trainers[model].checked_parameters(params)
     except TrainingError as error:
         raise HTTPException(422, str(error)) from error
-    if not app.datastore().get_labeled_images():
+    if not app.datastore().has_answers():
         raise HTTPException(409, "There is nothing to learn from: no study has extreme points or a final mask yet.")
     # A training sees every annotation there is when it begins, so a second one in the queue would learn nothing new.
     waiting = [task for task in async_tasks.tasks("train") if task["status"] == "SUBMITTED"]

@@ -100,7 +100,7 @@ def batch_extreme_point_geodesics(
     with ThreadPoolExecutor(threads) as pool:
         build = partial(_Problem.of, euclidean=euclidean, formulation=formulation)
         problems = list(pool.map(build, images, extremes_voxel, spacing_mm, background_probabilities))
-        searches = [[pool.submit(problem.path, axis, threads=1) for axis in range(3)] for problem in problems]
+        searches = [[pool.submit(problem.path, axis) for axis in range(3)] for problem in problems]
         return [[search.result() for search in patch] for patch in searches]
 
 
@@ -138,7 +138,7 @@ class _Problem:
                 cost += _probability_inside(background_probability, domain)
         return cls(domain, cost, ends, tight_box, spacing, euclidean, formulation)
 
-    def path(self, axis: int, threads: Literal[1] | None = None) -> np.ndarray:
+    def path(self, axis: int) -> np.ndarray:
         ends = self.ends[axis]
         if len(ends) < 2 or np.array_equal(ends[0], ends[1]):
             return ends[:1].astype(np.int64)
@@ -148,7 +148,7 @@ class _Problem:
             step_weight = self.spacing_mm / self._largest_distance_mm(ends[0])
         elif self.euclidean:
             cost = cost + _scaled_distance_to(target, self.domain.shape)
-        return shortest_path(cost, source, target, step_weight, threads) + self.domain.start
+        return shortest_path(cost, source, target, step_weight) + self.domain.start
 
     def _largest_distance_mm(self, start_voxel: np.ndarray) -> float:
         """1 / gamma_e (paper, Section 3.2): the farthest voxel of a box is one of its corners."""

@@ -1,12 +1,12 @@
-"""The compiled searches behind `shortest_path`: Dijkstra from both ends at once, on voxel grids of 26 neighbours.
+"""The compiled search behind `shortest_path`: Dijkstra from both ends at once, on voxel grids of 26 neighbours.
 
 The key of a node, which is a voxel on one of the two sides, is the cost of the best path known to it from the end
 on its side, its own vertex cost included. Each side has settled every node up to the least key in its queue. A path
 that costs less than the two least keys together is therefore known, from one side or the other, up to a voxel that
 both have reached: the search ends when they add up to the best cost known.
 
-On one thread, in `search`, the side with the smaller queue goes on, so that an end in open ground does not flood it
-while the other is still behind a ridge. On two threads, in `lib.supervision.shortest_path_rounds`, both go on.
+The side with the smaller queue goes on, so that an end in open ground does not flood it while the other is still behind
+a ridge.
 
 Large volumes wait for memory, not for arithmetic. A queue is therefore a heap of single integers: a key's bits, the
 lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that differ in
@@ -24,11 +24,10 @@ from lib.machine_code import compiled
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4
 
-# What is in `arrival`: the step that led to a node, or one of these; SETTLED and FINAL are added to either.
+# What is in `arrival`: the step that led to a node, or one of these; SETTLED is added to either.
 AT_END = 26
 UNREACHED = 27
 SETTLED = 32
-FINAL = 64
 
 
 @compiled
@@ -41,7 +40,7 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
         strides: (3,) int64, from a voxel to the next along each axis.
         step_weight: (3,) float64.
     """
-    offset, length, onward, n_onward = steps_of(strides, step_weight)
+    offset, length, onward, n_onward = _steps_of(strides, step_weight)
     n = cost.size
     # Voxel v is node 2 * v on the side of the start and 2 * v + 1 on the other. Arrivals of both lie side by side,
     # for they are looked up together; costs to reach a voxel do not, for each side scans its own.
@@ -86,114 +85,13 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
                         best, meeting = left + reached[other + v], v
                     if left + their_least < best:
                         size[side] = _push(heap, size[side], _entry(left, 2 * v + side, node_mask))
-    return joined(walk(arrival, 2 * offset, 2 * meeting) >> 1, walk(arrival, 2 * offset, 2 * meeting + 1) >> 1)
+    to_start = _walk(arrival, 2 * offset, 2 * meeting) >> 1
+    to_goal = _walk(arrival, 2 * offset, 2 * meeting + 1) >> 1
+    return np.concatenate((to_start[::-1], to_goal[1:]))
 
 
 @compiled
-def open_side(n: int, end: int, cost_of_end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One side of a search on two threads: `arrival` and `reached`, (n,) each, and a queue that holds the end."""
-    arrival = np.full(n, UNREACHED, np.int8)
-    reached = np.full(n, np.inf)
-    arrival[end] = AT_END
-    reached[end] = 0.0
-    heap = np.empty(1024, np.uint64)
-    heap[0] = _entry(cost_of_end, end, _mask(n))
-    return arrival, reached, heap
-
-
-@compiled
-def settle(
-    cost: np.ndarray,
-    arrival: np.ndarray,
-    reached: np.ndarray,
-    heap: np.ndarray,
-    size: int,
-    steps: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    limit: int,
-    best: float,
-    their_least: float,
-) -> tuple[np.ndarray, int, np.ndarray, int, float]:
-    """Settle up to `limit` nodes of one side, fewer when its least key and `their_least` add up to `best`.
-
-    Args:
-        cost: as in `search`.
-        arrival, reached: of `open_side`; written to.
-        heap, size: the queue, whose first `size` items count; use what comes back from then on.
-        steps: of `steps_of`.
-        best, their_least: the best cost known, or more; the least key of the other side, or less.
-
-    Returns:
-        The queue and its size; (k,) int64, the voxels whose cost fell, some more than once; how many were settled;
-        the least key, inf when the queue is empty.
-    """
-    offset, length, onward, n_onward = steps
-    node_mask, shortest = _mask(cost.size), length.min()
-    touched, n_touched = np.empty(1024, np.int64), 0
-    settled, least = 0, np.inf
-    going = True
-    while going:
-        # Growing here, and not at each push, spares the inner loop the counting of references.
-        if size + N_NEIGHBOURS > heap.size:
-            heap = np.concatenate((heap, np.empty_like(heap)))
-        if n_touched + N_NEIGHBOURS > touched.size:
-            touched = np.concatenate((touched, np.empty_like(touched)))
-        while size + N_NEIGHBOURS <= heap.size and n_touched + N_NEIGHBOURS <= touched.size:
-            least = _key(heap[0], node_mask) if size > 0 else np.inf
-            going = settled < limit and least + their_least < best
-            if not going:
-                break
-            u = np.int64(heap[0] & node_mask)
-            size = _pop(heap, size)
-            step = arrival[u]
-            if step & SETTLED:
-                continue
-            arrival[u] = step + SETTLED
-            settled += 1
-            key = reached[u] + cost[u]
-            row = step % SETTLED
-            for m in range(n_onward[row]):
-                next_step = onward[row, m]
-                v = u + offset[next_step]
-                # Most are final, and to know it takes one byte of memory, not the eight of their cost.
-                if arrival[v] >= FINAL:
-                    continue
-                entered = key + length[next_step]
-                if entered < reached[v]:
-                    reached[v] = entered
-                    arrival[v] = next_step
-                    touched[n_touched] = v
-                    n_touched += 1
-                    left = entered + cost[v]
-                    if left + their_least < best:
-                        size = _push(heap, size, _entry(left, v, node_mask))
-                elif reached[v] <= least + shortest:
-                    arrival[v] += FINAL
-    return heap, size, touched[:n_touched], settled, least
-
-
-@compiled
-def meet(
-    touched: np.ndarray,
-    cost: np.ndarray,
-    reached: np.ndarray,
-    their_arrival: np.ndarray,
-    their_reached: np.ndarray,
-) -> tuple[float, int]:
-    """The least cost of a path through a voxel of `touched` that the other side has reached, and that voxel.
-
-    The cost is inf when there is none. Nothing is written, so that both sides may do it at once.
-    """
-    best, meeting = np.inf, -1
-    for v in touched:
-        if their_arrival[v] != UNREACHED:
-            total = reached[v] + cost[v] + their_reached[v]
-            if total < best:
-                best, meeting = total, v
-    return best, meeting
-
-
-@compiled
-def steps_of(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _steps_of(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Offset and length of each step, and the steps worth trying after it.
 
     After a step from u to v no neighbour of v that u neighbours too is tried: by the triangle inequality the way
@@ -216,13 +114,7 @@ def steps_of(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, 
 
 
 @compiled
-def joined(to_start: np.ndarray, to_goal: np.ndarray) -> np.ndarray:
-    """The voxels from start to goal, from those of two walks that begin at one voxel."""
-    return np.concatenate((to_start[::-1], to_goal[1:]))
-
-
-@compiled
-def walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
+def _walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
     """The nodes from `node` back to the end on its side; `offset` of each step, in nodes."""
     nodes = np.empty(64, np.int64)
     count = 1

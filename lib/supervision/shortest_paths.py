@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.supervision.shortest_path_kernel import search
-from lib.supervision.shortest_path_rounds import search_on_two_threads
 
 # Paths of any length stay finite below this.
 LARGEST_COST = 1e100
-# In fewer voxels one thread is quick enough, and a second, on cores that others use, takes longer to wait for.
-TWO_THREADS_FROM = 1_000_000
 
 
-def shortest_path(
-    vertex_cost: np.ndarray,
-    source: ArrayLike,
-    target: ArrayLike,
-    step_weight: ArrayLike,
-    threads: Literal[1, 2] | None = None,
-) -> np.ndarray:
+def shortest_path(vertex_cost: np.ndarray, source: ArrayLike, target: ArrayLike, step_weight: ArrayLike) -> np.ndarray:
     """The cheapest 26-connected path between two voxels (paper, Eq. 2).
 
     A path costs, summed over its steps, the Euclidean length of the step, with the axes scaled by
     `step_weight`, plus the vertex cost of the voxel that the step leaves: every voxel but the last.
     No path is cheaper, but for the rounding of sums. Between paths of one cost the choice is always the same for
-    the same input and number of threads.
+    the same input.
 
     The interpreter lock is released during the search, so threads run searches side by side.
 
@@ -38,7 +27,6 @@ def shortest_path(
         target: last voxel of the path, three int.
         step_weight: length of a step of one voxel along each axis, in units of cost, in [0, 1e100]:
             gamma_e times the spacing in mm; zeros for vertex costs alone.
-        threads: how many search; None for 2 in a volume of 1 000 000 voxels or more, and 1 in a smaller one.
 
     Returns:
         (n, 3) int64: the voxels from `source` to `target`; one voxel when they are the same.
@@ -55,8 +43,6 @@ def shortest_path(
     weight = np.asarray(step_weight, dtype=np.float64)
     if weight.shape != (3,) or not ((weight >= 0) & (weight <= LARGEST_COST)).all():
         raise ValueError(f"step_weight is {step_weight!r}; expected three numbers in [0, {LARGEST_COST}]")
-    if threads not in (None, 1, 2):
-        raise ValueError(f"threads is {threads!r}; expected 1, 2 or None, for as many as the volume is worth")
     first, last = _end(source, "source", cost.shape), _end(target, "target", cost.shape)
     if np.array_equal(first, last):
         return first[None]
@@ -64,9 +50,7 @@ def shortest_path(
     np.add(cost, 0.0, out=padded[1:-1, 1:-1, 1:-1])  # makes -0 a 0, whose bits the kernel can sort
     padded[tuple(last + 1)] = 0.0  # no step leaves the last voxel
     strides = np.array(padded.strides) // padded.itemsize
-    two = threads == 2 or (threads is None and cost.size >= TWO_THREADS_FROM)
-    run = search_on_two_threads if two else search
-    flat = run(padded.ravel(), int((first + 1) @ strides), int((last + 1) @ strides), strides, weight)
+    flat = search(padded.ravel(), int((first + 1) @ strides), int((last + 1) @ strides), strides, weight)
     return np.stack(np.unravel_index(flat, padded.shape), axis=1) - 1
 
 

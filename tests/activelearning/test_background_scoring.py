@@ -22,8 +22,9 @@ from lib.activelearning.background_scoring import BackgroundScoring
 from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.scoring_process import InterruptedScoringError, ScoringError, ScoringProcess
 from lib.activelearning.uncertainty import class_entropies
+from lib.data.grid import network_image
 from lib.geometry.volume import load_volume
-from lib.infers.prediction import predict_probability
+from lib.inference.prediction import predict_on_grid
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
 from lib.networks.spec import NetworkSpec
@@ -72,9 +73,9 @@ def test_scores_are_those_of_the_published_network(folder):
     assert background.score(model)
 
     kept = UncertaintyScores(folder / "versions" / "uncertainty.json")
-    expected = class_entropies(
-        predict_probability(load_checkpoint(model_path(folder)), load_volume(folder / "b.nii.gz"))
-    )
+    network = load_checkpoint(model_path(folder))
+    image, _ = network_image(load_volume(folder / "b.nii.gz"), network.spec.spacing_mm)
+    expected = class_entropies(predict_on_grid(network, image).numpy())
     assert kept.scored(1) == {"a", "b", "c"}
     assert [kept.of("b", label)["b"] for label in LABELS] == pytest.approx(expected, abs=1e-5)
 

@@ -13,8 +13,12 @@ CLICKS = [[10, 20, 5], [30, 21, 5], [20, 11, 5], [20, 31, 5], [20, 20, 2], [20, 
 LABELS = ("lesion", "cyst")
 
 
-def parse(**request):
+def answers(**request):
     return parse_click_request(request, LABELS, GEOMETRY)
+
+
+def parse(**request):
+    return answers(**request).structures
 
 
 def test_form_with_a_key_a_label():
@@ -32,13 +36,55 @@ def test_form_with_foreground_and_label():
 
 
 def test_foreground_needs_no_label_where_there_is_only_one():
-    (points,) = parse_click_request({"foreground": CLICKS}, ("lesion",), GEOMETRY)
+    (points,) = parse_click_request({"foreground": CLICKS}, ("lesion",), GEOMETRY).structures
 
     assert points.label == "lesion"
 
 
 def test_two_labels_in_one_request():
     assert [points.label for points in parse(cyst=CLICKS, lesion=CLICKS)] == ["lesion", "cyst"]
+
+
+SHIFTED = [[i, j + 1, k] for i, j, k in CLICKS]
+BESIDE = [[1, 1, 1], [35, 40, 10]]
+
+
+@pytest.mark.parametrize(
+    ("request_params", "about"),
+    [
+        ({"lesion": CLICKS}, ["lesion"]),
+        ({"foreground": CLICKS, "label": "cyst"}, ["cyst"]),
+        ({"lesion": CLICKS, "cyst": SHIFTED}, ["lesion", "cyst"]),
+        ({"lesion": CLICKS, "foreground": SHIFTED, "label": "cyst"}, ["lesion", "cyst"]),
+        ({"lesion": CLICKS, "cyst": []}, ["lesion"]),
+        ({"lesion": CLICKS, "absent": ["cyst"]}, ["lesion"]),
+    ],
+)
+def test_background_clicks_are_about_each_label_that_is_clicked_in_the_same_request(request_params, about):
+    structures = parse(**request_params, background=BESIDE)
+
+    assert {points.label: points.background_voxel.tolist() for points in structures} == dict.fromkeys(about, BESIDE)
+
+
+@pytest.mark.parametrize(
+    ("request_params", "clicked", "absent"),
+    [
+        ({"absent": ["cyst"]}, [], ("cyst",)),
+        ({"absent": ["cyst", "lesion"]}, [], ("lesion", "cyst")),
+        ({"absent": ["cyst", "cyst"]}, [], ("cyst",)),
+        ({"absent": ["cyst"], "lesion": [], "cyst": [], "background": []}, [], ("cyst",)),
+        ({"absent": ["cyst"], "lesion": CLICKS}, ["lesion"], ("cyst",)),
+        ({"absent": ["lesion"], "foreground": CLICKS, "label": "cyst"}, ["cyst"], ("lesion",)),
+        ({"absent": [], "lesion": CLICKS}, ["lesion"], ()),
+        ({"absent": None, "lesion": CLICKS}, ["lesion"], ()),
+        ({"lesion": CLICKS}, ["lesion"], ()),
+    ],
+)
+def test_labels_that_are_not_in_the_image_are_named_beside_clicks_or_without(request_params, clicked, absent):
+    said = answers(**request_params)
+
+    assert [points.label for points in said.structures] == clicked
+    assert said.absent == absent
 
 
 @pytest.mark.parametrize("system", ["lps", "ras"])
@@ -74,6 +120,18 @@ def test_millimetres_reach_the_voxel_that_lies_there(system):
         ({"lesion": CLICKS, "coordinates": "mni"}, "Coordinates are 'mni'"),
         ({"lesion": CLICKS, "coordinates": ["voxel"]}, "Coordinates are"),
         ({"lesion": CLICKS, "background": [CLICKS[0]]}, "clicked as foreground and as background"),
+        ({"lesion": CLICKS, "absent": ["lesion"]}, "'lesion' is clicked and under 'absent'; leave out one of the two"),
+        ({"foreground": CLICKS, "label": "cyst", "absent": ["cyst"]}, "'cyst' is clicked and under 'absent'"),
+        ({"lesion": CLICKS[:1], "absent": ["lesion"]}, "'lesion' is clicked and under 'absent'"),
+        ({"absent": ["tumour"]}, "Label 'tumour' does not exist in this app; its labels are 'lesion', 'cyst'"),
+        ({"lesion": CLICKS, "absent": ["absent"]}, "Label 'absent' does not exist in this app"),
+        ({"absent": [CLICKS[0]]}, r"Label \[10, 20, 5\] does not exist in this app"),
+        ({"absent": [None]}, "Label None does not exist in this app"),
+        ({"absent": "cyst"}, "The value of 'absent' is 'cyst'; expected a list of labels"),
+        ({"absent": True}, "The value of 'absent' is True"),
+        ({"absent": {"cyst": True}}, "The value of 'absent' is {'cyst': True}"),
+        ({"absent": [], "lesion": []}, "no clicks for any label"),
+        ({"absent": ["cyst"], "background": [[1, 1, 1]]}, "no clicks for any label that they could be about"),
     ],
 )
 def test_refusals_name_what_is_wrong(request_params, sentence):
@@ -126,7 +184,15 @@ def test_check_of_as_many_clicks_as_there_may_be_takes_no_time():
     assert time.perf_counter() - begin < 0.5
 
 
-@pytest.mark.parametrize("value", [{"lesion": CLICKS, "coordinates": "x" * 10_000}, {"lesion": "x" * 10_000}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"lesion": CLICKS, "coordinates": "x" * 10_000},
+        {"lesion": "x" * 10_000},
+        {"absent": ["x" * 10_000]},
+        {"absent": "x" * 10_000},
+    ],
+)
 def test_refusals_are_short_whatever_was_sent(value):
     with pytest.raises(ClickRequestError) as refused:
         parse(**value)

@@ -55,6 +55,21 @@ def test_same_voxels_in_another_shape_are_another_image():
     assert voxel_checksum(np.zeros((2, 3, 4), np.float32)) != voxel_checksum(np.zeros((4, 3, 2), np.float32))
 
 
+def test_image_with_voxels_that_were_not_measured_is_known_by_the_others(identities, tmp_path):
+    """NaN has many bit patterns, and another fill says the same."""
+    array = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    checksums = set()
+    for n, fill in enumerate([np.nan, -np.nan, np.array(0x7FC12345, np.uint32).view(np.float32), np.inf, -3.4e38]):
+        array[:2, 3:] = fill
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{n}.nii.gz")
+        checksums |= {identities.checksum(tmp_path / f"{n}.nii.gz") for _ in range(2)}
+
+    assert len(checksums) == 1
+    array[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "other.nii.gz")
+    assert identities.checksum(tmp_path / "other.nii.gz") not in checksums
+
+
 def test_order_in_memory_does_not_matter():
     array = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
 

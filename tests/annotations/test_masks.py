@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from lib.annotations import masks
 from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values, require_grid
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
@@ -129,7 +131,7 @@ def test_masks_stay_in_the_folder(store, tmp_path, image_id):
 def test_image_without_a_mask(store):
     assert set(store.paths()) == set()
     assert store.path("scan") is None
-    for ask in (store.load, store.record, store.app_path):
+    for ask in (store.load, store.record, store.app_path, store.checked):
         with pytest.raises(FileNotFoundError, match="no mask of 'scan'"):
             ask("scan")
 
@@ -198,7 +200,7 @@ def test_full_disk_leaves_the_mask_before(open_store, tmp_path):
         noise = Volume(np.random.default_rng(0).integers(0, 256, large), ImageGeometry(large, AFFINE))
         for image_id in ("scan", "new"):
             with pytest.raises(OSError, match="No space"):
-                store.save(image_id, noise, MaskRecord({"tumour": 1}))
+                store.save(image_id, noise, MaskRecord({f"label {value}": value for value in range(1, 256)}))
 
         assert path.read_bytes() == before
         assert set(store.paths()) == {"scan"}
@@ -286,7 +288,7 @@ def test_label_that_the_app_no_longer_has_is_named(open_store):
     open_store().save("scan", mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
     store = open_store(("tumour",))
 
-    for read in (store.load, store.app_path):
+    for read in (store.load, store.app_path, store.checked):
         with pytest.raises(MaskError, match="holds the label 'cyst', and this app has tumour; start the server with a"):
             read("scan")
 
@@ -359,8 +361,9 @@ def test_damaged_file_is_never_handed_out(open_store, damage):
     path = open_store().save("scan", mask(), MaskRecord({"tumour": 1}))
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(MaskError):
-        open_store().app_path("scan")
+    for read in (open_store().app_path, open_store().checked):
+        with pytest.raises(MaskError):
+            read("scan")
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
@@ -372,6 +375,144 @@ def test_new_mask_takes_the_place_of_a_damaged_one_which_is_kept(store, damage):
 
     np.testing.assert_array_equal(store.load("scan").array, mask(seed=1).array)
     assert [kept.read_bytes() for kept in store.history_folder("scan").iterdir()] == [content]
+
+
+# Checked without reading voxels
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the files whose voxels were read, in order."""
+    names = []
+
+    def noted(path, **options):
+        names.append(path.name)
+        return load_volume(path, **options)
+
+    monkeypatch.setattr(masks, "load_volume", noted)
+    return names
+
+
+def test_stored_mask_is_known_without_reading_its_voxels(store, reads):
+    record = MaskRecord({"tumour": 1, "cyst": 2}, "reader 1", "2024-05-01T10:00:00+00:00", "sha256:abc", {})
+    path = store.save("scan", mask(value=2), record)
+
+    checked = store.checked("scan")
+
+    assert checked.path == path
+    assert checked.record == record
+    assert checked.geometry.is_close(GEOMETRY)
+    assert reads == []
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd"])
+def test_mask_put_in_by_hand_is_read_once(open_store, reads, name):
+    path = put_by_hand(open_store(), mask(value=2), name)
+
+    found = [open_store().checked("scan") for _ in range(3)]
+
+    assert {one.path for one in found} == {path}
+    assert all(one.record.labels == {"tumour": 1, "cyst": 2} for one in found)
+    assert all(one.geometry.is_close(GEOMETRY) for one in found)
+    assert reads == [name]
+
+
+def test_mask_of_before_the_checks_were_kept_is_read_once(store, reads):
+    store.save("scan", mask(), MaskRecord({"tumour": 1}))
+    shutil.rmtree(store.mapped)
+
+    assert len({store.checked("scan").path for _ in range(3)}) == 1
+    assert reads == ["scan.nii.gz"]
+
+
+def test_mask_that_was_edited_is_checked_again(store, reads):
+    """Also of the same size and time, and though other programs keep the names of the labels in the header."""
+    stored = store.save("scan", mask(), MaskRecord({"tumour": 1}))
+    path = store.folder / "scan.nii"
+    path.write_bytes(gzip.decompress(stored.read_bytes()))
+    stored.unlink()
+    assert store.checked("scan").record.labels == {"tumour": 1}
+    content, before = path.read_bytes(), path.stat()
+
+    path.write_bytes(content[:-1] + b"\5")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    with pytest.raises(MaskError, match="scan.nii holds the value 5; expected 0, 1 for tumour"):
+        store.checked("scan")
+    assert reads == ["scan.nii"] * 2
+
+
+def test_newer_file_beside_the_stored_one_is_checked(store, reads):
+    store.save("scan", mask(), MaskRecord({"tumour": 1}))
+    path = put_by_hand(store, mask(value=7), "scan.nii")
+    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
+
+    with pytest.raises(MaskError, match="scan.nii holds the value 7"):
+        store.checked("scan")
+    assert reads == ["scan.nii"]
+
+
+def test_mask_with_other_values_is_copied_once_for_each_order_of_the_labels(open_store, reads):
+    open_store().save("scan", mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
+
+    copies = {}
+    for labels in [("cyst", "tumour"), ("liver", "tumour", "cyst"), ("cyst", "tumour")]:
+        checked = open_store(labels).checked("scan")
+        copies[labels] = checked.path
+        assert checked.record.labels == {"tumour": 1, "cyst": 2}
+        assert voxels(load_volume(checked.path), labels.index("cyst") + 1) == voxels(mask(), 1)
+
+    assert len(set(copies.values())) == 2
+    assert reads == ["scan.nii.gz"] * 2
+
+
+def test_new_mask_gets_a_copy_of_its_own(open_store):
+    store = open_store(("cyst", "tumour"))
+    for seed in range(2):
+        open_store().save("scan", mask(value=2, seed=seed), MaskRecord({"tumour": 1, "cyst": 2}))
+        assert voxels(load_volume(store.checked("scan").path), 1) == voxels(mask(seed=seed), 1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"{}", b"\xff", b"[" * 5000, b'{"file": "scan.nii.gz", "stamp": null}']
+)
+def test_damaged_note_of_a_check_is_made_anew(store, reads, content):
+    store.save("scan", mask(value=1), MaskRecord({"tumour": 1}))
+    (note,) = store.mapped_files("scan")
+    note.write_bytes(content)
+
+    for _ in range(2):
+        store.checked("scan")
+
+    assert reads == ["scan.nii.gz"]
+
+
+def test_mask_is_stored_and_checked_where_the_note_of_it_cannot_be_written(store, monkeypatch, caplog):
+    store.mapped.write_bytes(b"a file where the folder should be")
+
+    store.save("scan", mask(), MaskRecord({"tumour": 1}))
+
+    assert store.checked("scan").record.labels == {"tumour": 1}
+    assert "scan.nii.gz was checked is not kept on disk" in caplog.text
+
+
+def test_value_that_no_label_has_is_not_stored(store):
+    for array in (mask(value=3), Volume(mask().array * np.float32(0.5), GEOMETRY)):
+        with pytest.raises(MaskError, match="expected 0, 1 for tumour"):
+            store.save("scan", array, MaskRecord({"tumour": 1}))
+
+    assert store.path("scan") is None
+
+
+def test_all_that_is_kept_beside_a_mask_is_told(open_store):
+    for image_id in ("scan", "scan.values", "[s]can"):
+        open_store().save(image_id, mask(value=2), MaskRecord({"tumour": 1, "cyst": 2}))
+        open_store(("cyst", "tumour")).checked(image_id)
+
+    told = {image_id: set(open_store().mapped_files(image_id)) for image_id in ("scan", "scan.values", "[s]can")}
+
+    assert [len(files) for files in told.values()] == [2, 2, 2]
+    assert set.union(*told.values()) == set(open_store().mapped.iterdir())
 
 
 # Values and grids

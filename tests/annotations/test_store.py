@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.store import Annotation, AnnotationFileError, AnnotationStore
+from lib.annotations.store import Absence, Annotation, AnnotationFileError, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from tests.users import as_nobody
 
@@ -21,6 +21,10 @@ CLICKS = np.array([[10, 20, 5], [30, 21, 5], [20, 11, 5], [20, 31, 5], [20, 20, 
 def annotation(image_id="scan.01", label="lesion", shift=0):
     points = ExtremePoints.from_clicks(label, CLICKS + shift, np.array([[1, 2, 3]]))
     return Annotation.now(image_id, points, GEOMETRY, "reader 1")
+
+
+def absence(image_id="scan.01", label="lesion"):
+    return Absence.now(image_id, label, GEOMETRY, "reader 2", "sha256:a")
 
 
 @pytest.fixture
@@ -55,6 +59,58 @@ def test_new_clicks_replace_the_old_which_stay_as_history(store):
 
     assert store.load("scan.01", "lesion").points.foreground_voxel[0].tolist() == [12, 22, 7]
     assert [old["foreground"][0]["voxel"] for old in store.history("scan.01", "lesion")] == [[10, 20, 5], [11, 21, 6]]
+
+
+def test_absence_is_read_back_and_is_no_clicks(store):
+    saved = absence()
+    store.save(saved)
+    loaded = store.load("scan.01", "lesion")
+
+    assert isinstance(loaded, Absence)
+    assert not hasattr(loaded, "points")
+    assert loaded.geometry.is_close(GEOMETRY)
+    assert (loaded.image_id, loaded.label, loaded.annotator, loaded.created, loaded.image_checksum) == (
+        *("scan.01", "lesion", "reader 2"),
+        *(saved.created, "sha256:a"),
+    )
+
+
+def test_file_of_an_absence_says_so_and_says_who_and_when(store):
+    saved = absence()
+    content = json.loads(store.save(saved).read_text())
+
+    assert content["schema_version"] == 1
+    assert (content["image_id"], content["label"]) == ("scan.01", "lesion")
+    assert content["current"] == {
+        "annotator": "reader 2",
+        "created": saved.created,
+        "image_checksum": "sha256:a",
+        "absent": True,
+    }
+
+
+def test_clicks_and_absence_replace_one_another_and_both_stay_as_history(store):
+    for answer in (annotation(), absence(), annotation(shift=1), absence()):
+        path = store.save(answer)
+        assert type(store.load("scan.01", "lesion")) is type(answer)
+        assert store.path("scan.01", "lesion") == path
+
+    kept = [old.get("absent", False) for old in store.history("scan.01", "lesion")]
+    assert kept == [False, True, False]
+    assert store.history("scan.01", "lesion")[2]["foreground"][0]["voxel"] == [11, 21, 6]
+
+
+def test_absences_are_among_the_answers_and_not_among_the_clicks(store):
+    store.save(annotation())
+    store.save(absence(label="cyst"))
+    store.save(absence(image_id="scan"))
+
+    assert [(a.image_id, a.label) for a in store] == [("scan.01", "lesion")]
+    assert [(type(a), a.image_id, a.label) for a in store.answers()] == [
+        (Absence, "scan.01", "cyst"),
+        (Annotation, "scan.01", "lesion"),
+        (Absence, "scan", "lesion"),
+    ]
 
 
 def test_labels_and_images_have_files_of_their_own(store):
@@ -242,6 +298,13 @@ UNREADABLE = {
     "affine of three rows": content_of(geometry__affine_ras=np.eye(4)[:3].tolist()),
     "shape of two": content_of(geometry__shape=[40, 50]),
     "shape of NaN": content_of(geometry__shape=[40, 50, float("nan")]),
+    "absent, with clicks": content_of(current__absent=True),
+    "absent, with background clicks": content_of(current__absent=True, current__foreground=None),
+    "not absent": content_of(current__absent=False, current__foreground=None, current__background=None),
+    "absent, as a text": content_of(current__absent="yes", current__foreground=None, current__background=None),
+    "absent without a creation": content_of(
+        current__absent=True, current__foreground=None, current__background=None, current__created=None
+    ),
 }
 
 
@@ -387,8 +450,9 @@ def test_name_that_is_not_utf_8_hurts_nobody(store, damaged):
         ("sha256:a", None, True),
     ],
 )
-def test_clicks_are_of_the_image_with_the_voxels_that_were_clicked_on(store, clicked, now, same):
+def test_answers_are_of_the_image_with_the_voxels_that_were_looked_at(store, clicked, now, same):
     points = ExtremePoints.from_clicks("lesion", CLICKS)
     store.save(Annotation.now("scan.01", points, GEOMETRY, "reader", clicked))
+    store.save(Absence.now("scan.01", "cyst", GEOMETRY, "reader", clicked))
 
-    assert store.load("scan.01", "lesion").is_of(now) is same
+    assert [answer.is_of(now) for answer in store.answers()] == [same, same]

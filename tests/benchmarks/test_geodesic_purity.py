@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.dataset import Dataset
-from benchmarks.geodesic_purity import share_inside
+from benchmarks.geodesic_purity import shares_inside
 from tests.benchmarks.evidence.folders import SHAPE, box_mask, write_case, write_dataset
 
 
 def test_straight_paths_between_ends_of_a_box_lie_inside(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path))
 
-    shares = dict(share_inside(dataset, "train_0", None))
+    shares = dict(shares_inside(dataset, "train_0", None))
 
     assert shares.keys() == {"gradient", "gradient_euclidean"}
     assert all(share == pytest.approx(1, abs=0.25) for share in shares.values())
@@ -28,4 +28,4 @@ def test_paths_through_the_hole_of_a_ring_are_outside(tmp_path: Path) -> None:
     # An image that says nothing: distances alone lead straight across.
     write_case(tmp_path, "train_0", ring, image=np.zeros(SHAPE))
 
-    assert dict(share_inside(dataset, "train_0", None))["gradient_euclidean"] < 0.6
+    assert dict(shares_inside(dataset, "train_0", None))["gradient_euclidean"] < 0.6

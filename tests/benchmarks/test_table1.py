@@ -22,13 +22,13 @@ def table1(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def options(tmp_path: Path, *rows: str) -> list[object]:
-    fixed = ["--small", "--preset", "cpu", "--epochs", "1", "--rows", *rows]
+    fixed = ["--small", "--preset", "cpu", "--iterations", "1", "--rows", *rows]
     return ["--dataset", tmp_path / "dataset", "--out", tmp_path / "out", *fixed]
 
 
 def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset")
-    rows = ["inextremis", "full"]
+    rows = ["app_clicks", "full"]
 
     beside = subprocess.Popen(command(*options(tmp_path, *rows)), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     done = table1(*options(tmp_path, *rows))
@@ -39,10 +39,10 @@ def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: 
     assert said.count("seed 0: mean Dice") == 2
     out = tmp_path / "out"
     table = (out / "table1_test.md").read_text()
-    assert "Deep geodesic + CRF (InExtremIS)" in table and "Fully supervised, unlimited" in table
+    assert "The app, clicks in all scans" in table and "Full masks of all scans" in table
     assert "torch" in table.splitlines()[-1]
     cases = (out / "cases_test.csv").read_text().splitlines()
-    assert [line.split(",")[:4] for line in cases[1:]] == [[row, "0", "test", "test_0"] for row in rows]
+    assert [line.split(",")[:5] for line in cases[1:]] == [[row, "0", "test", "test_0", "lesion"] for row in rows]
     pictures = {path.name for path in out.glob("*.png")}
     assert pictures == {"box_plots_test.png", "overlays.png", "annotation_time_test.png"}
 
@@ -53,7 +53,7 @@ def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"), [(["full", "fool"], "There is no row 'fool'; expected some of table, ablations")]
+    ("rows", "message"), [(["full", "fool"], "There is no row 'fool'; expected some of app, table, crf, curve, all")]
 )
 def test_an_unknown_row_is_refused_with_a_sentence(tmp_path: Path, rows: list[str], message: str) -> None:
     write_dataset(tmp_path / "dataset")

@@ -94,8 +94,9 @@ def test_images_masks_and_clicks_lie_where_they_lie_in_the_patient(tmp_path: Pat
     truth = tumour(image.geometry.affine_ras, image.geometry.shape)
     bright = image.array - image.array[~truth].mean() > 200
     np.testing.assert_array_equal(bright, truth)
-    np.testing.assert_array_equal(dataset.truth("vs_gk_1"), truth)
-    clicks = dataset.annotation("vs_gk_1", "annotator").points
+    np.testing.assert_array_equal(dataset.truth("vs_gk_1").array, truth)
+    (annotation,) = dataset.annotations("vs_gk_1", "annotator")
+    clicks = annotation.points
     assert truth[tuple(clicks.foreground_voxel.T)].all()
     voxels = np.argwhere(truth)
     for axis in range(3):

@@ -6,7 +6,7 @@ import pytest
 
 from lib.configs.settings import AppSettings, read_conf
 from lib.server.project import project_of
-from lib.trainers.hyperparameters import Hyperparameters
+from lib.training.hyperparameters import Hyperparameters
 from scripts import routes
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def rows_by_name(*columns):
 
 
 APP = rows_by_name("name", "default", "meaning")
-TRAINING = rows_by_name("paper", "cpu", "meaning")
+TRAINING = rows_by_name("gpu", "cpu", "paper", "meaning")
 
 
 def test_table_of_the_app_names_every_setting():
@@ -60,7 +60,7 @@ def test_page_of_the_routes_is_made_from_their_list():
     assert (ROOT / "docs" / "routes.md").read_text() == routes.table()
 
 
-@pytest.mark.parametrize("preset", ["paper", "cpu"])
+@pytest.mark.parametrize("preset", ["gpu", "cpu", "paper"])
 @pytest.mark.parametrize("name", Hyperparameters.model_fields)
 def test_value_of_a_preset_is_the_one_of_the_code(name, preset):
     of_preset = Hyperparameters.of_preset(preset)

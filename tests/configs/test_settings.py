@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.configs.settings import ConfigurationError, read_conf
-from lib.trainers.hyperparameters import Hyperparameters
+from lib.training.hyperparameters import Hyperparameters
 
 
 def test_without_conf_everything_has_its_default():
@@ -29,10 +29,10 @@ def test_any_script_may_name_a_label():
 
 def test_values_are_text_as_the_command_line_gives_them():
     _, hyperparameters = read_conf(
-        {"max_epochs": "7", "learning_rate": "1e-3", "roi_size": "96x64x32", "geodesic": "gradient", "crf_weight": "0"}
+        {"iterations": "7", "learning_rate": "1e-3", "roi_size": "96x64x32", "geodesic": "gradient", "crf_weight": "0"}
     )
 
-    assert hyperparameters.max_epochs == 7
+    assert hyperparameters.iterations == 7
     assert hyperparameters.learning_rate == pytest.approx(0.001)
     assert hyperparameters.roi_size == (96, 64, 32)
     assert hyperparameters.geodesic == "gradient"
@@ -49,15 +49,21 @@ def test_every_hyperparameter_can_be_set_by_its_name(name):
     assert hyperparameters == Hyperparameters.of_preset("cpu").changed({name: shown})
 
 
-@pytest.mark.parametrize("preset", ["paper", "cpu"])
+@pytest.mark.parametrize("preset", ["paper", "gpu", "cpu"])
 def test_preset_sets_what_is_not_set_by_name(preset):
-    _, hyperparameters = read_conf({"preset": preset, "max_epochs": "7"})
+    _, hyperparameters = read_conf({"preset": preset, "iterations": "7"})
 
-    assert hyperparameters == Hyperparameters.of_preset(preset).changed({"max_epochs": 7})
+    assert hyperparameters == Hyperparameters.of_preset(preset).changed({"iterations": 7})
 
 
-@pytest.mark.parametrize(("gpu", "preset"), [(True, "paper"), (False, "cpu")])
-def test_auto_is_the_paper_s_where_there_is_a_gpu(monkeypatch, gpu, preset):
+def test_method_sets_the_objective_of_any_preset():
+    _, hyperparameters = read_conf({"preset": "cpu", "method": "paper", "focal_weight": "0.5"})
+
+    assert hyperparameters == Hyperparameters.of_preset("cpu", "paper").changed({"focal_weight": 0.5})
+
+
+@pytest.mark.parametrize(("gpu", "preset"), [(True, "gpu"), (False, "cpu")])
+def test_auto_fits_the_machine(monkeypatch, gpu, preset):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
 
     assert read_conf({"preset": "auto"})[1] == Hyperparameters.of_preset(preset)
@@ -88,11 +94,12 @@ REFUSALS = [
     ("labels", "lesion,Lesion", "lesion, Lesion", "each label may appear once"),
     ("labels", "background", "'background'", "requests use this name for something else"),
     ("labels", "lesion,Foreground", "'Foreground'", "requests use this name for something else"),
-    ("preset", "gpu", "'gpu'", "'auto', 'paper' or 'cpu'"),
-    ("geodesic", "Deep", "'Deep'", "'gradient', 'gradient_euclidean' or 'deep'"),
-    ("max_epochs", "0", "'0'", "greater than or equal to 1"),
-    ("max_epochs", "many", "'many'", "valid integer"),
-    ("max_epochs", "", "''", "valid integer"),
+    ("preset", "fast", "'fast'", "'auto', 'gpu', 'cpu' or 'paper'"),
+    ("method", "Paper", "'Paper'", "'app' or 'paper'"),
+    ("geodesic", "Deep", "'Deep'", "'none', 'gradient', 'gradient_euclidean' or 'deep'"),
+    ("iterations", "0", "'0'", "greater than or equal to 1"),
+    ("iterations", "many", "'many'", "valid integer"),
+    ("iterations", "", "''", "valid integer"),
     ("box_margin", "1.5", "'1.5'", "valid integer"),
     ("learning_rate", "0", "'0'", "greater than 0"),
     ("learning_rate", "0,01", "'0,01'", "valid number"),
@@ -137,7 +144,7 @@ def test_tracking_is_mlflow_or_none():
         read_conf({"tracking": "mlfow"})
 
 
-@pytest.mark.parametrize("label", ["image", "model", "session", "label", "coordinates", "client_id"])
+@pytest.mark.parametrize("label", ["image", "model", "session", "label", "coordinates", "client_id", "absent"])
 def test_label_that_means_something_else_in_a_request_is_refused(label):
     with pytest.raises(ConfigurationError, match=f"'{label}' cannot be a label"):
         read_conf({"labels": label})
@@ -145,7 +152,7 @@ def test_label_that_means_something_else_in_a_request_is_refused(label):
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("label", "labels"), ("model-dir", "model_dir"), ("epochs", "max_epochs"), ("crf_wieght", "crf_weight")],
+    [("label", "labels"), ("model-dir", "model_dir"), ("iteration", "iterations"), ("crf_wieght", "crf_weight")],
 )
 def test_misspelt_name_is_refused_with_the_one_that_was_meant(wrong, meant):
     with pytest.raises(ConfigurationError, match=f"^--conf {wrong}: there is no such setting; did you mean '{meant}'"):

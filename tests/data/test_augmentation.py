@@ -1,96 +1,153 @@
-"""Augmented patches and their clicks."""
+"""Random maps of patches, and random intensities."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
-import torchio as tio
-from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from lib.data.augmentation import augment
-from lib.data.clicks import CLICKS, IMAGE, MASK, POSSIBLE, WorldClicks
+from lib.data.augmentation import DEGREES, SCALE, RandomContrast, random_intensities, random_matrix
 
-SHAPE = (48, 40, 28)
-SPACING_MM = (1.0, 1.2, 1.6)
-CLICKS_VOXEL = np.array([[12, 20, 14], [34, 19, 13], [23, 9, 15], [24, 30, 12], [22, 20, 8], [25, 21, 20]])
+SPACINGS_MM = [(1.0, 1.0, 1.0), (0.5, 1.0, 1.5), (0.3, 0.85, 0.85), (1.0, 0.34, 1.0)]
+THICK_SLICES_MM = [((4.0, 1.0, 1.0), 0), ((0.9, 2.8, 0.9), 1), ((0.5, 0.5, 6.5), 2), ((0.5, 2.0, 2.0), 0)]
+DRAWS = 400
 
 
-def patch(affine=None):
-    """Smooth blobs on the clicks, and an object inside their box."""
-    affine = np.diag([*SPACING_MM, 1.0]) if affine is None else affine
-    spots = np.zeros(SHAPE, dtype=np.float32)
-    spots[tuple(CLICKS_VOXEL.T)] = 1
-    image = ndimage.gaussian_filter(spots, 1.2)
-    mask = np.zeros(SHAPE, dtype=np.uint8)
-    mask[12:35, 9:31, 8:21] = 1
-    clicks_mm = CLICKS_VOXEL @ affine[:3, :3].T + affine[:3, 3]
-    return tio.Subject(
-        **{
-            IMAGE: tio.ScalarImage(tensor=torch.from_numpy(image / image.max())[None], affine=affine),
-            MASK: tio.LabelMap(tensor=torch.from_numpy(mask)[None], affine=affine),
-            POSSIBLE: tio.LabelMap(tensor=torch.from_numpy(mask)[None], affine=affine),
-            CLICKS: [WorldClicks("lesion", clicks_mm, np.empty((0, 3)))],
-        }
+def matrices(augmentation, spacing_mm=(1.0, 1.0, 1.0)):
+    torch.manual_seed(0)
+    return [random_matrix(augmentation, spacing_mm) for _ in range(DRAWS)]
+
+
+def in_mm(matrix, spacing_mm):
+    """The same map in millimetres."""
+    return np.diag(spacing_mm) @ matrix @ np.diag(1 / np.array(spacing_mm))
+
+
+def scale_and_rotation(matrix, spacing_mm):
+    """The factor, and the angle in degrees; of a map that is nothing else in millimetres."""
+    linear = in_mm(matrix, spacing_mm)
+    scale = abs(np.linalg.det(linear)) ** (1 / 3)
+    np.testing.assert_allclose(linear @ linear.T, scale**2 * np.eye(3), atol=1e-9)
+    return scale, np.degrees(Rotation.from_matrix(linear / scale).magnitude())
+
+
+# Places
+
+
+def test_without_augmentation_nothing_moves():
+    assert all(np.array_equal(matrix, np.eye(3)) for matrix in matrices("none"))
+
+
+def test_flips_mirror_each_axis_half_of_the_time_and_do_nothing_else():
+    flips = matrices("flip", (0.5, 1.0, 4.0))
+
+    assert all(np.array_equal(np.abs(matrix), np.eye(3)) for matrix in flips)
+    assert len({tuple(np.diag(matrix)) for matrix in flips}) == 8
+    assert np.mean([np.diag(matrix) < 0 for matrix in flips], axis=0) == pytest.approx([0.5] * 3, abs=0.1)
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+def test_full_turns_and_scales_in_millimetres_whatever_the_voxels(spacing_mm):
+    scales, degrees = zip(
+        *[scale_and_rotation(matrix, spacing_mm) for matrix in matrices("full", spacing_mm)], strict=True
     )
 
-
-def centre_of_blob_near(image, voxel):
-    """Centre of mass of what is bright within three voxels."""
-    low = np.maximum(voxel - 3, 0)
-    window = image[tuple(slice(a, b) for a, b in zip(low, voxel + 4, strict=True))]
-    return low + np.array(ndimage.center_of_mass(np.where(window > 0.3 * window.max(), window, 0)))
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("oblique", [False, True])
-def test_clicks_stay_on_what_was_clicked(seed, oblique):
-    affine = np.diag([*SPACING_MM, 1.0])
-    if oblique:
-        affine[:3, :3] = Rotation.from_euler("xyz", [20, -35, 10], degrees=True).as_matrix() * SPACING_MM
-        affine[:3, 3] = [-40, 17, 90]
-    torch.manual_seed(seed)
-
-    augmented = augment(patch(affine), "full")
-
-    image = augmented[IMAGE]
-    clicks_voxel = (augmented[CLICKS][0].foreground_ras_mm - image.affine[:3, 3]) @ np.linalg.inv(
-        image.affine[:3, :3]
-    ).T
-    for voxel in clicks_voxel:
-        nearest = np.rint(voxel).astype(int)
-        if ((nearest >= 3) & (nearest < np.array(image.spatial_shape) - 3)).all():
-            assert np.abs(centre_of_blob_near(image.data[0].numpy(), nearest) - voxel).max() < 0.8
+    assert np.mean(np.array(degrees) > 1e-6) == pytest.approx(0.5, abs=0.1)
+    assert DEGREES < max(degrees) <= 3 * DEGREES
+    assert np.mean(np.abs(np.log(scales)) > 1e-9) == pytest.approx(0.5, abs=0.1)
+    assert 0.8 * SCALE < -math.log(min(scales)) <= SCALE + 1e-9
+    assert 0.8 * SCALE < math.log(max(scales)) <= SCALE + 1e-9
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_structure_stays_where_it_is_possible(seed):
-    torch.manual_seed(seed)
-    augmented = augment(patch(), "full")
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+def test_every_axis_is_turned_into_every_other(spacing_mm):
+    largest = np.max(np.abs(matrices("full", spacing_mm)), axis=0)
 
-    assert torch.equal(augmented[MASK].data, augmented[POSSIBLE].data)
-    assert set(augmented[POSSIBLE].data.unique().tolist()) <= {0, 1}
+    assert (largest > 0.05).all()
 
 
-def test_full_augmentation_moves_clicks_most_of_the_time():
-    before = patch()[CLICKS][0].foreground_ras_mm
-    moved = []
-    for seed in range(20):
-        torch.manual_seed(seed)
-        moved.append(not np.allclose(augment(patch(), "full")[CLICKS][0].foreground_ras_mm, before, atol=0.3))
+@pytest.mark.parametrize(("spacing_mm", "axis"), THICK_SLICES_MM)
+def test_axes_of_which_one_is_much_thicker_are_not_turned_into_each_other(spacing_mm, axis):
+    others = [other for other in range(3) if other != axis]
+    turned = matrices("full", spacing_mm)
 
-    assert 0.4 < np.mean(moved) < 0.95
-
-
-def test_flips_change_the_order_of_voxels_and_not_the_world():
-    torch.manual_seed(1)
-    before, after = patch(), augment(patch(), "flip")
-
-    np.testing.assert_array_equal(after[CLICKS][0].foreground_ras_mm, before[CLICKS][0].foreground_ras_mm)
-    assert not torch.equal(after[IMAGE].data, before[IMAGE].data)
-    assert after[IMAGE].get_center() == pytest.approx(before[IMAGE].get_center())
+    assert all((matrix[axis, others] == 0).all() and (matrix[others, axis] == 0).all() for matrix in turned)
+    assert max(abs(matrix[others[0], others[1]]) for matrix in turned) > 0.1
 
 
-def test_nothing_changes_without_augmentation():
-    before, after = patch(), augment(patch(), "none")
+def test_full_flip_turns_and_mirrors():
+    both = matrices("full_flip")
 
-    assert torch.equal(after[IMAGE].data, before[IMAGE].data)
+    assert np.mean([np.linalg.det(matrix) < 0 for matrix in both]) == pytest.approx(0.5, abs=0.1)
+    assert np.mean([not np.array_equal(np.abs(matrix), np.eye(3)) for matrix in both]) == pytest.approx(0.75, abs=0.1)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "full", "full_flip"])
+def test_seed_decides_all(augmentation):
+    np.testing.assert_array_equal(matrices(augmentation), matrices(augmentation))
+
+
+# Intensities
+
+
+def image(seed=0):
+    return torch.randn(16, 14, 12, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip"])
+def test_intensities_stay_where_only_places_are_augmented(augmentation):
+    torch.manual_seed(0)
+
+    assert all(torch.equal(random_intensities(image(), augmentation), image()) for _ in range(20))
+
+
+@pytest.mark.parametrize("augmentation", ["full", "full_flip"])
+def test_intensities_change_and_remain_those_of_the_scan(augmentation):
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.avg_pool3d(image()[None], 5, 1, 2)[0] * 8
+
+    changed = [random_intensities(smooth.clone(), augmentation) for _ in range(60)]
+
+    assert all(other.shape == smooth.shape and other.dtype == torch.float32 for other in changed)
+    assert all(torch.isfinite(other).all() for other in changed)
+    assert np.mean([not torch.equal(other, smooth) for other in changed]) > 0.7
+    assert all(np.corrcoef(other.flatten(), smooth.flatten())[0, 1] > 0.8 for other in changed)
+
+
+def test_patch_that_is_augmented_is_a_copy():
+    torch.manual_seed(0)
+    original = image()
+
+    for _ in range(30):
+        random_intensities(original, "full")
+
+    assert torch.equal(original, image())
+
+
+def test_patch_without_contrast_stays_finite():
+    torch.manual_seed(0)
+
+    assert all(torch.isfinite(random_intensities(torch.zeros(8, 8, 8), "full")).all() for _ in range(60))
+
+
+def test_seed_decides_the_intensities():
+    there, back = ([torch.manual_seed(3), random_intensities(image(), "full")][1] for _ in range(2))
+
+    assert torch.equal(there, back)
+
+
+def test_contrast_scales_about_the_mean_and_shifts():
+    torch.manual_seed(0)
+    values = image() + 5
+    factors, shifts = [], []
+    for _ in range(200):
+        changed = RandomContrast(scale=0.25, shift=0.2)(values[None])[0].double()
+        factors.append((changed.std() / values.double().std()).item())
+        shifts.append((changed.mean() - values.double().mean()).item())
+        torch.testing.assert_close(
+            (changed - changed.mean()) / factors[-1], values.double() - values.double().mean(), rtol=0, atol=1e-4
+        )
+
+    assert 0.75 - 1e-6 <= min(factors) < 0.8 and 1.2 < max(factors) <= 1.25 + 1e-6
+    assert -0.2 - 1e-5 <= min(shifts) < -0.15 and 0.15 < max(shifts) <= 0.2 + 1e-5

@@ -1,34 +1,167 @@
+"""From the grid of a scan to the one of the network, and back."""
+
+import itertools
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel.affines import apply_affine
+from scipy import ndimage
 
-from lib.data.grid import ZScore, check_grid_size, grid_shape, network_grid, onto_grid, points_on_grid, to_scalar_image
+from lib.data.grid import (
+    check_grid_size,
+    grid_shape,
+    network_image,
+    network_label_map,
+    onto_grid,
+    points_on_grid,
+    z_scored,
+)
 from lib.geometry.image_geometry import ImageGeometry
-from lib.geometry.volume import VolumeError
+from lib.geometry.volume import Volume, VolumeError
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 
+SHAPE = (60, 50, 20)
 AFFINE = np.array([[0, 0, 1.5, 10], [-0.5, 0, 0, 20], [0, 0.5, 0, -5], [0, 0, 0, 1.0]])
+SPACING_MM = (1.5, 0.5, 0.5)  # of AFFINE, along right, anterior, superior
+SPACINGS_MM = [(1.4, 0.6, 0.7), (0.5, 0.5, 3.0), (2.0, 1.0, 0.25)]
 
 
-def asymmetric_object(shape=(60, 50, 20)):
-    array = np.zeros(shape, dtype=np.float32)
+def volume(array, affine=AFFINE):
+    return Volume(np.asarray(array, dtype=np.float32), ImageGeometry(np.shape(array), affine))
+
+
+def noise(shape=SHAPE):
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def label_blocks():
+    array = np.zeros(SHAPE, dtype=np.float32)
     array[10:25, 8:40, 3:9] = 1
-    array[25:45, 30:40, 3:12] = 1
+    array[25:45, 30:40, 3:12] = 5
     return array
 
 
-def test_to_the_network_and_back_is_where_it_was():
-    array, geometry = asymmetric_object(), ImageGeometry((60, 50, 20), AFFINE)
+def stored_voxels(affine, shape):
+    """(3, X, Y, Z): where the voxels of a grid lie in the scan as stored."""
+    points_ras_mm = apply_affine(affine, np.stack(np.indices(shape), axis=-1))
+    return np.moveaxis(apply_affine(np.linalg.inv(AFFINE), points_ras_mm), -1, 0)
 
-    on_network = network_grid((1.4, 0.6, 0.7))(to_scalar_image(array, geometry))
-    assert "".join(on_network.orientation) == "RAS"
-    halfway = (on_network.data.min() + on_network.data.max()) / 2
-    probability = (on_network.data > halfway).float()
-    back = onto_grid(probability, on_network.affine, geometry)[0] > 0.5
 
-    overlap = 2 * (back & (array > 0)).sum() / (back.sum() + (array > 0).sum())
-    assert back.shape == array.shape
-    assert overlap > 0.95
+# Where voxels go
+
+
+@pytest.mark.parametrize("toward", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_axes_run_to_the_right_to_the_front_and_up(toward, signs):
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[list(toward)] * signs
+
+    _, on_network = network_image(volume(noise((12, 14, 16)), affine), (1.0, 1.0, 1.0))
+
+    assert nib.aff2axcodes(on_network) == ("R", "A", "S")
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+def test_voxels_have_the_spacing_that_was_asked_for(spacing_mm):
+    image, affine = network_image(volume(noise()), spacing_mm)
+
+    assert nib.affines.voxel_sizes(affine) == pytest.approx(spacing_mm)
+    assert image.shape == grid_shape(ImageGeometry(SHAPE, AFFINE), spacing_mm)
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+@pytest.mark.parametrize("spot_voxel", [(12, 10, 4), (40, 12, 15), (30, 40, 9)])
+def test_what_is_at_a_point_of_the_patient_stays_there(spacing_mm, spot_voxel):
+    array = np.zeros(SHAPE)
+    array[spot_voxel] = 1
+    array = ndimage.gaussian_filter(array, (3, 3, 1))
+
+    image, affine = network_image(volume(array), spacing_mm)
+
+    centre_ras_mm = apply_affine(affine, ndimage.center_of_mass((image - image.min()).double().numpy()))
+    assert np.abs(centre_ras_mm - apply_affine(AFFINE, spot_voxel)).max() < 0.25
+
+
+@pytest.mark.parametrize("spacing_mm", [(0.7, 0.3, 0.4), (1.5, 0.25, 0.5), (0.5, 0.5, 0.5)])
+def test_finer_grid_is_interpolated_linearly_and_nothing_is_smoothed(spacing_mm):
+    array = noise()
+
+    image, affine = network_image(volume(array), spacing_mm)
+
+    voxels = stored_voxels(affine, image.shape)
+    inside = ((voxels >= 0) & (voxels <= np.array(SHAPE).reshape(3, 1, 1, 1) - 1)).all(axis=0)
+    found = image.double().numpy()[inside]
+    expected = ndimage.map_coordinates(array.astype(float), voxels[:, inside], order=1)
+    # The normalisation is linear, but for what is clipped.
+    unclipped = np.abs(expected) < 0.5
+    line = np.polynomial.Polynomial.fit(expected[unclipped], found[unclipped], 1)
+    np.testing.assert_allclose(found[unclipped], line(expected[unclipped]), atol=2e-3)
+
+
+def test_pattern_that_a_coarser_grid_cannot_hold_is_gone():
+    step = np.where(np.arange(64) < 32, -1.0, 1.0)[:, None, None]
+    checkerboard = 1 - 2 * (np.indices((64, 64, 64)).sum(axis=0) % 2)
+
+    image, _ = network_image(volume(step + checkerboard, np.eye(4)), (2.0, 2.0, 2.0))
+
+    beside_the_step = image[3:13, 3:-3, 3:-3].float()
+    assert beside_the_step.std() < 0.01 * image.float().std()
+
+
+@pytest.mark.parametrize("coarser", range(3))
+def test_neighbours_are_mixed_along_the_axis_that_becomes_coarser_alone(coarser):
+    spacing_mm = tuple(2.0 if axis == coarser else 1.0 for axis in range(3))
+    image, _ = network_image(volume(noise((48, 48, 48)), np.eye(4)), spacing_mm)
+
+    for axis in {0, 1, 2} - {coarser}:
+        lines = image.double().numpy().swapaxes(axis, -1)
+        assert abs(np.corrcoef(lines[..., :-1].ravel(), lines[..., 1:].ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("off_mm", [0, 2e-4])
+def test_image_of_the_wanted_spacing_is_turned_and_normalised_and_not_resampled(off_mm):
+    array = noise()
+
+    image, affine = network_image(volume(array), tuple(np.add(SPACING_MM, off_mm)))
+
+    turned = np.ascontiguousarray(np.flip(array.transpose(2, 0, 1), axis=1))
+    assert torch.equal(image, z_scored(torch.from_numpy(turned)).half())
+    np.testing.assert_array_equal(affine @ [0, 59, 0, 1], AFFINE[:, 3])
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.4, 0.6, 0.7), (1.1, 0.3, 0.35), (0.6, 0.8, 1.7)])
+def test_label_map_holds_the_label_of_the_nearest_voxel(spacing_mm):
+    array = label_blocks()
+
+    label_map, affine = network_label_map(volume(array), spacing_mm)
+
+    voxels = stored_voxels(affine, label_map.shape)
+    half_way = np.isclose(voxels % 1, 0.5, atol=1e-3).any(axis=0)  # either neighbour is the nearest
+    expected = ndimage.map_coordinates(array, voxels, order=0, mode="nearest")
+    assert label_map.dtype == torch.uint8
+    assert label_map.unique().tolist() == [0, 1, 5]
+    np.testing.assert_array_equal(label_map.numpy()[~half_way], expected[~half_way])
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+def test_label_map_and_image_lie_on_one_grid(spacing_mm):
+    image, affine = network_image(volume(noise()), spacing_mm)
+    label_map, of_map = network_label_map(volume(label_blocks()), spacing_mm)
+
+    assert label_map.shape == image.shape
+    np.testing.assert_allclose(of_map, affine)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.4, 0.6, 0.7), (2.0, 1.0, 0.25)])
+def test_to_the_network_and_back_is_where_it_was(spacing_mm):
+    array = label_blocks() > 0
+    label_map, affine = network_label_map(volume(array), spacing_mm)
+
+    back = onto_grid(label_map[None].float(), affine, ImageGeometry(SHAPE, AFFINE))[0] > 0.5
+
+    assert 2 * (back & array).sum() / (back.sum() + array.sum()) > 0.95
 
 
 def test_same_grid_is_exact():
@@ -40,57 +173,80 @@ def test_same_grid_is_exact():
 
 def test_millimetres_to_the_nearest_voxel():
     voxel = np.array([[3, 4, 5], [10, 0, 7]])
-    mm = voxel @ AFFINE[:3, :3].T + AFFINE[:3, 3]
 
-    np.testing.assert_array_equal(points_on_grid(mm + 0.1, AFFINE), voxel)
-
-
-def test_intensities_have_mean_0_and_deviation_1_and_no_contrast_is_0():
-    geometry = ImageGeometry((8, 9, 10), np.eye(4))
-    image = np.random.default_rng(0).normal(50, 7, (8, 9, 10)).astype(np.float32)
-
-    def normalised(array):
-        return network_grid((1.0, 1.0, 1.0))(to_scalar_image(array, geometry)).data.numpy()
-
-    np.testing.assert_allclose([normalised(image).mean(), normalised(image).std()], [0, 1], atol=1e-3)
-    assert (normalised(np.full_like(image, 50)) == 0).all()
+    np.testing.assert_array_equal(points_on_grid(apply_affine(AFFINE, voxel) + 0.1, AFFINE), voxel)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e9, 1e20, 3e38])
+# Intensities
+
+
+def reference(values):
+    """Clipped to the percentiles 0.5 and 99.5, of mean 0 and deviation 1."""
+    values = np.asarray(values, dtype=np.float64)
+    clipped = np.clip(values, *np.percentile(values, (0.5, 99.5)))
+    return (clipped - clipped.mean()) / clipped.std()
+
+
+def of_scan(array):
+    """(X, Y, Z) float64, as the network sees it."""
+    return network_image(volume(array, np.eye(4)), (1.0, 1.0, 1.0))[0].double().numpy()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1, 1e9])
 @pytest.mark.parametrize("offset", [0, 1, -1])
-def test_intensities_of_every_magnitude_become_finite(scale, offset):
-    image = np.random.default_rng(0).uniform(-1, 1, (8, 9, 10)) + offset
-    scan = to_scalar_image((image / 2 * scale).astype(np.float32), ImageGeometry((8, 9, 10), np.eye(4)))
+def test_intensities_of_every_magnitude_are_clipped_and_z_scored(scale, offset):
+    array = ((np.random.default_rng(0).normal(size=(18, 19, 20)) / 10 + offset) / 2 * scale).astype(np.float32)
 
-    normalised = ZScore()(scan).data.double().numpy()
-
-    np.testing.assert_allclose([normalised.mean(), normalised.std()], [0, 1], atol=1e-3)
+    # Rounding of float32 before and of float16 after.
+    np.testing.assert_allclose(of_scan(array), reference(array), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("fill", [-3.4e38, 3.4e38])
-def test_distance_from_the_mean_does_not_overflow(fill):
-    image = np.full((8, 9, 10), fill, np.float32)
-    image[3, 4, 5] = -fill
+@pytest.mark.parametrize("outlier", [-1e9, 1e4, 1e9])
+def test_few_outliers_do_not_change_the_others(outlier):
+    array = np.random.default_rng(0).normal(50, 7, (30, 30, 30))
+    spoilt = array.copy()
+    spoilt[3, 4, 5:25] = outlier
+    others = (np.abs(array - 50) < 14) & (spoilt == array)
 
-    normalised = ZScore()(to_scalar_image(image, ImageGeometry((8, 9, 10), np.eye(4)))).data.double().numpy()
+    np.testing.assert_allclose(of_scan(spoilt)[others], of_scan(array)[others], atol=0.02)
+    assert np.abs(of_scan(spoilt)).max() < 4
 
-    np.testing.assert_allclose([normalised.mean(), normalised.std()], [0, 1], atol=1e-3)
+
+@pytest.mark.parametrize("shape", [(1100, 1000, 2), (2, 1100, 1000), (700, 3, 1000), (1000, 500, 10)])
+def test_percentiles_of_large_images_are_of_all_planes(shape):
+    """Every plane along the shortest axis has intensities of its own."""
+    axis = int(np.argmin(shape))
+    array = np.random.default_rng(0).uniform(0, 1, shape).swapaxes(0, axis)
+    array = (array + 10 * np.arange(shape[axis]).reshape(-1, 1, 1)).swapaxes(0, axis).astype(np.float32)
+
+    np.testing.assert_allclose(z_scored(torch.from_numpy(array)).numpy(), reference(array), atol=0.01)
 
 
-@pytest.mark.parametrize("value", [0, 50, -1024.3, 1e9, 3e38])
+def test_what_contrast_there_is_counts_where_the_percentiles_are_equal():
+    array = np.full((20, 20, 20), 7.0)
+    array[3, 4, 5] = 8
+
+    scored = of_scan(array)
+
+    assert scored[3, 4, 5] == pytest.approx(np.sqrt(8000 - 1), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [0, 50, -1024.3, 1e9])
 def test_image_without_contrast_is_0_everywhere(value):
-    image = np.full((8, 9, 10), value, np.float32)
-    image[::2] *= 1 + np.finfo(np.float32).eps
+    array = np.full((8, 9, 10), value, np.float32)
+    array[::2] *= 1 + np.finfo(np.float32).eps
 
-    assert (ZScore()(to_scalar_image(image, ImageGeometry((8, 9, 10), np.eye(4)))).data == 0).all()
+    assert (of_scan(array) == 0).all()
 
 
-@pytest.mark.parametrize("spacing_mm", [(1.4, 0.6, 0.7), (0.5, 0.5, 3.0), (20.0, 20.0, 20.0)])
+# Size
+
+
+@pytest.mark.parametrize("spacing_mm", [*SPACINGS_MM, (20.0, 20.0, 20.0)])
 def test_size_on_the_networks_grid_is_known_before_it_is_made(spacing_mm):
-    geometry = ImageGeometry((60, 50, 20), AFFINE)
-    made = network_grid(spacing_mm)(to_scalar_image(asymmetric_object(), geometry))
+    image, _ = network_image(volume(noise()), spacing_mm)
 
-    assert grid_shape(geometry, spacing_mm) == made.spatial_shape
+    assert grid_shape(ImageGeometry(SHAPE, AFFINE), spacing_mm) == image.shape
 
 
 TOO_LARGE = {

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+LABELS = ("lesion", "cyst")
 INFO = {"models": {"extreme_points": {"labels": {"lesion": 1, "cyst": 2}}}}
 
 
@@ -64,8 +65,17 @@ def answering(answers, host="127.0.0.1", certificate=None):
 
 
 def datastore(**tags):
-    """A list of images with the tags that each has."""
-    return {"objects": {image: {"labels": {tag: {} for tag in names}} for image, names in tags.items()}}
+    """A list of images with the tags that each has, which answer all labels."""
+    return {"objects": {image: listed(**dict.fromkeys(names, LABELS)) for image, names in tags.items()}}
+
+
+def listed(**labels):
+    """An image in such a list, with the labels that the annotations of each tag are about."""
+    answered = {label for tag in ("extreme_points", "final") for label in labels.get(tag, ())}
+    return {
+        "labels": {tag: {"info": {"labels": list(of_tag)}} for tag, of_tag in labels.items()},
+        "unanswered": [label for label in LABELS if label not in answered],
+    }
 
 
 def self_signed_certificate(path, host="127.0.0.1"):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from lib.annotations.store import AnnotationStore
+from lib.annotations.store import Absence, AnnotationStore
 from lib.exchange.annotation_import import plan_import
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
 from lib.exchange.study_images import StudyImages
@@ -130,6 +130,16 @@ def test_clicks_that_exist_are_kept(images, store, tmp_path):
     assert [a.points.label for a in plan.new] == ["cyst"]
     list(plan.carry_out(store))
     assert before.items() <= all_files(tmp_path).items()
+
+
+def test_label_that_is_said_to_be_absent_is_answered_too(images, store):
+    store.save(Absence.now("oblique", "lesion", ImageGeometry(SHAPE, GEOMETRIES["oblique"]), "reader"))
+
+    assert carry_out([record()], images, store) == []
+    assert isinstance(store.load("oblique", "lesion"), Absence)
+
+    assert carry_out([record()], images, store, overwrite=True) == [("oblique", "lesion")]
+    assert store.load("oblique", "lesion").points.foreground_voxel.tolist() == CLICKS
 
 
 def test_clicks_that_are_replaced_stay_as_history(images, store, tmp_path):

@@ -7,9 +7,9 @@ from pydicom.dataset import Dataset
 
 from lib.demo.local_server import free_port
 from lib.exchange import annotation_server
-from lib.exchange.annotation_server import AnnotationServer, ServerError
+from lib.exchange.annotation_server import AnnotationServer, ListedImage, ServerError
 from lib.geometry.volume import VolumeError
-from tests.exchange.answering import INFO, answering, datastore, self_signed_certificate
+from tests.exchange.answering import INFO, answering, listed, self_signed_certificate
 
 
 def ask(answers, question):
@@ -21,10 +21,22 @@ def test_labels_have_the_indices_of_the_click_model():
     assert ask({"/info/": INFO}, AnnotationServer.label_indices) == {"lesion": 1, "cyst": 2}
 
 
-def test_annotated_means_clicks_or_a_final_mask():
-    listed = datastore(a=["extreme_points"], b=["final"], c=["original"], d=[], e=["final", "extreme_points"])
+def test_images_with_clicks_or_a_final_mask_are_listed_with_the_labels_that_these_are_about():
+    objects = {
+        "a": listed(extreme_points=["lesion"]),
+        "b": listed(final=["lesion", "cyst"]),
+        "c": listed(original=["lesion", "cyst"]),
+        "d": listed(),
+        "e": listed(final=["cyst"], extreme_points=["lesion"], original=["lesion"]),
+        "f": listed(final=[]),
+    }
 
-    assert ask({"/datastore/": listed}, AnnotationServer.annotated_images) == {"a": False, "b": True, "e": True}
+    assert ask({"/datastore/": {"objects": objects}}, AnnotationServer.images) == {
+        "a": ListedImage(("lesion",), None, ("cyst",)),
+        "b": ListedImage((), ("lesion", "cyst"), ()),
+        "e": ListedImage(("lesion",), ("cyst",), ()),
+        "f": ListedImage((), (), ("lesion", "cyst")),
+    }
 
 
 def test_image_that_is_a_file_has_no_series():
@@ -131,13 +143,15 @@ def test_archive_that_takes_nothing_is_a_sentence():
         {"/datastore/": {}},
         {"/datastore/": {"objects": ["a"]}},
         {"/datastore/": {"objects": {"a": {}}}},
+        {"/datastore/": {"objects": {"a": {"labels": {"final": {}}}}}},
+        {"/datastore/": {"objects": {"a": {"labels": {"final": {"info": {"labels": ["lesion"]}}}}}}},
         {"/datastore/": []},
     ],
     ids=str,
 )
 def test_list_of_another_program_is_a_sentence(answers):
     with pytest.raises(ServerError, match="is no MONAI Label server"):
-        ask(answers, AnnotationServer.annotated_images)
+        ask(answers, AnnotationServer.images)
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://127.0.0.1", "http://", "studies/"])

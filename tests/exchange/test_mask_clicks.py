@@ -77,3 +77,12 @@ def test_structure_without_a_voxel_has_no_clicks(tmp_path):
 def test_value_of_no_label_is_refused(mask):
     with pytest.raises(ImportRefusedError, match="case.nii.gz: holds the value 2; expected 0, 1 for lesion"):
         list(read_mask_clicks(mask[1], "case", {"lesion": 1}, exact, seed=0))
+
+
+def test_mask_with_a_value_that_is_no_number_is_refused(tmp_path):
+    array = np.zeros(SHAPE, np.float32)
+    array[3:6, 3:6, 3:6] = [1, np.nan, 1]
+    path = write_volume(tmp_path / "case.nii.gz", array, np.eye(4))
+
+    with pytest.raises(ImportRefusedError, match="case.nii.gz cannot be read .*not finite"):
+        list(read_mask_clicks(path, "case", INDICES, exact, seed=0))

@@ -64,6 +64,14 @@ def test_value_that_is_no_code_is_refused(label_map):
         read_paper_label_map(label_map(codes), "case", "lesion")
 
 
+def test_code_that_is_no_number_is_refused(label_map):
+    codes = paper_label_map().astype(np.float32)
+    codes[0, 0, 0] = np.nan
+
+    with pytest.raises(ImportRefusedError, match="case.nii.gz cannot be read .*not finite"):
+        read_paper_label_map(label_map(codes), "case", "lesion")
+
+
 def test_file_that_is_no_volume_is_refused(tmp_path):
     (tmp_path / "case.nii.gz").write_bytes(b"no volume")
 

@@ -12,8 +12,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedMRImageStorage, JPEG2000Lossless, RLELossless
+from scipy.spatial.transform import Rotation
 
 from lib.geometry.dicom_series import SeriesError, even_grid, series_to_nifti
+from lib.geometry.image_geometry import RAS_TO_LPS
+from lib.geometry.volume import load_volume
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from tests.physical import ORDERS, PLANES, mask_lps_mm, object_lps_mm, series, share_in
 
@@ -201,6 +204,34 @@ def test_frames_of_one_file_lie_where_the_headers_say(read, plane):
 
     assert len(read_mm) == len(told_mm)
     assert share_in(read_mm, told_mm) == 1
+
+
+def with_cosines(instances, axes, digits):
+    """Turns a series: its columns, rows and slices run along the columns of axes (3, 3), in LPS."""
+    for k, instance in enumerate(instances):
+        instance.ImageOrientationPatient = [f"{number:.{digits}f}" for number in axes[:, :2].T.ravel()]
+        instance.ImagePositionPatient = [f"{number:.{digits}f}" for number in axes[:, 2] * 2.5 * k]
+    return instances
+
+
+@pytest.mark.parametrize("degrees", [(20, -35, 50), (98.5, -142, -64.5), (1, 2, 3)])
+@pytest.mark.parametrize("store", [list, frames])
+def test_direction_cosines_of_four_digits_are_accepted(read, tmp_path, degrees, store):
+    axes = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+
+    read(store(with_cosines(series(), axes, 4)))
+
+    read_axes_lps = RAS_TO_LPS[:3, :3] @ load_volume(tmp_path / "volume.nii.gz").geometry.affine_ras[:3, :3]
+    np.testing.assert_allclose(read_axes_lps / np.linalg.norm(read_axes_lps, axis=0), axes, atol=2e-4)
+
+
+@pytest.mark.parametrize("degrees", [0.1, 1, 5])
+def test_rows_and_columns_that_are_not_at_right_angles_are_refused(read, degrees):
+    sheared = np.eye(3)
+    sheared[:2, 1] = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+
+    with pytest.raises(SeriesError, match="does not say where its slices lie"):
+        read(with_cosines(series(), sheared, 6))
 
 
 INTERLEAVED = [*range(0, 12, 2), *range(1, 12, 2)]

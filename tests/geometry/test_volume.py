@@ -4,7 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
+from lib.geometry import volume_files
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
 AFFINE = np.array([[0, -0.5, 0, 40], [0.6, 0, 0, -20], [0, 0, 6.5, 7], [0, 0, 0, 1.0]])
@@ -59,13 +61,13 @@ def test_broken_and_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused(tmp_path, value):
+def test_masks_with_values_that_are_not_finite_are_refused(tmp_path, value):
     array = np.ones((4, 4, 4))
     array[1, 2, 3] = value
     path = save(tmp_path / "a.nii.gz", array)
 
-    with pytest.raises(VolumeError, match="not finite"):
-        load_volume(path)
+    with pytest.raises(VolumeError, match="not finite; expected 0 and the values of labels"):
+        load_volume(path, sentinels=False)
 
 
 @pytest.mark.parametrize("sform_code", [2, 4])
@@ -109,13 +111,52 @@ def test_sheared_grid_is_refused(tmp_path):
         load_volume(save(tmp_path / "a.nii.gz", np.ones((4, 5, 6)), sheared))
 
 
+# The last has one of the largest dot products that four digits leave: 1.5e-4.
+TURNS = [(20, -35, 50), (1, 2, 3), (89, 0.5, -0.5), (-44, 33, 77), (98.5, -142, -64.5)]
+
+
+@pytest.mark.parametrize("degrees", TURNS)
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd"])
+def test_direction_cosines_of_four_digits_are_at_right_angles(tmp_path, degrees, name):
+    axes = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().round(4)
+    if name.endswith("nrrd"):
+        image = sitk.GetImageFromArray(np.ones((6, 5, 4), np.float32))
+        image.SetDirection(axes.ravel().tolist())
+        image.SetSpacing((0.5, 0.6, 6.5))
+        sitk.WriteImage(image, str(tmp_path / name))
+    else:
+        save(tmp_path / name, np.ones((4, 5, 6)), nib.affines.from_matvec(axes * [0.5, 0.6, 6.5], [5, -60, 30]))
+
+    np.testing.assert_allclose(load_volume(tmp_path / name).geometry.spacing_mm, (0.5, 0.6, 6.5), rtol=1e-4)
+
+
+def test_four_digits_change_the_angles_more_than_a_tolerance_of_a_ten_thousandth():
+    """So that the test above can fail."""
+    rounded = [Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().round(4) for degrees in TURNS]
+
+    off = [np.abs(axes.T @ axes - np.diag((axes**2).sum(axis=0))).max() for axes in rounded]
+    assert 1.5e-4 < max(off) < 2e-4
+
+
+@pytest.mark.parametrize("degrees", [1, 5, 15, -20])
+@pytest.mark.parametrize("axes", [(0, 2), (1, 2), (0, 1)])
+def test_tilted_gantry_is_refused(tmp_path, degrees, axes):
+    tilted, (to, along) = np.eye(3), axes
+    tilted[to, along] = np.tan(np.radians(degrees))
+    affine = nib.affines.from_matvec(Rotation.from_euler("xyz", TURNS[0], degrees=True).as_matrix() @ tilted)
+
+    with pytest.raises(VolumeError, match="not at right angles"):
+        read_geometry(save(tmp_path / "a.nii.gz", np.ones((4, 5, 6)), affine))
+
+
 @pytest.mark.parametrize("trailing", [(1,), (1, 1), (1, 1, 1)])
 def test_trailing_axes_of_length_1_are_dropped(tmp_path, trailing):
     array = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
     path = save(tmp_path / "a.nii.gz", array.reshape(4, 5, 6, *trailing))
 
     np.testing.assert_array_equal(load_volume(path).array, array)
-    assert read_geometry(path).shape == (4, 5, 6)
+    assert read_geometry(path).shape == load_volume(path).geometry.shape == (4, 5, 6)
+    np.testing.assert_allclose(read_geometry(path).affine_ras, AFFINE, atol=1e-6)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3), ("unknown", 1.0)])
@@ -177,7 +218,10 @@ def test_nifti_of_other_than_single_numbers_is_refused(tmp_path, kind):
         load_volume(tmp_path / "a.nii.gz")
 
 
-@pytest.mark.parametrize("fill", [-3.4e38, 3.4028235e38, 1e20, 9.97e36, -1e300, 1.7e308, -2147483648, 1.5e9])
+FILLS = [np.nan, np.inf, -np.inf, -3.4e38, 3.4028235e38, 1e20, 9.97e36, -1e300, 1.7e308, -2147483648, 1.5e9]
+
+
+@pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("extension", [".nii.gz", ".nrrd"])
 def test_values_of_places_where_nothing_was_measured_become_the_lowest_of_the_others(tmp_path, fill, extension):
     array = np.random.default_rng(0).uniform(-1024, 3000, (4, 5, 6))
@@ -198,9 +242,36 @@ def test_values_that_a_scanner_measures_stay(tmp_path, largest):
     np.testing.assert_array_equal(load_volume(save(tmp_path / "a.nii", array)).array, array)
 
 
-def test_image_where_nothing_was_measured_is_refused(tmp_path):
-    with pytest.raises(VolumeError, match="a.nii.gz holds no value within"):
-        load_volume(save(tmp_path / "a.nii.gz", np.full((4, 5, 6), -3.4e38)))
+@pytest.mark.parametrize("fill", [np.nan, np.inf, -3.4e38])
+def test_image_where_nothing_was_measured_is_refused(tmp_path, fill):
+    with pytest.raises(VolumeError, match="a.nii.gz holds no value within .*; expected intensities. Choose another"):
+        load_volume(save(tmp_path / "a.nii.gz", np.full((4, 5, 6), fill)))
+
+
+def test_log_counts_the_voxels_without_a_value_in_one_line(tmp_path, caplog):
+    caplog.set_level("INFO")
+    array = np.random.default_rng(0).uniform(-1024, 3000, (4, 5, 6))
+    load_volume(save(tmp_path / "a.nii.gz", array))
+    assert not caplog.messages
+
+    array[:2], array[2, 0, 0] = np.nan, 1e20
+    load_volume(save(tmp_path / "a.nii.gz", array))
+
+    (message,) = caplog.messages
+    assert message.startswith("The image a.nii.gz has no measured value in 61 voxels")
+    assert str(tmp_path) not in message
+
+
+@pytest.mark.parametrize("fill", [np.nan, 1e20])
+def test_value_missing_in_one_piece_of_a_file_becomes_the_lowest_of_all(tmp_path, monkeypatch, fill):
+    monkeypatch.setattr(volume_files, "_CHUNK_VOXELS", 7)
+    array = np.arange(120, dtype=np.float32).reshape(4, 5, 6)[::-1].copy()
+    array[1, 2, 3] = fill
+
+    read = load_volume(save(tmp_path / "a.nii", array)).array
+
+    array[1, 2, 3] = 0
+    np.testing.assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize("name", ["case01.nii.gz", "case01.nii", "case01.nrrd"])

@@ -7,7 +7,6 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from lib.geometry.image_geometry import ImageGeometry
-from lib.geometry.volume import Volume
 from lib.infers.answers import Stopwatch, write_mask
 
 SHAPE = (9, 7, 5)
@@ -33,8 +32,7 @@ def mask():
 
 def written(mask, affine, tmp_path, monkeypatch, **request):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    volume = Volume(np.zeros(mask.shape, np.float32), ImageGeometry(mask.shape, affine))
-    return write_mask(mask, volume, request)
+    return write_mask(mask, ImageGeometry(mask.shape, affine), request)
 
 
 def labelled_places(mask, affine_ras):

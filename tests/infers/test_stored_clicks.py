@@ -6,7 +6,7 @@ from fastapi import HTTPException
 
 from lib.annotations.click_requests import ClickRequestError
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
 
@@ -26,8 +26,13 @@ def save(store, label="tumour", image_id="scan", geometry=GEOMETRY, checksum="sh
     return store.save(Annotation.now(image_id, points, geometry, "reader", checksum))
 
 
+def save_absence(store, label="cyst", geometry=GEOMETRY):
+    return store.save(Absence.now("scan", label, geometry, "reader", "sha256:a"))
+
+
 def asked(store, geometry=GEOMETRY, checksum="sha256:a", labels=LABELS, **request):
-    return [points.label for points in stored_clicks(REQUEST | request, store, labels, geometry, checksum)]
+    answers = stored_clicks(REQUEST | request, store, labels, geometry, checksum)
+    return [points.label for points in answers.structures]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ def test_request_says_that_it_wants_them(request_params, asks):
 def test_clicks_come_as_they_were_stored(store):
     save(store)
 
-    (points,) = stored_clicks(REQUEST, store, LABELS, GEOMETRY, "sha256:a")
+    (points,) = stored_clicks(REQUEST, store, LABELS, GEOMETRY, "sha256:a").structures
 
     np.testing.assert_array_equal(points.foreground_voxel, CLICKS)
     np.testing.assert_array_equal(points.background_voxel, [[0, 0, 0]])
@@ -52,6 +57,27 @@ def test_structures_come_in_the_order_of_the_app_and_others_are_left_out(store):
         save(store, label)
 
     assert asked(store) == ["tumour", "cyst"]
+
+
+@pytest.mark.parametrize(("clicked", "absent"), [(["tumour"], ["cyst"]), ([], ["tumour", "cyst"]), ([], ["cyst"])])
+def test_labels_that_are_absent_come_as_such(store, clicked, absent):
+    for label in clicked:
+        save(store, label)
+    for label in (*absent, "vessel"):
+        save_absence(store, label)
+
+    answers = stored_clicks(REQUEST, store, LABELS, GEOMETRY, "sha256:a")
+
+    assert [points.label for points in answers.structures] == clicked
+    assert list(answers.absent) == absent
+
+
+def test_absence_of_another_image_is_not_offered(store):
+    save(store)
+    save_absence(store, geometry=OTHER_GRIDS["size"])
+
+    with pytest.raises(ClickRequestError, match="'cyst': the image is not the one"):
+        asked(store)
 
 
 @pytest.mark.parametrize("image_id", ["other", "", None])
@@ -111,7 +137,13 @@ def test_damaged_clicks_are_a_sentence(store, content):
 
 
 @pytest.mark.parametrize(
-    "clicks", [{"tumour": CLICKS.tolist()}, {"foreground": [[1, 1, 1]]}, {"background": [[1, 1, 1]]}]
+    "clicks",
+    [
+        {"tumour": CLICKS.tolist()},
+        {"foreground": [[1, 1, 1]]},
+        {"background": [[1, 1, 1]]},
+        {"absent": ["cyst"]},
+    ],
 )
 def test_request_has_clicks_of_its_own_or_asks_for_the_stored_ones(store, clicks):
     save(store)

@@ -1,129 +1,310 @@
-"""The partial segmentation loss against loops over single voxels in float64."""
+"""The loss of label sets against MONAI's losses, and against sums over single voxels in float64."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.losses import DiceLoss, FocalLoss
 from torch import Tensor
+from torch.nn import functional
 
-from lib.losses.partial import UNKNOWN, PartialLoss
+from lib.losses.partial import FOCAL_GAMMA, PartialLoss
 
-SHAPE = (4, 3, 2)
+SHAPE = (5, 4, 3)
 SMOOTH = 1e-5
+TERMS = ("dice", "cross_entropy", "focal")
 
 
-def reference(logits: Tensor, target: Tensor, include_background: bool) -> dict[str, float]:
-    """Dice, cross-entropy and focal of one patch, one annotated voxel after the other."""
-    channels = logits.shape[0]
-    voxels = [
-        ([math.exp(float(value)) for value in logits[:, x, y, z].detach()], int(target[x, y, z]))
-        for x, y, z in torch.cartesian_prod(*map(torch.arange, target.shape)).tolist()
-        if target[x, y, z] != UNKNOWN
-    ]
-    voxels = [([value / sum(odds) for value in odds], label) for odds, label in voxels]
-    present = sorted({label for _, label in voxels})
-    dice, focal = [], []
-    for c in range(channels):
-        hits = sum(p[c] for p, label in voxels if label == c)
-        sizes = sum(p[c] for p, _ in voxels) + sum(label == c for _, label in voxels)
-        if c in present and (c or include_background):
-            dice.append(1 - (2 * hits + SMOOTH) / (sizes + SMOOTH))
-        if c in present:
-            terms = [-((1 - p[c]) ** 2) * math.log(p[c]) for p, label in voxels if label == c]
-            focal.append(sum(terms) / len(terms))
-    return {
-        "dice": sum(dice) / len(dice) if dice else 0.0,
-        "cross_entropy": -sum(math.log(p[label]) for p, label in voxels) / len(voxels),
-        "focal": sum(focal) / len(focal),
+def random_logits(classes: int, patches: int = 1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(patches, classes, *SHAPE, generator=generator)).requires_grad_()
+
+
+def annotated(classes: int, patches: int = 1, known: float = 0.6, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Label sets of voxels that are known to be of a class or not known at all, and the labels, -1 where unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (patches, *SHAPE), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) > known] = -1
+    return sets_of(labels, classes), labels
+
+
+def sets_of(labels: Tensor, classes: int) -> Tensor:
+    one_hot = functional.one_hot(labels.clamp(min=0), classes).movedim(-1, 1).bool()
+    return one_hot | (labels == -1)[:, None]
+
+
+def random_sets(classes: int, patches: int = 1, seed: int = 2) -> Tensor:
+    """Any set but the empty one, each about as often."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(1, 2**classes, (patches, *SHAPE), generator=generator)
+    return torch.stack([(codes >> c) % 2 == 1 for c in range(classes)], dim=1)
+
+
+def values(logits: Tensor, possible: Tensor) -> dict[str, float]:
+    return {name: term.item() for name, term in PartialLoss().terms(logits, possible).items()}
+
+
+def gradient(value: Tensor, logits: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(value, logits)
+    return found
+
+
+# Voxels of one class, or of which nothing is known
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("known", [0.2, 0.6, 1.0])
+def test_terms_are_those_of_monai_on_the_annotated_voxels(classes: int, known: float) -> None:
+    logits = random_logits(classes)
+    possible, labels = annotated(classes, known=known)
+    chosen = labels[0] >= 0
+    voxels = logits.detach().double()[:, :, chosen]  # (1, C, N)
+    truth = labels[0][chosen][None, None]  # (1, 1, N)
+    present = truth.unique()
+
+    dice = DiceLoss(softmax=True, to_onehot_y=True, reduction="none", smooth_nr=SMOOTH, smooth_dr=SMOOTH)(voxels, truth)
+    focal = FocalLoss(gamma=FOCAL_GAMMA, use_softmax=True, to_onehot_y=True, reduction="none")(voxels, truth)
+    expected = {
+        "dice": dice.flatten()[present].mean().item(),
+        "cross_entropy": functional.cross_entropy(voxels, truth[:, 0]).item(),
+        # Balanced: the mean over the voxels of each class, averaged over the classes.
+        "focal": torch.stack([focal.sum(dim=1)[truth[:, 0] == c].mean() for c in present]).mean().item(),
     }
 
-
-def batch(channels: int, patches: int = 2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(channels)
-    logits = 2 * torch.randn(patches, channels, *SHAPE, generator=generator)
-    target = torch.randint(UNKNOWN, channels, (patches, *SHAPE), generator=generator)
-    return logits.requires_grad_(), target
+    assert values(logits, possible) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("channels", [2, 4])
-@pytest.mark.parametrize("include_background", [True, False])
-def test_terms_are_those_of_the_loops(channels, include_background):
-    logits, target = batch(channels)
-    loss = PartialLoss(include_background=include_background)
-    expected = [reference(*patch, include_background) for patch in zip(logits.double(), target, strict=True)]
-    for name, value in loss.terms(logits, target).items():
-        assert value.item() == pytest.approx(sum(patch[name] for patch in expected) / 2, rel=1e-5)
-    assert loss(logits, target).item() == pytest.approx(sum(sum(patch.values()) for patch in expected) / 2, rel=1e-5)
+def test_loss_is_the_sum_of_its_terms() -> None:
+    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
+
+    assert PartialLoss()(logits, possible).item() == pytest.approx(sum(values(logits, possible).values()))
 
 
-def test_a_full_mask_is_a_target_without_unknown():
-    logits, target = batch(3, patches=1)
-    target = target.clamp(min=0)
-    expected = reference(logits[0].double(), target[0], include_background=True)
-    assert PartialLoss()(logits, target).item() == pytest.approx(sum(expected.values()), rel=1e-5)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_patches_count_alike_however_much_is_known_of_them(classes: int) -> None:
+    logits = random_logits(classes, patches=2)
+    possible = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
+
+    each = [values(logits[n : n + 1], possible[n : n + 1]) for n in range(2)]
+
+    expected = {name: (each[0][name] + each[1][name]) / 2 for name in TERMS}
+    assert values(logits, possible) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("garbage", [50.0, math.inf, math.nan])
-def test_unknown_voxels_matter_neither_to_value_nor_gradient(garbage):
-    logits, target = batch(3)
-    unknown = (target == UNKNOWN)[:, None].expand_as(logits)
+def test_class_that_no_voxel_is_known_to_be_of_is_left_out_of_dice_and_focal() -> None:
+    """The others' means are those of a network that has no such class, with the same probabilities."""
+    logits = random_logits(3)
+    labels = annotated(2)[1]
+
+    three = values(logits, sets_of(labels, 3))
+    probability = logits.detach().double().softmax(dim=1)
+    known = labels[0] >= 0
+    dice, focal = [], []
+    for c in (0, 1):
+        p, truth = probability[0, c][known], labels[0][known] == c
+        dice.append(1 - (2 * p[truth].sum() + SMOOTH) / (p.sum() + truth.sum() + SMOOTH))
+        focal.append((-((1 - p[truth]) ** FOCAL_GAMMA) * p[truth].log()).mean())
+
+    assert three["dice"] == pytest.approx(torch.stack(dice).mean().item(), rel=1e-5)
+    assert three["focal"] == pytest.approx(torch.stack(focal).mean().item(), rel=1e-5)
+
+
+def test_patch_of_background_alone_still_punishes_false_positives() -> None:
+    logits = random_logits(3)
+
+    found = gradient(PartialLoss()(logits, sets_of(torch.zeros(1, *SHAPE, dtype=torch.long), 3)), logits)
+
+    assert (found[:, 1:] > 0).all() and (found[:, 0] < 0).all()
+
+
+# Voxels of several possible classes
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) -> None:
+    logits, possible = random_logits(classes), random_sets(classes)
+    probability = logits.detach().double().softmax(dim=1)[0].flatten(1).T.tolist()
+    sets = [{c for c in range(classes) if row[c]} for row in possible[0].flatten(1).T.tolist()]
+    known = [(p, s) for p, s in zip(probability, sets, strict=True) if len(s) < classes]
+    dice, focal = [], []
+    for c in range(classes):
+        of_class = [p[c] for p, s in known if s == {c}]
+        settled = [p[c] for p, s in known if s == {c} or c not in s]
+        if of_class:
+            dice.append(1 - (2 * sum(of_class) + SMOOTH) / (sum(settled) + len(of_class) + SMOOTH))
+            focal.append(sum(-((1 - p) ** 2) * math.log(p) for p in of_class) / len(of_class))
+
+    found = values(logits, possible)
+
+    cross_entropy = sum(-math.log(sum(p[c] for c in s)) for p, s in known) / len(known)
+    assert found["cross_entropy"] == pytest.approx(cross_entropy, rel=1e-5)
+    assert found["dice"] == pytest.approx(sum(dice) / len(dice), rel=1e-5)
+    assert found["focal"] == pytest.approx(sum(focal) / len(focal), rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_not_this_label_lowers_its_probability_and_takes_no_side_among_the_others(label: int) -> None:
+    logits = random_logits(3)
+    possible = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
+    possible[:, label] = False
+
+    found = gradient(PartialLoss()(logits, possible), logits)[0]
+
+    assert (found[label] > 0).all()
+    one, other = {0, 1, 2} - {label}
+    assert (found[one] < 0).all() and (found[other] < 0).all()
+    # Their odds stay: each gets its share of what is lost.
+    odds = logits.detach().softmax(dim=1)[0]
+    torch.testing.assert_close(found[one] * odds[other], found[other] * odds[one])
+
+
+def test_not_this_label_has_no_dice_and_no_focal_term() -> None:
+    possible = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
+    possible[:, 1] = False
+
+    found = values(random_logits(3), possible)
+
+    assert found["dice"] == 0 and found["focal"] == 0 and found["cross_entropy"] > 0
+
+
+def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
+    possible = random_sets(4)
+    logits = torch.where(possible, 40.0, -40.0)
+
+    assert PartialLoss().terms(logits, possible)["cross_entropy"].item() == pytest.approx(0, abs=1e-6)
+
+
+# What does not matter
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([annotated, random_sets]))
+def test_order_of_voxels_does_not_matter(classes: int, seed: int, sets) -> None:  # noqa: ANN001
+    logits, possible = random_logits(classes, seed=seed), sets(classes, seed=seed)
+    possible = possible[0] if isinstance(possible, tuple) else possible
+    order = torch.randperm(math.prod(SHAPE), generator=torch.Generator().manual_seed(seed))
+
+    def shuffled(volume: Tensor) -> Tensor:
+        return volume.flatten(2)[:, :, order].reshape(volume.shape)
+
+    assert values(shuffled(logits), shuffled(possible)) == pytest.approx(values(logits, possible), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_names_of_classes_do_not_matter(order: tuple[int, ...]) -> None:
+    logits, possible = random_logits(3), random_sets(3)
+
+    assert values(logits[:, order], possible[:, order]) == pytest.approx(values(logits, possible), rel=1e-5)
+
+
+def test_constant_added_to_the_logits_of_a_voxel_does_not_matter() -> None:
+    logits, possible = random_logits(3), random_sets(3)
+
+    shifted = values(logits + 10 * torch.randn(1, 1, *SHAPE), possible)
+
+    assert shifted == pytest.approx(values(logits, possible), rel=1e-4)
+
+
+@pytest.mark.parametrize("garbage", [50.0, math.inf, -math.inf, math.nan])
+def test_voxels_of_which_nothing_is_known_matter_neither_to_value_nor_to_gradient(garbage: float) -> None:
+    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
+    unknown = possible.all(dim=1, keepdim=True).expand_as(logits)
     spoilt = logits.detach().masked_fill(unknown, garbage).requires_grad_()
-    value, spoilt_value = PartialLoss()(logits, target), PartialLoss()(spoilt, target)
-    value.backward()
-    spoilt_value.backward()
+
+    value, spoilt_value = PartialLoss()(logits, possible), PartialLoss()(spoilt, possible)
+    found, spoilt_found = gradient(value, logits), gradient(spoilt_value, spoilt)
+
+    assert 0 < unknown.float().mean() < 1
     assert spoilt_value.item() == value.item()
-    assert bool((logits.grad[unknown] == 0).all()) and bool((logits.grad[~unknown] != 0).all())
-    torch.testing.assert_close(spoilt.grad, logits.grad, rtol=0, atol=0)
+    assert (found[unknown] == 0).all() and (found[~unknown] != 0).all()
+    torch.testing.assert_close(spoilt_found, found, rtol=0, atol=0)
 
 
-def test_a_patch_without_annotation_contributes_nothing():
-    logits, target = batch(2)
-    alone = PartialLoss()(logits[:1], target[:1])
-    target[1] = UNKNOWN
-    value = PartialLoss()(logits, target)
-    value.backward()
+@pytest.mark.parametrize("garbage", [1.0, math.inf, math.nan])
+def test_patch_of_which_nothing_is_known_contributes_nothing(garbage: float) -> None:
+    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
+    alone = PartialLoss()(logits[:1], possible[:1])
+    possible[1] = True
+    spoilt = torch.cat([logits[:1].detach(), torch.full_like(logits[1:], garbage)]).requires_grad_()
+
+    value = PartialLoss()(spoilt, possible)
+
     assert value.item() == alone.item()
-    assert bool((logits.grad[1] == 0).all())
+    assert (gradient(value, spoilt)[1] == 0).all()
 
 
-def test_a_batch_without_annotation_is_zero_with_a_zero_gradient():
-    logits, target = batch(2)
-    value = PartialLoss()(logits, torch.full_like(target, UNKNOWN))
-    value.backward()
+@pytest.mark.parametrize("garbage", [1.0, math.inf, math.nan])
+def test_batch_of_which_nothing_is_known_is_0_with_a_gradient_of_0(garbage: float) -> None:
+    logits = torch.full((2, 3, *SHAPE), garbage, requires_grad=True)
+
+    value = PartialLoss()(logits, torch.ones(2, 3, *SHAPE, dtype=torch.bool))
+
     assert value.item() == 0
-    assert bool((logits.grad == 0).all())
+    assert (gradient(value, logits) == 0).all()
 
 
-def test_absent_classes_are_left_out_of_the_means():
-    logits, target = batch(3, patches=1)
-    target[target == 2] = UNKNOWN
-    expected = reference(logits[0].double(), target[0], include_background=True)
-    for name, value in PartialLoss().terms(logits, target).items():
-        assert value.item() == pytest.approx(expected[name], rel=1e-5)
+# Numbers
 
 
-def test_patches_of_only_background_still_punish_false_positives():
-    logits, target = batch(2, patches=1)
-    PartialLoss(include_background=False)(logits, torch.zeros_like(target)).backward()
-    assert bool((logits.grad[:, 1] > 0).all())
+@pytest.mark.parametrize("sets", [sets_of(annotated(3)[1], 3), random_sets(3)])
+def test_gradient_is_the_slope(sets: Tensor) -> None:
+    logits = random_logits(3)
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5))
+    step = 1e-2
+
+    slope = (gradient(PartialLoss()(logits, sets), logits) * direction).sum().item()
+    ahead, behind = (PartialLoss()((logits + side * step * direction), sets).item() for side in (1, -1))
+
+    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=0.01)
 
 
-def test_half_precision_logits_are_computed_in_float32():
-    logits, target = batch(2)
-    assert PartialLoss()(logits.bfloat16(), target).item() == PartialLoss()(logits.bfloat16().float(), target).item()
+@pytest.mark.parametrize("size", [30.0, 200.0, 1e4])
+def test_certain_and_wrong_predictions_have_finite_terms_and_gradients(size: float) -> None:
+    logits = (size * random_logits(3).detach().sign()).requires_grad_()
+
+    value = PartialLoss()(logits, random_sets(3))
+
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient(value, logits)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_half_precision_are_computed_in_float32(dtype: torch.dtype) -> None:
+    logits, possible = random_logits(3).detach().to(dtype), random_sets(3)
+
+    assert PartialLoss()(logits, possible).item() == PartialLoss()(logits.float(), possible).item()
+
+
+# Errors
 
 
 @pytest.mark.parametrize(
-    "target, message",
+    ("logits_shape", "possible_shape"),
     [
-        (torch.zeros(2, 1, *SHAPE, dtype=torch.int64), "without a channel axis"),
-        (torch.zeros(2, *SHAPE), "call `.long\\(\\)`"),
-        (torch.full((2, *SHAPE), 2), "expected 0 to 1"),
-        (torch.full((2, *SHAPE), -2), "expected 0 to 1"),
+        ((2, *SHAPE), (2, *SHAPE)),
+        ((1, 2, *SHAPE), (1, 3, *SHAPE)),
+        ((1, 2, *SHAPE), (1, *SHAPE)),
+        ((1, 2, 3), (1, 2, 3)),
     ],
 )
-def test_targets_that_do_not_fit_are_refused(target, message):
-    with pytest.raises(ValueError, match=message):
-        PartialLoss()(batch(2)[0], target)
+def test_shapes_that_do_not_fit_are_refused(logits_shape: tuple[int, ...], possible_shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"do not fit: expected \(B, 1 \+ C, X, Y, Z\) for both"):
+        PartialLoss()(torch.zeros(logits_shape), torch.ones(possible_shape, dtype=torch.bool))
+
+
+def test_sets_that_are_no_truth_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="are torch.float32; expected torch.bool"):
+        PartialLoss()(random_logits(3), random_sets(3).float())
+
+
+def test_voxel_of_no_class_is_refused() -> None:
+    possible = random_sets(3)
+    possible[0, :, 2, 2, 2] = False
+
+    with pytest.raises(ValueError, match="may be of no class; expected at least one"):
+        PartialLoss()(random_logits(3), possible)

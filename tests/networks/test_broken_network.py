@@ -3,29 +3,35 @@
 import pytest
 import torch
 
-from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint, save_checkpoint
-from lib.networks.spec import NetworkSpec
-from lib.trainers.publishing import judge
+from lib.networks.checkpoint import CheckpointError, is_finite, load_checkpoint, save_checkpoint
+from lib.training.loop import TrainingError
+from lib.training.run import require_finite
+from tests.training.phantoms import untrained
+
+NO_NUMBERS = [float("nan"), float("inf"), float("-inf")]
 
 
-def network(value):
-    spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
-    built = spec.build()
+def broken(value):
+    """One of its weights has this value."""
+    model = untrained()
     with torch.no_grad():
-        next(iter(built.parameters())).fill_(value)
-    return TrainedModel(spec, built, 1)
+        list(model.network.parameters())[-1].view(-1)[-1] = value
+    return model
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", NO_NUMBERS)
 def test_file_of_it_cannot_be_loaded(tmp_path, value):
-    save_checkpoint(tmp_path / "model.pt", network(value))
+    save_checkpoint(tmp_path / "model.pt", broken(value))
 
     with pytest.raises(CheckpointError, match="its weights are not finite"):
         load_checkpoint(tmp_path / "model.pt")
 
 
-def test_score_that_is_no_number_is_worse(monkeypatch):
-    scores = iter([float("nan"), 0.1])
-    monkeypatch.setattr("lib.trainers.publishing.agreement", lambda *arguments: next(scores))
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_training_of_it_ends_with_a_sentence(value):
+    with pytest.raises(TrainingError, match="^The weights became infinite; try again with a lower learning_rate"):
+        require_finite(broken(value).network)
 
-    assert judge(network(0.0), network(0.0), [], [], tolerance=1.0).publish is False
+
+def test_weights_may_be_large():
+    assert is_finite(broken(3e38).network)

@@ -13,7 +13,9 @@ from lib.networks.checkpoint import (
     CheckpointError,
     NetworkSpec,
     TrainedModel,
+    TrainingState,
     load_checkpoint,
+    load_training_state,
     save_checkpoint,
 )
 
@@ -26,7 +28,7 @@ def spec():
 @pytest.fixture
 def model(spec):
     torch.manual_seed(0)
-    return TrainedModel(spec, spec.build().eval(), version=3)
+    return TrainedModel(spec, spec.build().eval(), version=3, score=0.75)
 
 
 @pytest.fixture
@@ -47,7 +49,30 @@ def test_all_that_is_needed_to_use_a_network_comes_back(path, model):
     loaded = load_checkpoint(path)
 
     assert loaded.spec == model.spec
-    assert loaded.version == 3
+    assert (loaded.version, loaded.score) == (3, 0.75)
+
+
+def test_score_of_a_network_may_be_unknown(tmp_path, spec):
+    save_checkpoint(tmp_path / "model.pt", TrainedModel(spec, spec.build(), 1))
+
+    assert load_checkpoint(tmp_path / "model.pt").score is None
+
+
+def test_training_goes_on_with_the_state_that_was_saved(path, model):
+    optimizer = torch.optim.AdamW(model.network.parameters(), 0.1)
+    model.network(torch.randn(1, 1, 16, 16, 4)).sum().backward()
+    optimizer.step()
+    state = TrainingState(optimizer.state_dict(), iterations=70, progress=0.25)
+
+    save_checkpoint(path, model, state)
+
+    loaded = load_training_state(path)
+    assert (loaded.iterations, loaded.progress) == (70, 0.25)
+    torch.testing.assert_close(loaded.optimizer, state.optimizer, rtol=0, atol=0)
+
+
+def test_network_may_come_without_a_state(path):
+    assert load_training_state(path) is None
 
 
 def test_loaded_network_is_ready_for_inference(path):
@@ -104,11 +129,13 @@ def changed(path, **changes):
     torch.save({key: value for key, value in content.items() if value is not None}, path)
 
 
-def test_other_format_version_is_refused_and_named(path):
-    changed(path, format_version=99)
+@pytest.mark.parametrize("version", [1, 99])
+@pytest.mark.parametrize("load", [load_checkpoint, load_training_state])
+def test_other_format_version_is_refused_and_named(path, version, load):
+    changed(path, format_version=version)
 
-    with pytest.raises(CheckpointError, match=rf"\(format version 99; expected {FORMAT_VERSION}\)"):
-        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match=rf"\(format version {version}; expected {FORMAT_VERSION}\)"):
+        load(path)
 
 
 @pytest.mark.parametrize(

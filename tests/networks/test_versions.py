@@ -1,6 +1,9 @@
 """The published network: replaced in one step, the last few kept, and any of those brought back."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,18 +12,23 @@ from lib.networks.checkpoint import CheckpointError, NetworkSpec, TrainedModel, 
 from lib.networks.checkpoint import load_training_state as training_state
 from lib.networks.versions import ModelVersions
 
+ROOT = Path(__file__).parents[2]
 SPEC = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
 
 
-def model(version):
-    torch.manual_seed(version)
-    return TrainedModel(SPEC, SPEC.build().eval(), version)
+def model(seed):
+    torch.manual_seed(seed)
+    return TrainedModel(SPEC, SPEC.build().eval(), version=0)
 
 
-def publish(versions, count):
+def publish(versions, count=1, spared=()):
+    """As trainings do that go on from what is published."""
     for _ in range(count):
-        number = versions.next_number()
-        versions.publish(model(number), TrainingState({}, 10 * number))
+        seed = versions.next_number()
+        number, is_published = versions.publish(
+            model(seed), TrainingState({}, 10 * seed), base=versions.published_number(), spared=spared
+        )
+        assert (number, is_published) == (seed, True)
 
 
 @pytest.fixture
@@ -31,6 +39,14 @@ def versions(tmp_path):
 def test_there_is_nothing_before_the_first(versions):
     assert versions.numbers() == []
     assert versions.next_number() == 1
+    assert versions.published_number() == 0
+
+
+def test_what_is_published_is_kept_under_its_number(versions):
+    publish(versions, 2)
+
+    assert versions.published_path.read_bytes() == versions.path(2).read_bytes()
+    assert [load_checkpoint(versions.path(number)).version for number in versions.numbers()] == [1, 2]
 
 
 def test_the_last_few_are_kept(versions):
@@ -38,6 +54,20 @@ def test_the_last_few_are_kept(versions):
 
     assert versions.numbers() == [3, 4, 5]
     assert load_checkpoint(versions.published_path).version == 5
+
+
+def test_one_that_is_spared_stays_however_many_there_are(versions):
+    publish(versions, 6, spared=(2,))
+
+    assert versions.numbers() == [2, 5, 6]
+
+
+@pytest.mark.parametrize("spared", [(), (1,)])
+def test_where_only_one_is_to_be_kept_it_is_the_published_one(tmp_path, spared):
+    versions = ModelVersions(tmp_path / "inextremis.pt", keep=1)
+    publish(versions, 3, spared)
+
+    assert versions.numbers() == [*spared, 3]
 
 
 def test_a_version_brought_back_answers_and_is_trained_on_as_before(versions):
@@ -59,14 +89,37 @@ def test_after_a_roll_back_no_number_is_used_twice(versions):
     assert versions.next_number() == 4
 
 
-def test_a_model_put_there_by_hand_can_be_brought_back(versions):
+def test_a_model_of_another_base_than_what_is_published_by_now_is_kept_only(versions):
+    publish(versions, 3)
+    versions.roll_back(2)
+
+    number, is_published = versions.publish(model(4), TrainingState({}, 40), base=3)
+
+    assert (number, is_published) == (4, False)
+    assert versions.published_number() == 2
+    assert load_checkpoint(versions.path(4)).version == 4
+
+
+def test_what_is_published_is_not_pruned_although_newer_ones_are_kept(versions):
+    publish(versions, 3)
+    versions.roll_back(1)
+
+    for _ in range(3):
+        versions.publish(model(9), TrainingState({}, 40), base=3)
+
+    assert versions.numbers() == [1, 5, 6]
+
+
+@pytest.mark.parametrize("then", [publish, lambda versions: versions.roll_back(1)])
+def test_a_model_put_there_by_hand_can_be_brought_back(versions, then):
     publish(versions, 2)
-    for number in versions.numbers():
-        versions.path(number).unlink()
+    versions.path(2).unlink()
 
-    publish(versions, 1)
+    then(versions)
 
-    assert versions.numbers() == [2, 3]
+    assert 2 in versions.numbers()
+    versions.roll_back(2)
+    assert versions.published_number() == 2
 
 
 def test_a_version_that_is_not_kept_or_broken_leaves_what_is_published(versions):
@@ -81,6 +134,15 @@ def test_a_version_that_is_not_kept_or_broken_leaves_what_is_published(versions)
     assert versions.published_path.read_bytes() == before
 
 
+def test_a_broken_model_is_replaced(versions):
+    publish(versions, 1)
+    versions.published_path.write_bytes(b"half a mod")
+
+    publish(versions, 1)
+
+    assert (versions.published_number(), versions.numbers()) == (2, [1, 2])
+
+
 def test_a_full_disk_leaves_the_old_model_published(versions, monkeypatch):
     publish(versions, 1)
 
@@ -92,3 +154,39 @@ def test_a_full_disk_leaves_the_old_model_published(versions, monkeypatch):
         publish(versions, 1)
 
     assert load_checkpoint(versions.published_path).version == 1
+
+
+PUBLISHING = """
+import sys
+from pathlib import Path
+from lib.networks.checkpoint import TrainingState
+from tests.networks.test_versions import ModelVersions, model
+
+versions, name = ModelVersions(Path(sys.argv[1]), keep=100), int(sys.argv[2])
+network = model(name)
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(12):
+    base = versions.published_number()
+    number, is_published = versions.publish(network, TrainingState({}, 1000 * name + turn), base=base)
+    print(number, int(is_published), 1000 * name + turn)
+    versions.roll_back(base or number)
+"""
+
+
+def test_two_processes_that_publish_and_roll_back_at_once_lose_nothing(versions):
+    """Each number is one process's, its file is whole, and what is published is one of them."""
+    arguments = [sys.executable, "-c", PUBLISHING, versions.published_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*arguments, name], cwd=ROOT, **pipes) for name in ("1", "2")]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    outputs = [process.communicate("go\n") for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    told = [tuple(map(int, line.split())) for out, _ in outputs for line in out.splitlines()]
+    assert sorted(number for number, _, _ in told) == versions.numbers() == list(range(1, 25))
+    for number, _, iterations in told:
+        kept = load_checkpoint(versions.path(number))
+        assert (kept.version, training_state(versions.path(number)).iterations) == (number, iterations)
+    assert versions.published_path.read_bytes() == versions.path(versions.published_number()).read_bytes()

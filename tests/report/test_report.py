@@ -13,15 +13,15 @@ import pytest
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.masks import MaskRecord, MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.annotations.store import Annotation, AnnotationStore
+from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.infers.prediction import predict_probability
+from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
 from lib.report import annotated_image
 from lib.report.project import read_project
-from lib.server.project import Project
-from lib.trainers.training_record import TrainingRecord, TrainingRun
+from lib.server.project import Project, open_project
+from lib.training.record import TrainingRecord, TrainingRun
 from scripts.report import main
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.sh"
@@ -93,10 +93,37 @@ def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
 
     words = " ".join(Text(page).words)
     assert status == 0
-    assert "2 of 3 images are annotated; version 2 of the model is published" in words
+    assert "2 of 3 images are annotated (lesion); version 2 of the model is published" in words
     assert "one lesion 6 on it, 1 beside it reader 1" in words
     for figures in ("1 8 240 0.61 0.60 2 held-out", "not published 8 480 0.43", "2 8 720 0.72"):
         assert figures in words
+
+
+def test_images_count_as_annotated_when_all_labels_are_answered(project):
+    studies, model_dir = project
+    geometry = ImageGeometry(SHAPE, AFFINE)
+    place = Project(studies)
+    AnnotationStore(place.clicks).save(Absence.now("two", "cyst", geometry, "reader 2"))
+    cyst = Volume((2 * BALL).astype(np.uint8), geometry)
+    MaskStore(place.masks(), ("lesion", "cyst"), place.mapped_masks).save("open", cyst, MaskRecord({"cyst": 2}))
+
+    _, page = report(studies, model_dir, "--labels", "lesion,cyst")
+
+    words = " ".join(Text(page).words)
+    assert "1 of 3 images are annotated (lesion, cyst)" in words
+    assert "two cyst not in this image reader 2" in words
+    assert "one cyst not answered yet" in words
+    assert "open lesion not answered yet" in words
+    assert "open cyst not" not in words and "two lesion not" not in words
+    assert len(pictures(page)) == 3  # the learning curve and the clicks on two lesions
+
+
+def test_labels_are_those_that_the_project_began_with(project):
+    open_project(Project(project[0]), ("lesion", "cyst"))
+
+    _, page = report(*project)
+
+    assert "0 of 3 images are annotated (lesion, cyst)" in " ".join(Text(page).words)
 
 
 def test_page_holds_its_pictures_and_loads_nothing(project):
@@ -136,6 +163,17 @@ def test_network_is_asked_once_about_each_annotated_image(project, monkeypatch):
 
     assert len(pictures(page)) == 4  # the learning curve and three masks
     assert len(asked) == 2
+
+
+def test_masks_are_made_of_the_clicks_alone_where_the_network_is_broken(project, monkeypatch):
+    def fail(model, volume):
+        raise BrokenModelError("Version 2 of the model is broken.")
+
+    monkeypatch.setattr(annotated_image, "predict_probability", fail)
+    status, page = report(*project)
+
+    assert status == 0
+    assert len(pictures(page)) == 3  # the learning curve and two masks
 
 
 def test_mask_is_that_of_the_clicks_in_the_shape_of_the_image(project):

@@ -19,6 +19,11 @@ LAUNCHER = """
 import os, sys
 print(sys.prefix, os.getcwd(), *sys.argv[1:], sep="\\n")
 """
+# Stands for the compiling, which takes half a minute: it tells that it ran, and where.
+COMPILE_KERNELS = """
+import os, sys
+print("compiled by", sys.prefix, "in", os.getcwd())
+"""
 NOT_A_FITTING_PYTHON = "#!/bin/sh\nexit 1\n"
 PYTHON_WITHOUT_VENV = """#!/bin/sh
 case "$2" in
@@ -33,6 +38,7 @@ def lay_out(checkout: Path) -> Path:
     shutil.copy(ROOT / "scripts" / "environment.sh", checkout / "scripts")
     (checkout / "lib" / "server").mkdir(parents=True, exist_ok=True)
     (checkout / "lib" / "server" / "launch.py").write_text(LAUNCHER)
+    (checkout / "lib" / "compile_kernels.py").write_text(COMPILE_KERNELS)
     (checkout / "requirements.txt").write_text("")
     (checkout / "constraints.txt").write_text("")
     return checkout
@@ -87,6 +93,24 @@ def test_installs_into_the_same_environment_when_the_requirements_change(made: P
     assert (made / ".venv" / "kept").exists()
 
 
+def test_compiles_the_kernels_at_each_install_and_not_at_each_start(made: Path) -> None:
+    compiled = f"compiled by {made / '.venv'} in {made}"
+    (made / "constraints.txt").write_text("pip>=21\n")
+    status, prefix, said = source(made)
+    assert (status, prefix) == (0, str(made / ".venv"))
+    assert compiled in said
+    assert compiled not in source(made)[2]
+
+
+def test_kernels_that_cannot_be_compiled_are_left_to_the_server(made: Path) -> None:
+    (made / "lib" / "compile_kernels.py").write_text("raise SystemExit('no compiler')")
+    (made / "constraints.txt").write_text("pip>=22\n")
+    status, prefix, said = source(made)
+    assert (status, prefix) == (0, str(made / ".venv"))
+    assert "no compiler" in said and "The server compiles them when it starts" in said
+    assert source(made)[2] == ""
+
+
 def test_makes_a_new_environment_where_the_checkout_was_copied(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy", symlinks=True)
     (copy / ".venv" / "of-the-old-place").touch()
@@ -94,6 +118,13 @@ def test_makes_a_new_environment_where_the_checkout_was_copied(made: Path, tmp_p
     assert (status, prefix) == (0, str(copy / ".venv"))
     assert "Installing" in said
     assert not (copy / ".venv" / "of-the-old-place").exists()
+
+
+def test_environment_that_a_link_leads_to_is_left_alone(made: Path, checkout: Path) -> None:
+    (checkout / ".venv").symlink_to(made / ".venv")
+    assert source(checkout)[:2] == (0, str(checkout / ".venv"))
+    assert not (checkout / ".venv").is_symlink()
+    assert source(made) == (0, str(made / ".venv"), "")
 
 
 @pytest.mark.parametrize(

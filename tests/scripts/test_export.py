@@ -11,7 +11,7 @@ import pytest
 
 from lib.demo.local_server import free_port
 from scripts.export import main
-from tests.exchange.answering import INFO, answering, datastore
+from tests.exchange.answering import INFO, answering, datastore, listed
 from tests.exchange.studies import GEOMETRIES, all_files
 from tests.physical import PLANES, l_shape, series
 
@@ -64,6 +64,61 @@ def test_final_mask_goes_before_clicks(folder):
     assert run(FINAL, folder) == 0
 
     np.testing.assert_array_equal(nib.load(folder / "scan.nii.gz").dataobj, 2 * MASK)
+
+
+def test_labels_that_the_final_mask_does_not_cover_are_those_of_the_clicks(folder):
+    drawn, clicked = 2 * MASK, np.roll(MASK, 3, axis=0)
+    answers = {
+        **FINAL,
+        "/datastore/": {"objects": {"scan": listed(final=["cyst"], extreme_points=["lesion", "cyst"])}},
+        "/datastore/label": nifti(drawn),
+        "/infer/extreme_points": nifti(np.where(clicked, clicked, 2 * MASK[::-1])),
+    }
+
+    assert run(answers, folder) == 0
+
+    written = np.asarray(nib.load(folder / "scan.nii.gz").dataobj)
+    np.testing.assert_array_equal(written == 2, drawn == 2)
+    np.testing.assert_array_equal(written == 1, (clicked == 1) & (drawn == 0))
+    assert (written == 1).any()
+
+
+def test_final_mask_of_labels_that_the_app_no_longer_has_counts_for_nothing(folder):
+    images = {"scan": listed(final=["vessel"], extreme_points=["lesion", "cyst"])}
+
+    assert run({**FINAL, "/datastore/": {"objects": images}}, folder) == 0
+
+    np.testing.assert_array_equal(nib.load(folder / "scan.nii.gz").dataobj, MASK)
+
+
+def test_final_mask_that_cannot_be_read_is_not_replaced_by_clicks(folder, capsys):
+    answers = {
+        **FINAL,
+        "/datastore/": {"objects": {"scan": listed(final=[], extreme_points=["lesion", "cyst"])}},
+        "/datastore/label": (422, b'{"detail": "The mask scan.nii.gz cannot be read."}', ""),
+    }
+
+    assert run(answers, folder) == 1
+    assert "The mask scan.nii.gz cannot be read." in capsys.readouterr().err
+
+
+def test_studies_with_labels_that_nobody_answered_are_left_out_unless_they_are_named(folder, capsys):
+    images = {
+        "all": listed(extreme_points=["lesion", "cyst"]),
+        "part": listed(extreme_points=["cyst"]),
+        "other": listed(final=["cyst"]),
+    }
+    answers = {**FINAL, "/datastore/": {"objects": images}}
+
+    assert run(answers, folder) == 0
+    assert names(folder) == ["all.nii.gz"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 masks written" in told
+    assert "2 studies are left out, as labels are not answered in them (lesion); --image writes them all the" in told
+
+    assert run(answers, folder, "--image", "part") == 0
+    assert names(folder) == ["all.nii.gz", "part.nii.gz"]
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_mask_that_is_there_is_left_until_told(folder, capsys):

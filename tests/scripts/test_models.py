@@ -7,7 +7,7 @@ import pytest
 
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, TrainingState, load_checkpoint
 from lib.networks.versions import ModelVersions
-from lib.trainers.training_record import TrainingRecord, TrainingRun
+from lib.training.record import TrainingRecord, TrainingRun
 from scripts.models import main
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "models.sh"
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     versions = ModelVersions(folder / "inextremis.pt")
     record = TrainingRecord()
     for number, score in ((1, 0.62), (2, 0.71)):
-        versions.publish(TrainedModel(SPEC, SPEC.build(), number), TrainingState({}, 240 * number))
+        versions.publish(TrainedModel(SPEC, SPEC.build(), number), TrainingState({}, 240 * number), base=number - 1)
         times = (f"2026-11-0{number}T10:00:00+00:00", f"2026-11-0{number}T10:02:00+00:00")
         record = record.with_run(TrainingRun(*times, number, 240 * number, 8, (2, "held-out"), score, None, 0.5))
     record.save(folder / "inextremis" / "record.json")

@@ -6,7 +6,8 @@ import numpy as np
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.image_identity import file_stamp
 from lib.annotations.masks import MaskRecord
-from lib.annotations.store import Annotation
+from lib.annotations.names import label_values
+from lib.annotations.store import Absence, Annotation
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
 
@@ -34,21 +35,34 @@ def write_nrrd(path, patient=0):
     return path
 
 
-def click(studies, image_id, label="tumour"):
-    """What a click request does. Returns the file."""
+def click(studies, image_id, *labels):
+    """What a click request for these labels does, or for all labels of the app. Returns the last file."""
+    geometry, checksum = _grid_and_checksum(studies, image_id)
+    for label in labels or studies.labels:
+        points = ExtremePoints.from_clicks(label, CLICKS)
+        path = studies.clicks.save(Annotation.now(image_id, points, geometry, "reader", checksum))
+    return path
+
+
+def say_absent(studies, image_id, *labels):
+    """What a request that names these labels as absent does. Returns the last file."""
+    geometry, checksum = _grid_and_checksum(studies, image_id)
+    for label in labels:
+        path = studies.clicks.save(Absence.now(image_id, label, geometry, "reader", checksum))
+    return path
+
+
+def _grid_and_checksum(studies, image_id):
     path = studies.image_path(image_id)
     stamp, volume = file_stamp(path), load_volume(path)
-    checksum = studies.identities.checksum(path, volume.array, stamp)
-    points = ExtremePoints.from_clicks(label, CLICKS)
-    return studies.clicks.save(Annotation.now(image_id, points, volume.geometry, "reader", checksum))
+    return volume.geometry, studies.identities.checksum(path, volume.array, stamp)
 
 
-def submit(studies, image_id, tag="final", value=1):
-    """What "Submit Label" does. Returns the file."""
-    path = studies.image_path(image_id)
-    volume = load_volume(path)
-    mask = Volume(np.full(volume.array.shape, value, np.uint8), volume.geometry)
-    record = MaskRecord({"tumour": 1, "cyst": 2}, "reader", image_checksum=studies.identities.checksum(path))
+def submit(studies, image_id, tag="final", value=1, labels=LABELS):
+    """What "Submit Label" does in an app with these labels. Returns the file."""
+    geometry, checksum = _grid_and_checksum(studies, image_id)
+    mask = Volume(np.full(geometry.shape, value, np.uint8), geometry)
+    record = MaskRecord(label_values(labels), "reader", image_checksum=checksum)
     return studies.masks(tag).save(image_id, mask, record)
 
 

@@ -54,7 +54,7 @@ def test_clicks_masks_and_segmentations_pass_with_the_servers_login(
 ) -> None:
     with archive.server(**login(PASSWORD)) as server:
         assert datastore(server)["total"] == 1
-        assert infer(server, uid, {"lesion": CLICKS}).status_code == 200
+        assert infer(server, uid, {"lesion": CLICKS, "absent": ["cyst"]}).status_code == 200
         assert requests.get(f"{server.url}/proxy/dicom/qido/studies", timeout=30).status_code == 200
         assert export([str(tmp_path / "masks"), "--server", server.url, "--push"]) == 0
 

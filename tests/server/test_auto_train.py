@@ -10,7 +10,7 @@ from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 
-SHORT = {"max_epochs": "1", "iterations_per_epoch": "2", "roi_size": "32x32x16", "levels": "2"}
+SHORT = {"iterations": "2", "roi_size": "32x32x16", "levels": "2"}
 
 
 def tasks(server):

@@ -38,7 +38,7 @@ def site(tmp_path_factory):
     (root / "secret.txt").write_text(SECRET)
     (root / "secret.nii.gz").write_text(SECRET)
     (root / "secret.json").write_text(json.dumps({"schema_version": SECRET}))
-    conf = {"model_dir": str(root / "model"), "tracking": "None", "max_epochs": "1", "iterations_per_epoch": "1"}
+    conf = {"model_dir": str(root / "model"), "tracking": "None", "iterations": "1"}
     with LocalServer(root / "studies", conf, root / "server.log") as server:
         yield root, server
 
@@ -98,13 +98,14 @@ def click_params(tricks):
         "save_label": st.just(True),
         "label_tag": names(tricks),
         "use_stored_clicks": JUNK,
+        "absent": st.lists(st.sampled_from(["lesion", "cyst", "absent", ""]), max_size=3) | JUNK,
     }
     return st.fixed_dictionaries({}, optional=known)
 
 
 def train_params(tricks):
     known = {
-        name: JUNK for name in ("max_epochs", "roi_size", "learning_rate", "network", "network_arguments", "device")
+        name: JUNK for name in ("iterations", "roi_size", "learning_rate", "network", "network_arguments", "device")
     }
     folders = {
         name: names(tricks) for name in ("model_dir", "bundle_path", "train_ds", "val_ds", "tracking_uri", "name")

@@ -66,6 +66,29 @@ def test_six_clicks_to_a_mask_on_the_grid_of_the_image(site, tmp_path, extension
     assert dice(mask.array > 0, site.mask(STUDY)) > 0.8
 
 
+@pytest.mark.parametrize("output", ["image", "all"])
+@pytest.mark.parametrize(("extension", "encoding"), [(".nrrd", "gzip"), (".nii.gz", None)])
+def test_mask_is_compressed_on_its_way_where_the_client_takes_that(site, output, extension, encoding):
+    clicks = {"lesion": site.clicks(STUDY), "result_extension": extension}
+    address, data = f"{site.url}/infer/extreme_points", {"params": json.dumps(clicks)}
+    query = {"image": STUDY, "output": output}
+
+    plain = requests.post(address, params=query, data=data, headers={"Accept-Encoding": "identity"}, timeout=120)
+    packed = requests.post(address, params=query, data=data, headers={"Accept-Encoding": "gzip"}, timeout=120)
+
+    assert "Content-Encoding" not in plain.headers
+    assert int(plain.headers["Content-Length"]) == len(plain.content)
+    assert packed.headers.get("Content-Encoding") == encoding
+    assert mask_in(packed, output) == mask_in(plain, output)
+
+
+def mask_in(answer, output):
+    if output == "image":
+        return answer.content
+    parts = MultipartDecoder.from_response(answer).parts
+    return next(part.content for part in parts if b'name="image"' in part.headers[b"Content-Disposition"])
+
+
 def test_answer_tells_what_was_understood(site):
     clicks = site.clicks(STUDY)
     answer = infer(site, {"foreground": clicks[::-1], "label": "lesion"}, model="extreme_points_annotation")

@@ -73,7 +73,7 @@ def test_image_that_is_sent_along_is_segmented(client, site):
 
 def test_training_is_started_followed_and_stopped(client, site):
     client.infer("extreme_points", "study_07", {"lesion": site.clicks("study_07")})
-    assert client.train_start("inextremis", {"max_epochs": 100})["status"] in ("SUBMITTED", "RUNNING")
+    assert client.train_start("inextremis", {"iterations": 100_000})["status"] in ("SUBMITTED", "RUNNING")
     end = time.monotonic() + 60
     while client.train_status()["status"] == "SUBMITTED" and time.monotonic() < end:
         time.sleep(0.1)

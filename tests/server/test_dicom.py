@@ -76,8 +76,9 @@ def test_first_click_fetches_the_series_and_is_stored_under_its_uid(archive, ser
     assert (info["Modality"], info["SeriesInstanceUID"]) == ("MR", uid)
 
 
-def test_completed_counts_clicked_series(server, uids):
+def test_completed_counts_series_with_an_answer_to_each_label(server, uids):
     infer(server, uids["mr"], {"lesion": CLICKS})
+    assert datastore(server)["completed"] == 0
     infer(server, uids["mr"], {"cyst": CLICKS})
 
     assert datastore(server) == {"total": 3, "completed": 1, "label_tags": {"extreme_points": 1}}
@@ -149,7 +150,7 @@ def test_final_mask_is_stored_as_dicom_seg_too(archive, server, uids, tmp_path):
 def test_training_learns_from_clicks_and_final_mask(server, uids):
     """In a process of its own, which has to list the same series."""
     client = MONAILabelClient(server.url)
-    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 2})
+    client.train_start("inextremis", {"iterations": 2})
     end = time.monotonic() + 180
     while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
         assert time.monotonic() < end

@@ -36,6 +36,14 @@ class Site:
             timeout=120,
         )
 
+    def say_absent(self, image, *labels):
+        return requests.post(
+            f"{self.url}/infer/extreme_points",
+            params={"image": image, "output": "image"},
+            data={"params": json.dumps({"absent": labels, "result_extension": ".nii.gz", "client_id": "reader 1"})},
+            timeout=120,
+        )
+
 
 def import_clicks(studies, *images, label="lesion"):
     table = studies.parent / "points.csv"
@@ -55,15 +63,22 @@ def site(tmp_path_factory):
     import_clicks(studies, "straight", "oblique")
     conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
     with LocalServer(studies, conf, root / "server.log") as server:
-        yield Site(server.url, studies, root)
+        site = Site(server.url, studies, root)
+        for image in ("straight", "oblique"):
+            assert site.say_absent(image, "cyst").status_code == 200
+        yield site
 
 
 def test_server_counts_what_was_imported_before_and_while_it_runs(site):
     before = site.datastore()
     import_clicks(site.studies, "flipped")
-    after, listed = site.datastore(), site.datastore(output="all")["objects"]
+    imported, listed = site.datastore(), site.datastore(output="all")["objects"]
+    site.say_absent("flipped", "cyst")
+    after = site.datastore()
 
     assert (before["total"], before["completed"], before["label_tags"]) == (5, 2, {"extreme_points": 2})
+    assert (imported["completed"], imported["label_tags"]) == (2, {"extreme_points": 3})
+    assert listed["flipped"]["unanswered"] == ["cyst"]
     assert (after["completed"], after["label_tags"]) == (3, {"extreme_points": 3})
     assert {image for image in listed if "extreme_points" in listed[image]["labels"]} == {
         "straight",
@@ -76,6 +91,73 @@ def test_next_sample_is_one_that_was_not_imported(site):
     sample = requests.post(f"{site.url}/activelearning/random", json={}, timeout=30).json()
 
     assert sample["id"] in ("sagittal", "oblique_flipped")
+
+
+def test_label_that_is_not_in_a_study_has_no_voxel_and_is_stored_with_who_and_when(site, tmp_path):
+    answer = site.say_absent("oblique", "cyst")
+
+    (tmp_path / "mask.nii.gz").write_bytes(answer.content)
+    mask, image = nib.load(tmp_path / "mask.nii.gz"), nib.load(site.studies / "oblique.nii.gz")
+    assert answer.status_code == 200
+    assert not np.asarray(mask.dataobj).any()
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+    assert {key: stored(site.studies, "oblique", "cyst")["current"][key] for key in ("annotator", "absent")} == {
+        "annotator": "reader 1",
+        "absent": True,
+    }
+    query = {"label": "oblique", "tag": "extreme_points"}
+    info = requests.get(f"{site.url}/datastore/label/info", params=query, timeout=30).json()
+    assert {label: said["absent"] for label, said in info.items()} == {"lesion": False, "cyst": True}
+
+
+def test_clicks_and_absence_undo_one_another(site):
+    def completed():
+        return site.datastore()["completed"]
+
+    before = completed()
+    params = {"lesion": CLICKS, "absent": ["cyst"], "client_id": "reader 2"}
+    query = {"image": "sagittal", "output": "json"}
+    for lesion_is_absent in (False, True, False):
+        said = {"absent": ["lesion"]} if lesion_is_absent else params
+        answer = requests.post(
+            f"{site.url}/infer/extreme_points", params=query, data={"params": json.dumps(said)}, timeout=120
+        ).json()
+        assert answer["absent"] == said["absent"]
+        assert list(answer["extreme_points"]) == ([] if lesion_is_absent else ["lesion"])
+        assert ("absent" in stored(site.studies, "sagittal")["current"]) is lesion_is_absent
+        assert completed() == before + 1
+    assert ["absent" in old for old in stored(site.studies, "sagittal")["history"]] == [False, True]
+
+    query = {"id": "sagittal", "tag": "extreme_points"}
+    assert requests.delete(f"{site.url}/datastore/label", params=query, timeout=30).ok
+    assert completed() == before
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"lesion": CLICKS, "absent": ["lesion"]}, "Label 'lesion' is clicked and under 'absent'"),
+        ({"absent": ["vessel"]}, "Label 'vessel' does not exist in this app; its labels are 'lesion', 'cyst'"),
+        ({"lesion": CLICKS, "absent": ["absent"]}, "Label 'absent' does not exist in this app"),
+        ({"absent": "cyst"}, "The value of 'absent' is 'cyst'; expected a list of labels"),
+        ({"absent": ["cyst"], "background": [[1, 1, 1]]}, "no clicks for any label that they could be about"),
+        ({"absent": ["cyst"], "use_stored_clicks": True}, "The request has clicks and asks for the stored ones"),
+    ],
+)
+def test_absence_that_contradicts_itself_is_refused_and_stores_nothing(site, params, sentence):
+    before = all_files(site.studies / "labels")
+
+    answer = requests.post(
+        f"{site.url}/infer/extreme_points",
+        params={"image": "sagittal"},
+        data={"params": json.dumps(params)},
+        timeout=120,
+    )
+
+    assert answer.status_code == 422
+    assert sentence in answer.json()["detail"]
+    assert all_files(site.studies / "labels") == before
 
 
 @pytest.mark.parametrize("image", ["straight", "oblique"])
@@ -136,14 +218,16 @@ def test_two_structures_of_an_image_are_two_labels_of_its_mask(site, tmp_path):
     (tmp_path / "points.csv").write_text(
         "\n".join(["image,label,x,y,z", *(f"flipped,cyst,{i},{j},{k}" for i, j, k in shifted)])
     )
-    options = ["--points", str(tmp_path / "points.csv"), "--labels", "lesion,cyst"]
+    options = ["--points", str(tmp_path / "points.csv"), "--labels", "lesion,cyst", "--overwrite"]
     import_annotations([str(site.studies), *options])
     (tmp_path / "mask.nii.gz").write_bytes(site.click_mask("flipped").content)
 
     assert set(np.unique(nib.load(tmp_path / "mask.nii.gz").dataobj)) == {0, 1, 2}
 
 
-def test_export_writes_the_mask_of_every_annotated_study(site, tmp_path):
+def test_export_writes_the_mask_of_every_study_whose_labels_are_all_answered(site, tmp_path):
+    import_clicks(site.studies, "sagittal", label="cyst")
+
     assert export([str(tmp_path), "--server", site.url]) == 0
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -154,6 +238,7 @@ def test_export_writes_the_mask_of_every_annotated_study(site, tmp_path):
     ]
     for image in ("straight", "oblique"):
         assert overlap_mm(tmp_path / f"{image}.nii.gz", site.studies / f"{image}.nii.gz") > 0.95
+        assert set(np.unique(nib.load(tmp_path / f"{image}.nii.gz").dataobj)) == {0, 1}
 
 
 def test_exported_masks_can_be_imported_as_clicks(site, tmp_path):
@@ -190,7 +275,7 @@ def test_mask_submitted_as_slicer_does_is_exported_and_supervises_the_training(s
 
 def trained_on(client, timeout_s=120):
     """Figures of a short training."""
-    client.train_start("inextremis", {"max_epochs": 1, "iterations_per_epoch": 1, "roi_size": "16x16x16"})
+    client.train_start("inextremis", {"iterations": 1, "roi_size": "16x16x16"})
     end = time.monotonic() + timeout_s
     while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
         assert time.monotonic() < end, task

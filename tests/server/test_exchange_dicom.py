@@ -54,7 +54,7 @@ def instances(archive):
 def server(archive, instances):
     with archive.server() as server:
         for uid in instances:
-            assert infer(server, uid, {"lesion": CLICKS}).status_code == 200
+            assert infer(server, uid, {"lesion": CLICKS, "absent": ["cyst"]}).status_code == 200
         yield server
 
 
@@ -156,7 +156,7 @@ def test_clicks_are_imported_for_a_series_that_the_server_has_fetched(
     rows = [f"{uid},cyst,{x},{y},{z},lps" for x, y, z in clicks_mm]
     (tmp_path / "points.csv").write_text("\n".join(["image,label,x,y,z,coordinates", *rows]))
 
-    options = ["--points", str(tmp_path / "points.csv"), "--labels", "lesion,cyst"]
+    options = ["--points", str(tmp_path / "points.csv"), "--labels", "lesion,cyst", "--overwrite"]
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(archive.root / "cache"))
     assert import_annotations([archive.orthanc.dicomweb_url, *options]) == 0
 

@@ -19,7 +19,10 @@ from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 
-SHORT = {"max_epochs": "1", "iterations_per_epoch": "2", "roi_size": "32x32x16", "levels": "2", "tracking": "None"}
+SHORT = {"iterations": "2", "roi_size": "32x32x16", "levels": "2", "tracking": "None"}
+
+# The first twentieth, after which there is something to go on from, takes seconds.
+LONG = {"iterations": 100_000, "max_minutes": 3}
 
 
 class Site:
@@ -92,7 +95,7 @@ def training_process(site):
 
 def test_training_process_that_is_killed_costs_nothing_that_was_published(site):
     published = site.model.read_bytes()
-    site.train(max_epochs=300)
+    site.train(**LONG)
     wait_for((site.model.parent / "inextremis" / "unfinished.pt").exists)
 
     os.kill(training_process(site).pid, signal.SIGKILL)
@@ -109,7 +112,7 @@ def test_training_process_that_is_killed_costs_nothing_that_was_published(site):
 def test_twenty_annotators_at_once_during_a_training_lose_nothing(site):
     """Several click the same studies, so that one answers while another writes."""
     before = {study: sets_on_disk(site, study) for study in site.names[3:]}
-    site.train(max_epochs=300)
+    site.train(**LONG)
     wait_for((site.model.parent / "inextremis" / "unfinished.pt").exists)
 
     def annotate(number):

@@ -15,11 +15,13 @@ from fastapi import HTTPException
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
+from lib.data.prepared_scans import PreparedScans
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
+from lib.inference.opened_images import OpenedImages
 from lib.server.open_studies import open_studies
 from lib.server.removal import removals, restore
-from tests.server.images import CLICKS, LABELS, click, contents, geometry, submit, write_image, write_nrrd
+from tests.server.images import CLICKS, LABELS, click, contents, geometry, say_absent, submit, write_image, write_nrrd
 from tests.users import as_nobody
 
 
@@ -350,6 +352,95 @@ def test_mask_that_is_not_final_does_not(studies):
     assert studies.status() == {"total": 1, "completed": 0, "label_tags": {"original": 1}}
 
 
+def answers(*given):
+    """Annotates an image: clicks, labels said to be absent, and a final mask with the labels that it covers."""
+    ways = {"clicks": click, "absent": say_absent, "mask": lambda s, image, *labels: submit(s, image, labels=labels)}
+
+    def annotate(studies, image):
+        for way, *labels in given:
+            ways[way](studies, image, *labels)
+
+    return annotate
+
+
+@pytest.mark.parametrize(
+    ("annotate", "unanswered"),
+    [
+        (answers(), ["tumour", "cyst"]),
+        (answers(("clicks", "tumour")), ["cyst"]),
+        (answers(("absent", "cyst")), ["tumour"]),
+        (answers(("mask", "cyst")), ["tumour"]),
+        (answers(("clicks", "tumour"), ("clicks", "cyst")), []),
+        (answers(("clicks", "tumour"), ("absent", "cyst")), []),
+        (answers(("absent", "tumour", "cyst")), []),
+        (answers(("mask", "tumour"), ("clicks", "cyst")), []),
+        (answers(("mask", "tumour"), ("absent", "cyst")), []),
+        (answers(("mask", "tumour", "cyst")), []),
+        (answers(("clicks", "vessel"), ("absent", "bone"), ("clicks", "cyst")), ["tumour"]),
+        (answers(("mask", "vessel", "tumour")), ["cyst"]),
+    ],
+)
+def test_image_is_annotated_when_every_label_of_the_app_is_answered(studies, folder, annotate, unanswered):
+    annotate(studies, "scan")
+
+    for found in (studies, opened(folder)):
+        assert found.json()["objects"]["scan"]["unanswered"] == unanswered
+        assert found.get_labeled_images() == ([] if unanswered else ["scan"])
+        assert found.get_unlabeled_images() == (["scan"] if unanswered else [])
+        assert found.status()["completed"] == (0 if unanswered else 1)
+
+
+@pytest.mark.parametrize(
+    ("annotate", "has"),
+    [
+        (answers(), False),
+        (answers(("clicks", "vessel")), False),
+        (answers(("mask", "vessel")), False),
+        (answers(("clicks", "tumour")), True),
+        (answers(("absent", "cyst")), True),
+        (answers(("mask", "cyst", "vessel")), True),
+    ],
+)
+def test_one_answer_to_a_label_of_the_app_is_something_to_learn_from(studies, annotate, has):
+    annotate(studies, "scan")
+
+    assert studies.has_answers() is has
+
+
+def test_label_that_is_added_to_the_app_opens_its_images_again(folder):
+    click(opened(folder), "scan")
+    submit(opened(folder), "scan")
+
+    assert opened(folder, (*LABELS, "vessel")).json()["objects"]["scan"]["unanswered"] == ["vessel"]
+    assert opened(folder, LABELS[:1]).get_labeled_images() == ["scan"]
+
+
+def test_mask_that_names_no_labels_covers_those_that_the_project_began_with(folder):
+    studies = opened(folder)
+    write_image(studies.project.masks() / "scan.nii.gz")
+
+    assert studies.get_labeled_images() == ["scan"]
+    assert opened(folder, (*LABELS, "vessel")).json()["objects"]["scan"]["unanswered"] == ["vessel"]
+
+
+def test_mask_that_cannot_be_read_covers_nothing(studies):
+    (studies.project.masks() / "scan.nii.gz").write_bytes(b"garbage")
+
+    assert studies.json()["objects"]["scan"]["unanswered"] == list(LABELS)
+
+
+def test_list_tells_which_labels_an_annotation_is_about(studies):
+    click(studies, "scan", "tumour")
+    say_absent(studies, "scan", "cyst")
+    submit(studies, "scan", labels=("cyst",))
+
+    labels = studies.json()["objects"]["scan"]["labels"]
+    assert {tag: of_tag["info"]["labels"] for tag, of_tag in labels.items()} == {
+        "extreme_points": ["cyst", "tumour"],
+        "final": ["cyst"],
+    }
+
+
 def test_annotations_of_another_process_count_at_once(studies, folder):
     click(opened(folder), "scan")
 
@@ -417,7 +508,12 @@ def test_label_info_says_who_and_when(studies):
     click(studies, "scan", "cyst")
     submit(studies, "scan")
 
-    assert studies.get_label_info("scan", "extreme_points")["cyst"]["annotator"] == "reader"
+    say_absent(studies, "scan", "tumour")
+    info = studies.get_label_info("scan", "extreme_points")
+    assert {label: (of["annotator"], of["absent"]) for label, of in info.items()} == {
+        "cyst": ("reader", False),
+        "tumour": ("reader", True),
+    }
     assert studies.get_label_info("scan", "final")["labels"] == {"tumour": 1, "cyst": 2}
     assert studies.get_label_info("scan", "final")["annotator"] == "reader"
 
@@ -477,9 +573,12 @@ def test_annotations_count_again_when_their_image_is_back(studies, folder, annot
 
 
 def test_new_clicks_on_the_new_image_count(studies, folder):
-    click(studies, "scan", "tumour")
+    click(studies, "scan")
     replaced_in_place(folder)
     click(studies, "scan", "cyst")
+    assert studies.json()["objects"]["scan"]["unanswered"] == ["tumour"]
+
+    click(studies, "scan", "tumour")
 
     assert studies.get_labeled_images() == ["scan"]
 
@@ -514,7 +613,8 @@ def test_same_voxels_in_another_file_are_the_same_image(studies, folder, annotat
     assert studies.get_labeled_images() == ["scan"]
 
 
-def test_annotations_without_a_checksum_count_as_those_of_earlier_versions_have_none(studies, folder):
+def test_annotations_without_a_checksum_count_as_those_of_earlier_versions_have_none(folder):
+    studies = opened(folder, ("tumour",))
     points = ExtremePoints.from_clicks("tumour", CLICKS)
     studies.clicks.save(Annotation.now("scan", points, geometry(), "reader"))
     replaced_in_place(folder)
@@ -715,7 +815,7 @@ def annotated(studies, folder):
 
 
 def of_image(folder, image_id):
-    """What is in the files of an image: its own, clicks on two labels, and three masks."""
+    """What is in the files of an image: its own, clicks on two labels, three masks, and the checks of two of these."""
     return {
         path: content
         for path, content in contents(folder).items()
@@ -725,7 +825,7 @@ def of_image(folder, image_id):
 
 def test_everything_of_an_image_is_moved_and_nothing_of_another(annotated, folder):
     other = of_image(folder, "other")
-    assert len(of_image(folder, "scan")) == len(other) == 6
+    assert len(of_image(folder, "scan")) == len(other) == 8
 
     annotated.remove_image("scan")
 
@@ -771,6 +871,22 @@ def test_deleted_link_leaves_the_original(studies, folder, tmp_path):
     assert studies.list_images() == ["scan"]
     restore(next(removals(studies.project, folder)))
     assert (folder / "linked.nii.gz").readlink() == original
+
+
+def test_deletion_leaves_nothing_of_the_image_in_the_cache(studies, folder):
+    write_image(folder / "other.nii.gz", patient=1)
+    images = OpenedImages(PreparedScans(studies.project.prepared), studies.identities)
+    for image_id in ("scan", "other"):
+        opened_image = images.open(studies.image_path(image_id))
+        images.on_grid(opened_image, (1.0, 1.0, 1.0))
+    before = set(studies.project.prepared.glob("*"))
+
+    studies.remove_image("scan")
+
+    left = set(studies.project.prepared.glob("*"))
+    assert len(before) == 4 and len(left) == 2
+    studies.remove_image("other")
+    assert not list(studies.project.prepared.glob("*"))
 
 
 def test_deletion_goes_into_the_project_s_folder(folder, tmp_path):

@@ -30,7 +30,7 @@ from lib.server.offline import NO_TELEMETRY, stay_offline
 from tests.server.test_launch import Launched, launched
 
 STUDY = "study_00"
-SHORT = {"max_epochs": 1, "iterations_per_epoch": 1, "roi_size": "16x16x16"}
+SHORT = {"iterations": 1, "roi_size": "16x16x16"}
 LOOPBACK_UP = "ip link set lo up"
 EVERY_ADDRESS = "ip route add local 0.0.0.0/0 dev lo"
 IPV4, TCP, UDP, DNS, SYN, SYN_ACK = 0x0800, 6, 17, 53, 0x02, 0x12

@@ -127,6 +127,11 @@ def test_mask_of_any_format_and_type_is_stored_as_it_was_drawn(submit, name, dty
     np.testing.assert_array_equal(submit(array, name=name), array)
 
 
+@pytest.mark.parametrize("trailing", [(1,), (1, 1)])
+def test_trailing_axes_of_length_1_are_dropped(submit, trailing):
+    np.testing.assert_array_equal(submit(mask_array(2).reshape(*SHAPE, *trailing)), mask_array(2))
+
+
 def test_record_says_who_when_which_labels_and_which_voxels(submit, studies):
     submit(mask_array())
 

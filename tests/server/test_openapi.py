@@ -24,7 +24,7 @@ def server(tmp_path_factory):
     need_schemathesis()
     root = tmp_path_factory.mktemp("openapi")
     write_demo_studies(root / "studies", root / "truth", 2)
-    conf = {"model_dir": str(root / "model"), "tracking": "None", "max_epochs": "1", "iterations_per_epoch": "1"}
+    conf = {"model_dir": str(root / "model"), "tracking": "None", "iterations": "1"}
     with LocalServer(root / "studies", conf, root / "server.log") as server:
         yield server
 

@@ -16,6 +16,9 @@ from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import TrainedModel, save_checkpoint
 from lib.networks.spec import NetworkSpec
 
+# The first twentieth, after which there is something to go on from, takes seconds.
+LONG = {"iterations": 100_000, "max_minutes": 3}
+
 
 @pytest.fixture
 def server(tmp_path):
@@ -61,7 +64,7 @@ def test_training_ends_with_a_server_that_is_killed(server, tmp_path):
     params = json.dumps({"lesion": simulated_extreme_points(truth).tolist()})
     url, study = f"{server.url}/infer/extreme_points", {"image": "study_00"}
     requests.post(url, params=study, data={"params": params}, timeout=60).raise_for_status()
-    requests.post(f"{server.url}/train/inextremis", json={"max_epochs": 300}, timeout=60).raise_for_status()
+    requests.post(f"{server.url}/train/inextremis", json=LONG, timeout=60).raise_for_status()
     wait_for((tmp_path / "model" / "inextremis" / "unfinished.pt").exists)
     training = processes(server, "monailabel.interfaces.utils.app")
 

@@ -13,7 +13,6 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 
-from lib.supervision import shortest_paths
 from lib.supervision.geodesics import batch_extreme_point_geodesics, extreme_point_geodesics
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.5), (0.8, 0.8, 6.5), (3.0, 0.4, 1.0)]
@@ -369,21 +368,6 @@ def test_batch_is_each_patch_on_its_own(variant, threads):
         alone = extreme_point_geodesics(image, points, spacing, background_probability=guide, **options)
         for path, same in zip(paths, alone, strict=True):
             np.testing.assert_array_equal(path, same)
-
-
-def test_searches_of_a_batch_take_one_thread_each_and_a_large_patch_alone_two(monkeypatch):
-    image, _, extremes = blob()
-    searches = []
-    for name in ("search", "search_on_two_threads"):
-        run = getattr(shortest_paths, name)
-        monkeypatch.setattr(
-            shortest_paths, name, lambda *args, name=name, run=run: (searches.append(name), run(*args))[1]
-        )
-    monkeypatch.setattr(shortest_paths, "TWO_THREADS_FROM", 1)
-    batch_extreme_point_geodesics([image], [extremes], [SPACINGS[0]])
-    extreme_point_geodesics(image, extremes, SPACINGS[0])
-
-    assert searches == ["search"] * 3 + ["search_on_two_threads"] * 3
 
 
 def test_batch_of_nothing():

@@ -1,27 +1,21 @@
-"""Shortest paths against SciPy's Dijkstra on a graph that is spelled out, and against every path there is.
-
-A search on two threads goes in rounds of thousands of nodes. Here `rounds_of` makes them as small as the volumes.
-"""
+"""Shortest paths against SciPy's Dijkstra on a graph that is spelled out, and against every path there is."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from lib.supervision import shortest_path_rounds, shortest_paths
 from lib.supervision.shortest_paths import shortest_path
 
 STEPS = [step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)]
-SEARCHES = [1, 2]
 WEIGHTS = [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.02, 0.02, 0.26), (0.0, 0.5, 0.1)]
 
 
@@ -55,19 +49,10 @@ def assert_path(path, source, target):
     assert np.abs(np.diff(path, axis=0)).max(axis=1, initial=0).tolist() == [1] * (len(path) - 1)
 
 
-def assert_cheapest(cost, source, target, weight, threads=None):
-    path = shortest_path(cost, source, target, weight, threads)
+def assert_cheapest(cost, source, target, weight):
+    path = shortest_path(cost, source, target, weight)
     assert_path(path, source, target)
     assert price(path, cost, weight) == pytest.approx(cheapest(cost, source, target, weight), rel=1e-12, abs=0)
-
-
-@pytest.fixture
-def rounds_of(monkeypatch):
-    def set_length(nodes):
-        monkeypatch.setattr(shortest_path_rounds, "FIRST_ROUND", nodes)
-
-    set_length(5)
-    return set_length
 
 
 def volume(kind, shape=(13, 11, 9)):
@@ -101,10 +86,9 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
 @pytest.mark.parametrize("weight", WEIGHTS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_path_is_cheaper(kind, weight, threads, rounds_of):
+def test_no_path_is_cheaper(kind, weight):
     cost = volume(kind)
     corner = np.array(cost.shape) - 1
     for source, target in [
@@ -113,21 +97,19 @@ def test_no_path_is_cheaper(kind, weight, threads, rounds_of):
         ((6, 5, 0), (5, 5, 8)),
         ((4, 4, 4), (4, 5, 4)),
     ]:
-        assert_cheapest(cost, source, target, weight, threads)
+        assert_cheapest(cost, source, target, weight)
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_no_path_is_cheaper_in_any_small_volume(data, threads, rounds_of):
+def test_no_path_is_cheaper_in_any_small_volume(data):
     shape = data.draw(st.tuples(*[st.integers(1, 6)] * 3))
     some = st.one_of(st.sampled_from([0.0, 1.0, 1e-9, 1e9]), st.floats(0, 10))
     cost = np.array(data.draw(st.lists(some, min_size=math.prod(shape), max_size=math.prod(shape)))).reshape(shape)
     ends = [tuple(data.draw(st.integers(0, size - 1)) for size in shape) for _ in range(2)]
     weight = data.draw(st.tuples(*[st.one_of(st.just(0.0), st.floats(1e-6, 10))] * 3))
-    rounds_of(data.draw(st.integers(1, 40)))
 
-    assert_cheapest(cost, *ends, weight, threads)
+    assert_cheapest(cost, *ends, weight)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS, ids=str)
@@ -149,34 +131,30 @@ def test_no_path_is_cheaper_among_all_there_are(shape, weight):
     assert price(path, cost, weight) == pytest.approx(min(prices([(0, 0, 0)])), rel=1e-12)
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
 @pytest.mark.parametrize("weight", [(0.0, 0.0, 0.0), (0.02, 0.02, 0.06)], ids=str)
-def test_no_path_is_cheaper_in_the_box_of_a_tumour(weight, threads):
-    assert_cheapest(np.random.default_rng(1).random((40, 40, 20)), (0, 18, 9), (39, 22, 11), weight, threads)
+def test_no_path_is_cheaper_in_the_box_of_a_tumour(weight):
+    assert_cheapest(np.random.default_rng(1).random((40, 40, 20)), (0, 18, 9), (39, 22, 11), weight)
 
 
-@pytest.mark.parametrize("first_round", [1, 100, 10_000])
 @pytest.mark.parametrize("behind_walls", ["first", "last", "both"])
-def test_no_path_is_cheaper_from_behind_walls_of_huge_cost(behind_walls, first_round, rounds_of):
+def test_no_path_is_cheaper_from_behind_walls_of_huge_cost(behind_walls):
     # One side floods the open ground, and has settled all of it before the other is through its wall.
     cost = np.random.default_rng(9).random((24, 12, 8))
     cost[:3] = 1e6 if behind_walls != "last" else cost[:3]
     cost[-3:] = 1e6 if behind_walls != "first" else cost[-3:]
-    rounds_of(first_round)
 
-    assert_cheapest(cost, (0, 6, 4), (23, 5, 3), (0.02, 0.02, 0.06), threads=2)
+    assert_cheapest(cost, (0, 6, 4), (23, 5, 3), (0.02, 0.02, 0.06))
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (1, 2, 0)], ids=str)
 @pytest.mark.parametrize("noise", [1e-14, 1e-12, 1e-11, 1e-9, 1e-6])
-def test_no_path_is_cheaper_where_costs_hardly_differ(noise, axes, threads, rounds_of):
+def test_no_path_is_cheaper_where_costs_hardly_differ(noise, axes):
     # Between two dear ends all keys are equal but for bits that the kernel gives to the voxel's number.
     cost = noise * np.random.default_rng(8).random((40, 40, 20))
     cost[[0, -1]] = 1
     cost = cost.transpose(axes)
     source, target = ([end[axis] for axis in axes] for end in ((0, 20, 10), (39, 15, 12)))
-    path = shortest_path(cost, source, target, (0, 0, 0), threads)
+    path = shortest_path(cost, source, target, (0, 0, 0))
 
     found, expected = price(path, cost, (0, 0, 0)), cheapest(cost, source, target, (0, 0, 0))
     assert found == pytest.approx(expected, rel=1e-13, abs=0)
@@ -184,17 +162,15 @@ def test_no_path_is_cheaper_where_costs_hardly_differ(noise, axes, threads, roun
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (9, 1, 9), (9, 9, 1), (1, 1, 12), (1, 12, 1), (12, 1, 1), (2, 1, 1)])
 @pytest.mark.parametrize("weight", WEIGHTS, ids=str)
-@pytest.mark.parametrize("threads", SEARCHES)
-def test_volume_of_one_voxel_across(shape, weight, threads, rounds_of):
-    assert_cheapest(np.random.default_rng(2).random(shape), (0, 0, 0), np.array(shape) - 1, weight, threads)
+def test_volume_of_one_voxel_across(shape, weight):
+    assert_cheapest(np.random.default_rng(2).random(shape), (0, 0, 0), np.array(shape) - 1, weight)
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 5, 6)])
-def test_path_from_a_voxel_to_itself_is_that_voxel(shape, threads):
+def test_path_from_a_voxel_to_itself_is_that_voxel(shape):
     end = np.array(shape) // 2
 
-    assert shortest_path(np.ones(shape), end, end, (1, 1, 1), threads).tolist() == [end.tolist()]
+    assert shortest_path(np.ones(shape), end, end, (1, 1, 1)).tolist() == [end.tolist()]
 
 
 def test_last_voxel_is_free_and_the_first_is_not():
@@ -206,12 +182,11 @@ def test_last_voxel_is_free_and_the_first_is_not():
     assert cheapest(cost, (0, 0, 0), (3, 0, 0), (0, 0, 0)) == 2
 
 
-@pytest.mark.parametrize("threads", SEARCHES)
-def test_a_dear_last_voxel_does_not_drown_the_cost_of_the_others(threads):
+def test_a_dear_last_voxel_does_not_drown_the_cost_of_the_others():
     cost = np.full((3, 3, 3), 1e-18)
     cost[1, 2, 1], cost[2, 1, 1] = 0, 1
 
-    assert shortest_path(cost, (0, 1, 1), (2, 1, 1), (0, 0, 0), threads).tolist() == [[0, 1, 1], [1, 2, 1], [2, 1, 1]]
+    assert shortest_path(cost, (0, 1, 1), (2, 1, 1), (0, 0, 0)).tolist() == [[0, 1, 1], [1, 2, 1], [2, 1, 1]]
 
 
 def test_constant_cost_takes_the_fewest_steps():
@@ -263,73 +238,12 @@ def test_negative_zero_is_zero():
         assert_cheapest(cost, *ends, (0.0, 0.5, 0.1))
 
 
-def test_large_volumes_are_searched_on_two_threads_and_small_ones_on_one(monkeypatch):
-    cost, n_threads = np.random.default_rng(10).random((12, 10, 8)), []
-    for name, number in (("search", 1), ("search_on_two_threads", 2)):
-        as_before = getattr(shortest_paths, name)
-        counted = lambda *args, run=as_before, n=number: (n_threads.append(n), run(*args))[1]  # noqa: E731
-        monkeypatch.setattr(shortest_paths, name, counted)
-    for limit in (cost.size + 1, cost.size):
-        monkeypatch.setattr(shortest_paths, "TWO_THREADS_FROM", limit)
-        for threads in (None, 1, 2):
-            shortest_path(cost, (0, 0, 0), (11, 9, 7), (0, 0, 0), threads)
-
-    assert n_threads == [1, 1, 2, 2, 1, 2]
-
-
-class Ahead:
-    """Stands in for the second thread: all that it is given is done before the first goes on."""
-
-    def __init__(self, _threads):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        pass
-
-    def submit(self, function, *args):
-        result = function(*args)
-        return SimpleNamespace(result=lambda: result)
-
-
-class Behind(Ahead):
-    """As `Ahead`, but nothing is done before the first thread waits for it."""
-
-    def submit(self, function, *args):
-        return SimpleNamespace(result=lambda: function(*args))
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_nothing_depends_on_which_thread_is_ahead(seed, monkeypatch, rounds_of):
-    # Ties all over: which of the paths of one cost is found hangs on what a side knows of the other, and when.
-    cost = np.random.default_rng(seed).integers(1, 9, (16, 12, 6)).astype(float)
-    settle, found = shortest_path_rounds.settle, []
-
-    def settle_noting(*args):
-        limit_best_and_their_least = args[-3:]
-        known.append(limit_best_and_their_least)
-        return settle(*args)
-
-    monkeypatch.setattr(shortest_path_rounds, "settle", settle_noting)
-    for second_thread in (Ahead, Behind, ThreadPoolExecutor):
-        known = []
-        monkeypatch.setattr(shortest_path_rounds, "ThreadPoolExecutor", second_thread)
-        path = shortest_path(cost, (0, 6, 3), (15, 5, 2), (0, 0, 0), threads=2)
-        found.append((path.tolist(), sorted(known)))
-
-    assert found[0] == found[1] == found[2]
-
-
-@pytest.mark.parametrize("threads", SEARCHES)
-def test_searches_side_by_side_find_what_each_finds_alone(threads, rounds_of):
-    rounds_of(100)
+def test_searches_side_by_side_find_what_each_finds_alone():
     cost = np.random.default_rng(7).random((30, 30, 15))
     jobs = [((0, i, 7), (29, 29 - i, 7)) for i in range(0, 30, 3)]
-    alone = [shortest_path(cost, *ends, (0.1, 0.1, 0.1), threads) for ends in jobs]
+    alone = [shortest_path(cost, *ends, (0.1, 0.1, 0.1)) for ends in jobs]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda ends: shortest_path(cost, *ends, (0.1, 0.1, 0.1), threads), jobs))
+        together = list(pool.map(lambda ends: shortest_path(cost, *ends, (0.1, 0.1, 0.1)), jobs))
 
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -353,7 +267,6 @@ GOOD = {"vertex_cost": np.ones((3, 4, 5)), "source": (0, 0, 0), "target": (2, 3,
         ({"source": (0, 0)}, r"source is \(0, 0\); expected a voxel as three whole numbers"),
         ({"target": (0.0, 1.0, 2.0)}, r"target is \(0.0, 1.0, 2.0\); expected a voxel as three whole numbers"),
         ({"source": (0, -1, 0)}, r"source \[0, -1, 0\] is outside the volume of shape \(3, 4, 5\)"),
-        ({"threads": 3}, r"threads is 3; expected 1, 2 or None"),
         ({"target": (3, 0, 0)}, r"target \[3, 0, 0\] is outside the volume"),
     ],
 )

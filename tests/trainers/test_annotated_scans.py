@@ -8,12 +8,12 @@ import SimpleITK as sitk
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.masks import MaskRecord
-from lib.annotations.store import Annotation, AnnotationStore
-from lib.data.scans import patch_loader
+from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
 from lib.server.open_studies import open_studies
-from lib.trainers.annotated_scans import TrainingError, annotated_scans, grid_spacing_mm
+from lib.trainers.annotated_scans import annotated_scans
+from lib.training.loop import TrainingError
 
 SHAPE = (24, 20, 12)
 AFFINE = np.array([[0, -0.5, 0, 40], [0.6, 0, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
@@ -41,6 +41,9 @@ class Site:
         points = ExtremePoints.from_clicks(label, CLICKS)
         return self.store.save(Annotation.now(name, points, ImageGeometry(shape, affine), "reader", checksum))
 
+    def absence(self, name, label="lesion", shape=SHAPE, affine=AFFINE, checksum=None):
+        return self.store.save(Absence.now(name, label, ImageGeometry(shape, affine), "reader", checksum))
+
     def submitted(self, name, labels, value=1, checksum=None):
         """A mask as the server stores it."""
         mask = Volume(np.full(SHAPE, value, np.uint8), ImageGeometry(SHAPE, AFFINE))
@@ -53,8 +56,7 @@ class Site:
         return open_studies(str(self.folder), labels, None)
 
     def scans(self, labels=LABELS):
-        found = annotated_scans(self.opened(labels), labels)
-        return {scan.image_path.name.removesuffix(".nii.gz"): scan for scan in found}
+        return {scan.image_id: scan for scan in annotated_scans(self.opened(labels), labels)}
 
 
 @pytest.fixture
@@ -76,8 +78,11 @@ def test_clicks_and_final_masks_are_to_learn_from_and_nothing_else_is(site):
     scans = site.scans()
 
     assert set(scans) == {"one", "two"}
-    assert (clicked_labels(scans["one"]), scans["one"].mask_path) == (["lesion"], None)
+    assert (clicked_labels(scans["one"]), scans["one"].mask_path, scans["one"].mask_labels) == (["lesion"], None, ())
     assert (clicked_labels(scans["two"]), scans["two"].mask_path.parent.name) == ([], "final")
+    assert scans["two"].mask_labels == LABELS
+    assert scans["one"].image_path == site.folder / "one.nii.gz"
+    assert scans["one"].image_checksum == site.checksum("one")
 
 
 def test_mask_comes_with_the_clicks_which_place_its_patches(site):
@@ -97,6 +102,29 @@ def test_every_label_that_was_clicked_counts(site):
     assert clicked_labels(site.scans()["one"]) == ["cyst", "lesion"]
 
 
+def test_word_that_a_structure_is_not_there_is_to_learn_from(site):
+    site.absence("one", "lesion")
+    site.clicks("two", "lesion")
+    site.absence("two", "cyst")
+
+    scans = site.scans()
+
+    assert (clicked_labels(scans["one"]), scans["one"].absent) == ([], ("lesion",))
+    assert (clicked_labels(scans["two"]), scans["two"].absent) == (["lesion"], ("cyst",))
+
+
+def test_last_answer_counts(site):
+    site.clicks("one")
+    site.absence("one")
+    site.absence("two")
+    site.clicks("two")
+
+    scans = site.scans()
+
+    assert (clicked_labels(scans["one"]), scans["one"].absent) == ([], ("lesion",))
+    assert (clicked_labels(scans["two"]), scans["two"].absent) == (["lesion"], ())
+
+
 def test_mask_that_is_not_final_does_not_count(site):
     (site.folder / "labels" / "original").mkdir()
     site.clicks("one")
@@ -105,15 +133,17 @@ def test_mask_that_is_not_final_does_not_count(site):
     assert set(site.scans()) == {"one"}
 
 
-def test_clicks_on_a_label_that_the_app_no_longer_has_are_left_out(site):
+def test_what_was_said_of_a_label_that_the_app_no_longer_has_is_left_out(site):
     site.clicks("one")
     site.clicks("one", "kidney")
+    site.absence("one", "liver")
     site.clicks("two", "kidney")
+    site.absence("three", "kidney")
 
     scans = site.scans()
 
     assert set(scans) == {"one"}
-    assert clicked_labels(scans["one"]) == ["lesion"]
+    assert (clicked_labels(scans["one"]), scans["one"].absent) == (["lesion"], ())
 
 
 def test_clicks_of_an_image_that_is_gone_are_left_out(site):
@@ -152,11 +182,13 @@ def test_final_mask_on_another_grid_is_named_and_the_clicks_are_used(site, caplo
 
 
 @pytest.mark.parametrize("grid", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
-def test_clicks_made_on_another_image_of_the_same_name_are_left_out(site, caplog, grid):
-    site.clicks("one", **grid)
+@pytest.mark.parametrize("say", [Site.clicks, Site.absence])
+def test_what_was_said_of_another_image_of_the_same_name_is_left_out(site, caplog, grid, say):
+    say(site, "one", "lesion", **grid)
     site.clicks("one", "cyst")
 
-    assert clicked_labels(site.scans()["one"]) == ["cyst"]
+    scan = site.scans()["one"]
+    assert (clicked_labels(scan), scan.absent) == (["cyst"], ())
     assert "The image one is not the one that was clicked on" in caplog.text
 
 
@@ -205,23 +237,13 @@ def test_unreadable_image_is_named_and_left_out(site, caplog):
     assert "left out of the training" in caplog.text
 
 
-def test_image_cut_short_after_its_header_does_not_end_the_training(site, caplog):
+def test_image_cut_short_after_its_header_is_left_out(site, caplog):
     site.clicks("one")
     site.clicks("two")
     path = site.folder / "two.nii.gz"
     path.write_bytes(path.read_bytes()[:-1000])
 
-    patches = patch_loader(
-        list(site.scans().values()),
-        spacing_mm=(0.5, 0.6, 2.5),
-        roi_size=(8, 8, 8),
-        batch_size=2,
-        patches_per_epoch=8,
-        annotated_fraction=1.0,
-        margin_voxels=2,
-    )
-
-    assert len(list(patches)) > 0
+    assert set(site.scans()) == {"one"}
     assert "The image two.nii.gz cannot be read" in caplog.text
 
 
@@ -258,10 +280,10 @@ def test_image_that_goes_while_scans_are_listed_is_left_out(site):
     site.clicks("one")
     site.clicks("two")
     studies = site.opened()
-    studies.get_labeled_images = lambda: ["one", "two"]
+    studies.list_images = lambda: ["one", "two"]
     (site.folder / "two.nii.gz").unlink()
 
-    assert [scan.image_path.name for scan in annotated_scans(studies, LABELS)] == ["one.nii.gz"]
+    assert [scan.image_id for scan in annotated_scans(studies, LABELS)] == ["one"]
 
 
 # Another image under the same name
@@ -317,13 +339,24 @@ def test_label_of_a_mask_is_the_same_whatever_the_order_of_the_labels(site, labe
     assert set(np.unique(mask)) == {1 + labels.index("cyst")}
 
 
-def test_mask_from_before_a_label_was_added_says_nothing_of_it(site, caplog):
-    """Its background may hold the new structure; the clicks on that are learnt from."""
+def test_mask_covers_the_labels_that_the_app_had_when_it_was_submitted(site):
+    """Its background may hold a structure whose label was added since; the clicks on that are learnt from beside it."""
     site.clicks("one", "kidney")
     site.submitted("one", {"lesion": 1, "cyst": 2})
 
-    assert site.scans(("lesion", "cyst", "kidney"))["one"].mask_path is None
-    assert "when the app had no label 'kidney'" in caplog.text
+    scan = site.scans(("lesion", "cyst", "kidney"))["one"]
+
+    assert (scan.mask_labels, clicked_labels(scan)) == (("lesion", "cyst"), ["kidney"])
+    assert scan.answered == {"lesion", "cyst", "kidney"}
+
+
+def test_mask_covers_what_the_app_still_has_where_nothing_else_is_drawn_in_it(site):
+    site.submitted("one", {"cyst": 1, "lesion": 2}, value=2)
+
+    scan = site.scans(("kidney", "lesion"))["one"]
+
+    assert scan.mask_labels == ("lesion",)
+    assert set(np.unique(load_volume(scan.mask_path).array)) == {2}
 
 
 def test_mask_of_a_label_that_the_app_no_longer_has_is_not_learnt_from(site, caplog):
@@ -341,19 +374,3 @@ def test_mask_put_in_by_hand_has_the_labels_that_the_project_began_with(site):
     mask = load_volume(site.scans(("cyst", "lesion"))["one"].mask_path).array
 
     assert set(np.unique(mask)) == {1}
-
-
-def test_grid_has_the_median_spacing_along_the_axes_of_the_body(site):
-    for name, factor in (("one", 1), ("two", 2), ("three", 5)):
-        affine = AFFINE @ np.diag([factor, factor, factor, 1.0])
-        site.image(name, affine=affine)
-        site.clicks(name, affine=affine)
-
-    # j runs to the left, i to the front: 0.5 mm and 0.6 mm in the scan of the least voxels.
-    assert grid_spacing_mm(list(site.scans().values()), min_spacing_mm=0) == pytest.approx((1.0, 1.2, 5.0), abs=1e-3)
-
-
-def test_grid_is_not_finer_than_asked(site):
-    site.clicks("one")
-
-    assert grid_spacing_mm(list(site.scans().values()), 1.0) == pytest.approx((1.0, 1.0, 2.5), abs=1e-3)

@@ -1,71 +1,108 @@
 """What a training shows of itself, read back from TensorBoard's and MLflow's files."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lib.annotations.store import AnnotationStore
-from lib.networks.versions import ModelVersions
-from lib.server.open_studies import open_studies
-from lib.trainers.hyperparameters import Hyperparameters
-from lib.trainers.trackers import GEODESIC_RGB, supervision_picture
-from lib.trainers.train_task import InExtremISTrainTask
-from tests.trainers.phantoms import scan
+from lib.trainers.trackers import GEODESIC_RGB, KEPT_RUNS, MLflowRun, Trackers, supervision_picture
 
-EPOCHS = 2
-LOSSES = {"loss dice", "loss cross_entropy", "loss focal", "loss crf"}
+NOW, LATER = 10, 20
+PICTURE = np.zeros((4, 5, 3), np.uint8)
+
+
+def old_runs(folder, count):
+    """Folders of earlier runs, the last the newest, and something that is none."""
+    folder.mkdir(parents=True)
+    (folder / "note.txt").write_text("not a run")
+    for number in range(count):
+        run = folder / f"old {number}"
+        run.mkdir()
+        (run / "figures").write_text("many")
+        os.utime(run, (1e9 + number, 1e9 + number))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def folder(tmp_path_factory):
     """The folder of the models after a training, whose name holds a blank as users' folders do."""
-    root = tmp_path_factory.mktemp("a project")
-    (root / "studies").mkdir()
-    store = AnnotationStore(root / "studies" / "labels" / "extreme_points")
-    for number in range(5):
-        for annotation in scan(root / "studies", f"scan_{number}").annotations:
-            store.save(annotation)
-    changes = {"max_epochs": EPOCHS, "iterations_per_epoch": 3, "roi_size": "32x32x16", "levels": 2}
-    h = Hyperparameters.of_preset("cpu").changed(changes)
-    versions = ModelVersions(root / "model" / "inextremis.pt")
-    trainer = InExtremISTrainTask(versions, ("lesion",), store, h, tracking="mlflow")
-    trainer({"model": "inextremis"}, open_studies(str(root / "studies"), ("lesion",), None))
-    return root / "model"
+    folder = tmp_path_factory.mktemp("a project")
+    old_runs(folder / "runs", KEPT_RUNS + 5)
+    old_runs(folder / "mlartifacts", KEPT_RUNS + 5)
+    parameters = {"iterations": 3, "roi_size": "16x16x16"}
+    mlflow = MLflowRun(f"sqlite:///{folder / 'mlruns.db'}", "inextremis", folder / "mlartifacts", "a run", parameters)
+    trackers = Trackers(folder / "runs", "a run", mlflow)
+    for iteration in (NOW, LATER):
+        trackers.figures({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
+        trackers.picture("geodesics", PICTURE, iteration)
+    trackers.close(failed=False)
+    return folder
 
 
-def test_tensorboard_shows_loss_parts_agreement_and_geodesics(trained):
-    board = EventAccumulator(str(next(trained.rglob("events_*"))))
+def test_tensorboard_shows_figures_and_pictures(folder):
+    board = EventAccumulator(str(folder / "runs" / "a run"))
     board.Reload()
 
-    assert set(board.Tags()["scalars"]) >= {*LOSSES, "agreement"}
-    first, last = (event.step for event in board.Scalars("loss crf"))
-    assert last == 2 * first
-    assert len(board.Images("geodesics")) == EPOCHS
+    assert set(board.Tags()["scalars"]) == {"loss", "loss dice"}
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [
+        (NOW, pytest.approx(1 / NOW)),
+        (LATER, pytest.approx(1 / LATER)),
+    ]
+    assert len(board.Images("geodesics")) == 2
 
 
-def test_mlflow_shows_the_same(trained):
-    client = MlflowClient(f"sqlite:///{trained / 'mlruns.db'}")
+def mlflow_run(folder):
+    client = MlflowClient(f"sqlite:///{folder / 'mlruns.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("inextremis").experiment_id])
-
-    assert run.data.metrics.keys() >= {*LOSSES, "agreement", "Loss"}
-    assert len(client.list_artifacts(run.info.run_id, "geodesics")) == EPOCHS
+    return client, run
 
 
-def test_pictures_stay_in_the_folder_of_the_models(trained):
-    assert len(list((trained / "mlartifacts").rglob("*.png"))) == EPOCHS
+def test_mlflow_shows_the_same_and_what_was_asked_for(folder):
+    client, run = mlflow_run(folder)
+
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [
+        (NOW, 1 / NOW),
+        (LATER, 1 / LATER),
+    ]
+    assert run.data.params == {"iterations": "3", "roi_size": "16x16x16"}
+    assert len(client.list_artifacts(run.info.run_id, "geodesics")) == 2
+    assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
+
+
+def test_pictures_stay_in_the_folder_of_the_models(folder):
+    _, run = mlflow_run(folder)
+
+    assert len(list((folder / "mlartifacts" / run.info.run_id).rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["runs", "mlartifacts"])
+def test_only_so_many_runs_are_kept_the_newest(folder, kind):
+    kept = {path.name for path in (folder / kind).iterdir() if path.is_dir()}
+
+    assert len(kept) == KEPT_RUNS
+    assert {name for name in kept if name.startswith("old")} == {f"old {n}" for n in range(6, KEPT_RUNS + 5)}
+    assert (folder / kind / "note.txt").exists()
+
+
+def test_few_runs_are_all_kept(tmp_path):
+    old_runs(tmp_path / "runs", 3)
+
+    Trackers(tmp_path / "runs", "a run", None).close(failed=True)
+
+    assert len([path for path in (tmp_path / "runs").iterdir() if path.is_dir()]) == 4
 
 
 def test_picture_is_of_the_patch_and_the_slice_with_most_supervision():
     images = torch.ones(2, 1, 6, 5, 4)
     images[1, 0, :, :, 2] = torch.arange(6.0)[:, None]
-    targets = torch.full((2, 6, 5, 4), -1)
-    targets[1, 1:3, 2, 2] = 1
-    targets[1, 4, 2, 0] = 1
-    targets[1, 5, :, 2] = 0
+    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    possible[1, 0, 1:3, 2, 2] = False  # foreground in the slice with most of it
+    possible[1, 0, 4, 2, 0] = False  # and in another
+    possible[1, 1, 5, :, 2] = False  # background
 
-    picture = supervision_picture(images, targets)
+    picture = supervision_picture(images, possible)
 
     assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
     rows_from_below = picture[::-1]
@@ -73,3 +110,10 @@ def test_picture_is_of_the_patch_and_the_slice_with_most_supervision():
         assert tuple(rows_from_below[2, x]) == GEODESIC_RGB
     assert rows_from_below[0, 3, 0] > rows_from_below[0, 1, 0]
     assert rows_from_below[0, 5, 0] < rows_from_below[0, 4, 0], "what is known to be background is dark"
+
+
+def test_there_is_no_picture_where_no_voxel_is_known_to_be_a_label_s():
+    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    possible[0, 1, :3] = False
+
+    assert supervision_picture(torch.ones(2, 1, 6, 5, 4), possible) is None

@@ -1,31 +1,259 @@
-"""A training that cannot go on says why, and what to do."""
+"""The training task of MONAI Label: what it takes of a request, what viewers see, and how it says what went wrong."""
 
+import contextlib
+import json
 import logging
 
 import pytest
 import torch
-from monailabel.tasks.train.basic_train import BasicTrainTask
 
-from lib.annotations.store import AnnotationStore
-from lib.networks.versions import ModelVersions
-from lib.trainers.hyperparameters import Hyperparameters
+from lib.data.prepared_scans import PreparedScans
+from lib.geometry.volume import VolumeError
+from lib.trainers import train_task
 from lib.trainers.train_task import InExtremISTrainTask
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.loop import TrainingError
+from lib.training.record import TrainingRecord
+from lib.training.run import REPORTS, Training
+from tests.training.phantoms import TINY, scans, versions_in
 
 
-def test_gpu_that_is_too_small_ends_it_with_a_sentence(tmp_path, monkeypatch, caplog):
-    """No GPU is needed: its error comes from where the training would run."""
+def task_in(folder, tracking="None", **changes):
+    h = Hyperparameters.of_preset("cpu").changed({**TINY, **changes})
+    return InExtremISTrainTask(versions_in(folder), ("lesion",), PreparedScans(folder / "prepared"), h, tracking)
 
-    def run_out(task, request, datastore):
-        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(BasicTrainTask, "__call__", run_out)
-    versions, store = ModelVersions(tmp_path / "inextremis.pt"), AnnotationStore(tmp_path / "extreme_points")
-    trainer = InExtremISTrainTask(versions, ("lesion",), store, Hyperparameters.of_preset("cpu"), "None")
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    annotated = scans(tmp_path, 5)
+    monkeypatch.setattr(train_task, "annotated_scans", lambda datastore, labels: annotated)
+    monkeypatch.setattr(train_task, "processes", lambda method: {})
+    return task_in(tmp_path)
 
-    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit):
-        trainer({"model": "inextremis"}, None)
+
+def test_training_is_run_with_what_a_request_changes(task):
+    stats = task({"model": "inextremis", "iterations": "3", "learning_rate": 0.001}, None)
+
+    assert task.versions.published_number() == 1
+    assert stats["iteration"] == 3
+    (run,) = TrainingRecord.load(task.record_path).runs
+    assert (run.version, run.iterations) == (1, 3)
+
+
+def test_viewers_see_so_many_epochs_and_how_it_ended(task):
+    task({"iterations": 40}, None)
+
+    stats = task.stats()
+    assert stats["epoch"] == stats["total_epochs"] == REPORTS
+    assert (stats["scans"], stats["held_out"]) == (4, 1)
+    assert stats["loss"] > 0
+    assert 0 <= stats["best_metric"] <= 1
+    assert "held-out scan" in stats["verdict"]
+    assert stats["total_time"] == stats["current_time"]
+
+
+def test_viewers_see_how_far_it_is(task, monkeypatch):
+    """They take figures without `total_time` for those of a training that runs."""
+    seen = []
+    monkeypatch.setattr(train_task, "processes", lambda method: {"one": object()})
+    write = train_task.write_atomically
+    monkeypatch.setattr(
+        train_task, "write_atomically", lambda path, content: write(path, content) or seen.append(task.stats())
+    )
+
+    task({"iterations": 40}, None)
+
+    epochs = [stats["epoch"] for stats in seen]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == set(range(REPORTS + 1))
+    assert all("total_time" not in stats for stats in seen[:-1])
+    assert "total_time" in seen[-1]
+
+
+def test_figures_of_an_earlier_training_do_not_hide_that_one_has_begun(task):
+    task({}, None)
+    figures = train_task._Figures(task._stats_path, None)
+
+    figures.began(4, 1)
+
+    assert json.loads(task._stats_path.read_text())["epoch"] == 0
+    assert "verdict" not in json.loads(task._stats_path.read_text())
+
+
+@pytest.mark.parametrize("content", [None, b"half a fi"])
+def test_without_a_training_the_figures_say_that_none_runs(task, content):
+    if content is not None:
+        task._stats_path.parent.mkdir(parents=True)
+        task._stats_path.write_bytes(content)
+
+    assert task.stats() == {"epoch": 0, "total_epochs": REPORTS, "total_time": "0:00:00"}
+
+
+def test_training_that_died_is_not_shown_as_one_that_runs(task, monkeypatch):
+    monkeypatch.setattr(Training, "run", lambda self: self.listener.began(4, 1))
+    monkeypatch.setattr(train_task._Figures, "ended", lambda self: None)
+    task({}, None)
+
+    assert task.stats()["total_time"] == task.stats()["current_time"]
+
+
+def test_viewers_are_offered_every_hyperparameter(task):
+    config = task.config()
+
+    assert config.items() >= task.hyperparameters.model_dump().items()
+    assert (config["pretrained"], config["tracking"]) == (True, "None")
+    assert task.info()["labels"] == ["lesion"]
+
+
+def test_what_viewers_are_offered_can_be_sent_back(task):
+    offered = json.loads(json.dumps(task.config())) | {"device": task.config()["device"][0]}
 
     assert (
-        "for want of GPU memory. The published model stays; train again with a smaller train_batch_size" in caplog.text
+        task.hyperparameters.changed({name: offered[name] for name in Hyperparameters.model_fields})
+        == task.hyperparameters
     )
-    assert "Tried to allocate 2.00 GiB" in caplog.text
+    assert task.checked_parameters(offered).items() >= task.hyperparameters.model_dump().items()
+
+
+@pytest.mark.parametrize("names", [["cpu"], ["NVIDIA H100 80GB HBM3"], ["NVIDIA A10:0", "NVIDIA A10:1"]])
+def test_every_device_that_viewers_are_offered_can_be_sent_back(task, monkeypatch, names):
+    monkeypatch.setattr(train_task, "device_list", lambda: names)
+
+    for name in task.config()["device"]:
+        assert task.checked_parameters({"device": name}) == {"device": name}
+
+
+# What a request may set
+
+
+def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task):
+    request = {
+        "iterations": 3,
+        "device": "cuda:0",
+        "gpus": "0,1",
+        "pretrained": False,
+        "model": "inextremis",
+        "tracking_uri": "http://elsewhere",
+        "output_dir": "/",
+        "dataset": "SmartCacheDataset",
+    }
+
+    assert task.checked_parameters(request) == {
+        "iterations": 3,
+        "device": "cuda:0",
+        "gpus": "0,1",
+        "pretrained": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"iterations": 0}, "iterations: 0 cannot be used; Input should be greater than or equal to 1."),
+        ({"roi_size": "big"}, "roi_size: 'big' cannot be used; expected three sizes in voxels, such as 96x96x32."),
+        ({"device": "disk:/etc"}, "device is 'disk:/etc'; expected cpu, cuda or cuda:0."),
+        ({"device": ["cpu", "cuda"]}, "device is \"['cpu', 'cuda']\"; expected cpu, cuda or cuda:0."),
+        ({"gpus": "0;1"}, "gpus is '0;1'; expected all, or numbers such as 0,1."),
+        ({"pretrained": "no"}, "pretrained is 'no'; expected a boolean."),
+    ],
+)
+def test_request_that_cannot_be_met_is_refused_in_a_sentence(task, request_, sentence):
+    with pytest.raises(TrainingError) as error:
+        task.checked_parameters(request_)
+
+    assert str(error.value) == f"The training cannot start: {sentence}"
+
+
+def test_training_starts_from_nothing_where_that_is_asked_for(task):
+    task({"iterations": 3}, None)
+    task({"iterations": 3, "pretrained": False, "held_out_share": 0}, None)
+
+    assert [run.iterations for run in TrainingRecord.load(task.record_path).runs] == [3, 3]
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (TrainingError("The loss became nan; try again."), "The loss became nan; try again."),
+        (VolumeError("The image one.nii cannot be read."), "The image one.nii cannot be read."),
+        (
+            OSError(28, "No space left on device"),
+            "The training ended early: [Errno 28] No space left on device. The published model stays; make room",
+        ),
+        # No GPU is needed: its error comes from where the training would run.
+        (
+            torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
+            "for want of GPU memory. The published model stays; train again with a smaller train_batch_size or "
+            "roi_size, or start the server with a larger gpu_memory_share. (Tried to allocate 2.00 GiB)",
+        ),
+    ],
+)
+def test_training_that_cannot_go_on_ends_with_a_sentence(task, monkeypatch, caplog, error, sentence):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Training, "run", fail)
+
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:
+        task({}, None)
+
+    assert ended.value.code == 1
+    assert sentence in caplog.records[-1].getMessage()
+
+
+def test_request_out_of_range_ends_with_a_sentence_too(task, caplog):
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit):
+        task({"iterations": -1}, None)
+
+    assert "The training cannot start: iterations: -1 cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(("fails", "status"), [(False, False), (True, True)])
+def test_trackers_are_told_whether_it_failed(task, monkeypatch, fails, status):
+    told = []
+
+    def run(self):
+        if fails:
+            raise TrainingError("It cannot go on.")
+
+    class Kept:
+        def __init__(self, *arguments):
+            pass
+
+        def close(self, *, failed):
+            told.append(failed)
+
+    monkeypatch.setattr(Training, "run", run)
+    monkeypatch.setattr(train_task, "Trackers", Kept)
+    with contextlib.suppress(SystemExit):
+        task({}, None)
+
+    assert told == [status]
+
+
+def test_trackers_get_the_loss_its_parts_and_the_score(task, monkeypatch):
+    figures, pictures = {}, []
+
+    class Kept:
+        def __init__(self, events_dir, name, mlflow):
+            assert (events_dir, mlflow) == (task.folder / "runs", None)
+
+        def figures(self, of, iteration):
+            figures.update(dict.fromkeys(of, iteration))
+
+        def picture(self, name, picture, iteration):
+            pictures.append((name, iteration))
+
+        def close(self, *, failed):
+            pass
+
+    monkeypatch.setattr(train_task, "Trackers", Kept)
+
+    task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1}, None)
+
+    parts = ("dice", "cross_entropy", "focal", "crf", "click_mask")
+    assert figures == dict.fromkeys(["loss", *(f"loss {part}" for part in parts), "score"], 4)
+    assert pictures and set(name for name, _ in pictures) == {"geodesics"}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
-from fastapi import File, Form, HTTPException, UploadFile
+from fastapi import File, Form, HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
-from starlette.background import BackgroundTask
 
 from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
+from lib.geometry.gzip_stream import PIECE_BYTES, gzipped
 from lib.geometry.volume import VolumeError, load_volume
 from lib.infers.requests import check_result_format, require_model
 from lib.server.archive import ArchiveError
@@ -28,10 +30,16 @@ from lib.server.json_input import json_object
 from lib.server.pools import compute, wait_for_archive
 from lib.server.uploads import stored_upload
 
+
+class _Readable(Protocol):
+    def read(self, size: int) -> bytes: ...
+
+
 OUTPUTS = (None, "all", "image", "json", "dicom_seg")
 
 
 async def infer(
+    http_request: Request,
     user: CurrentUser,
     model: str,
     image: str = "",
@@ -63,7 +71,7 @@ async def infer(
     finally:
         if upload is not None:
             upload.unlink(missing_ok=True)
-    return await _response(path, answer, output, image)
+    return await _response(path, answer, output, image, http_request)
 
 
 async def _image(image: str, session_id: str) -> Path:
@@ -94,24 +102,41 @@ def _run(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return path, answer
 
 
-async def _response(path: str, answer: dict[str, Any], output: str | None, image: str) -> Response:
-    if output == "image":
-        return FileResponse(path, filename=os.path.basename(path), background=BackgroundTask(_remove, path))
+async def _response(
+    path: str, answer: dict[str, Any], output: str | None, image: str, http_request: Request
+) -> Response:
     try:
         if output == "json":
             return Response(json.dumps(answer), media_type="application/json")
         if output == "dicom_seg":
             segmentation = await wait_for_archive(_segmentation, path, image)
             return Response(segmentation, media_type="application/dicom")
-        with open(path, "rb") as file:
-            fields = {
-                "params": (None, json.dumps(answer), "application/json"),
-                "image": (os.path.basename(path), file.read(), "application/octet-stream"),
-            }
-        message = MultipartEncoder(fields=fields)
-        return Response(message.to_string(), media_type=message.content_type)
+        # Once the file is open, its name is not needed any more.
+        file, name = open(path, "rb"), os.path.basename(path)  # noqa: SIM115
     finally:
         _remove(path)
+    accepts_gzip = "gzip" in http_request.headers.get("accept-encoding", "") and not name.endswith(".gz")
+    if output == "image":
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return _stream(file, os.fstat(file.fileno()).st_size, "application/octet-stream", headers, accepts_gzip)
+    fields = {
+        "params": (None, json.dumps(answer), "application/json"),
+        "image": (name, file, "application/octet-stream"),
+    }
+    message = MultipartEncoder(fields=fields)
+    return _stream(message, message.len, message.content_type, {}, accepts_gzip)
+
+
+def _stream(
+    content: _Readable, length: int, media_type: str, headers: Mapping[str, str], as_gzip: bool
+) -> StreamingResponse:
+    """A body of so many bytes, without another copy of it in memory. A mask of a large scan is a hundredth as gzip."""
+    pieces = iter(partial(content.read, PIECE_BYTES), b"")
+    if as_gzip:
+        return StreamingResponse(
+            gzipped(pieces), media_type=media_type, headers={**headers, "content-encoding": "gzip"}
+        )
+    return StreamingResponse(pieces, media_type=media_type, headers={**headers, "content-length": str(length)})
 
 
 def _segmentation(path: str, image: str) -> bytes:

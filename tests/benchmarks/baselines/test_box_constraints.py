@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.baselines.box_constraints import BoxConstraintsObjective, log_barrier, slab_violations
 from lib.annotations.extreme_points import ExtremePoints
-from lib.data.scans import PatchBatch
-from lib.losses.partial import UNKNOWN, PartialLoss
+from lib.data.patches import Patch, PatchBatch
+from lib.losses.partial import PartialLoss
 from lib.supervision.boxes import relaxed_boxes
-from lib.trainers.hyperparameters import Hyperparameters
+from lib.training.hyperparameters import Hyperparameters
 
 SHAPE = (24, 22, 16)
 MARGIN = 2
@@ -29,8 +29,8 @@ def clicks_of(mask: np.ndarray) -> ExtremePoints:
 
 
 def batch_of(points: ExtremePoints) -> PatchBatch:
-    possible = relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN)
-    return PatchBatch(torch.zeros(1, 1, *SHAPE), [[points]], torch.from_numpy(possible)[None], [None])
+    box = torch.from_numpy(relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))
+    return PatchBatch.of([Patch(torch.zeros(SHAPE), (points,), (box,))])
 
 
 def objective() -> BoxConstraintsObjective:
@@ -91,7 +91,7 @@ def test_the_gradient_fills_a_slab_without_the_structure() -> None:
     logits = torch.stack([torch.zeros(SHAPE), torch.from_numpy(np.where(emptied, 6.0, -6.0)).float()])[None]
     logits.requires_grad_()
 
-    loss = objective()(batch_of(clicks_of(mask)), logits, guided=False).loss
+    loss = objective()(batch_of(clicks_of(mask)), logits).loss
     (gradient,) = torch.autograd.grad(loss, logits)
 
     empty, filled = gradient[0, 1, 8:11, 5:16, 4:13], gradient[0, 1, 11:14, 5:16, 4:13]
@@ -104,7 +104,7 @@ def test_the_true_mask_costs_less_than_nothing_everything_or_the_box() -> None:
     box = relaxed_boxes(SHAPE, [points.foreground_voxel], 0)
 
     def loss(candidate: np.ndarray) -> float:
-        return objective()(batch_of(points), logits_of(candidate), guided=False).loss.item()
+        return objective()(batch_of(points), logits_of(candidate)).loss.item()
 
     assert loss(mask) < min(loss(mask & False), loss(mask | True), loss(box))
 
@@ -115,7 +115,7 @@ def test_free_logits_end_at_a_mask_that_meets_every_constraint() -> None:
     loss, optimizer = objective(), torch.optim.Adam([logits], lr=0.3)
     for _ in range(120):
         optimizer.zero_grad()
-        loss(batch_of(points), logits, guided=False).loss.backward()
+        loss(batch_of(points), logits).loss.backward()
         optimizer.step()
 
     probability = logits.softmax(dim=1)[0, 1].detach()
@@ -132,38 +132,35 @@ def test_a_box_that_the_patch_cuts_is_not_constrained() -> None:
     points = clicks_of(ball_mask())
     shifted = ExtremePoints.from_clicks("lesion", points.foreground_voxel - [9, 0, 0])
 
-    terms = objective()(batch_of(shifted), logits_of(ball_mask() & False), guided=False).terms
+    terms = objective()(batch_of(shifted), logits_of(ball_mask() & False)).terms
 
     assert "constraints" not in terms
 
 
 def test_of_a_patch_that_nobody_clicked_nothing_is_known() -> None:
-    batch = PatchBatch(torch.zeros(1, 1, *SHAPE), [[]], torch.zeros(1, *SHAPE, dtype=torch.bool), [None])
+    value = objective()(PatchBatch.of([Patch(torch.zeros(SHAPE))]), logits_of(ball_mask()))
 
-    value = objective()(batch, logits_of(ball_mask()), guided=False)
-
-    assert (value.target == UNKNOWN).all()
+    assert value.possible.all()
     assert value.loss.item() == 0
 
 
-def test_a_patch_with_a_mask_is_fully_supervised() -> None:
-    mask, points = torch.from_numpy(ball_mask()).long(), clicks_of(ball_mask())
-    clicked = batch_of(points)
-    batch = PatchBatch(clicked.image, clicked.points, clicked.possible, [mask])
-    logits = logits_of(np.roll(ball_mask(), 2, axis=0))
+def test_outside_of_the_relaxed_box_is_background() -> None:
+    points, logits = clicks_of(ball_mask()), logits_of(np.roll(ball_mask(), 2, axis=0))
+    outside = ~torch.from_numpy(relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))
 
-    value = objective()(batch, logits, guided=False)
+    value = objective()(batch_of(points), logits)
 
-    assert torch.equal(value.target[0], mask)
-    assert value.terms.keys() == {"dice", "cross_entropy", "focal"}
-    torch.testing.assert_close(value.loss, PartialLoss()(logits, mask[None]))
+    assert value.possible[0, 0].all() and torch.equal(~value.possible[0, 1], outside)
+    expected = PartialLoss().terms(logits, value.possible)
+    for name, term in expected.items():
+        torch.testing.assert_close(value.terms[name], term.detach())
 
 
-def test_the_barrier_gets_steeper_from_epoch_to_epoch() -> None:
+def test_the_barrier_gets_steeper_from_step_to_step() -> None:
     loss = objective()
     first = loss.t
-    for _ in range(loss.iterations_per_epoch):
-        loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()), guided=False)
+    for _ in range(loss.options.iterations_per_step):
+        loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()))
 
     assert loss.t == pytest.approx(1.1 * first)
 
@@ -172,8 +169,8 @@ def test_calls_that_do_not_train_leave_the_barrier_as_it_is() -> None:
     loss = objective()
     first = loss.t
     with torch.no_grad():
-        for _ in range(loss.iterations_per_epoch):
-            loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()), guided=False)
+        for _ in range(loss.options.iterations_per_step):
+            loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask()))
 
     assert loss.t == first
 
@@ -181,7 +178,7 @@ def test_calls_that_do_not_train_leave_the_barrier_as_it_is() -> None:
 def test_constraints_weigh_a_tenth_of_their_barrier() -> None:
     loss = objective()
 
-    terms = loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask() & False), guided=False).terms
+    terms = loss(batch_of(clicks_of(ball_mask())), logits_of(ball_mask() & False)).terms
 
     # Next to nothing is predicted: every slab is broken by 1; the least size by 1, and the largest is met by as much.
     whole = [log_barrier(torch.tensor(z), loss.t).item() for z in (1.0, -1.0)]
@@ -190,10 +187,10 @@ def test_constraints_weigh_a_tenth_of_their_barrier() -> None:
 
 def test_a_long_training_does_not_end_in_a_barrier_that_drowns_all_else() -> None:
     loss = objective()
-    loss.iteration = 300 * loss.iterations_per_epoch
+    loss.iteration = 300 * loss.options.iterations_per_step
     logits = logits_of(ball_mask() & False)
 
-    value = loss(batch_of(clicks_of(ball_mask())), logits, guided=False).loss
+    value = loss(batch_of(clicks_of(ball_mask())), logits).loss
 
     assert loss.t == loss.options.largest_t
     assert value.item() < 1000

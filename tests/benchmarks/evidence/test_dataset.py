@@ -7,11 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evidence.dataset import DEMO_COUNTS, LABEL, Dataset, DatasetError, write_demo_dataset, write_split
+from benchmarks.evidence.dataset import (
+    DEMO_COUNTS,
+    LABEL,
+    Dataset,
+    DatasetError,
+    Hand,
+    write_demo_dataset,
+    write_split,
+)
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.geometry.volume import read_geometry
 from tests.benchmarks.evidence.folders import AFFINE, box_mask, write_case, write_dataset
+
+
+def the_annotation(dataset: Dataset, case: str, hand: Hand) -> Annotation:
+    (annotation,) = dataset.annotations(case, hand)
+    return annotation
 
 
 def test_each_case_has_its_split(tmp_path: Path) -> None:
@@ -22,9 +35,9 @@ def test_each_case_has_its_split(tmp_path: Path) -> None:
 
 def test_exact_clicks_are_the_ends_of_the_mask(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path))
-    voxels = np.argwhere(dataset.truth("train_1"))
+    voxels = np.argwhere(dataset.truth("train_1").array)
 
-    extremes = dataset.annotation("train_1", "exact").points.extremes_voxel
+    extremes = the_annotation(dataset, "train_1", "exact").points.extremes_voxel
 
     np.testing.assert_array_equal([extremes[a, 0, a] for a in range(3)], voxels.min(axis=0))
     np.testing.assert_array_equal([extremes[a, 1, a] for a in range(3)], voxels.max(axis=0))
@@ -38,9 +51,9 @@ def test_a_scripted_hand_errs_in_millimetres_and_always_alike(tmp_path: Path) ->
     dataset = Dataset.open(tmp_path)
     names = dataset.cases["training"]
 
-    def errors_voxel(hand: str) -> np.ndarray:
-        clicks = [dataset.annotation(case, hand).points.extremes_voxel for case in names]
-        exact = [dataset.annotation(case, "exact").points.extremes_voxel for case in names]
+    def errors_voxel(hand: Hand) -> np.ndarray:
+        clicks = [the_annotation(dataset, case, hand).points.extremes_voxel for case in names]
+        exact = [the_annotation(dataset, case, "exact").points.extremes_voxel for case in names]
         # The end of an axis is known; where on the face a click lies is free.
         return np.array([[c[a, :, a] - e[a, :, a] for a in range(3)] for c, e in zip(clicks, exact, strict=True)])
 
@@ -59,18 +72,18 @@ def test_clicks_of_a_person_come_before_scripted_ones(tmp_path: Path) -> None:
     )
     AnnotationStore(tmp_path / "clicks").save(annotation)
 
-    np.testing.assert_array_equal(dataset.annotation("train_0", "annotator").points.foreground_voxel, clicks)
-    assert dataset.annotation("train_0", "exact").annotator == "scripted annotator"
+    np.testing.assert_array_equal(the_annotation(dataset, "train_0", "annotator").points.foreground_voxel, clicks)
+    assert the_annotation(dataset, "train_0", "exact").annotator == "scripted annotator"
 
 
 def test_clicks_of_another_image_are_refused(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path))
-    annotation = dataset.annotation("train_0", "exact")
+    annotation = the_annotation(dataset, "train_0", "exact")
     shifted = type(annotation.geometry)(annotation.geometry.shape, annotation.geometry.affine_ras + 1.0)
     AnnotationStore(tmp_path / "clicks").save(Annotation.now("train_0", annotation.points, shifted, "somebody"))
 
     with pytest.raises(DatasetError, match="train_0 are on another grid"):
-        dataset.annotation("train_0", "annotator")
+        the_annotation(dataset, "train_0", "annotator")
 
 
 @pytest.mark.parametrize(
@@ -117,20 +130,51 @@ def test_too_few_cases_to_draw_a_split_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "affine", "message"),
+    ("mask", "affine", "labels", "message"),
     [
-        (box_mask() * 2, AFFINE, "holds the values 0, 2; expected 0 and 1"),
-        (box_mask() * 0, AFFINE, "holds the values 0; expected"),
-        (box_mask(), np.diag([1.0, 1.0, 3.0, 1.0]), "not on the grid of its image"),
+        (box_mask() * 3, AFFINE, ["lesion", "cyst"], "holds the values 0, 3; expected 0 to 2, for lesion, cyst"),
+        (box_mask() * 0, AFFINE, ["lesion"], "is empty; expected a structure"),
+        (box_mask(), np.diag([1.0, 1.0, 3.0, 1.0]), ["lesion"], "not on the grid of its image"),
     ],
 )
 def test_a_mask_that_cannot_be_learnt_from_is_refused(
-    tmp_path: Path, mask: np.ndarray, affine: np.ndarray, message: str
+    tmp_path: Path, mask: np.ndarray, affine: np.ndarray, labels: list[str], message: str
 ) -> None:
     write_case(write_dataset(tmp_path), "train_1", mask, affine)
 
     with pytest.raises(DatasetError, match=f"train_1.*{message}"):
-        Dataset.open(tmp_path)
+        Dataset.open(tmp_path, labels)
+
+
+def test_of_one_label_all_values_of_a_mask_are(tmp_path: Path) -> None:
+    write_case(write_dataset(tmp_path), "train_1", box_mask() * 3)
+
+    assert np.unique(Dataset.open(tmp_path).truth("train_1").array).tolist() == [0, 1]
+
+
+def test_each_structure_of_a_case_is_clicked(tmp_path: Path) -> None:
+    both = box_mask()
+    both[17:21, 3:6, 2:9] = 2
+    write_case(write_dataset(tmp_path), "train_1", both)
+    dataset = Dataset.open(tmp_path, ["lesion", "cyst"])
+
+    lesion, cyst = dataset.annotations("train_1", "exact")
+
+    assert (lesion.points.label, cyst.points.label) == ("lesion", "cyst")
+    assert cyst.points.foreground_voxel.min(axis=0).tolist() == [17, 3, 2]
+    assert [annotation.points.label for annotation in dataset.annotations("train_0", "exact")] == ["lesion"]
+
+
+def test_a_scan_to_learn_from_has_clicks_or_a_mask_of_all_labels(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path))
+    clicks = dataset.annotations("train_0", "exact")
+
+    clicked = dataset.annotated_scan("train_0", clicks)
+    masked = dataset.annotated_scan("train_0", mask_path=dataset.mask_path("train_0"))
+
+    assert clicked.annotations == clicks and clicked.mask_labels == ()
+    assert masked.mask_labels == (LABEL,) and masked.annotations == ()
+    assert clicked.image_checksum == masked.image_checksum != dataset.annotated_scan("train_1").image_checksum
 
 
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:

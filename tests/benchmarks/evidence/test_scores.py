@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.stats import wilcoxon
 
+from benchmarks.evidence.dataset import LABEL
 from benchmarks.evidence.scores import CaseScore, mask_scores, read_scores, wilcoxon_p, write_scores
 from lib.geometry.image_geometry import ImageGeometry
 
@@ -58,7 +59,7 @@ def test_a_truth_without_a_voxel_is_refused() -> None:
 
 
 def score(row: str, seed: int, case: int, dice: float) -> CaseScore:
-    return CaseScore(row, seed, "test", f"case_{case}", dice, 1.0, 0.5, 10, 12)
+    return CaseScore(row, seed, "test", f"case_{case}", LABEL, dice, 1.0, 0.5, 10, 12)
 
 
 def test_a_test_of_significance_counts_cases_and_not_seeds() -> None:

@@ -17,7 +17,7 @@ import requests
 from lib.demo.local_server import ROOT, LocalServer, free_port
 from lib.demo.studies import write_demo_studies
 
-SHORT = {"labels": "lesion,cyst", "tracking": "None", "max_epochs": "1", "iterations_per_epoch": "1"}
+SHORT = {"labels": "lesion,cyst", "tracking": "None", "iterations": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,62 @@
+"""Demo studies with scripted clicks, trainings on them, and the Dice of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.evidence.dataset import Dataset, Split, write_split
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.prepared_scans import PreparedScans
+from lib.demo.studies import write_demo_studies
+from lib.demo.walkthrough import dice
+from lib.geometry.volume import load_volume
+from lib.inference.prediction import predict_label_map
+from lib.networks.checkpoint import TrainedModel, load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.record import TrainingRecord
+from lib.training.run import Training
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def demo_dataset(folder: Path, training: int, test: int = 1) -> Dataset:
+    """Demo studies of bright lesions; studies that are there already are kept.
+
+    Raises:
+        ValueError: the folder holds studies of other settings.
+    """
+    studies = write_demo_studies(folder / "images", folder / "masks", training + test)
+    split: dict[str, Split] = {study: "training" if n < training else "test" for n, study in enumerate(studies)}
+    write_split(folder / "split.csv", split)
+    return Dataset.open(folder)
+
+
+def clicked_scans(dataset: Dataset) -> list[AnnotatedScan]:
+    """The training cases with the clicks of a scripted annotator, who errs by 0.5 mm."""
+    cases = dataset.cases["training"]
+    return [dataset.annotated_scan(case, dataset.annotations(case, "annotator")) for case in cases]
+
+
+def trained_model(
+    scans: Sequence[AnnotatedScan], labels: tuple[str, ...], folder: Path, h: Hyperparameters
+) -> TrainedModel:
+    """The network that a training from nothing publishes; one that ended in this folder before is not repeated.
+
+    Args:
+        folder: of the model; scans are prepared in `prepared` beside it, for trainings that follow.
+    """
+    versions = ModelVersions(folder / "inextremis.pt")
+    training = Training(scans, labels, versions, folder, h, PreparedScans(folder.parent / "prepared"), DEVICE)
+    if not TrainingRecord.load(training.record_path).runs:
+        training.run()
+    return load_checkpoint(versions.published_path)
+
+
+def dice_of_cases(dataset: Dataset, model: TrainedModel, cases: Sequence[str]) -> list[float]:
+    """Of the automatic mask of each case with the truth."""
+    masks = (predict_label_map(model, load_volume(dataset.image_path(case))) for case in cases)
+    return [dice(mask > 0, dataset.truth(case).array > 0) for case, mask in zip(cases, masks, strict=True)]

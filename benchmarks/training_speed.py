@@ -1,0 +1,163 @@
+"""How fast a training is, and where the time of an iteration goes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from itertools import repeat
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
+from lib.networks.checkpoint import TrainedModel
+from lib.networks.spec import NetworkSpec
+from lib.training import click_masks
+from lib.training.budget import TrainingBudget, make_optimizer
+from lib.training.grid_plan import plan_spacing
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.loop import Step, train
+from lib.training.objective import InExtremISObjective
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+LOADING, NETWORK, GEODESICS, LOSS = "loading", "network, forward", "geodesics", "Dice and cross-entropy"
+CRF, CLICK_MASKS, REST = "CRF term", "click masks", "backward and step"
+WARM_UP = 3
+
+
+class Clock:
+    """Seconds spent in named parts; a part inside another counts to that one.
+
+    Args:
+        device: whose work is waited for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._is_running = False
+
+    def timed(self, name: str, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        """The function, which counts its time to a part."""
+
+        @wraps(function)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            if self._is_running:
+                return function(*args, **kwargs)
+            self._is_running, start = True, self.now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] += self.now() - start
+                self._is_running = False
+
+        return call
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@dataclass
+class TimedTraining:
+    """A training as the app runs it, without what comes between iterations.
+
+    Attributes:
+        preparing_s: mean seconds to prepare a scan: its image on the network's grid, and its click masks.
+    """
+
+    spec: NetworkSpec
+    network: nn.Module
+    objective: InExtremISObjective
+    batches: Iterator[PatchBatch]
+    h: Hyperparameters
+    device: torch.device
+    preparing_s: float
+
+    @classmethod
+    def on(
+        cls,
+        scans: Sequence[AnnotatedScan],
+        labels: tuple[str, ...],
+        h: Hyperparameters,
+        prepared: PreparedScans,
+        device: torch.device,
+    ) -> TimedTraining:
+        """Prepares all scans. Raises: VolumeError: one cannot be read."""
+        torch.backends.cudnn.benchmark = True
+        spacing_mm = plan_spacing(scans, h)
+        spec = NetworkSpec.plan(labels, spacing_mm, h.roi_size, h.levels, h.base_channels)
+        maker = click_masks.ClickMaskMaker(labels) if h.click_mask_weight > 0 else None
+        volumes = ScanVolumes(prepared, spacing_mm, maker, click_masks.NAME)
+        start = time.perf_counter()
+        for scan in scans:
+            volumes.image(scan)
+            volumes.click_mask(scan)
+        preparing_s = (time.perf_counter() - start) / len(scans)
+        plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
+        on_gpu = device.type == "cuda"
+        workers = spare_workers() if on_gpu else 0
+        batches = patch_batches(
+            PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu
+        )
+        objective = InExtremISObjective(labels, spacing_mm, h)
+        return cls(spec, spec.build(), objective, batches, h, device, preparing_s)
+
+    @property
+    def model(self) -> TrainedModel:
+        return TrainedModel(self.spec, self.network.eval(), 1)
+
+    def iterations_per_s(self, most_s: float, most_iterations: int | None = None) -> float:
+        """Trains for a while; the first iterations do not count."""
+        count, seconds = _advance(self._steps(), most_s, most_iterations)
+        return count / seconds
+
+    def seconds_of_parts(self, most_s: float, most_iterations: int | None = None) -> dict[str, float]:
+        """Mean seconds of an iteration by part. The clock slows this and what follows."""
+        clock = Clock(self.device)
+        self.batches = map(clock.timed(LOADING, next), repeat(self.batches))
+        parts = [
+            (self.network, "forward", NETWORK),
+            (self.objective, "label_sets", GEODESICS),
+            (self.objective.partial_loss, "terms", LOSS),
+            (self.objective.crf_loss, "forward", CRF),
+            (self.objective, "_click_mask_loss", CLICK_MASKS),
+        ]
+        for owner, method, name in parts:
+            setattr(owner, method, clock.timed(name, getattr(owner, method)))
+        count, seconds = _advance(self._steps(), most_s, most_iterations, clock)
+        clock.seconds[REST] = seconds - sum(clock.seconds.values())
+        return {
+            name: clock.seconds[name] / count for name in (LOADING, NETWORK, GEODESICS, LOSS, CRF, CLICK_MASKS, REST)
+        }
+
+    def _steps(self) -> Iterator[Step]:
+        optimizer = make_optimizer(self.network.to(self.device), self.h)
+        budget = TrainingBudget(iterations=1_000_000)
+        return train(self.network, optimizer, self.batches, self.objective, self.h, budget, self.device)
+
+
+def _advance(
+    steps: Iterator[Step], most_s: float, most_iterations: int | None, clock: Clock | None = None
+) -> tuple[int, float]:
+    """Iterations after the warm-up, at least one, and their seconds."""
+    for _ in range(WARM_UP):
+        next(steps)
+    if clock is not None:
+        clock.seconds.clear()
+    start = time.perf_counter()
+    for count, _ in enumerate(steps, start=1):
+        seconds = time.perf_counter() - start
+        if seconds >= most_s or count == most_iterations:
+            break
+    return count, seconds

@@ -1,0 +1,23 @@
+"""Compile all kernels, into numba's cache where it can be written: `python -m lib.compile_kernels`.
+
+An installation does it, so that nobody waits for the compiler. From the cache, the kernels load in less than a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lib.losses.bilateral_grid import BilateralGrid
+from lib.supervision.shortest_paths import shortest_path
+
+
+def compile_kernels() -> None:
+    """Run each kernel once, on arrays of the types that requests and trainings have."""
+    shortest_path(np.ones((3, 3, 3)), (0, 0, 0), (2, 2, 2), (1, 1, 1))
+    image = torch.arange(64, dtype=torch.float32).reshape(4, 4, 4)
+    BilateralGrid(image, (5.0, 5.0, 5.0), sigma_intensity=20.0, nodes_per_sigma=1.1).filter(image[None])
+
+
+if __name__ == "__main__":
+    compile_kernels()

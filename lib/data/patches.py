@@ -1,0 +1,223 @@
+"""Batches of random patches of annotated scans."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.augmentation import Augmentation, random_intensities, random_matrix
+from lib.data.clicks import WorldClicks
+from lib.data.patch_map import PatchMap, Size
+from lib.data.prepared_scans import PreparedVolume
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import VolumeError
+from lib.supervision.boxes import Box
+
+logger = logging.getLogger(__name__)
+
+WORKERS_FROM_CORES = 4
+MAX_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A part of a scan with what is known about it.
+
+    Attributes:
+        image: (X, Y, Z) float32, of mean 0 and deviation 1 over the whole scan.
+        points: the clicks of each structure in voxels of the patch; they may lie outside it.
+        boxes: for each of these, (X, Y, Z) bool, inside its relaxed box (paper, Section 3.1).
+        absent: labels that are not in the scan.
+        mask: (X, Y, Z) int64 label indices of an accepted mask, or None.
+        mask_labels: labels that the mask covers.
+        click_mask: (X, Y, Z) int64 label indices of the masks of the clicks, or None.
+    """
+
+    image: torch.Tensor
+    points: tuple[ExtremePoints, ...] = ()
+    boxes: tuple[torch.Tensor, ...] = ()
+    absent: tuple[str, ...] = ()
+    mask: torch.Tensor | None = None
+    mask_labels: tuple[str, ...] = ()
+    click_mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Patches of one size.
+
+    Attributes:
+        image: (B, 1, X, Y, Z) float32.
+        patches: the same with what is known of each.
+    """
+
+    image: torch.Tensor
+    patches: tuple[Patch, ...]
+
+    @classmethod
+    def of(cls, patches: Sequence[Patch]) -> PatchBatch:
+        return cls(torch.stack([patch.image for patch in patches])[:, None], tuple(patches))
+
+    def pin_memory(self) -> PatchBatch:
+        """With the image in memory from which a GPU copies while it computes; called by the data loader."""
+        return PatchBatch(self.image.pin_memory(), self.patches)
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """How patches are drawn.
+
+    Attributes:
+        roi_size: voxels of a patch.
+        annotated_fraction: probability, in [0, 1], that a patch is placed on a structure: it holds a voxel of its
+            mask, or one between two of its clicks.
+        margin_voxels: by which tight boxes are relaxed.
+        masked_share: least share of the patches, in [0, 1], that are of scans with an accepted mask, where there are
+            any.
+    """
+
+    roi_size: Size
+    annotated_fraction: float
+    margin_voxels: int
+    augmentation: Augmentation
+    masked_share: float = 0.0
+
+
+class PatchSource:
+    """Draws patches of scans that are read from the cache of prepared scans."""
+
+    def __init__(self, scans: Sequence[AnnotatedScan], volumes: ScanVolumes, plan: PatchPlan) -> None:
+        self.scans = list(scans)
+        self.volumes = volumes
+        self.plan = plan
+
+    def draw(self) -> Patch:
+        """A patch of a random scan; a scan that cannot be read is named in the log and left out from then on.
+
+        Raises:
+            VolumeError: none is left.
+        """
+        while self.scans:
+            scan = self._some_scan()
+            try:
+                return self._patch(scan)
+            except VolumeError as error:
+                self.scans.remove(scan)
+                logger.warning("The scan %s is left out of the training. %s", scan.image_id, error)
+        raise VolumeError("There is nothing to learn from: none of the scans can be used; the log says why, for each.")
+
+    def _some_scan(self) -> AnnotatedScan:
+        masked = [scan for scan in self.scans if scan.mask_path is not None]
+        # Where all scans take their turn, these have this share.
+        share = len(masked) / len(self.scans)
+        extra = (self.plan.masked_share - share) / (1 - share) if share < self.plan.masked_share else 0.0
+        scans = masked if masked and torch.rand(1).item() < extra else self.scans
+        return scans[int(torch.randint(len(scans), (1,)))]
+
+    def _patch(self, scan: AnnotatedScan) -> Patch:
+        plan, volumes = self.plan, self.volumes
+        image, mask, click_mask = volumes.image(scan), volumes.mask(scan), volumes.click_mask(scan)
+        structures = [WorldClicks.of(annotation).on_grid(image.affine) for annotation in scan.annotations]
+        x, y, z = image.voxels.shape
+        patch = self._place((x, y, z), mask, structures)
+        boxes = [Box.around(points.foreground_voxel).relaxed(plan.margin_voxels, (x, y, z)) for points in structures]
+        return Patch(
+            random_intensities(patch.sampled(image.voxels), plan.augmentation),
+            tuple(patch.clicks(points) for points in structures),
+            tuple(patch.inside(box) for box in boxes),
+            scan.absent,
+            None if mask is None else patch.sampled(mask.voxels, nearest=True).long(),
+            scan.mask_labels,
+            None if click_mask is None else patch.sampled(click_mask.voxels, nearest=True).long(),
+        )
+
+    def _place(self, shape: Size, mask: PreparedVolume | None, structures: Sequence[ExtremePoints]) -> PatchMap:
+        """A random place in a scan of this shape."""
+        plan = self.plan
+        on_structure = torch.rand(1).item() < plan.annotated_fraction
+        voxel = _annotated_voxel(mask, structures) if on_structure else None
+        if voxel is not None:
+            voxel = np.clip(voxel, 0, np.array(shape) - 1)
+        while True:
+            corner = _corner(shape, plan.roi_size, voxel)
+            matrix = random_matrix(plan.augmentation, self.volumes.spacing_mm)
+            patch = PatchMap.about_centre(plan.roi_size, corner, matrix)
+            # A turn may take the voxel out of the patch.
+            if voxel is None or patch.holds(voxel):
+                return patch
+
+
+def patch_batches(source: PatchSource, batch_size: int, *, workers: int, pin_memory: bool) -> Iterator[PatchBatch]:
+    """Batches without end.
+
+    Args:
+        workers: processes that draw ahead; 0 draws in this one.
+        pin_memory: for a GPU.
+
+    Raises:
+        VolumeError: none of the scans can be read.
+    """
+    loader = DataLoader(
+        _Endless(source, batch_size), batch_size=None, num_workers=workers, pin_memory=pin_memory and workers > 0
+    )
+    for batch in loader:
+        if isinstance(batch, VolumeError):
+            raise batch
+        yield batch
+
+
+def spare_workers() -> int:
+    """How many processes may draw patches: none where there are few cores, which the network needs."""
+    cores = os.cpu_count() or 1
+    return min(MAX_WORKERS, cores - 2) if cores >= WORKERS_FROM_CORES else 0
+
+
+class _Endless(IterableDataset):
+    """Batches, or the error that ends them: raised in a worker, its text would be that of a traceback."""
+
+    def __init__(self, source: PatchSource, batch_size: int) -> None:
+        self.source, self.batch_size = source, batch_size
+
+    def __iter__(self) -> Iterator[PatchBatch | VolumeError]:
+        try:
+            while True:
+                yield PatchBatch.of([self.source.draw() for _ in range(self.batch_size)])
+        except VolumeError as error:
+            yield error
+
+
+def _corner(scan_shape: Sequence[int], patch_size: Sequence[int], voxel: np.ndarray | None) -> list[int]:
+    """The first voxel of a random patch that holds this voxel, if one is given, in voxels of the scan.
+
+    A scan smaller than the patch lies in its middle.
+    """
+    shape, size = np.array(scan_shape), np.array(patch_size)
+    middle = (shape - size) // 2
+    low, high = np.where(shape <= size, middle, 0), np.where(shape <= size, middle, shape - size)
+    if voxel is not None:
+        low, high = np.maximum(low, voxel - size + 1), np.minimum(high, voxel)
+    return [int(torch.randint(int(a), int(b) + 1, (1,))) for a, b in zip(low, high, strict=True)]
+
+
+def _annotated_voxel(mask: PreparedVolume | None, structures: Sequence[ExtremePoints]) -> np.ndarray | None:
+    """Of a random structure: in its mask, or between two of its clicks."""
+    labels = [] if mask is None else list(mask.label_voxels)
+    choice = int(torch.randint(max(1, len(labels) + len(structures)), (1,)))
+    if mask is not None and choice < len(labels):
+        voxels = mask.label_voxels[labels[choice]]
+        return voxels[int(torch.randint(len(voxels), (1,)))].numpy().astype(np.int64)
+    if not structures:
+        return None
+    clicks = structures[choice - len(labels)].foreground_voxel
+    # A convex combination lies anywhere inside the structure, and not only on its border.
+    first, second = clicks[torch.randint(len(clicks), (2,)).numpy()]
+    weight = torch.rand(1).item()
+    return np.rint(weight * first + (1 - weight) * second).astype(np.int64)

@@ -1,0 +1,158 @@
+"""Scans on the network's grid, prepared once and kept in a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.annotations.atomic_write import write_atomically
+from lib.data.grid import Spacing, network_image, network_label_map
+from lib.geometry.volume import Volume, load_volume
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Counts the ways of preparing: files of another one are not read."""
+
+DEFAULT_LIMIT_BYTES = 20 * 2**30
+LABEL_VOXELS = 1000
+"""Voxels of each label that are listed, to place patches on."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedVolume:
+    """A volume on the network's grid; its voxels are read from the disk as they are looked at.
+
+    Attributes:
+        voxels: (X, Y, Z); float16 intensities of mean 0 and deviation 1, or uint8 label indices.
+        affine: (4, 4), voxel of the grid to RAS mm.
+        label_voxels: for each label index of a label map, up to `LABEL_VOXELS` of its voxels (N, 3), drawn evenly.
+    """
+
+    voxels: torch.Tensor
+    affine: np.ndarray
+    label_voxels: dict[int, torch.Tensor]
+
+
+class PreparedScans:
+    """The cache. A file is known by the checksum of its image, what was made of it, and the grid.
+
+    Processes may share it: files are written atomically, and a volume in use stays readable when its file goes.
+
+    Args:
+        folder: made where it is missing. All of it may be deleted at any time.
+        limit_bytes: the volumes that were not used for longest go when there are more.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+
+    def image(self, path: Path, checksum: str, spacing_mm: Spacing) -> PreparedVolume:
+        """The image of a file.
+
+        Args:
+            checksum: of its voxels.
+
+        Raises:
+            VolumeError: it cannot be read, or not be brought onto the grid.
+        """
+        return self.volume(checksum, "image", spacing_mm, lambda: network_image(load_volume(path), spacing_mm))
+
+    def label_map(self, checksum: str, name: str, spacing_mm: Spacing, make: Callable[[], Volume]) -> PreparedVolume:
+        """A label map of an image.
+
+        Args:
+            checksum: of the voxels of the image.
+            name: of the map; another content has another name.
+            make: gives the map (X, Y, Z) of label indices on the grid of the image, where it is not in the cache.
+
+        Raises:
+            VolumeError: as `make`; or it cannot be brought onto the grid.
+        """
+        return self.volume(checksum, f"map {name}", spacing_mm, lambda: network_label_map(make(), spacing_mm))
+
+    def volume(
+        self, checksum: str, name: str, spacing_mm: Spacing, make: Callable[[], tuple[torch.Tensor, np.ndarray]]
+    ) -> PreparedVolume:
+        """What `make` gives, (X, Y, Z) voxels and affine (4, 4), from the cache where it is there."""
+        path = self.folder / f"{_name(checksum)}-{_name(f'{VERSION} {name} {spacing_mm}')}.pt"
+        try:
+            prepared = _load(path)
+            with suppress(OSError):  # another process made room, or the file is another user's
+                os.utime(path)
+            return prepared
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a damaged file fails as torch.load likes
+            logger.warning("A prepared scan cannot be read and is made anew (%s).", type(error).__name__)
+        # TorchIO draws a random number at each transform; patches must not depend on what was in the cache.
+        with torch.random.fork_rng(devices=[]):
+            voxels, affine = make()
+        content = _encoded(voxels, affine)
+        try:
+            self._make_room(len(content))
+            write_atomically(path, content)
+            return _load(path)
+        except OSError as error:
+            logger.warning("A prepared scan is not kept (%s); it is prepared at each use.", error.strerror)
+            return _decoded(torch.load(io.BytesIO(content), weights_only=True))
+
+    def forget(self, checksum: str) -> None:
+        """Deletes what was made of an image."""
+        for path in self.folder.glob(f"{_name(checksum)}-*.pt"):
+            path.unlink(missing_ok=True)
+
+    def _make_room(self, new_bytes: int) -> None:
+        used: list[tuple[float, int, Path]] = []
+        # A process that was killed while it wrote leaves a part.
+        for path in (*self.folder.glob("*.pt"), *self.folder.glob(".*.part")):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process made room
+                continue
+            used.append((status.st_mtime, status.st_size, path))
+        total = new_bytes + sum(size for _, size, _ in used)
+        for _, size, path in sorted(used, key=lambda file: file[0]):
+            if total <= self.limit_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _encoded(voxels: torch.Tensor, affine: np.ndarray) -> bytes:
+    content = {"voxels": voxels.contiguous(), "affine": torch.from_numpy(affine), "label_voxels": {}}
+    if voxels.dtype == torch.uint8:
+        content["label_voxels"] = {
+            int(index): _some_voxels(voxels == index) for index in voxels.unique().tolist() if index
+        }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _some_voxels(mask: torch.Tensor) -> torch.Tensor:
+    flat = mask.flatten().nonzero()[:, 0]
+    some = flat[torch.linspace(0, len(flat) - 1, min(len(flat), LABEL_VOXELS)).round().long()]
+    return torch.stack(torch.unravel_index(some, mask.shape), dim=1).to(torch.int16)
+
+
+def _load(path: Path) -> PreparedVolume:
+    return _decoded(torch.load(path, mmap=True, weights_only=True))
+
+
+def _decoded(content: dict) -> PreparedVolume:
+    return PreparedVolume(content["voxels"], content["affine"].numpy(), content["label_voxels"])

@@ -1,0 +1,60 @@
+"""The volumes of annotated scans on one network's grid."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.grid import Spacing
+from lib.data.prepared_scans import PreparedScans, PreparedVolume
+from lib.geometry.volume import Volume, VolumeError, load_volume
+
+ClickMasks = Callable[[AnnotatedScan], Volume]
+"""From a scan with clicks to a label map (X, Y, Z) on its own grid, in which the click masks of its structures are."""
+
+
+@dataclass(frozen=True)
+class ScanVolumes:
+    """Image, accepted mask and click masks of a scan, from the cache. All methods raise VolumeError.
+
+    Attributes:
+        spacing_mm: of the grid.
+        click_masks: makes a mask of clicks; None where nothing is to be learnt from it.
+        click_masks_name: of the way in which they are made.
+    """
+
+    prepared: PreparedScans
+    spacing_mm: Spacing
+    click_masks: ClickMasks | None = None
+    click_masks_name: str = ""
+
+    def image(self, scan: AnnotatedScan) -> PreparedVolume:
+        return self.prepared.image(scan.image_path, scan.image_checksum, self.spacing_mm)
+
+    def mask(self, scan: AnnotatedScan) -> PreparedVolume | None:
+        """The accepted mask, with the values of the app's labels; None without one."""
+        path = scan.mask_path
+        if path is None:
+            return None
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise VolumeError(f"Its mask cannot be read ({error.strerror}).") from error
+        name = f"mask {path} {status.st_size} {status.st_mtime_ns}"
+        return self.prepared.label_map(
+            scan.image_checksum, name, self.spacing_mm, lambda: load_volume(path, sentinels=False)
+        )
+
+    def click_mask(self, scan: AnnotatedScan) -> PreparedVolume | None:
+        """The masks of the clicks; None without clicks, or where they are not to be made."""
+        make = self.click_masks
+        if make is None or not scan.annotations:
+            return None
+        clicks = "".join(
+            f"{a.points.label} {a.points.foreground_voxel.tolist()} {a.points.background_voxel.tolist()}"
+            for a in scan.annotations
+        )
+        name = f"click mask {self.click_masks_name} {hashlib.sha256(clicks.encode()).hexdigest()}"
+        return self.prepared.label_map(scan.image_checksum, name, self.spacing_mm, lambda: make(scan))

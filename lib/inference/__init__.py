@@ -1,0 +1,1 @@
+"""Masks of trained networks and of clicks."""

@@ -1,0 +1,283 @@
+"""A network's mask of a whole scan, with the edges that the image shows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.parallel_grids import ParallelGrids
+from lib.geometry.volume import Volume
+from lib.inference.dense_crf import mean_field
+from lib.inference.prediction import Device, label_map_on_scan, most_probable, predict_on_grid, probability_on_scan
+from lib.networks.checkpoint import TrainedModel
+from lib.refinement.working_grid import WorkingGrid
+from lib.supervision.boxes import Box
+
+logger = logging.getLogger(__name__)
+
+SIGMA_ALPHA_MM, SIGMA_BETA, SIGMA_SMOOTH_MM = 3.0, 0.3, 1.25
+"""Wider scales take the middle of a lesion for the tissue around it where both are about as bright."""
+
+LEAST_SHARE = 0.3
+CONTEXT_MM = 10.0
+"""Around what the network found, within which its mask may grow, and which the CRF sees."""
+
+MAX_VOXELS = 4_000_000
+"""Of a box for the CRF, which takes 140 bytes and a microsecond for each; a larger box gets coarser voxels."""
+
+MOST_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
+"""In a box of more voxels of the scan, or on coarser ones than these, structures stay as the network drew them."""
+
+LEAST_PART = 0.1
+"""Parts that come off a structure are dropped where they are smaller than this share of its largest part."""
+
+_EVERY_NEIGHBOUR = np.ones((3, 3, 3))
+
+ProbabilityOfLabel = Callable[[int, Box], np.ndarray]
+"""Of a label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
+
+
+def automatic_mask(
+    model: TrainedModel, volume: Volume, prepared: PreparedVolume, device: Device = "cpu", *, crf: bool = True
+) -> np.ndarray:
+    """The mask of a scan.
+
+    Args:
+        volume: may be memory-mapped.
+        prepared: the scan on the network's grid.
+        crf: let the edges of the image decide where a structure ends (`refined_label_map`).
+
+    Returns:
+        (X, Y, Z) uint8 label indices, the first axis fastest in memory.
+
+    Raises:
+        VolumeError: the free memory does not hold the probabilities.
+        BrokenModelError: they are not finite.
+    """
+    probability = predict_on_grid(model, prepared.voxels, device)
+    drawn = label_map_on_scan(probability, prepared.affine, volume.geometry)
+    if not crf:
+        return drawn
+    grids = ParallelGrids.of(volume.geometry.affine_ras, prepared.affine)
+
+    def of_label(index: int, box: Box) -> np.ndarray:
+        return probability_on_scan(probability[index - 1], grids, box).numpy()
+
+    return refined_label_map(volume.array, drawn, of_label, volume.geometry.spacing_mm)
+
+
+def label_map(foreground_probability: np.ndarray) -> np.ndarray:
+    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
+    return most_probable(torch.from_numpy(foreground_probability)).numpy()
+
+
+def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """`refined_label_map` of probabilities (C, X, Y, Z) in [0, 1]."""
+    drawn = label_map(foreground_probability)
+    return refined_label_map(image, drawn, lambda index, box: foreground_probability[index - 1][box.slices], spacing_mm)
+
+
+def refined_label_map(
+    image: np.ndarray, drawn: np.ndarray, probability: ProbabilityOfLabel, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """The most probable classes after a dense CRF over each one's probability.
+
+    A network that was trained on clicks has learnt little of where a structure ends; the image shows it (what this
+    brings: docs/results.md). A label of which the CRF would leave less than three tenths stays as the network drew
+    it: a network that draws but the core of a structure is taken for one that is wrong, and nobody would see what is
+    missing. Of a structure no crumbs and no holes are left that the network did not draw.
+
+    The CRF works on boxes around what was found, so that its cost grows with that and not with the image.
+
+    Args:
+        image: (X, Y, Z), finite, of any scale.
+        drawn: (X, Y, Z) uint8, the most probable classes of the network.
+        spacing_mm: of the voxels.
+
+    Returns:
+        (X, Y, Z) uint8 label indices.
+    """
+    margin = np.ceil(CONTEXT_MM / np.asarray(spacing_mm)).astype(int)
+    boxes = {index: [_WorkBox.of(box, spacing_mm) for box in of_label] for index, of_label in _boxes(drawn, margin)}
+    refined = _most_probable_after_crf(image, drawn, boxes, probability)
+    for index, of_label in boxes.items():
+        views = [(drawn[work.box.slices], refined[work.box.slices]) for work in of_label]
+        left = sum(np.count_nonzero(now == index) for _, now in views)
+        if left < LEAST_SHARE * sum(np.count_nonzero(before == index) for before, _ in views):
+            for before, now in views:
+                now[now == index] = 0
+                now[(before == index) & (now == 0)] = index
+            continue
+        for work, (before, now) in zip(of_label, views, strict=True):
+            if work.grid is not None:
+                _drop_crumbs(now, before == index, index)
+                _fill_new_holes(now, before == index, index)
+    return refined
+
+
+@dataclass(frozen=True)
+class _WorkBox:
+    """A box of the scan, and the voxels that the CRF has there; None where it has none, for the size of the box."""
+
+    box: Box
+    grid: WorkingGrid | None
+
+    @classmethod
+    def of(cls, box: Box, spacing_mm: Sequence[float]) -> _WorkBox:
+        x, y, z = box.shape
+        i_mm, j_mm, k_mm = spacing_mm
+        grid = WorkingGrid.over(Box((0, 0, 0), (x, y, z)), (i_mm, j_mm, k_mm), MAX_VOXELS)
+        coarse_mm = [mm for mm, factor in zip(grid.spacing_mm, grid.factors, strict=True) if factor > 1]
+        if not coarse_mm:
+            return cls(box, grid)
+        is_too_large = max(coarse_mm) > COARSEST_MM or x * y * z > MOST_COARSE_BOX_VOXELS
+        how = "stays as the network drew it" if is_too_large else f"is refined on {grid.spacing_mm} mm"
+        logger.info("What was found within %d x %d x %d voxels %s, for its size.", x, y, z, how)
+        return cls(box, None if is_too_large else grid)
+
+
+def _most_probable_after_crf(
+    image: np.ndarray, drawn: np.ndarray, boxes: dict[int, list[_WorkBox]], probability: ProbabilityOfLabel
+) -> np.ndarray:
+    mean, deviation = _mean_and_deviation(image)
+    # Memory is taken for the parts of these that are written to.
+    refined = np.zeros(drawn.shape, np.uint8, order="F")
+    best, total = (np.zeros(drawn.shape, np.float32, order="F") for _ in range(2))
+    for index, of_label in boxes.items():
+        for work in of_label:
+            inside = work.box.slices
+            if work.grid is None:
+                posterior = (drawn[inside] == index).astype(np.float32)
+            else:
+                z_scored = (image[inside].astype(np.float32) - mean) / deviation
+                posterior = _posterior(z_scored, probability(index, work.box), work.grid)
+            total[inside] += posterior
+            wins = posterior > best[inside]
+            best[inside][wins] = posterior[wins]
+            refined[inside][wins] = index
+    for work in chain(*boxes.values()):
+        inside = work.box.slices
+        refined[inside][best[inside] <= 1 - total[inside]] = 0
+    return refined
+
+
+def _posterior(z_scored: np.ndarray, probability: np.ndarray, grid: WorkingGrid) -> np.ndarray:
+    """(X, Y, Z) float32 of the foreground after the CRF, which works on the voxels of `grid`."""
+    posterior = mean_field(
+        grid.averaged(z_scored),
+        grid.averaged(probability),
+        grid.spacing_mm,
+        sigma_alpha=SIGMA_ALPHA_MM,
+        sigma_beta=SIGMA_BETA,
+        sigma_smooth=SIGMA_SMOOTH_MM,
+    )
+    return grid.interpolated(posterior.astype(np.float32))
+
+
+def _boxes(drawn: np.ndarray, margin: np.ndarray) -> Iterator[tuple[int, list[Box]]]:
+    """For each label that was drawn, boxes around what lies together, with a margin; those of a label are disjoint.
+
+    What lies together is found on cells as large as the margin: neighbours in which anything was drawn.
+    """
+    for index, whole in enumerate(ndimage.find_objects(drawn), start=1):
+        if whole is None:
+            continue
+        mask = drawn[whole] == index
+        origin = np.array([axis.start for axis in whole])
+        clusters, _ = ndimage.label(_cells(mask, margin), _EVERY_NEIGHBOUR)
+        found = []
+        for cells in ndimage.find_objects(clusters):
+            start, stop = (np.array([(axis.start, axis.stop) for axis in cells]) * margin[:, None]).T
+            tight = _tight(mask[tuple(map(slice, start, stop))]).shifted(origin + start)
+            found.append(tight.relaxed(tuple(margin.tolist()), drawn.shape))
+        yield index, _disjoint(found)
+
+
+def _cells(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(X', Y', Z') bool: the cells of `size` voxels that hold any voxel of a mask (X, Y, Z)."""
+    counts = -(-np.array(mask.shape) // size)
+    padded = np.pad(mask, [(0, int(n)) for n in counts * size - mask.shape])
+    return padded.reshape([n for pair in zip(counts, size, strict=True) for n in pair]).any(axis=(1, 3, 5))
+
+
+def _tight(mask: np.ndarray) -> Box:
+    """The tight box of a mask (X, Y, Z) in which there is any voxel."""
+    filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    (i, i_last), (j, j_last), (k, k_last) = ((int(axis[0]), int(axis[-1])) for axis in filled)
+    return Box((i, j, k), (i_last + 1, j_last + 1, k_last + 1))
+
+
+def _disjoint(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes that overlap become one around them."""
+    kept = np.empty((0, 2, 3), int)
+    for box in boxes:
+        corners = np.array([box.start, box.stop])
+        while (touching := ((kept[:, 0] < corners[1]) & (kept[:, 1] > corners[0])).all(axis=1)).any():
+            all_corners = np.concatenate([kept[touching].reshape(-1, 3), corners])
+            corners = np.array([all_corners.min(axis=0), all_corners.max(axis=0)])
+            kept = kept[~touching]
+        kept = np.concatenate([kept, corners[None]])
+    return [Box(tuple(start), tuple(stop)) for start, stop in kept.tolist()]
+
+
+def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
+    """Of all voxels; slice by slice, as the image may be memory-mapped."""
+    total = squares = 0.0
+    for k in range(image.shape[2]):
+        values = image[..., k].astype(np.float64)
+        total += values.sum()
+        squares += np.square(values).sum()
+    mean = total / image.size
+    return mean, max(float(np.sqrt(max(squares / image.size - mean**2, 0))), float(np.finfo(np.float32).tiny))
+
+
+def _drop_crumbs(now: np.ndarray, before: np.ndarray, index: int) -> None:
+    """Takes small parts away that came off a structure, or that are none of any.
+
+    Args:
+        now: (X, Y, Z) labels, changed in place.
+        before: (X, Y, Z) bool, the structures as they were drawn.
+    """
+    parts, count = ndimage.label(now == index, _EVERY_NEIGHBOUR)
+    structures, _ = ndimage.label(before, _EVERY_NEIGHBOUR)
+    sizes = np.zeros(count + 1, int)
+    pairs: set[tuple[int, int]] = set()
+    for k in range(parts.shape[2]):  # slice by slice, for the memory
+        part, structure = parts[..., k].ravel(), structures[..., k].ravel()
+        sizes += np.bincount(part, minlength=count + 1)
+        shared = np.flatnonzero((part > 0) & (structure > 0))
+        codes = np.unique(structure[shared].astype(np.int64) * (count + 1) + part[shared])
+        pairs.update((code // (count + 1), code % (count + 1)) for code in codes.tolist())
+    largest: dict[int, int] = {}
+    for of_structure, of_part in pairs:
+        largest[of_structure] = max(largest.get(of_structure, 0), int(sizes[of_part]))
+    dropped = np.ones(count + 1, bool)
+    dropped[[0, *(p for structure, p in pairs if sizes[p] >= LEAST_PART * largest[structure])]] = False
+    now[dropped[parts]] = 0
+
+
+def _fill_new_holes(now: np.ndarray, before: np.ndarray, index: int) -> None:
+    """Fills holes of a structure that the network did not leave, as far as nothing else is in them."""
+    holes = _holes(now == index) & (now == 0)
+    parts, count = ndimage.label(holes)
+    filled = np.ones(count + 1, bool)
+    filled[[0, *np.unique(parts[_holes(before)]).tolist()]] = False
+    now[filled[parts]] = index
+
+
+def _holes(mask: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: what is not of the mask, and not connected to a face of the box."""
+    parts, count = ndimage.label(~mask)
+    inner = np.ones(count + 1, bool)
+    inner[0] = False
+    for axis in range(3):
+        for end in (0, -1):
+            inner[np.take(parts, end, axis)] = False
+    return inner[parts]

@@ -1,0 +1,77 @@
+"""Masks of clicks on one image, with a network's help where it deserves trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.geometry.volume import Volume
+from lib.networks.checkpoint import TrainedModel
+from lib.refinement.cold_start import context_box, segment_from_clicks
+from lib.refinement.label_map import BoxedMask, merge_boxed_masks
+from lib.supervision.boxes import Box
+
+Probability = Callable[[str, Box], np.ndarray]
+"""Of a label, in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
+
+
+def network_trust(model: TrainedModel) -> float:
+    """None up to half a score, full at a full one; a network that was never judged has none.
+
+    What it is judged by are clicks and masks; it can only improve the mask of the clicks once it comes close to them
+    (docs/loop.md).
+    """
+    return max(0.0, 2 * (model.score or 0.0) - 1)
+
+
+def click_label_map(
+    volume: Volume,
+    structures: Sequence[ExtremePoints],
+    index: Mapping[str, int],
+    probability: Probability | None = None,
+    trust: float = 0.0,
+) -> np.ndarray:
+    """The structures that were clicked.
+
+    Args:
+        volume: may be memory-mapped; only what surrounds the clicks is read.
+        structures: one for each label; there may be none.
+        index: of each label in the result, 1 to 255.
+        probability: of a trained network.
+        trust: in it, in [0, 1].
+
+    Returns:
+        (X, Y, Z) uint8, the first axis fastest in memory, as in the files of images.
+    """
+    masks = {index[points.label]: click_mask(volume, points, probability, trust) for points in structures}
+    clicks = {index[points.label]: points.foreground_voxel for points in structures}
+    return merge_boxed_masks(masks, clicks, volume.geometry.spacing_mm, volume.geometry.shape)
+
+
+def click_mask(
+    volume: Volume, points: ExtremePoints, probability: Probability | None = None, trust: float = 0.0
+) -> BoxedMask:
+    """One structure: the box that was looked at, and the mask (x, y, z) bool in it."""
+    box = context_box(points, volume.geometry.shape)
+    mask = segment_from_clicks(
+        volume.array[box.slices],
+        _seen_from(points, box),
+        volume.geometry.spacing_mm,
+        foreground_probability=probability(points.label, box) if probability is not None and trust > 0 else None,
+        trust=trust,
+    )
+    return box, mask
+
+
+def _seen_from(points: ExtremePoints, box: Box) -> ExtremePoints:
+    """The clicks in voxels of the box. Background clicks beyond it say nothing of what is in it."""
+    background = points.background_voxel
+    near = ((background >= box.start) & (background < box.stop)).all(axis=1)
+    return ExtremePoints(
+        points.label,
+        points.extremes_voxel - box.start,
+        points.foreground_voxel - box.start,
+        background[near] - np.array(box.start),
+    )

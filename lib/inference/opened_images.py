@@ -1,0 +1,118 @@
+"""Images that are worked on: their own voxels, and those of the network's grid, from a cache on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.annotations.image_identity import ImageIdentities, file_stamp, voxel_checksum
+from lib.data.grid import Spacing, network_image
+from lib.data.prepared_scans import PreparedScans, PreparedVolume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume, load_volume, read_geometry
+
+_OWN_VOXELS = "own voxels"
+_MOST_BYTES = 2**30
+"""Larger images are read from their files each time: to keep one takes as much memory again."""
+
+
+class _NotKeptError(LookupError):
+    """The cache does not hold the voxels of an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedImage:
+    """An image, and what it is known by.
+
+    Attributes:
+        volume: its voxels are float32, or int16 where that loses nothing; they may be memory-mapped.
+        checksum: of its voxels; None for an image of which nothing is kept.
+    """
+
+    path: Path
+    volume: Volume
+    checksum: str | None
+
+
+class OpenedImages:
+    """Opens images. From the second time on, only the voxels that are looked at are read.
+
+    Threads that open the same image wait for each other.
+
+    Args:
+        prepared: the cache.
+        identities: knows the checksum of an image by its file.
+    """
+
+    def __init__(self, prepared: PreparedScans, identities: ImageIdentities) -> None:
+        self.prepared = prepared
+        self.identities = identities
+        self._lock = threading.Lock()
+        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+    def open(self, path: Path, *, keep: bool = True) -> OpenedImage:
+        """Opens an image.
+
+        Args:
+            keep: False for one of which nothing may be kept.
+
+        Raises:
+            VolumeError: it cannot be read.
+        """
+        if not keep:
+            return OpenedImage(path, load_volume(path), None)
+        with self._only_here(path):
+            known = self.identities.known(path)
+            if known is not None:
+                try:
+                    return OpenedImage(path, self._own(known, read_geometry(path), _not_kept), known)
+                except _NotKeptError:
+                    pass
+            volume, checksum = self._read(path)
+            if volume.array.nbytes > _MOST_BYTES:
+                return OpenedImage(path, volume, checksum)
+            return OpenedImage(path, self._own(checksum, volume.geometry, lambda: _stored(volume)), checksum)
+
+    def on_grid(self, image: OpenedImage, spacing_mm: Spacing) -> PreparedVolume:
+        """The image on a network's grid. Raises: VolumeError: it cannot be brought there."""
+        if image.checksum is None:
+            voxels, affine = network_image(image.volume, spacing_mm)
+            return PreparedVolume(voxels, affine, {})
+        with self._only_here(image.path):
+            return self.prepared.image(image.path, image.checksum, spacing_mm)
+
+    def _own(
+        self, checksum: str, geometry: ImageGeometry, make: Callable[[], tuple[torch.Tensor, np.ndarray]]
+    ) -> Volume:
+        kept = self.prepared.volume(checksum, _OWN_VOXELS, geometry.spacing_mm, make)
+        return Volume(kept.voxels.numpy().T, geometry)
+
+    def _read(self, path: Path) -> tuple[Volume, str]:
+        stamp = file_stamp(path)
+        volume = load_volume(path)
+        if file_stamp(path) != stamp:  # replaced meanwhile, so that its stamp says nothing of these voxels
+            return volume, voxel_checksum(volume.array)
+        return volume, self.identities.checksum(path, volume.array, stamp)
+
+    def _only_here(self, path: Path) -> threading.Lock:
+        with self._lock:
+            return self._locks[path]
+
+
+def _not_kept() -> tuple[torch.Tensor, np.ndarray]:
+    raise _NotKeptError
+
+
+def _stored(volume: Volume) -> tuple[torch.Tensor, np.ndarray]:
+    """The voxels (Z, Y, X), which is the order in which they lie in memory, and the affine of the image."""
+    voxels = np.ascontiguousarray(volume.array.T)
+    with np.errstate(invalid="ignore"):
+        short = voxels.astype(np.int16)
+    exact = np.array_equal(short, voxels)
+    return torch.from_numpy(short if exact else voxels), volume.geometry.affine_ras

@@ -1,0 +1,295 @@
+"""A trained network applied to a part of a scan, or to all of it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lib.data.grid import network_image
+from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.parallel_grids import ParallelGrids
+from lib.geometry.volume import Volume, check_size
+from lib.inference.windows import WindowGrid
+from lib.networks.checkpoint import TrainedModel
+from lib.networks.precision import mixed_precision
+from lib.supervision.boxes import Box
+
+logger = logging.getLogger(__name__)
+
+_SLAB_BYTES = 128 * 2**20
+"""Of the probabilities that are brought onto the voxels of a scan at a time."""
+
+Device = torch.device | str
+
+
+class BrokenModelError(ValueError):
+    """A network whose probabilities are not finite."""
+
+
+def predict_region(model: TrainedModel, image: torch.Tensor, box: Box, device: Device = "cpu") -> torch.Tensor:
+    """Foreground probabilities of a box of the network's grid.
+
+    A sliding window with Gaussian weights (`WindowGrid`); what surrounds the box is looked at too. Where the memory of
+    the device is out, the processor does it.
+
+    Args:
+        image: (X, Y, Z) float16 or float32, as `network_image` gives it. It may be memory-mapped: what the windows see
+            is read, and no more.
+
+    Returns:
+        (C, x, y, z) float32 in [0, 1], on the processor. They are not finite where the network is broken.
+    """
+    probability = torch.empty((len(model.spec.labels), *box.shape))
+    _predict_into(probability, model, image, box, device)
+    return probability
+
+
+def predict_on_grid(model: TrainedModel, image: torch.Tensor, device: Device = "cpu") -> torch.Tensor:
+    """Foreground probabilities (C, X, Y, Z) float16 of a whole image on the network's grid, on the processor.
+
+    Raises:
+        VolumeError: the free memory does not hold them.
+        BrokenModelError: they are not finite.
+    """
+    x, y, z = image.shape
+    window = model.spec.roi_size
+    slab = (1 + len(model.spec.labels)) * 4 * min(n / max(size, n) for n, size in zip(window, image.shape, strict=True))
+    check_size((x, y, z), "The scan on the network's grid", 2 * len(model.spec.labels) + 3 * slab)
+    probability = torch.empty((len(model.spec.labels), x, y, z), dtype=torch.float16)
+    _predict_into(probability, model, image, Box((0, 0, 0), (x, y, z)), device)
+    require_finite(probability, model)
+    return probability
+
+
+def predict_probability(
+    model: TrainedModel,
+    volume: Volume,
+    device: Device = "cpu",
+    prepared: PreparedVolume | None = None,
+    box: Box | None = None,
+) -> np.ndarray:
+    """Foreground probabilities on the voxels of a scan.
+
+    Args:
+        prepared: the scan on the network's grid, where that is there already.
+        box: in voxels of the scan; None for all of it.
+
+    Returns:
+        (C, x, y, z) float32 in [0, 1], of the box.
+
+    Raises:
+        VolumeError: the scan would be too large on the network's grid, or with its probabilities.
+        BrokenModelError: the probabilities are not finite.
+    """
+    image, affine = _on_grid(model, volume, prepared)
+    box = box or Box((0, 0, 0), volume.geometry.shape)
+    check_size(box.shape, "The region of the scan", 3 * 4 * len(model.spec.labels))
+    grids = ParallelGrids.of(volume.geometry.affine_ras, affine)
+    region = grid_box(grids, box, image.shape)
+    probability = predict_region(model, image, region, device)
+    require_finite(probability, model)
+    return np.ascontiguousarray(grids.interpolated(probability, region.start, box.start, box.stop).numpy())
+
+
+def predict_label_map(
+    model: TrainedModel,
+    scan: Volume | ImageGeometry,
+    device: Device = "cpu",
+    prepared: PreparedVolume | None = None,
+) -> np.ndarray:
+    """The most probable classes, background among them, on the voxels of a scan.
+
+    Args:
+        scan: a volume; or its geometry, where `prepared` is given.
+        prepared: the scan on the network's grid, where that is there already.
+
+    Returns:
+        (X, Y, Z) uint8.
+
+    Raises:
+        VolumeError: the scan would be too large on the network's grid, or with its probabilities.
+        BrokenModelError: the probabilities are not finite.
+    """
+    image, affine = _on_grid(model, scan, prepared)
+    geometry = scan.geometry if isinstance(scan, Volume) else scan
+    return label_map_on_scan(predict_on_grid(model, image, device), affine, geometry)
+
+
+def label_map_on_scan(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
+    """The most probable classes (X', Y', Z') uint8 on the voxels of a scan, in its stored order.
+
+    Args:
+        probability: (C, X, Y, Z) of the foreground, on a grid with `affine`; interpolated linearly.
+    """
+    grids = ParallelGrids.of(geometry.affine_ras, affine)
+    result = np.empty(geometry.shape, np.uint8, order="F")
+    x, y, z = geometry.shape
+    thickness = max(1, _SLAB_BYTES // (4 * len(probability) * x * y))
+    for first in range(0, z, thickness):
+        slab = Box((0, 0, first), (x, y, min(first + thickness, z)))
+        values = probability_on_scan(probability, grids, slab)
+        result[slab.slices] = most_probable(values).numpy()
+    return result
+
+
+def probability_on_scan(probability: torch.Tensor, grids: ParallelGrids, box: Box) -> torch.Tensor:
+    """Probabilities (..., X, Y, Z) of a whole grid, on a box of the scan: (..., x, y, z) float32.
+
+    Args:
+        grids: from the scan to that grid.
+    """
+    region = grid_box(grids, box, probability.shape[-3:])
+    return grids.interpolated(probability[(..., *region.slices)], region.start, box.start, box.stop)
+
+
+def most_probable(foreground_probability: torch.Tensor) -> torch.Tensor:
+    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
+    best, index = foreground_probability.max(dim=0)
+    background = 1 - foreground_probability.sum(dim=0)
+    return torch.where(best > background, index + 1, 0).to(torch.uint8)
+
+
+def grid_box(grids: ParallelGrids, box: Box, grid_shape: Sequence[int]) -> Box:
+    """The part of the network's grid that a box of the scan is interpolated from."""
+    ranges = {
+        grid_axis: grids.source_range(axis, box.start[axis], box.stop[axis], grid_shape)
+        for axis, grid_axis in enumerate(grids.source_axes)
+    }
+    (i, i_stop), (j, j_stop), (k, k_stop) = (ranges[axis] for axis in range(3))
+    return Box((i, j, k), (i_stop, j_stop, k_stop))
+
+
+def _on_grid(
+    model: TrainedModel, scan: Volume | ImageGeometry, prepared: PreparedVolume | None
+) -> tuple[torch.Tensor, np.ndarray]:
+    if prepared is not None:
+        return prepared.voxels, prepared.affine
+    if not isinstance(scan, Volume):
+        raise ValueError("scan is a geometry; expected a volume, or the scan on the network's grid as `prepared`")
+    return network_image(scan, model.spec.spacing_mm)
+
+
+def require_finite(probability: torch.Tensor, model: TrainedModel) -> None:
+    """Raises: BrokenModelError: probabilities (C, X, Y, Z) that are not finite."""
+    if not all(bool(torch.isfinite(channel).all()) for channel in probability):
+        raise BrokenModelError(f"Version {model.version} of the model is broken; roll back, or train again.")
+
+
+def _predict_into(result: torch.Tensor, model: TrainedModel, image: torch.Tensor, box: Box, device: Device) -> None:
+    """Fills in the probabilities (C, x, y, z) of a box."""
+    try:
+        _slide(result, model.network, model.spec.roi_size, image, box, torch.device(device))
+    except torch.OutOfMemoryError:
+        logger.warning("The memory of the GPU is out. The processor predicts instead, which takes longer.")
+        torch.cuda.empty_cache()
+        _slide(result, _on_processor(model.network), model.spec.roi_size, image, box, torch.device("cpu"))
+
+
+def _on_processor(network: nn.Module) -> nn.Module:
+    """A copy that takes no memory of the GPU."""
+    content = io.BytesIO()
+    torch.save(network, content)
+    content.seek(0)
+    copy: nn.Module = torch.load(content, map_location="cpu", weights_only=False)
+    return copy
+
+
+@torch.inference_mode()
+def _slide(
+    result: torch.Tensor,
+    network: nn.Module,
+    window: tuple[int, int, int],
+    image: torch.Tensor,
+    box: Box,
+    device: torch.device,
+) -> None:
+    """Predicts layer by layer of windows, so that logits are kept of one layer only."""
+    grid = WindowGrid.over(box, image.shape, window)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    seen = grid.box
+    # The axis along which a layer takes the least memory.
+    axis = min(range(3), key=lambda a: window[a] / seen.shape[a])
+    totals = [grid.total_weight(a).to(device) for a in range(3)]
+    layer: torch.Tensor | None = None
+    for number, start in enumerate(grid.starts[axis]):
+        for place, logits in _windows(grid, axis, start, network, image, device):
+            if layer is None:
+                shape = [n if a != axis else window[axis] for a, n in enumerate(seen.shape)]
+                layer = logits.new_zeros((logits.shape[0], *shape))
+            layer[(slice(None), *place)] += logits
+        assert layer is not None
+        is_last = number + 1 == len(grid.starts[axis])
+        done = window[axis] if is_last else grid.starts[axis][number + 1] - start
+        thickness = max(1, _SLAB_BYTES * layer.shape[1 + axis] // (4 * layer.numel()))
+        for first in range(0, done, thickness):
+            slab = layer.narrow(1 + axis, first, min(thickness, done - first))
+            _write(result, slab, start + first, axis, seen, box, totals)
+        if not is_last:
+            layer = _shifted(layer, 1 + axis, done)
+
+
+def _windows(
+    grid: WindowGrid, axis: int, start: int, network: nn.Module, image: torch.Tensor, device: torch.device
+) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
+    """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
+    weight_i, weight_j, weight_k = grid.weights
+    weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
+    precision = mixed_precision(device)
+    for corner in product(*((start,) if a == axis else grid.starts[a] for a in range(3))):
+        patch = _cut(image, corner, grid.size).to(device)[None, None].contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            logits = network(patch)[0]
+        places = (0 if a == axis else first - grid.starts[a][0] for a, first in enumerate(corner))
+        yield tuple(slice(p, p + n) for p, n in zip(places, grid.size, strict=True)), logits.float() * weight
+
+
+def _cut(image: torch.Tensor, corner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+    """A window of an image (X, Y, Z) as float32, 0 where it reaches beyond."""
+    inside = tuple(
+        slice(max(0, first), min(first + n, length)) for first, n, length in zip(corner, size, image.shape, strict=True)
+    )
+    missing = [(part.start - first, first + n - part.stop) for part, first, n in zip(inside, corner, size, strict=True)]
+    # `pad` has the last axis first.
+    return functional.pad(image[inside].float(), [n for pair in reversed(missing) for n in pair])
+
+
+def _write(
+    result: torch.Tensor,
+    layer: torch.Tensor,
+    start: int,
+    axis: int,
+    seen: Box,
+    box: Box,
+    totals: Sequence[torch.Tensor],
+) -> None:
+    """Writes what a finished layer, which begins at `start` along `axis`, holds of the box."""
+    begin = np.array([first if a != axis else start for a, first in enumerate(seen.start)])
+    first, last = np.maximum(begin, box.start), np.minimum(begin + layer.shape[1:], box.stop)
+    if (first >= last).any():
+        return
+    logits = layer[(slice(None), *_slices(first - begin, last - begin))].clone()
+    for a, total in enumerate(totals):
+        part = total[first[a] - seen.start[a] : last[a] - seen.start[a]]
+        logits /= part.view(-1, *[1] * (2 - a))
+    target = (slice(None), *_slices(first - box.start, last - box.start))
+    result[target] = torch.softmax(logits, dim=0)[1:].to(result.dtype).to(result.device)
+
+
+def _slices(start: np.ndarray, stop: np.ndarray) -> tuple[slice, ...]:
+    return tuple(slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
+
+
+def _shifted(layer: torch.Tensor, axis: int, steps: int) -> torch.Tensor:
+    """The layer moved on by some voxels along an axis; 0 comes in at its end."""
+    left = layer.shape[axis] - steps
+    layer.narrow(axis, 0, left).copy_(layer.narrow(axis, steps, left).clone())
+    layer.narrow(axis, left, steps).zero_()
+    return layer

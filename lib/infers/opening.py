@@ -1,0 +1,68 @@
+"""Open images before they are clicked on, so that nobody waits for their files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from pathlib import Path
+
+from lib.geometry.volume import VolumeError
+from lib.inference.click_masks import network_trust
+from lib.inference.opened_images import OpenedImages
+from lib.infers.published_model import PublishedModel
+from lib.networks.checkpoint import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+MOST_IMAGES = 4
+"""That wait, or that are opened anew for a network on another grid; the last ones."""
+
+POLL_S = 1.0
+
+
+class Opening:
+    """Opens the images that are about to be clicked on, in the background, one after the other.
+
+    An image is brought onto the grid of the published network if clicks ask that network. A publication is noticed, so
+    that the first click after it does not wait either.
+    """
+
+    def __init__(self, images: OpenedImages, model: PublishedModel) -> None:
+        self.images = images
+        self.model = model
+        self._paths: deque[Path] = deque(maxlen=MOST_IMAGES)
+        self._changed = threading.Event()
+
+    def start(self) -> None:
+        """Opens images from now on, until the process ends."""
+        threading.Thread(target=self._run, name="opening", daemon=True).start()
+
+    def soon(self, path: Path | None) -> None:
+        """Opens the file of an image; None, of one that is not at hand, is left out."""
+        if path is not None:
+            self._paths.append(path)
+            self._changed.set()
+
+    def _run(self) -> None:
+        seen: TrainedModel | None = None
+        while True:
+            asked = self._changed.wait(POLL_S)
+            self._changed.clear()
+            model = self.model.current()
+            if asked or model is not seen:
+                seen = model
+                for path in reversed(list(self._paths)):  # the newest first
+                    if path.exists():
+                        self.open(path, model)
+
+    def open(self, path: Path, model: TrainedModel | None) -> None:
+        """Opens an image for clicks that may ask a network."""
+        try:
+            image = self.images.open(path)
+            if model is not None and network_trust(model) > 0:
+                self.images.on_grid(image, model.spec.spacing_mm)
+        except VolumeError as error:
+            logger.warning("An image is not opened in advance. %s", error)
+        except Exception:  # a request for the image tells its own story
+            logger.exception("An image could not be opened in advance.")

@@ -1,0 +1,1 @@
+"""The method in plain torch: objective, loop, budget, starting point, publish gate."""

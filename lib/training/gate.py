@@ -1,0 +1,208 @@
+"""Decide whether to publish a candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.annotations.atomic_write import write_atomically
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import VolumeError
+from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.training.scan_score import NAME, scan_score
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 0.01
+"""By which a candidate's score may be below the best kept version's: less than a handful of scans can tell apart."""
+
+COLLAPSED = 0.5
+"""A candidate whose score on scans it was trained on is below this share of the published model's has collapsed."""
+
+MOST_SCANS = 16
+"""To judge on; more would cost more time than they tell."""
+
+TRAINING_SCANS = 5
+"""To judge on where none is held out: a collapse shows on few."""
+
+HELD_OUT, TRAINING = "held-out", "training"
+
+Scores = Mapping[str, float]
+"""In [0, 1], by scan and what was said of it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to publish, and why; the figures are those of `TrainingRun`.
+
+    Attributes:
+        best_version: the kept version with the highest score, or None where none was scored.
+        scores: of the candidate.
+        rolled_back: somebody rolled back meanwhile, so that it is kept as a version and not published.
+    """
+
+    publish: bool
+    judged_on: tuple[int, str]
+    score: float | None
+    published_score: float | None
+    best_version: int | None = None
+    scores: Scores = field(default_factory=dict)
+    rolled_back: bool = False
+
+    @property
+    def reason(self) -> str:
+        """A sentence for people."""
+        if self.rolled_back:
+            return "Another version was published while it was trained, so that it is kept as a version only."
+        count, kind = self.judged_on
+        if self.score is None:
+            return "None of the scans to judge it on can be read; the log says why."
+        scans = f"{count} {kind} scan{'s' if count != 1 else ''}"
+        if self.published_score is None:
+            return f"Its score on {scans} is {self.score:.2f}; there was no model before it."
+        before = "the best kept version's" if kind == HELD_OUT else "the published model's"
+        if self.publish:
+            return f"Its score on {scans} is {self.score:.2f}; {before} is {self.published_score:.2f}."
+        return f"Its score on {scans} is {self.score:.2f}, too far below {before}, which is {self.published_score:.2f}."
+
+
+class PublishGate:
+    """Scores networks on the held-out scans, and compares a candidate with the best version that is kept.
+
+    A held-out scan with an accepted mask counts by its Dice, one with clicks by what these tell of the truth
+    (`lib.training.scan_score`). Where no scan is held out, on some that were trained on: this shows a network that has
+    collapsed, and no more; such a score is not kept with the model.
+
+    Args:
+        held_out: scans that no kept version was trained on.
+        trained_on: those of this training.
+        labels: of the app; a version of others is not compared with.
+        margin: voxels by which tight boxes are relaxed.
+    """
+
+    def __init__(
+        self,
+        held_out: Sequence[AnnotatedScan],
+        trained_on: Sequence[AnnotatedScan],
+        labels: tuple[str, ...],
+        versions: ModelVersions,
+        prepared: PreparedScans,
+        margin: int,
+        device: torch.device,
+    ) -> None:
+        self.is_held_out = bool(held_out)
+        self.labels = labels
+        self.versions = versions
+        self.prepared = prepared
+        self.margin = margin
+        self.device = device
+        # Those with masks first, which tell the most.
+        scans = sorted(held_out or trained_on, key=lambda scan: (scan.mask_path is None, self._key(scan)))
+        self.scans = scans[: MOST_SCANS if held_out else TRAINING_SCANS]
+        self._cache = ScoreCache(versions.folder / "scores.json")
+
+    def kept_scores(self) -> dict[int, Scores]:
+        """Of the versions to compare with: all that are kept, or the published one where no scan is held out.
+
+        Each is scored once on each scan; a file remembers it.
+        """
+        published = self.versions.published_number()
+        kept = self.versions.numbers() if self.is_held_out else []
+        scores = {number: self._scores_of_version(number) for number in sorted({*kept, published} - {0})}
+        return {number: of for number, of in scores.items() if of is not None}
+
+    def judge(self, candidate: TrainedModel, kept: Mapping[int, Scores]) -> Verdict:
+        """The first network is published whatever its score; one that cannot be compared, only then."""
+        scores = self._of_scans(candidate, self.scans)
+        common = set(scores).intersection(*kept.values())
+        judged_on = (len(common), HELD_OUT if self.is_held_out else TRAINING)
+        score = _mean(scores, common)
+        if not kept:
+            return Verdict(True, judged_on, score, None, scores=scores)
+        if score is None:
+            return Verdict(False, judged_on, None, None, scores=scores)
+        means = {number: float(np.mean([of[key] for key in common])) for number, of in kept.items()}
+        best = max(means, key=lambda number: (means[number], number))
+        least = means[best] - TOLERANCE if self.is_held_out else COLLAPSED * means[best]
+        return Verdict(score >= least, judged_on, score, means[best], best, scores)
+
+    def remember(self, version: int, scores: Scores) -> None:
+        """Keeps the scores of a version for the next comparison."""
+        self._cache.put(version, scores, self.versions.numbers())
+
+    def _scores_of_version(self, number: int) -> Scores | None:
+        """None where it cannot be compared with."""
+        keys = {self._key(scan) for scan in self.scans}
+        known = self._cache.get(number)
+        missing = [scan for scan in self.scans if self._key(scan) not in known]
+        if missing:
+            model = self._version(number)
+            if model is None:
+                return None
+            known = known | self._of_scans(model, missing)
+            self.remember(number, known)
+        return {key: score for key, score in known.items() if key in keys}
+
+    def _version(self, number: int) -> TrainedModel | None:
+        kept = self.versions.path(number)
+        try:
+            model = load_checkpoint(kept if kept.exists() else self.versions.published_path, self.device)
+        except (CheckpointError, FileNotFoundError) as error:
+            logger.warning("%s It is not compared with.", error)
+            return None
+        return model if (model.version, model.spec.labels) == (number, self.labels) else None
+
+    def _of_scans(self, model: TrainedModel, scans: Sequence[AnnotatedScan]) -> dict[str, float]:
+        volumes = ScanVolumes(self.prepared, model.spec.spacing_mm)
+        scores = {}
+        for scan in scans:
+            try:
+                scores[self._key(scan)] = scan_score(model, scan, volumes, self.margin, self.device)
+            except VolumeError as error:
+                logger.warning("The scan %s is left out of the comparison. %s", scan.image_id, error)
+        return scores
+
+    def _key(self, scan: AnnotatedScan) -> str:
+        """Of a scan and what was said of it: another answer gives another score."""
+        said = [NAME, str(self.margin), str(self.labels), scan.image_checksum, str(scan.absent), str(scan.mask_labels)]
+        said += [f"{a.points.label} {a.points.foreground_voxel.tolist()}" for a in scan.annotations]
+        if scan.mask_path is not None and scan.mask_path.exists():
+            said.append(str(scan.mask_path.stat().st_mtime_ns))
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+
+
+class ScoreCache:
+    """Scores of kept versions by scan, in a file; a damaged one is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, version: int) -> dict[str, float]:
+        return self._read().get(str(version), {})
+
+    def put(self, version: int, scores: Scores, kept: Sequence[int]) -> None:
+        """Remembers the scores of a version, and forgets versions that are not kept."""
+        stay = {str(number) for number in kept}
+        content = {number: of for number, of in self._read().items() if number in stay} | {str(version): dict(scores)}
+        write_atomically(self.path, json.dumps(content, indent=1).encode())
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        try:
+            content = json.loads(self.path.read_bytes())
+            return {str(v): {str(k): float(s) for k, s in scores.items()} for v, scores in content.items()}
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+            return {}
+
+
+def _mean(scores: Scores, keys: Collection[str]) -> float | None:
+    return float(np.mean([scores[key] for key in keys])) if keys else None

@@ -1,0 +1,82 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lib.data.patches import PatchBatch
+from lib.networks.precision import mixed_precision
+from lib.training.budget import TrainingBudget, learning_rate
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.objective import ObjectiveValue
+
+Objective = Callable[[PatchBatch, torch.Tensor], ObjectiveValue]
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot run or go on; its text is for the user."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an iteration came to.
+
+    Attributes:
+        iteration: of this training, from 1.
+        used: share of the budget, in [0, 1].
+    """
+
+    iteration: int
+    used: float
+    batch: PatchBatch
+    value: ObjectiveValue
+
+
+def train(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[PatchBatch],
+    objective: Objective,
+    h: Hyperparameters,
+    budget: TrainingBudget,
+    device: torch.device,
+) -> Iterator[Step]:
+    """Trains until the budget is used up, one step at least; what the caller does between two counts as time.
+
+    Raises:
+        TrainingError: the logits or the loss are not finite, as after a gradient that was not.
+    """
+    precision = mixed_precision(device) if h.mixed_precision else None
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    network.to(device).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    iteration, used = 0, budget.used(0)
+    while iteration == 0 or used < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(h, iteration, used)
+        batch = next(batches)
+        optimizer.zero_grad(set_to_none=True)
+        image = batch.image.to(device, non_blocking=True).to(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            logits = network(image)
+        _require_finite("output of the network", logits.detach().sum(dtype=torch.float32))
+        value = objective(batch, logits)
+        _require_finite("loss", value.loss)
+        scaler.scale(value.loss).backward()
+        scaler.unscale_(optimizer)
+        if h.gradient_clip > 0:
+            nn.utils.clip_grad_norm_(network.parameters(), h.gradient_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        iteration += 1
+        used = budget.used(iteration)
+        yield Step(iteration, used, batch, value)
+
+
+def _require_finite(name: str, value: torch.Tensor) -> None:
+    """Raises: TrainingError."""
+    if not torch.isfinite(value):
+        raise TrainingError(f"The {name} became {value.item()}; try again with a lower learning_rate.")

@@ -1,0 +1,163 @@
+"""What a training minimises on a batch of patches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.patches import Patch, PatchBatch
+from lib.losses.crf import CRFLoss
+from lib.losses.partial import PartialLoss
+from lib.supervision.boxes import Box
+from lib.supervision.geodesics import batch_extreme_point_geodesics
+from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+from lib.training.hyperparameters import Hyperparameters
+
+
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """A loss with its parts, and the label sets it was computed with.
+
+    Attributes:
+        loss: scalar with gradient.
+        terms: parts of the loss by name, weighted, without gradient.
+        possible: (B, 1 + C, X, Y, Z) bool, see `lib.supervision.label_sets`.
+    """
+
+    loss: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    possible: torch.Tensor
+
+
+class InExtremISObjective(nn.Module):
+    """Each voxel is supervised by what is known best of it.
+
+    An accepted mask says what each voxel of its labels is. Elsewhere the clicks do: geodesics are foreground, voxels
+    outside of the relaxed boxes are not, and the CRF term regularises the rest (paper, Eq. 3). Masks that were made of
+    the clicks add a loss of their own, with a weight.
+
+    Args:
+        labels: names in order of their index 1, 2, ...
+        spacing_mm: of the patches.
+    """
+
+    def __init__(
+        self, labels: Sequence[str], spacing_mm: tuple[float, float, float], hyperparameters: Hyperparameters
+    ) -> None:
+        super().__init__()
+        self.index = {label: index for index, label in enumerate(labels, start=1)}
+        self.spacing_mm = spacing_mm
+        self.hyperparameters = hyperparameters
+        self.partial_loss = PartialLoss()
+        self.crf_loss = CRFLoss(hyperparameters.sigma_alpha, hyperparameters.sigma_beta)
+
+    def forward(self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool = True) -> ObjectiveValue:
+        """The loss of logits (B, 1 + C, X, Y, Z) for a batch.
+
+        Args:
+            guided: let the network's background probability guide the geodesics (paper, Eq. 2, deep term).
+        """
+        h = self.hyperparameters
+        probability = torch.softmax(logits.float(), dim=1)[:, 1:]
+        possible = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
+        possible = possible.to(logits.device, non_blocking=True)
+        terms = self.partial_loss.terms(logits, possible)
+        terms["focal"] = h.focal_weight * terms["focal"]
+        clicked = [n for n, patch in enumerate(batch.patches) if not self._is_masked(patch)]
+        if h.crf_weight > 0 and clicked:
+            image = batch.image[clicked].to(logits.device)
+            share = len(clicked) / len(batch.patches)
+            terms["crf"] = share * h.crf_weight * self.crf_loss(image, probability[clicked])
+        if h.click_mask_weight > 0:
+            terms["click_mask"] = h.click_mask_weight * self._click_mask_loss(batch, logits)
+        loss = torch.stack(list(terms.values())).sum()
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
+
+    def label_sets(self, batch: PatchBatch, probability: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 1 + C, X, Y, Z) bool; geodesics are guided by `probability` (B, C, X, Y, Z)."""
+        jobs = [
+            (n, points)
+            for n, patch in enumerate(batch.patches)
+            for points in patch.points
+            if points.label not in patch.mask_labels
+        ]
+        geodesics = iter(self._geodesics(batch.image, jobs, probability))
+        return torch.stack(
+            [
+                self._patch_label_sets(patch, [next(geodesics) for m, _ in jobs if m == n])
+                for n, patch in enumerate(batch.patches)
+            ]
+        )
+
+    def _patch_label_sets(self, patch: Patch, geodesics: Sequence[list[np.ndarray]]) -> torch.Tensor:
+        clicked = [
+            (points, box)
+            for points, box in zip(patch.points, patch.boxes, strict=True)
+            if points.label not in patch.mask_labels
+        ]
+        structures = [
+            StructureSupervision(self.index[points.label], points, box, paths)
+            for (points, box), paths in zip(clicked, geodesics, strict=True)
+        ]
+        absent = [self.index[label] for label in patch.absent if label in self.index]
+        possible = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
+        if patch.mask is None:
+            return possible
+        covered = [self.index[label] for label in patch.mask_labels]
+        return narrowed(possible, label_sets_of_mask(patch.mask, len(self.index), covered))
+
+    def _is_masked(self, patch: Patch) -> bool:
+        """Is the class of every voxel known?"""
+        return {*patch.mask_labels, *patch.absent} >= self.index.keys()
+
+    def _click_mask_loss(self, batch: PatchBatch, logits: torch.Tensor) -> torch.Tensor:
+        """Dice and cross-entropy with the masks of the clicks, of labels that no accepted mask covers."""
+        possible = torch.ones(logits.shape, dtype=torch.bool)
+        for n, patch in enumerate(batch.patches):
+            if patch.click_mask is None:
+                continue
+            labels = [p.label for p in patch.points if p.label not in patch.mask_labels]
+            covered = torch.tensor([0, *(self.index[label] for label in labels)])
+            mask = torch.where(torch.isin(patch.click_mask, covered), patch.click_mask, 0)
+            possible[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
+        terms = self.partial_loss.terms(logits, possible.to(logits.device, non_blocking=True))
+        return terms["dice"] + terms["cross_entropy"]
+
+    def _geodesics(
+        self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor | None
+    ) -> list[list[np.ndarray]]:
+        """Of each job, a patch and the clicks on one structure, the paths (n, 3) in voxels of the patch."""
+        if self.hyperparameters.geodesic == "none":
+            return [[np.empty((0, 3), dtype=np.int64)]] * len(jobs)
+        return batch_extreme_point_geodesics(
+            [image[n, 0].numpy() for n, _ in jobs],
+            [points.extremes_voxel for _, points in jobs],
+            [self.spacing_mm] * len(jobs),
+            background_probabilities=self._background_probabilities(probability, jobs, image.shape[2:]),
+            euclidean=self.hyperparameters.geodesic != "gradient",
+            threads=os.cpu_count() or 1,
+        )
+
+    def _background_probabilities(
+        self, probability: torch.Tensor | None, jobs: Sequence[tuple[int, ExtremePoints]], shape: Sequence[int]
+    ) -> list[np.ndarray] | None:
+        """1 - f of each job's own label (paper, Eq. 2), or None without guidance.
+
+        Only the tight boxes, in which the paths lie, leave the device; elsewhere stands 1.
+        """
+        if probability is None:
+            return None
+        backgrounds = []
+        for n, points in jobs:
+            box = Box.around(points.extremes_voxel.reshape(-1, 3)).relaxed(0, tuple(shape))
+            background = np.ones(tuple(shape), dtype=np.float32)
+            inside = probability[n, self.index[points.label] - 1][box.slices]
+            background[box.slices] = (1 - inside).clamp(0, 1).cpu().numpy()
+            backgrounds.append(background)
+        return backgrounds

@@ -1,0 +1,292 @@
+"""A training run, from annotated scans to a published network."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.grid import Spacing
+from lib.data.patch_map import Size
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
+from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
+from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
+from lib.networks.versions import ModelVersions
+from lib.training import click_masks
+from lib.training.budget import TrainingBudget, make_optimizer
+from lib.training.gate import PublishGate, Verdict
+from lib.training.grid_plan import plan_patch, plan_spacing
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.loop import Step, TrainingError, train
+from lib.training.objective import InExtremISObjective
+from lib.training.record import TrainingRecord, TrainingRun
+from lib.training.starting_point import StartingPoint
+
+logger = logging.getLogger(__name__)
+
+REPORTS = 20
+"""Parts of a run after each of which its figures are reported and its state is kept."""
+
+PUBLISH_EVERY_S = 120.0
+PUBLISH_EVERY_SHARE = 0.25
+"""Of `max_minutes`, where that is less: how long judging takes has to be known before the time is used up."""
+
+JUDGING_SHARE = 0.1
+"""Of the time of a run that judging may take on the way."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a run has come.
+
+    Attributes:
+        part: of `REPORTS`.
+        iterations: in all trainings that led to the weights.
+        step: the last.
+    """
+
+    part: int
+    iterations: int
+    step: Step
+
+
+@dataclass
+class Listener:
+    """What is called while a run goes on; a caller replaces what it wants to hear."""
+
+    began: Callable[[int, int], None] = lambda scans, held_out: None
+    reported: Callable[[Report], None] = lambda report: None
+    judged: Callable[[Verdict, int], None] = lambda verdict, iterations: None
+
+
+@dataclass
+class Training:
+    """Trains on annotated scans, from the published network if there is one, and publishes what is not worse.
+
+    A run that was stopped, or whose process died, leaves the published model as it was; the next one goes on after its
+    last report.
+
+    Attributes:
+        scans: all that are annotated.
+        labels: names in order of their index 1, 2, ...
+        folder: of the state and the record of trainings.
+        h: the hyper-parameters.
+        prepared: cache of scans on the network's grid.
+        pretrained: False to start from nothing, whatever there is.
+        objective: what is minimised; by default `InExtremISObjective`.
+    """
+
+    scans: Sequence[AnnotatedScan]
+    labels: tuple[str, ...]
+    versions: ModelVersions
+    folder: Path
+    h: Hyperparameters
+    prepared: PreparedScans
+    device: torch.device
+    pretrained: bool = True
+    objective: Callable[[Sequence[str], tuple[float, float, float], Hyperparameters], nn.Module] = InExtremISObjective
+    listener: Listener = field(default_factory=Listener)
+
+    def run(self) -> TrainingRun:
+        """Raises: TrainingError, VolumeError, OSError, torch.OutOfMemoryError."""
+        started = _now()
+        self.record = TrainingRecord.load(self.record_path)
+        self.record = self.record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
+        # Before the first iteration: a scan that a killed run has seen must not be held out afterwards.
+        self.record.save(self.record_path)
+        held_out = [scan for scan in self.scans if scan.image_id in self.record.held_out]
+        trained_on = [scan for scan in self.scans if scan.image_id not in self.record.held_out]
+        if not trained_on:
+            raise TrainingError("There is nothing to learn from: no study has extreme points or a final mask yet.")
+        self.listener.began(len(trained_on), len(held_out))
+        # Each run draws other patches, or what one has seen the next would see again.
+        seed = self.h.seed + self.record.begun - 1
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.backends.cudnn.benchmark = True
+        budget = TrainingBudget(self.h.iterations, self.h.max_minutes)
+        start = StartingPoint.find(
+            lambda spacing_mm: self._spec(spacing_mm, plan_patch(trained_on, spacing_mm, self.h)),
+            plan_spacing(trained_on, self.h),
+            self.versions.published_path,
+            self.unfinished_path,
+            pretrained=self.pretrained,
+        )
+        budget.used_before = start.state.progress if start.state else 0.0
+        gate = PublishGate(
+            held_out, trained_on, self.labels, self.versions, self.prepared, self.h.box_margin, self.device
+        )
+        publisher = Publisher(gate, self.versions, start, budget, self.listener)
+        try:
+            verdict, step = self._train(start, trained_on, publisher)
+        except TrainingError:
+            # Figures broke; a later run would break on them again.
+            self.unfinished_path.unlink(missing_ok=True)
+            raise
+        self.unfinished_path.unlink(missing_ok=True)
+        run = TrainingRun(
+            started=started,
+            ended=_now(),
+            version=publisher.published,
+            iterations=self._iterations(start, step),
+            scans=len(trained_on),
+            judged_on=verdict.judged_on,
+            score=verdict.score,
+            published_score=verdict.published_score,
+            loss=step.value.loss.item(),
+        )
+        self.record = self.record.with_run(run)
+        self.record.save(self.record_path)
+        return run
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def unfinished_path(self) -> Path:
+        return self.folder / "unfinished.pt"
+
+    def _spec(self, spacing_mm: Spacing, roi_size: Size) -> NetworkSpec:
+        h = self.h
+        if h.network == PAPERS_NETWORK:
+            return NetworkSpec.plan(self.labels, spacing_mm, roi_size, h.levels, h.base_channels)
+        try:
+            return NetworkSpec.of_monai(self.labels, spacing_mm, roi_size, h.network, h.network_arguments)
+        except ArchitectureError as error:
+            raise TrainingError(f"The training cannot start: {error}") from error
+
+    def _volumes(self, start: StartingPoint) -> ScanVolumes:
+        maker = click_masks.ClickMaskMaker(self.labels) if self.h.click_mask_weight > 0 else None
+        return ScanVolumes(self.prepared, start.spec.spacing_mm, maker, f"{click_masks.NAME} {self.labels}")
+
+    def _train(
+        self, start: StartingPoint, scans: Sequence[AnnotatedScan], publisher: Publisher
+    ) -> tuple[Verdict, Step]:
+        network = start.network.to(self.device)
+        optimizer = self._optimizer(network, start)
+        objective = self.objective(self.labels, start.spec.spacing_mm, self.h)
+        reported = 0
+        for step in train(
+            network, optimizer, self._batches(start, scans), objective, self.h, publisher.budget, self.device
+        ):
+            state = TrainingState(optimizer.state_dict(), self._iterations(start, step), step.used)
+            part, ended, is_due = int(step.used * REPORTS), step.used >= 1, publisher.is_due()
+            is_new = ended or part > reported
+            if is_new or is_due:
+                require_finite(network)
+            if is_new:
+                reported = part
+                self.listener.reported(Report(part, state.iterations, step))
+            if ended:
+                break
+            if is_due:
+                publisher.consider(network, replace(state, progress=0.0))
+            if is_new or is_due:
+                save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
+        return publisher.consider(network, replace(state, progress=0.0)), step
+
+    def _optimizer(self, network: nn.Module, start: StartingPoint) -> torch.optim.Optimizer:
+        """With the moments of the run before, and the rates that are asked for now."""
+        optimizer = make_optimizer(network, self.h)
+        before = start.state.optimizer if start.state else None
+        if before is not None and before["param_groups"][0].keys() == optimizer.param_groups[0].keys():
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": before["state"]})
+        return optimizer
+
+    def _batches(self, start: StartingPoint, scans: Sequence[AnnotatedScan]) -> Iterator[PatchBatch]:
+        h = self.h
+        volumes = self._volumes(start)
+        plan = PatchPlan(start.spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
+        on_gpu = self.device.type == "cuda"
+        workers = spare_workers() if on_gpu else 0
+        return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)
+
+    def _iterations(self, start: StartingPoint, step: Step) -> int:
+        return (start.state.iterations if start.state else 0) + step.iteration
+
+
+class Publisher:
+    """Judges the network of a run now and then, and publishes it where the gate allows it.
+
+    Attributes:
+        base: number of the version that the run goes on from; that of the last one which it published.
+        published: number of the last version that the run published, None before the first.
+    """
+
+    def __init__(
+        self,
+        gate: PublishGate,
+        versions: ModelVersions,
+        start: StartingPoint,
+        budget: TrainingBudget,
+        listener: Listener,
+    ) -> None:
+        self.gate = gate
+        self.versions = versions
+        self.spec = start.spec
+        self.budget = budget
+        self.listener = listener
+        self.base = start.base
+        self.published: int | None = None
+        self._is_rolled_back = False
+        share_s = 60 * PUBLISH_EVERY_SHARE * budget.max_minutes
+        self._next_s = time.monotonic() + (min(PUBLISH_EVERY_S, share_s) if share_s > 0 else PUBLISH_EVERY_S)
+
+    def is_due(self) -> bool:
+        """On the way; of a run whose base was rolled back, only what it comes to is kept."""
+        return not self._is_rolled_back and time.monotonic() >= self._next_s
+
+    def consider(self, network: nn.Module, state: TrainingState) -> Verdict:
+        """Raises: OSError: the disk is full; the published model stays."""
+        # Versions are scored once, the network each time.
+        kept = self.gate.kept_scores()
+        began_s = time.monotonic()
+        network.eval()
+        candidate = TrainedModel(self.spec, network, self.base)
+        verdict = self.gate.judge(candidate, kept)
+        if verdict.publish:
+            verdict = self._publish(candidate, state, verdict)
+        network.train()
+        took_s = time.monotonic() - began_s
+        self.budget.reserve(took_s)
+        self._next_s = time.monotonic() + max(PUBLISH_EVERY_S, took_s / JUDGING_SHARE)
+        if verdict.publish:
+            logger.info("Version %d is published. %s", self.base, verdict.reason)
+        else:
+            logger.warning("The published model stays. %s", verdict.reason)
+        self.listener.judged(verdict, state.iterations)
+        return verdict
+
+    def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
+        score = verdict.score if self.gate.is_held_out else None
+        spared = () if verdict.best_version is None else (verdict.best_version,)
+        number, is_published = self.versions.publish(
+            replace(candidate, score=score), state, base=self.base, spared=spared
+        )
+        self.gate.remember(number, verdict.scores)
+        if not is_published:
+            self._is_rolled_back = True
+            return replace(verdict, publish=False, rolled_back=True)
+        self.base = self.published = number
+        return verdict
+
+
+def require_finite(network: nn.Module) -> None:
+    """Raises: TrainingError."""
+    if not is_finite(network):
+        raise TrainingError("The weights became infinite; try again with a lower learning_rate.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

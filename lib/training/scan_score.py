@@ -1,0 +1,73 @@
+"""How good a network is on a scan, by what annotators said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.clicks import WorldClicks
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import VolumeError
+from lib.inference.prediction import predict_region
+from lib.networks.checkpoint import TrainedModel
+from lib.supervision.boxes import Box
+from lib.supervision.geodesics import extreme_point_geodesics
+from lib.training.click_facts import ClickFacts
+
+NAME = "1"
+"""Changes with the figure, so that scores of another one are not compared with."""
+
+
+def scan_score(
+    model: TrainedModel, scan: AnnotatedScan, volumes: ScanVolumes, margin: int, device: torch.device | str = "cpu"
+) -> float:
+    """The mean, in [0, 1], over the labels that were answered: Dice with the accepted mask, or else by the clicks.
+
+    Args:
+        margin: voxels of the network's grid by which tight boxes are relaxed.
+
+    Raises:
+        VolumeError: the scan cannot be read, or no label of it was answered.
+    """
+    image, mask = volumes.image(scan), volumes.mask(scan)
+    drawn = _label_map(model, image.voxels, device)
+    clicks = {a.points.label: WorldClicks.of(a).on_grid(image.affine) for a in scan.annotations}
+    scores = []
+    for index, label in enumerate(model.spec.labels, start=1):
+        found = drawn == index
+        if mask is not None and label in scan.mask_labels:
+            scores.append(_dice(found, mask.voxels.numpy() == index))
+        elif label in clicks:
+            scores.append(click_score(found, clicks[label], image.voxels, model.spec.spacing_mm, margin))
+        elif label in scan.absent:
+            scores.append(float(not found.any()))
+    if not scores:
+        raise VolumeError("None of its labels was answered.")
+    return float(np.mean(scores))
+
+
+def click_score(
+    mask: np.ndarray, points: ExtremePoints, image: torch.Tensor, spacing_mm: tuple[float, float, float], margin: int
+) -> float:
+    """What six clicks say of a mask (X, Y, Z) bool, in [0, 1]; it follows the Dice with the truth (docs/loop.md)."""
+    region = Box.around(points.foreground_voxel).relaxed(1, tuple(image.shape))
+    start = np.array(region.start)
+    paths = extreme_point_geodesics(image[region.slices].float().numpy(), points.extremes_voxel - start, spacing_mm)
+    facts = ClickFacts.of(mask, points, [path + start for path in paths], spacing_mm, margin)
+    return facts.score
+
+
+def _label_map(model: TrainedModel, image: torch.Tensor, device: torch.device | str) -> np.ndarray:
+    i, j, k = image.shape
+    whole = Box((0, 0, 0), (i, j, k))
+    probability = predict_region(model, image, whole, torch.device(device))
+    background = 1 - probability.sum(dim=0)
+    best, index = probability.max(dim=0)
+    return torch.where(best > background, index + 1, 0).to(torch.uint8).numpy()
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else 1.0

@@ -1,0 +1,100 @@
+"""The weights that a training starts from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lib.networks.checkpoint import (
+    CheckpointError,
+    TrainedModel,
+    TrainingState,
+    load_checkpoint,
+    load_training_state,
+)
+from lib.networks.spec import NetworkSpec
+
+logger = logging.getLogger(__name__)
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A training that was interrupted, or else the published network, or else nothing.
+
+    Attributes:
+        spec: of the network to train.
+        network: to train on.
+        base: number of the version that is published, 0 for none.
+        state: of the optimiser and the schedule, None where there is nothing to go on from.
+    """
+
+    spec: NetworkSpec
+    network: torch.nn.Module
+    base: int
+    state: TrainingState | None
+
+    @classmethod
+    def find(
+        cls,
+        plan: Callable[[Spacing], NetworkSpec],
+        spacing_mm: Spacing,
+        published_path: Path,
+        unfinished_path: Path,
+        *,
+        pretrained: bool,
+    ) -> StartingPoint:
+        """Where a training starts; what is found and left aside is in the log.
+
+        Kernels and strides follow the grid, so a network that was trained keeps its own, whatever scans come later. The
+        size of its patches is the one that is asked for.
+
+        Args:
+            plan: the network that is asked for, on a grid of this spacing.
+            spacing_mm: of the grid of a network that starts from nothing.
+            unfinished_path: checkpoint of a training that has not ended, of the version that it started from.
+            pretrained: False to start from nothing, whatever there is.
+        """
+        spec = plan(spacing_mm)
+        published, unfinished = _load(published_path), _load(unfinished_path)
+        base = 0 if published is None else published.version
+        if pretrained:
+            if unfinished is not None and unfinished.version == base and _is_of(unfinished, plan):
+                logger.info("A training that was interrupted goes on.")
+                return cls._from(unfinished, plan, base, load_training_state(unfinished_path))
+            if published is not None and _is_of(published, plan):
+                return cls._from(published, plan, base, load_training_state(published_path))
+            if published is not None:
+                logger.warning("The published model has other labels, or is another network; it is not trained on.")
+        return cls(spec, spec.build(), base, None)
+
+    @classmethod
+    def _from(
+        cls, model: TrainedModel, plan: Callable[[Spacing], NetworkSpec], base: int, state: TrainingState | None
+    ) -> StartingPoint:
+        spec = replace(model.spec, roi_size=plan(model.spec.spacing_mm).roi_size)
+        return cls(spec, model.network, base, state)
+
+
+def _load(path: Path) -> TrainedModel | None:
+    try:
+        return load_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except CheckpointError as error:
+        logger.error("%s The training does without it.", error)
+        return None
+
+
+def _is_of(model: TrainedModel, plan: Callable[[Spacing], NetworkSpec]) -> bool:
+    """Whether it has the labels and the weights of the network that is asked for, on the model's own grid."""
+    planned = plan(model.spec.spacing_mm)
+    if model.spec.labels != planned.labels:
+        return False
+    wanted = [(name, weight.shape) for name, weight in planned.build().named_parameters()]
+    return [(name, weight.shape) for name, weight in model.network.named_parameters()] == wanted

@@ -1,0 +1,119 @@
+"""Masks of clicks that are made of the part around them are those of the whole image."""
+
+import numpy as np
+import pytest
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import Volume
+from lib.inference.click_masks import click_label_map, click_mask, network_trust
+from lib.networks.checkpoint import TrainedModel
+from lib.networks.spec import NetworkSpec
+from lib.refinement.cold_start import context_box, segment_from_clicks
+from lib.refinement.label_map import merge_masks
+
+SHAPE, SPACING_MM = (60, 50, 40), (0.8, 0.8, 1.5)
+INDEX = {"lesion": 1, "cyst": 2, "vessel": 3}
+
+
+def ball(centre, radius):
+    return sum((axis - c) ** 2 for axis, c in zip(np.ogrid[tuple(map(slice, SHAPE))], centre, strict=True)) < radius**2
+
+
+STRUCTURES = {"lesion": ball((20, 20, 15), 9), "cyst": ball((32, 20, 16), 8), "vessel": ball((45, 40, 30), 5)}
+
+
+@pytest.fixture(scope="module")
+def volume():
+    rng = np.random.default_rng(0)
+    image = sum(INDEX[label] * 100 * mask for label, mask in STRUCTURES.items()) + rng.normal(0, 60, SHAPE)
+    return Volume(np.asfortranarray(image.astype(np.int16)), ImageGeometry(SHAPE, np.diag([*SPACING_MM, 1.0])))
+
+
+def points(label, **clicks):
+    return ExtremePoints.from_clicks(label, simulated_extreme_points(STRUCTURES[label]), **clicks)
+
+
+def opinion(label):
+    """(X, Y, Z): a network that knows a third more than it should."""
+    rng = np.random.default_rng(INDEX[label])
+    return np.clip(0.7 * STRUCTURES[label] + rng.uniform(0, 0.3, SHAPE), 0, 1).astype(np.float32)
+
+
+def of_whole_image(volume, structures, trust):
+    spacing_mm, image = volume.geometry.spacing_mm, volume.array.astype(np.float32)
+    masks = {
+        INDEX[p.label]: segment_from_clicks(
+            image, p, spacing_mm, foreground_probability=opinion(p.label) if trust else None, trust=trust
+        )
+        for p in structures
+    }
+    return merge_masks(masks, {INDEX[p.label]: p.foreground_voxel for p in structures}, spacing_mm)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.7])
+@pytest.mark.parametrize("labels", [["vessel"], ["lesion", "cyst"], ["cyst", "vessel", "lesion"]])
+def test_label_map_is_that_of_the_whole_image(volume, labels, trust):
+    structures = [points(label) for label in labels]
+
+    found = click_label_map(
+        volume, structures, INDEX, lambda label, box: opinion(label)[box.slices] if trust else None, trust
+    )
+
+    np.testing.assert_array_equal(found, of_whole_image(volume, structures, trust))
+    assert set(np.unique(found)) == {0, *(INDEX[label] for label in labels)}
+    assert found.dtype == np.uint8 and found.flags.f_contiguous
+
+
+def test_background_clicks_count_near_the_structure_and_do_no_harm_far_from_it(volume):
+    beside = np.array([[32, 20, 16], [59, 49, 39]])
+    structures = [points("lesion", background_voxel=beside)]
+
+    np.testing.assert_array_equal(click_label_map(volume, structures, INDEX), of_whole_image(volume, structures, 0.0))
+
+
+def test_only_what_surrounds_the_clicks_is_read(volume):
+    clicks = points("vessel")
+    box = context_box(clicks, SHAPE)
+    elsewhere = np.ones(SHAPE, bool)
+    elsewhere[box.slices] = False
+    unread = Volume(np.where(elsewhere, np.nan, volume.array), volume.geometry)
+
+    found_box, mask = click_mask(unread, clicks)
+
+    assert found_box == box
+    np.testing.assert_array_equal(mask, click_mask(volume, clicks)[1])
+
+
+def test_network_without_trust_is_not_asked(volume):
+    def probability(label, box):
+        raise AssertionError("the network was asked")
+
+    found = click_label_map(volume, [points("lesion")], INDEX, probability, trust=0.0)
+
+    np.testing.assert_array_equal(found, click_label_map(volume, [points("lesion")], INDEX))
+
+
+def test_network_is_asked_for_the_label_and_the_box_of_the_clicks(volume):
+    asked = []
+
+    def probability(label, box):
+        asked.append((label, box))
+        return opinion(label)[box.slices]
+
+    structures = [points("lesion"), points("vessel")]
+    click_label_map(volume, structures, INDEX, probability, trust=0.5)
+
+    assert asked == [(p.label, context_box(p, SHAPE)) for p in structures]
+
+
+def test_without_structures_the_label_map_is_empty(volume):
+    assert not click_label_map(volume, [], INDEX).any()
+
+
+@pytest.mark.parametrize(("score", "trust"), [(None, 0), (0.0, 0), (0.5, 0), (0.75, 0.5), (1.0, 1)])
+def test_trust_grows_from_half_a_score_on(score, trust):
+    spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
+
+    assert network_trust(TrainedModel(spec, spec.build(), 1, score)) == trust

@@ -1,0 +1,91 @@
+"""Images are opened before they are clicked on, for the network that is published then."""
+
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lib.annotations.image_identity import ImageIdentities
+from lib.data.prepared_scans import PreparedScans
+from lib.inference.opened_images import OpenedImages
+from lib.infers import opening
+from lib.infers.opening import Opening
+from lib.infers.published_model import PublishedModel
+from lib.networks.checkpoint import TrainedModel, save_checkpoint
+from lib.networks.spec import NetworkSpec
+
+SPACING_MM = (1.0, 1.0, 1.5)
+
+
+def publish(path, score, spacing_mm=SPACING_MM):
+    spec = NetworkSpec.plan(("lesion",), spacing_mm, (16, 16, 16), levels=2, base_channels=2)
+    save_checkpoint(path, TrainedModel(spec, spec.build(), 1, score))
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32), np.eye(4)), path)
+    return path
+
+
+@pytest.fixture
+def opener(tmp_path):
+    images = OpenedImages(PreparedScans(tmp_path / "prepared"), ImageIdentities(tmp_path / "checksums.json"))
+    return Opening(images, PublishedModel(tmp_path / "model.pt", ("lesion",)))
+
+
+def wait_for(happened, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def kept(opener):
+    """How many volumes are in the cache."""
+    return len(list(opener.images.prepared.folder.glob("*.pt")))
+
+
+@pytest.mark.parametrize(("score", "volumes"), [(None, 1), (0.5, 1), (0.9, 2)])
+def test_an_image_is_brought_onto_the_grid_of_a_network_that_clicks_ask(opener, scan, score, volumes):
+    publish(opener.model.path, score)
+
+    opener.open(scan, opener.model.current())
+
+    assert opener.images.identities.known(scan) is not None
+    assert kept(opener) == volumes
+
+
+def test_without_a_network_the_image_is_opened(opener, scan):
+    opener.open(scan, None)
+
+    assert kept(opener) == 1
+
+
+def test_it_happens_in_the_background_and_again_after_a_publication(opener, scan, monkeypatch):
+    monkeypatch.setattr(opening, "POLL_S", 0.05)
+    opener.start()
+
+    opener.soon(scan)
+    wait_for(lambda: kept(opener) == 1)
+    publish(opener.model.path, 0.9)
+
+    wait_for(lambda: kept(opener) == 2)
+
+
+def test_images_that_cannot_be_opened_are_named_and_do_no_harm(opener, scan, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(opening, "POLL_S", 0.05)
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no image")
+    opener.start()
+
+    opener.soon(None)
+    opener.soon(tmp_path / "gone.nii.gz")
+    opener.soon(broken)
+    wait_for(lambda: "broken.nii.gz cannot be read" in caplog.text)
+    opener.soon(scan)
+
+    wait_for(lambda: kept(opener) == 1)
+    assert "gone.nii.gz" not in caplog.text

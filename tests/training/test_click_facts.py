@@ -1,0 +1,181 @@
+"""What six clicks tell of a mask: a better one never looks worse in the cases that are clear."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.supervision.geodesics import extreme_point_geodesics
+from lib.training.click_facts import ClickFacts
+from tests.training.phantoms import clicks
+
+SHAPE = (30, 28, 26)
+SPACING_MM = (1.0, 1.0, 2.0)
+CENTRE = (16, 15, 14)
+EMPTY = np.zeros(SHAPE, bool)
+
+
+def ellipsoid(radii):
+    grid = np.ogrid[tuple(map(slice, SHAPE))]
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, CENTRE, radii, strict=True)) <= 1
+
+
+def facts(mask, truth, margin=4):
+    points = clicks("lesion", truth)
+    paths = extreme_point_geodesics(np.zeros(SHAPE), points.extremes_voxel, SPACING_MM)
+    return ClickFacts.of(mask, points, paths, SPACING_MM, margin)
+
+
+def score(mask, truth, margin=4):
+    return facts(mask, truth, margin).score
+
+
+def half(truth, axis):
+    kept = np.moveaxis(truth.copy(), axis, 0)
+    kept[CENTRE[axis] :] = False
+    return np.moveaxis(kept, 0, axis)
+
+
+def with_speck(mask):
+    speck = mask.copy()
+    speck[1:3, 1:3, 1:3] = True
+    return speck
+
+
+def shell(truth):
+    """The voxels of the truth next to the outside: its ends, and nothing between them."""
+    inside = np.pad(truth, 1)
+    for axis in range(3):
+        inside &= np.roll(inside, 1, axis) & np.roll(inside, -1, axis)
+    return truth & ~inside[1:-1, 1:-1, 1:-1]
+
+
+RADII = st.tuples(*[st.integers(4, 7)] * 3)
+AXES = st.integers(0, 2)
+cases = settings(max_examples=15, deadline=None)
+
+
+@cases
+@given(RADII, AXES, AXES)
+def test_truth_is_better_than_shifted_than_half_than_nothing(radii, shifted_along, cut_along):
+    truth = ellipsoid(radii)
+    scores = [score(mask, truth) for mask in (truth, np.roll(truth, 1, shifted_along), half(truth, cut_along), EMPTY)]
+
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
+    assert scores[-1] == 0
+
+
+@cases
+@given(RADII)
+def test_the_further_off_the_worse(radii):
+    truth = ellipsoid(radii)
+    scores = [score(np.roll(truth, steps, axis=0), truth) for steps in range(radii[0])]
+
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores)
+
+
+@cases
+@given(RADII, st.integers(1, 3))
+def test_too_large_and_too_small_are_worse_than_right(radii, by):
+    truth = ellipsoid(radii)
+
+    assert score(ellipsoid(np.add(radii, by)), truth) < score(truth, truth)
+    assert score(ellipsoid(np.subtract(radii, by)), truth) < score(truth, truth)
+    assert score(np.ones(SHAPE, bool), truth) < score(truth, truth)
+
+
+@cases
+@given(RADII)
+def test_speck_far_away_counts(radii):
+    truth = ellipsoid(radii)
+
+    assert score(with_speck(truth), truth) < score(truth, truth)
+
+
+@cases
+@given(RADII)
+def test_speck_far_away_does_not_hide_what_is_right(radii):
+    truth = ellipsoid(radii)
+
+    assert score(with_speck(EMPTY), truth) < score(half(truth, 0), truth) < score(with_speck(truth), truth)
+
+
+@cases
+@given(RADII)
+def test_mask_that_only_has_the_right_ends_is_not_better_than_the_truth(radii):
+    truth = ellipsoid(radii)
+    points = EMPTY.copy()
+    points[tuple(clicks("lesion", truth).foreground_voxel.T)] = True
+
+    assert score(shell(truth), truth) <= score(truth, truth)
+    assert score(points, truth) <= score(truth, truth)
+
+
+@cases
+@given(RADII, st.integers(0, 2**32 - 1))
+def test_every_figure_is_in_its_range_whatever_the_mask(radii, seed):
+    rng = np.random.default_rng(seed)
+    found = facts(rng.random(SHAPE) < rng.random(), ellipsoid(radii))
+
+    for figure in (found.score, found.box_overlap, found.clicks_covered, found.geodesics_covered, found.outside):
+        assert 0 <= figure <= 1
+    assert found.extremes_mm >= 0
+
+
+TRUTH = ellipsoid((7, 6, 5))
+
+
+def test_figures_of_the_truth():
+    found = facts(TRUTH, TRUTH)
+
+    assert (found.extremes_mm, found.box_overlap, found.clicks_covered, found.outside) == (0, 1, 1, 0)
+    assert found.geodesics_covered == pytest.approx(1, abs=0.1)
+
+
+def test_figures_of_nothing():
+    assert facts(EMPTY, TRUTH) == ClickFacts(float("inf"), 0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("axis", "mm"), [(0, 3), (1, 3), (2, 6)])
+def test_distance_of_the_ends_is_in_mm_and_the_mean_over_six(axis, mm):
+    assert facts(np.roll(TRUTH, 3, axis), TRUTH).extremes_mm == pytest.approx(2 * mm / 6)
+
+
+def test_far_speck_is_outside_and_leaves_the_ends_alone():
+    found = facts(with_speck(TRUTH), TRUTH)
+
+    assert (found.extremes_mm, found.box_overlap) == (0, 1)
+    assert found.outside == pytest.approx(8 / (8 + TRUTH.sum()))
+
+
+def test_mask_outside_of_the_relaxed_box_alone_has_no_ends():
+    found = facts(with_speck(EMPTY), TRUTH)
+
+    assert (found.extremes_mm, found.box_overlap, found.outside) == (float("inf"), 0, 1)
+
+
+def test_click_next_to_the_mask_is_covered():
+    points = clicks("lesion", TRUTH)
+    shrunk = TRUTH.copy()
+    shrunk[tuple(points.extremes_voxel[0, 0])] = False
+    assert facts(shrunk, TRUTH).clicks_covered == 1
+
+    shrunk[tuple(slice(i - 1, i + 2) for i in points.extremes_voxel[0, 0])] = False
+    assert facts(shrunk, TRUTH).clicks_covered == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("beyond", [1, 2])
+def test_clicks_that_rounding_put_beyond_the_image_are_taken_at_its_border(beyond):
+    """The last voxels of a scan may have none on the network's grid."""
+    truth = np.zeros(SHAPE, bool)
+    truth[-6:, 10:20, 10:20] = True
+    points = clicks("lesion", truth)
+    paths = extreme_point_geodesics(np.zeros(SHAPE), points.extremes_voxel, SPACING_MM)
+
+    cut = truth[:-beyond]
+    found = ClickFacts.of(cut, points, paths, SPACING_MM, 4)
+
+    assert found.box_overlap == pytest.approx((6 - beyond) / 6)
+    assert found.clicks_covered == 1

@@ -1,0 +1,270 @@
+"""A network is published only where it is not worse than the best version that is kept."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib.data.prepared_scans import PreparedScans
+from lib.geometry.volume import VolumeError
+from lib.networks.checkpoint import TrainedModel, TrainingState
+from lib.training import gate as gate_module
+from lib.training.gate import COLLAPSED, MOST_SCANS, TOLERANCE, PublishGate
+from tests.training import phantoms
+
+CANDIDATE = "candidate"
+UNREADABLE = VolumeError("The image cannot be read.")
+
+
+class Project:
+    """Versions, scans, and what each network scores on each scan."""
+
+    def __init__(self, folder, scores):
+        self.folder, self.scores, self.asked = folder, scores, []
+        self.versions = phantoms.versions_in(folder, keep=9)
+        self.scans = phantoms.scans(folder, 4)
+
+    def publish(self, count, labels=("lesion",)):
+        for _ in range(count):
+            model = phantoms.untrained(labels=labels)
+            self.versions.publish(model, TrainingState({}, 10), base=self.versions.published_number())
+
+    def score(self, model, scan, *_):
+        self.asked.append((model.version, scan.image_id))
+        found = self.scores[model.version]
+        found = found.get(scan.image_id, UNREADABLE) if isinstance(found, dict) else found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def gate(self, held_out=2, labels=("lesion",), margin=2, scans=None):
+        scans = scans or self.scans
+        prepared, device = PreparedScans(self.folder / "prepared"), torch.device("cpu")
+        return PublishGate(scans[:held_out], scans[held_out:], labels, self.versions, prepared, margin, device)
+
+    def judge(self, **kinds):
+        gate = self.gate(**kinds)
+        spec = phantoms.spec(labels=gate.labels)
+        return gate.judge(TrainedModel(spec, spec.build(), CANDIDATE), gate.kept_scores())
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    def make(*versions, candidate, labels=("lesion",)):
+        project = Project(tmp_path, {CANDIDATE: candidate, **dict(enumerate(versions, start=1))})
+        project.publish(len(versions), labels)
+        monkeypatch.setattr(gate_module, "scan_score", project.score)
+        return project
+
+    return make
+
+
+@pytest.mark.parametrize("score", [0.0, 0.9])
+def test_first_network_is_published_whatever_its_score(project, score):
+    verdict = project(candidate=score).judge()
+
+    assert verdict.publish
+    assert (verdict.score, verdict.published_score, verdict.best_version) == (score, None, None)
+    assert verdict.reason == f"Its score on 2 held-out scans is {score:.2f}; there was no model before it."
+
+
+@pytest.mark.parametrize(
+    ("candidate", "publish"),
+    [(0.9, True), (0.8, True), (0.8 - 0.9 * TOLERANCE, True), (0.8 - 1.1 * TOLERANCE, False), (0.0, False)],
+)
+def test_network_is_published_where_it_is_not_worse_but_for_what_few_scans_cannot_tell(project, candidate, publish):
+    verdict = project(0.8, candidate=candidate).judge()
+
+    assert verdict.publish is publish
+    assert verdict.judged_on == (2, "held-out")
+    assert (verdict.score, verdict.published_score) == (pytest.approx(candidate), pytest.approx(0.8))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "held_out", "reason"),
+    [
+        (0.5, 2, "Its score on 2 held-out scans is 0.50, too far below the best kept version's, which is 0.80."),
+        (0.794, 1, "Its score on 1 held-out scan is 0.79; the best kept version's is 0.80."),
+        (0.6, 0, "Its score on 4 training scans is 0.60; the published model's is 0.80."),
+        (0.3, 0, "Its score on 4 training scans is 0.30, too far below the published model's, which is 0.80."),
+    ],
+)
+def test_reason_says_what_was_compared(project, candidate, held_out, reason):
+    assert project(0.8, candidate=candidate).judge(held_out=held_out).reason == reason
+
+
+@pytest.mark.parametrize("order", [(0.8, 0.6, 0.7), (0.6, 0.8, 0.7), (0.6, 0.7, 0.8)])
+def test_the_best_that_is_kept_is_what_counts_and_not_the_last(project, order):
+    verdict = project(*order, candidate=0.75).judge()
+
+    assert not verdict.publish
+    assert (verdict.published_score, verdict.best_version) == (pytest.approx(0.8), 1 + order.index(0.8))
+
+
+def test_every_scan_counts_the_same(project):
+    verdict = project({"scan 0": 0.2, "scan 1": 0.6}, candidate={"scan 0": 0.5, "scan 1": 0.4}).judge()
+
+    assert (verdict.score, verdict.published_score) == (pytest.approx(0.45), pytest.approx(0.4))
+
+
+# Scans that cannot be read
+
+
+@pytest.mark.parametrize("held_out", [2, 0])
+def test_where_no_scan_can_be_read_the_model_that_is_there_stays(project, held_out):
+    verdict = project(0.8, candidate=UNREADABLE).judge(held_out=held_out)
+
+    assert not verdict.publish
+    assert verdict.score is None
+    assert verdict.reason == "None of the scans to judge it on can be read; the log says why."
+
+
+def test_where_no_version_was_ever_scored_on_a_readable_scan_it_stays_too(project):
+    assert not project(UNREADABLE, candidate=0.9).judge().publish
+
+
+def test_where_no_scan_can_be_read_the_first_network_is_published(project):
+    verdict = project(candidate=UNREADABLE).judge()
+
+    assert (verdict.publish, verdict.score) == (True, None)
+
+
+def test_networks_are_compared_on_the_scans_that_all_could_read(project, caplog):
+    """Left out for one and not for the other, a difficult scan would decide."""
+    verdict = project({"scan 0": 0.8, "scan 1": 0.1}, candidate={"scan 0": 0.7}).judge()
+
+    assert not verdict.publish
+    assert (verdict.judged_on, verdict.score, verdict.published_score) == ((1, "held-out"), 0.7, 0.8)
+    assert "The scan scan 1 is left out of the comparison. The image cannot be read." in caplog.text
+
+
+# No scan is held out
+
+
+@pytest.mark.parametrize(
+    ("candidate", "publish"), [(0.9, True), (0.8 * COLLAPSED, True), (0.79 * COLLAPSED, False), (0.0, False)]
+)
+def test_scans_that_were_trained_on_show_a_collapse_and_no_more(project, candidate, publish):
+    verdict = project(0.8, candidate=candidate).judge(held_out=0)
+
+    assert verdict.publish is publish
+    assert verdict.judged_on == (4, "training")
+
+
+def test_collapse_is_one_of_the_published_model(project):
+    """Which version of them did best, what they were trained on cannot tell."""
+    assert project(1.0, 0.4, candidate=0.3).judge(held_out=0).publish
+
+
+# Versions that cannot be compared with
+
+
+def test_broken_version_is_named_and_not_compared_with(project, caplog):
+    found = project(0.9, 0.6, candidate=0.7)
+    found.versions.path(1).write_bytes(b"half a mod")
+
+    verdict = found.judge()
+
+    assert (verdict.publish, verdict.best_version) == (True, 2)
+    assert "0001.pt cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("held_out", [2, 0])
+@pytest.mark.parametrize("before", [("cyst",), ("lesion", "cyst"), ("cyst", "lesion")])
+def test_version_of_other_labels_is_not_compared_with(project, before, held_out):
+    """The app could use none of it."""
+    found = project(0.9, candidate=0.1, labels=before)
+    assert not found.judge(labels=before, held_out=held_out).publish, "and what it scored then says nothing now"
+
+    verdict = found.judge(labels=("lesion",), held_out=held_out)
+
+    assert (verdict.publish, verdict.published_score) == (True, None)
+
+
+def test_published_model_that_is_no_version_is_compared_with(project):
+    found = project(0.8, candidate=0.5)
+    found.versions.path(1).unlink()
+
+    assert not found.judge().publish
+
+
+# Scores are remembered
+
+
+def test_version_is_scored_once_on_each_scan(project):
+    found = project(0.8, 0.7, candidate=0.75)
+
+    first = found.judge()
+    found.asked.clear()
+    second = found.judge()
+
+    assert second == first
+    assert sorted(found.asked) == [(CANDIDATE, "scan 0"), (CANDIDATE, "scan 1")]
+
+
+def test_candidate_that_is_published_is_not_scored_again(project):
+    found = project(0.7, candidate=0.8)
+    verdict = found.judge()
+    found.publish(1)
+    found.gate().remember(2, verdict.scores)
+    found.asked.clear()
+
+    assert found.gate().kept_scores()[2] == verdict.scores
+    assert found.asked == []
+
+
+def other_clicks(scan):
+    return replace(scan, annotations=(phantoms.scan(scan.image_path.parent, "other", clicked=("cyst",)).annotations))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"margin": 3},
+        {"scan": other_clicks},
+        {"scan": lambda scan: replace(scan, image_checksum="another image")},
+        {"scan": lambda scan: replace(scan, absent=("cyst",))},
+        {"scan": lambda scan: phantoms.scan(scan.image_path.parent, scan.image_id, masked=("lesion",))},
+    ],
+    ids=["margin", "clicks", "image", "absence", "mask"],
+)
+def test_version_is_scored_anew_where_something_else_is_said(project, change):
+    found = project(0.8, candidate=0.8)
+    found.judge()
+    found.asked.clear()
+    scans = [change.get("scan", lambda scan: scan)(found.scans[0]), *found.scans[1:]]
+
+    found.judge(margin=change.get("margin", 2), scans=scans)
+
+    assert (1, "scan 0") in found.asked
+
+
+@pytest.mark.parametrize("content", [b"half a fi", b"[]", b'{"1": 7}', b'{"1": {"a": "much"}}', b"null", b"[" * 99_999])
+def test_damaged_scores_are_replaced(project, content):
+    found = project(0.8, candidate=0.8)
+    first = found.judge()
+    (found.versions.folder / "scores.json").write_bytes(content)
+
+    assert found.judge() == first
+
+
+def test_scores_of_versions_that_are_gone_go(project):
+    found = project(0.8, 0.8, candidate=0.8)
+    found.judge()
+    found.versions.path(1).unlink()
+    found.gate().remember(2, {"scan": 0.5})
+
+    assert '"1"' not in (found.versions.folder / "scores.json").read_text()
+
+
+def test_judging_looks_at_some_scans_only_those_with_masks_first(tmp_path):
+    clicked = phantoms.scans(tmp_path, MOST_SCANS + 3)
+    masked = [phantoms.scan(tmp_path, f"masked {n}", masked=("lesion",)) for n in range(3)]
+    found = Project(tmp_path, {})
+
+    chosen = found.gate(held_out=MOST_SCANS + 6, scans=[*clicked, *masked]).scans
+
+    assert len(chosen) == MOST_SCANS
+    assert {scan.image_id for scan in chosen[:3]} == {scan.image_id for scan in masked}
+    again = found.gate(held_out=MOST_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
+    assert again == chosen, "whatever their order"

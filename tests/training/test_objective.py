@@ -1,0 +1,481 @@
+"""The objective on patches small enough to see through."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.data.patches import Patch, PatchBatch
+from lib.losses.partial import PartialLoss
+from lib.supervision.geodesics import extreme_point_geodesics
+from lib.training import objective as module
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.objective import InExtremISObjective
+
+SHAPE = (20, 18, 16)
+SPACING_MM = (1.0, 1.0, 2.0)
+MARGIN = 2
+LABELS = ("lesion", "cyst")
+LESION = np.array([[3, 6, 5], [11, 6, 5], [7, 3, 5], [7, 10, 5], [7, 6, 3], [7, 6, 8]])
+CYST = LESION + [5, 5, 5]
+
+
+def objective(labels=LABELS, **changes):
+    return InExtremISObjective(labels, SPACING_MM, Hyperparameters().changed(changes))
+
+
+def clicked(label, points=LESION, background=None):
+    return ExtremePoints.from_clicks(label, points, None if background is None else np.array(background))
+
+
+BOTH_CLICKED = (clicked("lesion"), clicked("cyst", CYST))
+
+
+def relaxed_box(points):
+    """(X, Y, Z) bool, by the distance of every voxel from the tight box."""
+    voxels = np.stack(np.indices(SHAPE), axis=-1)
+    low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
+    return torch.from_numpy(((voxels >= low - MARGIN) & (voxels <= high + MARGIN)).all(axis=-1))
+
+
+def patch(*points, seed=0, image=None, **known):
+    """A patch with clicks; `known` is what else a `Patch` holds."""
+    if image is None:
+        image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+    return Patch(image, tuple(points), tuple(relaxed_box(p) for p in points), **known)
+
+
+def masked(mask=None, labels=LABELS, points=(), **known):
+    mask = random_mask() if mask is None else mask
+    return patch(*points, mask=mask, mask_labels=labels, **known)
+
+
+def random_mask(classes=(0, 1, 2), seed=2):
+    drawn = torch.randint(0, len(classes), SHAPE, generator=torch.Generator().manual_seed(seed))
+    return torch.tensor(classes)[drawn]
+
+
+def batch(*patches):
+    return PatchBatch.of(patches)
+
+
+def random_logits(patches=1, labels=LABELS, seed=1):
+    logits = torch.randn(patches, 1 + len(labels), *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return logits.requires_grad_()
+
+
+def gradient(value, logits):
+    (found,) = torch.autograd.grad(value, logits)
+    return found
+
+
+def only(possible, index):
+    """(X, Y, Z) bool of one patch: the voxels that are known to be of a class."""
+    return possible[index] & (possible.sum(dim=0) == 1)
+
+
+def of_paths(points, image, **how):
+    """(X, Y, Z) bool: the voxels on the geodesics."""
+    visited = torch.zeros(SHAPE, dtype=torch.bool)
+    visited[
+        tuple(np.concatenate(extreme_point_geodesics(image.numpy(), points.extremes_voxel, SPACING_MM, **how)).T)
+    ] = True
+    return visited
+
+
+# What is known
+
+
+def test_geodesics_are_foreground_the_relaxed_box_unknown_and_the_rest_background():
+    alone = patch(clicked("lesion"))
+    (possible,) = objective(("lesion",)).label_sets(batch(alone))
+
+    paths = of_paths(clicked("lesion"), alone.image)
+    assert torch.equal(possible[0], ~paths)
+    assert torch.equal(possible[1], relaxed_box(clicked("lesion")))
+
+
+def test_each_label_has_its_own_index():
+    (possible,) = objective().label_sets(batch(patch(*BOTH_CLICKED)))
+
+    assert all(only(possible, 1)[tuple(click)] for click in LESION)
+    assert all(only(possible, 2)[tuple(click)] for click in CYST)
+
+
+def test_clicks_on_one_label_say_that_it_is_not_elsewhere_and_nothing_of_the_other():
+    (possible,) = objective().label_sets(batch(patch(clicked("lesion"))))
+
+    outside = ~relaxed_box(clicked("lesion"))
+    assert not possible[1, outside].any()
+    assert possible[0, outside].all() and possible[2, outside].all()
+
+
+def test_absent_labels_are_nowhere():
+    (possible,) = objective().label_sets(batch(patch(clicked("lesion"), absent=("cyst", "of another project"))))
+
+    assert not possible[2].any()
+
+
+def test_mask_of_all_labels_is_known_as_it_stands():
+    mask = random_mask()
+    (possible,) = objective().label_sets(batch(masked(mask)))
+
+    assert (possible.sum(dim=0) == 1).all()
+    assert torch.equal(possible.int().argmax(dim=0), mask)
+
+
+def test_mask_of_one_label_and_clicks_on_the_other_are_known_together():
+    both = masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)])
+    (possible,) = objective().label_sets(batch(both))
+
+    lesion = both.mask == 1
+    paths = of_paths(clicked("cyst", CYST), both.image)
+    assert torch.equal(possible[1], lesion)
+    assert torch.equal(only(possible, 2), paths & ~lesion)
+    assert torch.equal(only(possible, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
+
+
+def test_clicks_on_a_label_that_the_mask_covers_add_nothing(monkeypatch):
+    searched = []
+    search = module.batch_extreme_point_geodesics
+    monkeypatch.setattr(
+        module,
+        "batch_extreme_point_geodesics",
+        lambda images, *args, **how: (searched.extend(images), search(images, *args, **how))[1],
+    )
+    mask = random_mask()
+
+    with_clicks, without = (
+        objective().label_sets(batch(masked(mask, points=points))) for points in ([clicked("lesion")], [])
+    )
+
+    assert torch.equal(with_clicks, without)
+    assert searched == []
+
+
+def test_patches_of_a_batch_do_not_touch_each_other():
+    patches = [
+        patch(*BOTH_CLICKED, seed=1),
+        masked(seed=2),
+        patch(clicked("cyst"), seed=3),
+        masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)], seed=4),
+        patch(absent=("lesion",), seed=5),
+        patch(*BOTH_CLICKED[::-1], seed=6),
+    ]
+    probability = torch.rand(len(patches), len(LABELS), *SHAPE, generator=torch.Generator().manual_seed(0))
+
+    together = objective().label_sets(batch(*patches), probability)
+
+    for n, one in enumerate(patches):
+        assert torch.equal(together[n], objective().label_sets(batch(one), probability[n : n + 1])[0])
+
+
+def test_patch_beside_the_structure_is_not_the_structure():
+    (possible,) = objective(("lesion",)).label_sets(batch(patch(clicked("lesion", LESION - [100, 0, 0]))))
+
+    assert only(possible, 0).all()
+
+
+# Guidance
+
+
+def wall(label_index):
+    """Foreground probability 1, but 0 on a slab that the straight way between the lesion's low and high k crosses."""
+    probability = torch.ones(1, len(LABELS), *SHAPE)
+    probability[0, label_index - 1, 6:9, 5:8, 4:8] = 0
+    return probability
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_deep_geodesics_avoid_what_the_network_takes_for_background_of_their_own_label(label):
+    index = LABELS.index(label) + 1
+    flat = patch(clicked(label), image=torch.zeros(SHAPE))
+    background = (1 - wall(index))[0, index - 1].numpy()
+
+    guided, unguided = (objective().label_sets(batch(flat), guide)[0] for guide in (wall(index), None))
+
+    assert torch.equal(only(guided, index), of_paths(clicked(label), flat.image, background_probability=background))
+    assert not torch.equal(guided, unguided)
+
+
+@pytest.mark.parametrize(("label", "other"), [LABELS, LABELS[::-1]])
+def test_what_the_network_says_of_another_label_does_not_guide(label, other):
+    flat = batch(patch(clicked(label), image=torch.zeros(SHAPE)))
+    everywhere = torch.ones(1, len(LABELS), *SHAPE)
+
+    of_own, of_other, of_none = (
+        objective().label_sets(flat, probability)
+        for probability in (wall(LABELS.index(label) + 1), wall(LABELS.index(other) + 1), everywhere)
+    )
+
+    assert torch.equal(of_other, of_none)
+    assert not torch.equal(of_own, of_none)
+
+
+def test_guidance_comes_from_the_softmax_of_the_logits():
+    patches, logits = batch(patch(*BOTH_CLICKED)), random_logits() * 5
+
+    guided = objective()(patches, logits, guided=True).possible
+
+    assert torch.equal(guided, objective().label_sets(patches, logits.detach().softmax(dim=1)[:, 1:]))
+    assert not torch.equal(guided, objective().label_sets(patches))
+
+
+@pytest.mark.parametrize(("guided", "geodesic"), [(False, "deep"), (True, "gradient_euclidean"), (True, "gradient")])
+def test_without_guidance_the_network_does_not_change_what_is_known(guided, geodesic):
+    patches = batch(patch(*BOTH_CLICKED))
+
+    sets = [
+        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).possible for seed in (1, 2)
+    ]
+
+    assert torch.equal(*sets)
+
+
+def cut(points):
+    """A structure that reaches over the patch's end."""
+    return ExtremePoints.from_clicks(points.label, points.foreground_voxel + [6, 0, 0])
+
+
+@pytest.mark.parametrize("points", [BOTH_CLICKED, BOTH_CLICKED[:1], (cut(BOTH_CLICKED[1]),)])
+def test_probabilities_of_the_tight_boxes_alone_leave_the_device(monkeypatch, points):
+    probability = torch.rand(1, len(LABELS), *SHAPE)
+    in_boxes, inside = 0, torch.zeros(probability.shape, dtype=torch.bool)
+    for one in points:
+        low, high = one.foreground_voxel.min(axis=0), one.foreground_voxel.max(axis=0) + 1
+        box = (0, LABELS.index(one.label), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+        in_boxes += inside[box].numel()
+        inside[box] = True
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: (moved.append(tensor.numel()), tensor)[1])
+
+    sets = objective().label_sets(batch(patch(*points)), probability)
+
+    assert sum(moved) == in_boxes
+    # Whatever else is read of the others has no part in the result.
+    spoilt = probability.masked_fill(~inside, torch.nan)
+    assert torch.equal(objective().label_sets(batch(patch(*points)), spoilt), sets)
+
+
+def test_gradient_row_of_table_1_leaves_distances_out():
+    alone = patch(clicked("lesion"))
+
+    for geodesic, euclidean in (("gradient", False), ("gradient_euclidean", True), ("deep", True)):
+        (possible,) = objective(geodesic=geodesic).label_sets(batch(alone))
+        assert torch.equal(only(possible, 1), of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
+
+
+def test_without_geodesics_the_six_clicks_alone_are_foreground():
+    (possible,) = objective(geodesic="none").label_sets(batch(patch(clicked("lesion"))))
+
+    np.testing.assert_array_equal(np.argwhere(only(possible, 1)).T, np.unique(LESION, axis=0))
+
+
+# Terms and weights
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_terms_sum_to_the_loss(guided):
+    patches = batch(patch(*BOTH_CLICKED, click_mask=random_mask()), masked())
+
+    value = objective(click_mask_weight=0.3)(patches, random_logits(2), guided=guided)
+
+    assert set(value.terms) == {"dice", "cross_entropy", "focal", "crf", "click_mask"}
+    assert value.loss.item() == pytest.approx(sum(term.item() for term in value.terms.values()), rel=1e-6)
+    assert value.loss.requires_grad and not any(term.requires_grad for term in value.terms.values())
+
+
+def test_terms_of_the_partial_loss_are_those_of_the_label_sets():
+    patches, logits = batch(patch(*BOTH_CLICKED), masked()), random_logits(2)
+
+    value = objective()(patches, logits)
+
+    for name, term in PartialLoss().terms(logits, value.possible).items():
+        torch.testing.assert_close(value.terms[name], term.detach())
+
+
+@pytest.mark.parametrize(
+    ("weight", "term"), [("focal_weight", "focal"), ("crf_weight", "crf"), ("click_mask_weight", "click_mask")]
+)
+def test_term_is_weighed_and_the_others_are_not(weight, term):
+    patches, logits = batch(patch(*BOTH_CLICKED, click_mask=random_mask())), random_logits()
+    ones = {"focal_weight": 1, "crf_weight": 1, "click_mask_weight": 1}
+
+    whole = objective(**ones)(patches, logits).terms
+    part = objective(**{**ones, weight: 0.25})(patches, logits).terms
+
+    assert part == {name: (0.25 if name == term else 1) * value for name, value in whole.items()}
+
+
+@pytest.mark.parametrize(("weight", "term"), [("crf_weight", "crf"), ("click_mask_weight", "click_mask")])
+def test_without_its_weight_a_term_is_not_computed(weight, term):
+    both = {"crf_weight": 1, "click_mask_weight": 1}
+
+    terms = objective(**{**both, weight: 0})(batch(patch(*BOTH_CLICKED)), random_logits()).terms
+
+    assert set(terms) == {"dice", "cross_entropy", "focal", "crf", "click_mask"} - {term}
+
+
+@pytest.mark.parametrize("weights", [{}, {"focal_weight": 0, "crf_weight": 0}, {"click_mask_weight": 1}])
+def test_logits_that_are_no_numbers_give_a_loss_that_is_none(weights):
+    logits = torch.full_like(random_logits(), torch.nan)
+
+    assert torch.isnan(objective(**weights)(batch(patch(*BOTH_CLICKED)), logits, guided=False).loss)
+
+
+# The CRF term
+
+
+def crf_energy(image, probability, alpha, beta):
+    """Mean over voxels of the sum over all pairs in float64 (paper, Section 3.3)."""
+    places = np.argwhere(np.ones(SHAPE)).astype(float)
+    intensity = image.double().numpy().ravel()
+    probability = probability.reshape(len(LABELS), -1).numpy()
+    energy = 0.0
+    for n, place in enumerate(places):
+        kernel = np.exp(
+            -((places - place) ** 2).sum(axis=1) / (2 * alpha**2) - (intensity - intensity[n]) ** 2 / (2 * beta**2)
+        )
+        energy += (probability[:, n] * ((1 - probability) @ kernel)).sum()
+    return energy / math.prod(SHAPE)
+
+
+@pytest.mark.parametrize("beside", [[], [masked()], [masked(), masked()]])
+def test_crf_term_is_the_mean_energy_of_patches_where_masked_ones_have_none(beside):
+    weight, alpha, beta = 0.5, 3.0, 0.8
+    one = patch(*BOTH_CLICKED)
+    logits = random_logits(1 + len(beside))
+
+    found = objective(crf_weight=weight, sigma_alpha=alpha, sigma_beta=beta)(batch(one, *beside), logits).terms["crf"]
+
+    energy = crf_energy(one.image, logits[0].detach().double().softmax(dim=0)[1:], alpha, beta)
+    assert found.item() == pytest.approx(weight * energy / (1 + len(beside)), rel=0.02)
+
+
+KNOWN_EVERYWHERE = {
+    "mask of all labels": masked(),
+    "mask of one label, the other absent": masked(random_mask((0, 1)), labels=("lesion",), absent=("cyst",)),
+    "all labels absent": patch(absent=LABELS),
+}
+IN_DOUBT = {
+    "clicks": patch(*BOTH_CLICKED),
+    "mask of one label": masked(random_mask((0, 1)), labels=("lesion",)),
+    "mask of one label, clicks on the other": masked(
+        random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)]
+    ),
+    "clicks on one label, the other absent": patch(clicked("lesion"), absent=("cyst",)),
+}
+
+
+@pytest.mark.parametrize("known", KNOWN_EVERYWHERE.values(), ids=KNOWN_EVERYWHERE)
+def test_patch_of_which_everything_is_known_has_no_crf_term(known):
+    value = objective()(batch(known), random_logits())
+
+    assert (value.possible.sum(dim=1) == 1).all()
+    assert "crf" not in value.terms
+
+
+@pytest.mark.parametrize("in_doubt", IN_DOUBT.values(), ids=IN_DOUBT)
+def test_crf_term_reaches_voxels_in_doubt(in_doubt):
+    weights = {"sigma_beta": 0.5, "focal_weight": 0}
+    logits = random_logits(2)
+    value = objective(crf_weight=1, **weights)(batch(in_doubt, masked()), logits, guided=False)
+    without = objective(crf_weight=0, **weights)(batch(in_doubt, masked()), logits, guided=False)
+
+    of_crf = gradient(value.loss, logits) - gradient(without.loss, logits)
+
+    assert (value.possible[0].sum(dim=0) > 1).any()
+    assert (of_crf[0] != 0).any(dim=0).all()
+    assert (of_crf[1] == 0).all()
+
+
+@pytest.mark.parametrize("in_doubt", IN_DOUBT.values(), ids=IN_DOUBT)
+def test_voxels_of_which_nothing_is_known_have_exactly_no_gradient_without_the_crf_term(in_doubt):
+    logits = random_logits()
+    value = objective(crf_weight=0)(batch(in_doubt), logits)
+
+    found = gradient(value.loss, logits)[0]
+
+    unknown = value.possible[0].all(dim=0)
+    assert (found[:, unknown] == 0).all()
+    assert (found[:, ~unknown] != 0).any(dim=0).all()
+
+
+def test_patch_of_which_nothing_is_known_has_the_gradient_of_its_crf_term_alone():
+    logits = random_logits()
+
+    with_crf, without = (objective(crf_weight=weight)(batch(patch()), logits) for weight in (1e-4, 0))
+
+    assert with_crf.possible.all()
+    assert with_crf.loss.item() == pytest.approx(with_crf.terms["crf"].item())
+    assert without.loss.item() == 0 and (gradient(without.loss, logits) == 0).all()
+
+
+def test_geodesics_carry_no_gradient():
+    """The path is a choice of voxels; the gradient is that of the loss of the label sets as given."""
+    patches, logits = batch(patch(*BOTH_CLICKED)), random_logits()
+
+    value = objective(crf_weight=0)(patches, logits)
+
+    torch.testing.assert_close(
+        gradient(value.loss, logits), gradient(PartialLoss()(logits, value.possible), logits), rtol=0, atol=0
+    )
+
+
+# Masks of the clicks
+
+
+def click_mask_term(*patches, logits):
+    value = objective(click_mask_weight=1)(batch(*patches), logits, guided=False)
+    return value.terms["click_mask"].item()
+
+
+def dice_and_cross_entropy(logits, possible):
+    terms = PartialLoss().terms(logits, possible)
+    return (terms["dice"] + terms["cross_entropy"]).item()
+
+
+def one_hot(mask):
+    return torch.stack([mask == c for c in range(1 + len(LABELS))])[None]
+
+
+def test_click_mask_of_all_labels_is_learnt_like_a_mask():
+    mask, logits = random_mask(), random_logits()
+
+    found = click_mask_term(patch(*BOTH_CLICKED, click_mask=mask), logits=logits)
+
+    assert found == pytest.approx(dice_and_cross_entropy(logits, one_hot(mask)))
+
+
+def test_label_that_was_not_clicked_may_be_where_the_click_mask_is_0():
+    mask, logits = random_mask((0, 1)), random_logits()
+    possible = one_hot(mask)
+    possible[0, 2] = mask == 0
+
+    found = click_mask_term(patch(clicked("lesion"), click_mask=mask), logits=logits)
+
+    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+
+
+def test_label_that_an_accepted_mask_covers_is_not_learnt_from_its_click_mask():
+    """What is left says of each voxel: cyst, or not cyst."""
+    click_mask, logits = random_mask(seed=5), random_logits()
+    possible = torch.stack([click_mask != 2, click_mask != 2, click_mask == 2])[None]
+
+    found = click_mask_term(
+        masked(random_mask((0, 1)), labels=("lesion",), points=BOTH_CLICKED, click_mask=click_mask), logits=logits
+    )
+
+    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+
+
+@pytest.mark.parametrize(
+    "other", [masked(points=BOTH_CLICKED, click_mask=random_mask()), patch(*BOTH_CLICKED), patch()]
+)
+def test_patch_without_a_click_mask_or_with_all_labels_masked_adds_nothing(other):
+    one, logits = patch(*BOTH_CLICKED, click_mask=random_mask()), random_logits(2)
+
+    assert click_mask_term(one, other, logits=logits) == pytest.approx(click_mask_term(one, logits=logits[:1]))
+    assert click_mask_term(other, logits=logits[1:]) == 0

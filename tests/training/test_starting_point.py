@@ -1,0 +1,127 @@
+"""Where a training starts: at one that was interrupted, at the published network, or at nothing."""
+
+import pytest
+import torch
+
+from lib.networks.checkpoint import TrainingState, save_checkpoint
+from lib.training.starting_point import StartingPoint
+from tests.training.phantoms import spec, untrained
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return tmp_path / "inextremis.pt", tmp_path / "unfinished.pt"
+
+
+def save(path, version, iterations, progress=0.0, seed=7, **kinds):
+    model = untrained(seed, version, **kinds)
+    save_checkpoint(path, model, TrainingState({"state": {}}, iterations, progress))
+    return model.network
+
+
+def start(paths, pretrained=True, spacing_mm=(1.0, 1.0, 1.0), **wanted):
+    return StartingPoint.find(
+        lambda spacing_mm: spec(**wanted, spacing_mm=spacing_mm), spacing_mm, *paths, pretrained=pretrained
+    )
+
+
+def same_weights(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_nothing_there(paths):
+    found = start(paths)
+
+    assert (found.base, found.state) == (0, None)
+
+
+def test_published_network_is_gone_on_from(paths):
+    network = save(paths[0], version=3, iterations=700)
+
+    found = start(paths)
+
+    assert same_weights(found.network, network)
+    assert (found.base, found.state.iterations) == (3, 700)
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_interrupted_training_goes_on(paths, version):
+    if version:
+        save(paths[0], version, iterations=700)
+    network = save(paths[1], version, iterations=760, progress=0.25, seed=8)
+
+    found = start(paths)
+
+    assert same_weights(found.network, network)
+    assert (found.base, found.state.iterations, found.state.progress) == (version, 760, 0.25)
+
+
+def test_one_that_started_from_another_version_is_left_aside(paths):
+    """As after a roll-back."""
+    network = save(paths[0], version=2, iterations=500)
+    save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
+
+    assert same_weights(start(paths).network, network)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("roi_size", [(32, 16, 16), (8, 8, 8)])
+def test_size_of_a_patch_is_the_one_that_is_asked_for_now(paths, interrupted, roi_size):
+    network = save(paths[0], version=3, iterations=700)
+    if interrupted:
+        network = save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
+
+    found = start(paths, roi_size=roi_size)
+
+    assert found.spec.roi_size == roi_size
+    assert same_weights(found.network, network)
+
+
+@pytest.mark.parametrize("wanted", [{"levels": 3}, {"labels": ("cyst",)}, {"labels": ("lesion", "cyst")}])
+def test_other_network_or_other_labels_are_left_aside_and_replaced(paths, caplog, wanted):
+    """What becomes of it is published in place of the version that is there."""
+    save(paths[0], version=3, iterations=700)
+    save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
+
+    found = start(paths, **wanted)
+
+    assert found.state is None
+    assert found.spec == spec(**wanted)
+    assert found.base == 3
+    assert "The published model has other labels, or is another network; it is not trained on." in caplog.text
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.1, 1.1, 1.1), (1.0, 1.0, 6.5)])
+def test_grid_of_the_published_network_stays(paths, spacing_mm):
+    """Scans of thick slices would be planned with other kernels, whose weights do not fit."""
+    network = save(paths[0], version=3, iterations=700)
+
+    found = start(paths, spacing_mm=spacing_mm)
+
+    assert found.spec.spacing_mm == (1.0, 1.0, 1.0)
+    assert same_weights(found.network, network)
+
+
+def test_network_that_starts_from_nothing_has_the_grid_of_the_scans(paths):
+    assert start(paths, spacing_mm=(1.0, 1.0, 6.5)).spec == spec(spacing_mm=(1.0, 1.0, 6.5))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_broken_file_is_named_and_done_without(paths, caplog, which):
+    paths[which].write_bytes(b"half a mod")
+
+    found = start(paths)
+
+    assert (found.base, found.state) == (0, None)
+    assert f"{paths[which].name} cannot be used" in caplog.text
+
+
+def test_start_from_nothing_where_that_is_asked_for(paths):
+    published = save(paths[0], version=3, iterations=700)
+    interrupted = save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
+
+    found = start(paths, pretrained=False)
+
+    assert (found.base, found.state) == (3, None)
+    assert not same_weights(found.network, published)
+    assert not same_weights(found.network, interrupted)
