@@ -30,6 +30,7 @@ from lib.data.grid import network_image, network_label_map
 from lib.demo.local_server import LocalServer
 from lib.geometry.volume import Volume, load_volume
 from lib.networks.checkpoint import TrainedModel, save_checkpoint
+from lib.networks.precision import mixed_precision
 from lib.networks.spec import NetworkSpec
 from lib.training.hyperparameters import Hyperparameters
 
@@ -92,7 +93,10 @@ def trained_network(image_path: Path, shape: tuple[int, int, int]) -> TrainedMod
         network_label_map(Volume(truth, volume.geometry), spacing_mm)[0],
     )
     network, places = spec.build().train(), label.nonzero()
-    optimizer = torch.optim.AdamW(network.parameters(), h.learning_rate)
+    optimizer, precision = (
+        torch.optim.AdamW(network.parameters(), h.learning_rate),
+        mixed_precision(torch.device("cpu")),
+    )
     for iteration in range(ITERATIONS):
         centre = places[torch.randint(len(places), (1,))][0]
         if iteration % 3 == 0:
@@ -102,7 +106,9 @@ def trained_network(image_path: Path, shape: tuple[int, int, int]) -> TrainedMod
             for c, n, length in zip(centre, spec.roi_size, image.shape, strict=True)
         ]
         window = tuple(slice(first, first + n) for first, n in zip(corner, spec.roi_size, strict=True))
-        loss = functional.cross_entropy(network(image[window].float()[None, None]), label[window].long()[None])
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            logits = network(image[window].float()[None, None])
+        loss = functional.cross_entropy(logits.float(), label[window].long()[None])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -59,7 +59,7 @@ class AppSettings(BaseModel):
     gpu_memory_share: float = Field(
         GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may take, beside requests"
     )
-    test_time_crf: bool = Field(True, description="automatic masks end where the image shows edges, by a dense CRF")
+    test_time_crf: bool = Field(False, description="automatic masks end where the image shows edges, by a dense CRF")
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @field_validator("project_dir", "model_dir")

@@ -20,7 +20,6 @@ class AnnotatedScan:
         absent: labels of which an annotator said that they are not in the scan.
         mask_path: an accepted mask with the values of the app's labels.
         mask_labels: those that the mask covers: where it is not, they are not.
-        click_mask_path: a label map to learn from in place of the one that is made of the clicks, such as a baseline's.
     """
 
     image_id: str
@@ -30,7 +29,6 @@ class AnnotatedScan:
     absent: tuple[str, ...] = ()
     mask_path: Path | None = None
     mask_labels: tuple[str, ...] = ()
-    click_mask_path: Path | None = None
 
     @property
     def answered(self) -> frozenset[str]:

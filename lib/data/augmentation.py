@@ -12,6 +12,7 @@ import torchio as tio
 Augmentation = Literal["none", "flip", "full", "full_flip"]
 
 DEGREES = 15.0
+SPATIAL_SHARE = 0.2
 SCALE = 0.15
 THICK_RATIO = 3.0
 """An axis whose voxels are this much longer than the shortest is not turned towards the others (as in nnU-Net)."""
@@ -20,15 +21,15 @@ THICK_RATIO = 3.0
 def random_matrix(augmentation: Augmentation, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """A random linear map (3, 3) from voxels of a patch to voxels of the scan, about the patch's centre.
 
-    `flip` reverses random axes (what the authors' public code does); `full` turns and scales, half of the patches
+    `flip` reverses random axes (what the authors' public code does); `full` turns and scales, a fifth of the patches
     each; `full_flip` does both. A turn is one of millimetres, whatever the voxels.
     """
     matrix = np.eye(3)
     if augmentation.startswith("full"):
-        if _chance(0.5):
+        if _chance(SPATIAL_SHARE):
             spacing = np.array(spacing_mm)
             matrix = _rotation(spacing) * spacing / spacing[:, None]
-        if _chance(0.5):
+        if _chance(SPATIAL_SHARE):
             matrix = matrix * math.exp(_uniform(-SCALE, SCALE))
     if augmentation.endswith("flip"):
         matrix = matrix * [(-1.0 if _chance(0.5) else 1.0) for _ in range(3)]
@@ -57,11 +58,11 @@ class RandomContrast(tio.transforms.augmentation.RandomTransform, tio.transforms
 
 _INTENSITIES = tio.Compose(
     [
-        RandomContrast(scale=0.25, shift=0.2, p=0.5),
-        tio.RandomGamma(log_gamma=0.3, p=0.3),
-        tio.RandomBlur(std=(0, 1), p=0.15),
+        RandomContrast(scale=0.25, shift=0.2, p=0.15),
+        tio.RandomGamma(log_gamma=0.3, p=0.15),
+        tio.RandomBlur(std=(0, 1), p=0.1),
         tio.RandomAnisotropy(downsampling=(1.2, 2), p=0.1),
-        tio.RandomNoise(std=(0, 0.2), p=0.3),
+        tio.RandomNoise(std=(0, 0.2), p=0.1),
     ]
 )
 

@@ -1,4 +1,4 @@
-"""From the grid of a scan to the grid on which the network works, and back."""
+"""From the grid of a scan to the grid on which the network works."""
 
 from __future__ import annotations
 
@@ -130,25 +130,6 @@ def grid_shape(geometry: ImageGeometry, spacing_mm: Spacing) -> tuple[int, int, 
     scale = np.array(geometry.canonical_spacing_mm) / spacing_mm
     right, anterior, superior = (math.floor(length) for length in shape * scale)
     return right, anterior, superior
-
-
-def onto_grid(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
-    """Probabilities (C, X, Y, Z) on a grid with `affine`, resampled linearly onto the grid of a scan.
-
-    Returns:
-        (C, X', Y', Z') float32, in the scan's own voxel order.
-    """
-    channels = [
-        _resampled(tio.ScalarImage(tensor=channel[None].float().cpu(), affine=affine), geometry)
-        for channel in probability
-    ]
-    return np.stack(channels)
-
-
-def _resampled(image: tio.ScalarImage, geometry: ImageGeometry) -> np.ndarray:
-    target = (geometry.shape, geometry.affine_ras)
-    # The outermost voxels of a scan may lie beyond the centres of the grid's, where nothing is to be interpolated.
-    return tio.Resample(target)(tio.Pad(1, padding_mode="edge")(image)).data[0].numpy()
 
 
 def points_on_grid(points_ras_mm: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 
 from lib.annotations.atomic_write import write_atomically
 from lib.data.grid import Spacing, network_image, network_label_map
-from lib.geometry.volume import Volume, load_volume
+from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class PreparedScans:
         Raises:
             VolumeError: it cannot be read, or not be brought onto the grid.
         """
-        return self.volume(checksum, "image", spacing_mm, lambda: network_image(load_volume(path), spacing_mm))
+        name = f"image {place_of(path)}"
+        return self.volume(checksum, name, spacing_mm, lambda: network_image(load_volume(path), spacing_mm))
 
     def label_map(self, checksum: str, name: str, spacing_mm: Spacing, make: Callable[[], Volume]) -> PreparedVolume:
         """A label map of an image.
@@ -127,6 +128,30 @@ class PreparedScans:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+def place_of(path: Path) -> str:
+    """Of an image, by its header: images of the same voxels may lie otherwise in the patient.
+
+    An image that is gone since it was asked for first keeps the place that it had.
+
+    Raises:
+        VolumeError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        if path in _places:
+            return _places[path][1]
+        raise VolumeError(f"The image {path.name} is not there; restore it or choose another.") from None
+    stamp = status.st_mtime_ns, status.st_ctime_ns
+    if path not in _places or _places[path][0] != stamp:
+        _places[path] = stamp, _name(repr(read_geometry(path).affine_ras.tolist()))
+    return _places[path][1]
+
+
+_places: dict[Path, tuple[tuple[int, int], str]] = {}
+"""Of images by their path and the times of their file."""
 
 
 def _name(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.grid import Spacing
-from lib.data.prepared_scans import PreparedScans, PreparedVolume
+from lib.data.prepared_scans import PreparedScans, PreparedVolume, place_of
 from lib.geometry.volume import Volume, VolumeError, load_volume
 
 ClickMasks = Callable[[AnnotatedScan], Volume]
@@ -56,5 +56,6 @@ class ScanVolumes:
             f"{a.points.label} {a.points.foreground_voxel.tolist()} {a.points.background_voxel.tolist()}"
             for a in scan.annotations
         )
-        name = f"click mask {self.click_masks_name} {hashlib.sha256(clicks.encode()).hexdigest()}"
+        place = place_of(scan.image_path)
+        name = f"click mask {self.click_masks_name} {place} {hashlib.sha256(clicks.encode()).hexdigest()}"
         return self.prepared.label_map(scan.image_checksum, name, self.spacing_mm, lambda: make(scan))

@@ -62,7 +62,7 @@ def predict_on_grid(model: TrainedModel, image: torch.Tensor, device: Device = "
     x, y, z = image.shape
     window = model.spec.roi_size
     slab = (1 + len(model.spec.labels)) * 4 * min(n / max(size, n) for n, size in zip(window, image.shape, strict=True))
-    check_size((x, y, z), "The scan on the network's grid", 2 * len(model.spec.labels) + 3 * slab)
+    check_size((x, y, z), "The scan on the network's grid", 2 * len(model.spec.labels) + 2 * slab)
     probability = torch.empty((len(model.spec.labels), x, y, z), dtype=torch.float16)
     _predict_into(probability, model, image, Box((0, 0, 0), (x, y, z)), device)
     require_finite(probability, model)
@@ -219,21 +219,23 @@ def _slide(
     axis = min(range(3), key=lambda a: window[a] / seen.shape[a])
     totals = [grid.total_weight(a).to(device) for a in range(3)]
     layer: torch.Tensor | None = None
-    for number, start in enumerate(grid.starts[axis]):
-        for place, logits in _windows(grid, axis, start, network, image, device):
-            if layer is None:
-                shape = [n if a != axis else window[axis] for a, n in enumerate(seen.shape)]
-                layer = logits.new_zeros((logits.shape[0], *shape))
-            layer[(slice(None), *place)] += logits
-        assert layer is not None
-        is_last = number + 1 == len(grid.starts[axis])
-        done = window[axis] if is_last else grid.starts[axis][number + 1] - start
-        thickness = max(1, _SLAB_BYTES * layer.shape[1 + axis] // (4 * layer.numel()))
-        for first in range(0, done, thickness):
-            slab = layer.narrow(1 + axis, first, min(thickness, done - first))
-            _write(result, slab, start + first, axis, seen, box, totals)
-        if not is_last:
-            layer = _shifted(layer, 1 + axis, done)
+    precision = mixed_precision(device)
+    with torch.autocast(device.type, precision, enabled=precision is not None):
+        for number, start in enumerate(grid.starts[axis]):
+            for place, logits in _windows(grid, axis, start, network, image, device):
+                if layer is None:
+                    shape = [n if a != axis else window[axis] for a, n in enumerate(seen.shape)]
+                    layer = logits.new_zeros((logits.shape[0], *shape))
+                layer[(slice(None), *place)] += logits
+            assert layer is not None
+            is_last = number + 1 == len(grid.starts[axis])
+            done = window[axis] if is_last else grid.starts[axis][number + 1] - start
+            thickness = max(1, _SLAB_BYTES * layer.shape[1 + axis] // (4 * layer.numel()))
+            for first in range(0, done, thickness):
+                slab = layer.narrow(1 + axis, first, min(thickness, done - first))
+                _write(result, slab, start + first, axis, seen, box, totals)
+            if not is_last:
+                layer = _shifted(layer, 1 + axis, done)
 
 
 def _windows(
@@ -242,11 +244,9 @@ def _windows(
     """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
-    precision = mixed_precision(device)
     for corner in product(*((start,) if a == axis else grid.starts[a] for a in range(3))):
         patch = _cut(image, corner, grid.size).to(device)[None, None].contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, precision, enabled=precision is not None):
-            logits = network(patch)[0]
+        logits = network(patch)[0]
         places = (0 if a == axis else first - grid.starts[a][0] for a, first in enumerate(corner))
         yield tuple(slice(p, p + n) for p, n in zip(places, grid.size, strict=True)), logits.float() * weight
 

@@ -120,7 +120,7 @@ class Hyperparameters(BaseModel):
 
 
 _RECIPE: dict[str, Any] = {
-    "augmentation": "full",
+    "augmentation": "full_flip",
     "optimizer": "adamw",
     "learning_rate": 3e-3,
     "warm_up_iterations": 30,
@@ -164,7 +164,7 @@ _METHODS: dict[str, dict[str, Any]] = {
         "geodesic": "deep",
         "focal_weight": 0.0,
         "click_mask_weight": 1.0,
-        "crf_weight": 1e-3,
+        "crf_weight": 1e-4,
         "sigma_alpha": 15.0,
         "sigma_beta": 0.5,
     },

@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
-from lib.data import patch_map, patches
+from lib.data import patch_map, patches, prepared_scans
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.grid import points_on_grid
 from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
@@ -447,20 +447,20 @@ def test_workers_leave_cores_to_the_network(monkeypatch, cores, workers):
     assert spare_workers() == workers
 
 
-def test_drawing_from_many_scans_takes_the_memory_of_one(tmp_path, source):
-    shape = (160, 160, 160)
+def test_drawing_from_many_scans_takes_the_memory_of_one(tmp_path, source, monkeypatch):
+    """Scans that are large on the network's grid, of one intensity each."""
+
+    def enlarged(volume, _):
+        return torch.full((160, 160, 160), float(volume.array[0, 0, 0])).half(), np.eye(4)
+
+    monkeypatch.setattr(prepared_scans, "network_image", enlarged)
+    paths = [save(tmp_path / f"{number}.nii", np.full((4, 4, 4), number, np.float32)) for number in range(12)]
     many = source(
-        *(annotated(tmp_path / f"{number}.nii.gz", str(number), annotations=()) for number in range(12)),
-        spacing_mm=(1.0, 1.0, 1.0),
+        *(annotated(path, path.stem, annotations=()) for path in paths),
         roi_size=(48, 48, 48),
     )
-    for number, scan in enumerate(many.scans):
-        many.volumes.prepared.volume(
-            scan.image_checksum,
-            "image",
-            (1.0, 1.0, 1.0),
-            lambda: (torch.full(shape, number).half(), np.eye(4)),  # noqa: B023
-        )
+    for scan in many.scans:
+        many.volumes.image(scan)
     drawn(many, 5)
     before = psutil.Process().memory_info().rss
 

@@ -84,18 +84,37 @@ def test_files_of_another_way_of_preparing_are_not_read(cache, monkeypatch):
     assert cache.volume("sum", "image", SPACING_MM, Maker(2)).voxels.unique().tolist() == [2]
 
 
-def test_image_is_that_of_the_file_on_the_grid(cache, tmp_path):
+@pytest.fixture
+def scan_path(tmp_path):
     path = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32), AFFINE), path)
+    return path
 
-    prepared = cache.image(path, "sum", (1.5, 1.5, 1.5))
-    path.unlink()
-    again = cache.image(path, "sum", (1.5, 1.5, 1.5))
 
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32), AFFINE), path)
-    voxels, affine = network_image(load_volume(path), (1.5, 1.5, 1.5))
-    assert torch.equal(prepared.voxels, voxels) and torch.equal(again.voxels, voxels)
-    np.testing.assert_array_equal(again.affine, affine)
+def test_image_is_that_of_the_file_on_the_grid_and_is_prepared_once(cache, scan_path, monkeypatch):
+    voxels, affine = network_image(load_volume(scan_path), (1.5, 1.5, 1.5))
+
+    first = cache.image(scan_path, "sum", (1.5, 1.5, 1.5))
+    monkeypatch.setattr(prepared_scans, "network_image", lambda *_: pytest.fail("it was prepared again"))
+    second = cache.image(scan_path, "sum", (1.5, 1.5, 1.5))
+
+    for prepared in (first, second):
+        assert torch.equal(prepared.voxels, voxels)
+        np.testing.assert_array_equal(prepared.affine, affine)
+
+
+def test_image_of_the_same_voxels_elsewhere_in_the_patient_is_another(cache, scan_path):
+    cache.image(scan_path, "sum", SPACING_MM)
+    voxels = np.asanyarray(nib.load(scan_path).dataobj)
+    mirrored = np.diag([-1.0, 2.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(voxels, mirrored), scan_path)
+
+    prepared = cache.image(scan_path, "sum", SPACING_MM)
+
+    assert torch.equal(prepared.voxels, network_image(load_volume(scan_path), SPACING_MM)[0])
+    assert torch.equal(
+        prepared.voxels.flip(0), network_image(Volume(voxels, ImageGeometry(SHAPE, AFFINE)), SPACING_MM)[0]
+    )
 
 
 def test_label_map_lists_voxels_of_each_label(cache):

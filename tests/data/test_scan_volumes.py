@@ -124,17 +124,23 @@ def test_click_mask_that_is_made_in_another_way_is_made_anew(scan, volumes):
     assert other.click_masks.calls == 1
 
 
-def test_image_that_is_gone_is_read_from_the_cache(scan, volumes):
-    before = volumes.image(scan).voxels
-    scan.image_path.unlink()
-
-    assert torch.equal(volumes.image(scan).voxels, before)
-
-
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("part", ["image", "mask"])
-def test_file_that_is_gone_is_a_volume_error(scan, volumes, part):
+def test_file_that_is_gone_is_a_volume_error(scan, volumes, part, prepared):
+    if prepared:
+        getattr(volumes, part)(scan)
     getattr(scan, f"{part}_path").unlink()
 
     with pytest.raises(VolumeError) as error:
         getattr(volumes, part)(scan)
     assert str(scan.image_path.parent) not in str(error.value)
+
+
+def test_click_mask_of_an_image_that_lies_elsewhere_in_the_patient_is_made_anew(scan, volumes):
+    volumes.click_mask(scan)
+    voxels = np.asanyarray(nib.load(scan.image_path).dataobj)
+    nib.save(nib.Nifti1Image(voxels, AFFINE @ np.diag([2.0, 1, 1, 1])), scan.image_path)
+
+    volumes.click_mask(scan)
+
+    assert volumes.click_masks.calls == 2

@@ -259,6 +259,17 @@ def test_a_structure_in_another_is_no_hole_to_fill():
     assert dice(refined == 1, outer & ~inner) > 0.9
 
 
+def test_a_hole_that_another_structure_has_grown_into_is_left_to_it():
+    before = ball((20, 18, 10), 12)
+    now = np.where(before, 1, 0).astype(np.uint8)
+    now[ball((20, 18, 10), 4)], now[ball((20, 18, 10), 2)] = 0, 2
+
+    automatic_mask._fill_new_holes(now, before, 1)
+
+    assert (now == 2).sum() == ball((20, 18, 10), 2).sum()
+    assert (now > 0).sum() == before.sum()
+
+
 # From the scan to its mask
 
 

@@ -181,7 +181,10 @@ def test_two_processes_that_publish_and_roll_back_at_once_lose_nothing(versions)
     processes = [subprocess.Popen([*arguments, name], cwd=ROOT, **pipes) for name in ("1", "2")]
     for process in processes:
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
-    outputs = [process.communicate("go\n") for process in processes]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate() for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], outputs
     told = [tuple(map(int, line.split())) for out, _ in outputs for line in out.splitlines()]

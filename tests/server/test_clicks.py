@@ -48,7 +48,7 @@ def test_hyperparameters_show_in_info(site):
     config = requests.get(f"{site.url}/info/", timeout=30).json()["trainers"]["inextremis"]["config"]
 
     assert config["crf_weight"] == pytest.approx(1e-3)
-    assert config["roi_size"] == "56x56x32"
+    assert config["roi_size"] == "48x48x48"
 
 
 @pytest.mark.parametrize("extension", [".nrrd", ".nii.gz"])

@@ -164,12 +164,12 @@ def test_network_that_does_not_exist_is_said_in_a_sentence_and_costs_nothing(tmp
 
 
 def test_each_run_draws_other_patches(tmp_path, five, watched, scores):
-    scores(0.5, 0.5)
-    for _ in range(2):
+    scores(0.5, 0.5, 0.5)
+    for _ in range(3):
         training(tmp_path, five, iterations=1, objective=watched).run()
 
-    first, second = watched.batches
-    assert not torch.equal(first, second)
+    _, second, third = watched.batches
+    assert not torch.equal(second, third), "both went on from a published network"
 
 
 def test_same_seed_draws_the_same_and_another_does_not(tmp_path, five):
@@ -263,21 +263,23 @@ def test_geodesics_never_see_what_broke(tmp_path, five):
         training(tmp_path, five, objective=BreaksInEarnest, iterations=100).run()
 
 
-def test_what_broke_is_not_gone_on_from_and_not_drawn_again(tmp_path, five, watched, scores):
+def test_what_broke_is_not_gone_on_from_and_not_drawn_again(tmp_path, five, scores):
     scores(0.5, 0.5)
     training(tmp_path, five).run()
     before = versions_in(tmp_path).published_path.read_bytes()
     interrupted(tmp_path, five, after=5)
     Breaks.batches.clear()
 
-    with pytest.raises(TrainingError):
-        training(tmp_path, five, objective=breaking(2), iterations=REPORTS).run()
+    for _ in range(3):
+        with pytest.raises(TrainingError):
+            training(tmp_path, five, objective=breaking(1), iterations=REPORTS).run()
+        assert not unfinished_path(tmp_path).exists()
+        assert versions_in(tmp_path).published_path.read_bytes() == before
 
-    assert not unfinished_path(tmp_path).exists()
-    assert versions_in(tmp_path).published_path.read_bytes() == before
-    training(tmp_path, five, objective=watched).run()
-    assert record(tmp_path).begun == 4
-    assert not torch.equal(watched.batches[0], Breaks.batches[0])
+    _, second, third = Breaks.batches
+    assert not torch.equal(second, third), "both went on from the published network"
+    assert record(tmp_path).begun == 5
+    training(tmp_path, five).run()
     assert load_training_state(versions_in(tmp_path).published_path).iterations == 4
 
 
@@ -535,16 +537,21 @@ def losses(folder, annotated, **changes):
     return np.array([report.step.value.loss.item() for report in heard.reports])
 
 
-def test_run_that_goes_on_does_not_unlearn_first(tmp_path, five):
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [({}, {}), ({"optimizer": "sgd", "learning_rate": 0.03, "momentum": 0.9}, {"learning_rate": 0.03})],
+    ids=["with its moments", "without any"],
+)
+def test_run_that_goes_on_does_not_unlearn_first(tmp_path, five, first, then):
     """Compared with the published network itself, which a rate of nearly 0 leaves as it is, on the same patches."""
-    losses(tmp_path, five, iterations=100)
+    losses(tmp_path, five, iterations=100, **first)
     shutil.copytree(tmp_path / "model", tmp_path / "still" / "model")
 
-    still, goes_on = losses(tmp_path / "still", five, learning_rate=1e-12), losses(tmp_path, five)
+    still, goes_on = losses(tmp_path / "still", five, learning_rate=1e-12), losses(tmp_path, five, **then)
 
     assert goes_on[0] == pytest.approx(still[0], rel=1e-4)
-    assert np.all(goes_on <= 1.1 * still)
-    assert goes_on.mean() <= still.mean()
+    assert np.all(goes_on <= 1.25 * still)
+    assert goes_on.mean() < still.mean()
 
 
 KILLED = """
