@@ -33,8 +33,8 @@ class ClickFacts:
 
     @property
     def score(self) -> float:
-        """In [0, 1]."""
-        return self.box_overlap
+        """In [0, 1]: how far the mask reaches over box and geodesics of the clicks, less what lies outside."""
+        return (1 - self.outside) * (self.box_overlap + self.geodesics_covered) / 2
 
     @classmethod
     def of(
