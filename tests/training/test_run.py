@@ -544,7 +544,7 @@ def losses(folder, annotated, **changes):
 )
 def test_run_that_goes_on_does_not_unlearn_first(tmp_path, five, first, then):
     """Compared with the published network itself, which a rate of nearly 0 leaves as it is, on the same patches."""
-    losses(tmp_path, five, iterations=60, **first)
+    losses(tmp_path, five, iterations=100, **first)
     shutil.copytree(tmp_path / "model", tmp_path / "still" / "model")
 
     still, goes_on = losses(tmp_path / "still", five, learning_rate=1e-12), losses(tmp_path, five, **then)
