@@ -119,7 +119,7 @@ class ExtremePointsInferTask(InferTask):
         self, image: OpenedImage, structures: Sequence[ExtremePoints], model: TrainedModel | None
     ) -> tuple[np.ndarray, TrainedModel | None]:
         """The label map (X, Y, Z), and the network where it could be used; one without trust is not asked."""
-        if model is None or network_trust(model) == 0:
+        if model is None:
             return click_label_map(image.volume, structures, self.labels), None
         network = model
 
