@@ -132,7 +132,8 @@ class Viewer:
     def seconds(self, model: str, image: str, request: dict) -> Seconds:
         """As OHIF asks: for the mask alone, as NRRD."""
         start, processor = time.perf_counter(), self._processor_seconds()
-        self._post(model, image, {"result_extension": ".nrrd", **request}, output="image")
+        answer = self._post(model, image, {"result_extension": ".nrrd", **request}, output="image")
+        answer.raw.read()
         return Seconds(time.perf_counter() - start, self._processor_seconds() - processor)
 
     def wait_until_idle(self, seconds: float = 3.0) -> None:
@@ -162,6 +163,7 @@ class Viewer:
             params={"image": image, **query},
             data={"params": json.dumps(request)},
             timeout=1800,
+            stream=True,
         )
         answer.raise_for_status()
         return answer

@@ -16,7 +16,7 @@ import torch
 
 from lib.annotations.atomic_write import write_atomically
 from lib.data.grid import Spacing, network_image, network_label_map
-from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
+from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry, shown_name
 
 logger = logging.getLogger(__name__)
 
@@ -133,17 +133,13 @@ class PreparedScans:
 def place_of(path: Path) -> str:
     """Of an image, by its header: images of the same voxels may lie otherwise in the patient.
 
-    An image that is gone since it was asked for first keeps the place that it had.
-
     Raises:
-        VolumeError: it cannot be read.
+        VolumeError: it is gone, or cannot be read.
     """
     try:
         status = path.stat()
     except OSError:
-        if path in _places:
-            return _places[path][1]
-        raise VolumeError(f"The image {path.name} is not there; restore it or choose another.") from None
+        raise VolumeError(f"The image {shown_name(path)} is not there; restore it or choose another.") from None
     stamp = status.st_mtime_ns, status.st_ctime_ns
     if path not in _places or _places[path][0] != stamp:
         _places[path] = stamp, _name(repr(read_geometry(path).affine_ras.tolist()))

@@ -17,6 +17,7 @@ from lib.data.prepared_scans import PreparedVolume
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import Volume, check_size
+from lib.inference.processor_threads import in_turn
 from lib.inference.windows import WindowGrid
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.precision import mixed_precision
@@ -219,23 +220,21 @@ def _slide(
     axis = min(range(3), key=lambda a: window[a] / seen.shape[a])
     totals = [grid.total_weight(a).to(device) for a in range(3)]
     layer: torch.Tensor | None = None
-    precision = mixed_precision(device)
-    with torch.autocast(device.type, precision, enabled=precision is not None):
-        for number, start in enumerate(grid.starts[axis]):
-            for place, logits in _windows(grid, axis, start, network, image, device):
-                if layer is None:
-                    shape = [n if a != axis else window[axis] for a, n in enumerate(seen.shape)]
-                    layer = logits.new_zeros((logits.shape[0], *shape))
-                layer[(slice(None), *place)] += logits
-            assert layer is not None
-            is_last = number + 1 == len(grid.starts[axis])
-            done = window[axis] if is_last else grid.starts[axis][number + 1] - start
-            thickness = max(1, _SLAB_BYTES * layer.shape[1 + axis] // (4 * layer.numel()))
-            for first in range(0, done, thickness):
-                slab = layer.narrow(1 + axis, first, min(thickness, done - first))
-                _write(result, slab, start + first, axis, seen, box, totals)
-            if not is_last:
-                layer = _shifted(layer, 1 + axis, done)
+    for number, start in enumerate(grid.starts[axis]):
+        for place, logits in _windows(grid, axis, start, network, image, device):
+            if layer is None:
+                shape = [n if a != axis else window[axis] for a, n in enumerate(seen.shape)]
+                layer = logits.new_zeros((logits.shape[0], *shape))
+            layer[(slice(None), *place)] += logits
+        assert layer is not None
+        is_last = number + 1 == len(grid.starts[axis])
+        done = window[axis] if is_last else grid.starts[axis][number + 1] - start
+        thickness = max(1, _SLAB_BYTES * layer.shape[1 + axis] // (4 * layer.numel()))
+        for first in range(0, done, thickness):
+            slab = layer.narrow(1 + axis, first, min(thickness, done - first))
+            _write(result, slab, start + first, axis, seen, box, totals)
+        if not is_last:
+            layer = _shifted(layer, 1 + axis, done)
 
 
 def _windows(
@@ -244,11 +243,20 @@ def _windows(
     """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
-    for corner in product(*((start,) if a == axis else grid.starts[a] for a in range(3))):
+    precision = mixed_precision(device)
+
+    @torch.inference_mode()
+    def weighted_logits(corner: tuple[int, ...]) -> torch.Tensor:
         patch = _cut(image, corner, grid.size).to(device)[None, None].contiguous(memory_format=torch.channels_last_3d)
-        logits = network(patch)[0]
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            logits = network(patch)[0]
+        return logits.float() * weight
+
+    corners = list(product(*((start,) if a == axis else grid.starts[a] for a in range(3))))
+    found = in_turn(weighted_logits, corners) if device.type == "cpu" else map(weighted_logits, corners)
+    for corner, logits in zip(corners, found, strict=True):
         places = (0 if a == axis else first - grid.starts[a][0] for a, first in enumerate(corner))
-        yield tuple(slice(p, p + n) for p, n in zip(places, grid.size, strict=True)), logits.float() * weight
+        yield tuple(slice(p, p + n) for p, n in zip(places, grid.size, strict=True)), logits
 
 
 def _cut(image: torch.Tensor, corner: Sequence[int], size: Sequence[int]) -> torch.Tensor:

@@ -122,12 +122,12 @@ class PublishGate:
         return {number: of for number, of in scores.items() if of is not None}
 
     def judge(self, candidate: TrainedModel, kept: Mapping[int, Scores]) -> Verdict:
-        """The first network is published whatever its score; one that cannot be compared, only then."""
+        """Without a published network any is better than none; one that cannot be compared is published only then."""
         scores = self._of_scans(candidate, self.scans)
         common = set(scores).intersection(*kept.values())
         judged_on = (len(common), HELD_OUT if self.is_held_out else TRAINING)
         score = _mean(scores, common)
-        if not kept:
+        if not kept or not self.versions.published_number():
             return Verdict(True, judged_on, score, None, scores=scores)
         if score is None:
             return Verdict(False, judged_on, None, None, scores=scores)

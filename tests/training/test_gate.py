@@ -169,6 +169,15 @@ def test_broken_version_is_named_and_not_compared_with(project, caplog):
     assert "0001.pt cannot be used" in caplog.text
 
 
+def test_where_the_published_model_is_broken_any_is_better_than_none(project):
+    found = project(0.9, candidate=0.1)
+    found.versions.published_path.write_bytes(b"half a mod")
+
+    verdict = found.judge()
+
+    assert (verdict.publish, verdict.published_score) == (True, None)
+
+
 @pytest.mark.parametrize("held_out", [2, 0])
 @pytest.mark.parametrize("before", [("cyst",), ("lesion", "cyst"), ("cyst", "lesion")])
 def test_version_of_other_labels_is_not_compared_with(project, before, held_out):

@@ -1,0 +1,73 @@
+"""Pieces of work side by side, their results in order."""
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+import torch
+
+from lib.inference.processor_threads import in_turn
+
+
+@pytest.fixture(autouse=True)
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_items():
+    def slower_the_earlier(item):
+        time.sleep(0.01 * (10 - item))
+        return item * item
+
+    assert list(in_turn(slower_the_earlier, range(10))) == [n * n for n in range(10)]
+
+
+def test_as_many_are_worked_on_at_once_as_pytorch_has_threads():
+    together = threading.Barrier(3, timeout=30)
+
+    list(in_turn(lambda item: together.wait(), range(6)))
+
+
+def test_each_piece_has_one_thread_and_all_others_keep_theirs():
+    found = list(in_turn(lambda item: torch.get_num_threads(), range(6)))
+
+    of_others = []
+    other = threading.Thread(target=lambda: of_others.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert set(found) == {1}
+    assert torch.get_num_threads() == 3 and of_others == [3]
+
+
+def test_few_results_are_kept_for_a_slow_reader():
+    begun = []
+    results = in_turn(begun.append, range(100))
+
+    next(results)
+    time.sleep(0.2)
+
+    assert len(begun) <= 4 + 1
+
+
+def test_an_error_is_that_of_the_item():
+    with pytest.raises(ZeroDivisionError):
+        list(in_turn(lambda item: 1 // item, [2, 1, 0, 1]))
+    assert list(in_turn(lambda item: item, [1])) == [1]
+
+
+def work(queue):
+    queue.put(list(in_turn(lambda item: item + 1, range(3))))
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    list(in_turn(lambda item: item, range(3)))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=work, args=(queue,), daemon=True)
+    child.start()
+
+    assert queue.get(timeout=30) == [1, 2, 3]
