@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from lib.supervision.geodesics import Spacing, batch_extreme_point_geodesics
+from lib.geometry.image_geometry import Spacing
+from lib.supervision.geodesics import batch_extreme_point_geodesics
 from lib.supervision.shortest_paths import shortest_path
 
 SPACING_MM = (0.5, 0.5, 1.5)

@@ -14,13 +14,12 @@ import torch
 from torch import nn
 
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.patches import PatchBatch
 from lib.data.prepared_scans import PreparedScans
-from lib.data.scan_volumes import ScanVolumes
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.training import click_masks
 from lib.training.budget import TrainingBudget, make_optimizer
+from lib.training.build import plan_network, training_batches, training_volumes
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import Step, train
@@ -96,20 +95,14 @@ class TimedTraining:
         """Prepares all scans. Raises: VolumeError: one cannot be read."""
         torch.backends.cudnn.benchmark = True
         spacing_mm = plan_spacing(scans, h)
-        spec = NetworkSpec.plan(labels, spacing_mm, h.roi_size, h.levels, h.base_channels)
-        maker = click_masks.ClickMaskMaker(labels) if h.click_mask_weight > 0 else None
-        volumes = ScanVolumes(prepared, spacing_mm, maker, click_masks.NAME)
+        spec = plan_network(scans, labels, spacing_mm, h)
+        volumes = training_volumes(prepared, labels, spacing_mm, h)
         start = time.perf_counter()
         for scan in scans:
             volumes.image(scan)
             volumes.click_mask(scan)
         preparing_s = (time.perf_counter() - start) / len(scans)
-        plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
-        on_gpu = device.type == "cuda"
-        workers = spare_workers() if on_gpu else 0
-        batches = patch_batches(
-            PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu
-        )
+        batches = training_batches(scans, volumes, spec, h, device)
         objective = InExtremISObjective(labels, spacing_mm, h)
         return cls(spec, spec.build(), objective, batches, h, device, preparing_s)
 

@@ -10,10 +10,8 @@ import torch
 import torchio as tio
 from scipy import ndimage
 
-from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry, Spacing
 from lib.geometry.volume import Volume, VolumeError, check_size
-
-Spacing = tuple[float, float, float]
 
 CLIPPED_PERCENTILES = (0.5, 99.5)
 

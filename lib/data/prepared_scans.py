@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from lib.annotations.atomic_write import write_atomically
-from lib.data.grid import Spacing, network_image, network_label_map
+from lib.data.grid import network_image, network_label_map
+from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry, shown_name
 
 logger = logging.getLogger(__name__)

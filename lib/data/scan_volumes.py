@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.grid import Spacing
 from lib.data.prepared_scans import PreparedScans, PreparedVolume, place_of
+from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume, VolumeError, load_volume
 
 ClickMasks = Callable[[AnnotatedScan], Volume]

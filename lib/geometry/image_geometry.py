@@ -8,6 +8,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+Spacing = tuple[float, float, float]
+"""Millimetres between voxels, along three axes."""
+
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Headers are rounded: direction cosines of four digits move the last of 1000 voxels by up to 0.087 voxels. Beyond the
@@ -37,7 +40,7 @@ class ImageGeometry:
         return i, j, k
 
     @property
-    def canonical_spacing_mm(self) -> tuple[float, float, float]:
+    def canonical_spacing_mm(self) -> Spacing:
         """Spacing along the image axes that lie closest to right, anterior and superior."""
         toward_ras = nib.io_orientation(self.affine_ras)[:, 0].astype(int)
         right, anterior, superior = (float(self.spacing_mm[i]) for i in np.argsort(toward_ras))

@@ -10,7 +10,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.volume import Volume
 from lib.networks.checkpoint import TrainedModel
 from lib.refinement.cold_start import context_box, segment_from_clicks
-from lib.refinement.label_map import BoxedMask, merge_boxed_masks
+from lib.refinement.label_map import BoxedMask, merge_masks
 from lib.supervision.boxes import Box
 
 Probability = Callable[[str, Box], np.ndarray]
@@ -47,7 +47,7 @@ def click_label_map(
     """
     masks = {index[points.label]: click_mask(volume, points, probability, trust) for points in structures}
     clicks = {index[points.label]: points.foreground_voxel for points in structures}
-    return merge_boxed_masks(masks, clicks, volume.geometry.spacing_mm, volume.geometry.shape)
+    return merge_masks(masks, clicks, volume.geometry.spacing_mm, volume.geometry.shape)
 
 
 def click_mask(

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from lib.annotations.image_identity import ImageIdentities, file_stamp, voxel_checksum
-from lib.data.grid import Spacing, network_image
+from lib.data.grid import network_image
 from lib.data.prepared_scans import PreparedScans, PreparedVolume
-from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.image_geometry import ImageGeometry, Spacing
 from lib.geometry.volume import Volume, load_volume, read_geometry
 
 _OWN_VOXELS = "own voxels"

@@ -14,41 +14,22 @@ BoxedMask = tuple[Box, np.ndarray]
 
 
 def merge_masks(
-    masks: Mapping[int, np.ndarray], clicks_voxel: Mapping[int, np.ndarray], spacing_mm: tuple[float, float, float]
+    masks: Mapping[int, BoxedMask],
+    clicks_voxel: Mapping[int, np.ndarray],
+    spacing_mm: tuple[float, float, float],
+    shape: tuple[int, int, int],
 ) -> np.ndarray:
     """One label map from a mask of each structure; a voxel that two claim goes to the one with the nearer click.
 
     Where both clicks are equally far, the structure that comes first in `masks` keeps the voxel.
 
     Args:
-        masks: for each label index, 1 to 255, (X, Y, Z) bool; all of one shape.
+        masks: for each label index, 1 to 255, a box and the mask in it; elsewhere it is False. There may be none.
         clicks_voxel: for each label index, its foreground clicks (N, 3), N >= 1.
         spacing_mm: voxel size along each axis.
 
     Returns:
-        (X, Y, Z) uint8, 0 where no structure is.
-
-    Raises:
-        ValueError: no masks, or masks of different shapes.
-    """
-    shapes = {mask.shape for mask in masks.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"masks of the shapes {sorted(shapes)}; expected at least one mask, all of one shape")
-    x, y, z = shapes.pop()
-    boxed = {index: (Box((0, 0, 0), (x, y, z)), mask) for index, mask in masks.items()}
-    return merge_boxed_masks(boxed, clicks_voxel, spacing_mm, (x, y, z))
-
-
-def merge_boxed_masks(
-    masks: Mapping[int, BoxedMask],
-    clicks_voxel: Mapping[int, np.ndarray],
-    spacing_mm: tuple[float, float, float],
-    shape: tuple[int, int, int],
-) -> np.ndarray:
-    """As `merge_masks`, of masks that are known in a box each, and False elsewhere; there may be none.
-
-    Returns:
-        (X, Y, Z) uint8 of the given shape, the first axis fastest in memory.
+        (X, Y, Z) uint8 of the given shape, 0 where no structure is, the first axis fastest in memory.
     """
     merged = np.zeros(shape, dtype=np.uint8, order="F")
     contested = [np.empty((0, 3), dtype=np.int64)]

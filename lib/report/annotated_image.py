@@ -11,10 +11,10 @@ import numpy as np
 from lib.activelearning.uncertainty import class_entropies
 from lib.annotations.store import Absence, Annotation
 from lib.geometry.volume import Volume, VolumeError, load_volume
-from lib.inference.click_masks import network_trust
+from lib.inference.click_masks import click_label_map, network_trust
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.cold_start import segment_from_clicks
+from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,11 @@ def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:
 def _mask(
     volume: Volume, annotation: Annotation, model: TrainedModel | None, probability: np.ndarray | None
 ) -> np.ndarray:
-    label, of_label, trust = annotation.points.label, None, 0.0
-    if model is not None and probability is not None and label in model.spec.labels:
-        of_label, trust = probability[model.spec.labels.index(label)], network_trust(model)
-    return segment_from_clicks(
-        volume.array, annotation.points, volume.geometry.spacing_mm, foreground_probability=of_label, trust=trust
-    )
+    of_box, trust = None, 0.0
+    if model is not None and probability is not None and annotation.label in model.spec.labels:
+        of_label, trust = probability[model.spec.labels.index(annotation.label)], network_trust(model)
+
+        def of_box(label: str, box: Box) -> np.ndarray:
+            return of_label[box.slices]
+
+    return click_label_map(volume, [annotation.points], {annotation.label: 1}, of_box, trust) > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +41,6 @@ class Box:
     def shifted(self, offset_voxel: np.ndarray) -> Box:
         """The same box seen from a patch whose first voxel is `-offset_voxel`."""
         return Box(_as_triple(np.add(self.start, offset_voxel)), _as_triple(np.add(self.stop, offset_voxel)))
-
-
-def relaxed_boxes(shape: tuple[int, ...], structures: Sequence[np.ndarray], margin_voxels: int) -> np.ndarray:
-    """(X, Y, Z) bool: the voxels inside the relaxed tight box of any structure, (N, 3) voxels each."""
-    inside = np.zeros(shape, dtype=bool)
-    for points_voxel in structures:
-        inside[Box.around(points_voxel).relaxed(margin_voxels, shape).slices] = True
-    return inside
 
 
 def _as_triple(values: np.ndarray) -> tuple[int, int, int]:

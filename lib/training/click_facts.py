@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.data.grid import Spacing
+from lib.geometry.image_geometry import Spacing
 from lib.supervision.boxes import Box
 
 

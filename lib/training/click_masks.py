@@ -6,8 +6,7 @@ import numpy as np
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.volume import Volume, load_volume
-from lib.refinement.cold_start import segment_from_clicks
-from lib.refinement.label_map import merge_masks
+from lib.inference.click_masks import click_label_map
 
 NAME = "1"
 """Changes with the way in which the masks are made."""
@@ -22,10 +21,5 @@ class ClickMaskMaker:
     def __call__(self, scan: AnnotatedScan) -> Volume:
         """Raises: VolumeError."""
         volume = load_volume(scan.image_path)
-        spacing_mm = volume.geometry.spacing_mm
-        masks, clicks = {}, {}
-        for annotation in scan.annotations:
-            points = annotation.points
-            masks[self.index[points.label]] = segment_from_clicks(volume.array, points, spacing_mm)
-            clicks[self.index[points.label]] = points.foreground_voxel
-        return Volume(merge_masks(masks, clicks, spacing_mm).astype(np.float32), volume.geometry)
+        structures = [annotation.points for annotation in scan.annotations]
+        return Volume(click_label_map(volume, structures, self.index).astype(np.float32), volume.geometry)

@@ -17,6 +17,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
+from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.scan_score import NAME, scan_score
@@ -170,6 +171,9 @@ class PublishGate:
                 scores[self._key(scan)] = scan_score(model, scan, volumes, self.margin, self.device)
             except VolumeError as error:
                 logger.warning("The scan %s is left out of the comparison. %s", scan.image_id, error)
+            except BrokenModelError as error:
+                logger.warning("%s", error)
+                scores[self._key(scan)] = 0.0
         return scores
 
     def _key(self, scan: AnnotatedScan) -> str:

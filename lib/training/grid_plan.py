@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.clicks import WorldClicks
-from lib.data.grid import Spacing, grid_shape
+from lib.data.grid import grid_shape
 from lib.data.patch_map import Size
+from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.training.hyperparameters import Hyperparameters
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +14,13 @@ import torch
 from torch import nn
 
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.grid import Spacing
-from lib.data.patch_map import Size
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
 from lib.data.prepared_scans import PreparedScans
-from lib.data.scan_volumes import ScanVolumes
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
-from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.networks.versions import ModelVersions
-from lib.training import click_masks
 from lib.training.budget import TrainingBudget, make_optimizer
+from lib.training.build import plan_network, training_batches, training_volumes
 from lib.training.gate import PublishGate, Verdict
-from lib.training.grid_plan import plan_patch, plan_spacing
+from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import Step, TrainingError, train
 from lib.training.objective import InExtremISObjective
@@ -116,7 +111,7 @@ class Training:
         torch.backends.cudnn.benchmark = True
         budget = TrainingBudget(self.h.iterations, self.h.max_minutes)
         start = StartingPoint.find(
-            lambda spacing_mm: self._spec(spacing_mm, plan_patch(trained_on, spacing_mm, self.h)),
+            lambda spacing_mm: plan_network(trained_on, self.labels, spacing_mm, self.h),
             plan_spacing(trained_on, self.h),
             self.versions.published_path,
             self.unfinished_path,
@@ -157,34 +152,22 @@ class Training:
     def unfinished_path(self) -> Path:
         return self.folder / "unfinished.pt"
 
-    def _spec(self, spacing_mm: Spacing, roi_size: Size) -> NetworkSpec:
-        h = self.h
-        if h.network == PAPERS_NETWORK:
-            return NetworkSpec.plan(self.labels, spacing_mm, roi_size, h.levels, h.base_channels)
-        try:
-            return NetworkSpec.of_monai(self.labels, spacing_mm, roi_size, h.network, h.network_arguments)
-        except ArchitectureError as error:
-            raise TrainingError(f"The training cannot start: {error}") from error
-
-    def _volumes(self, start: StartingPoint) -> ScanVolumes:
-        maker = click_masks.ClickMaskMaker(self.labels) if self.h.click_mask_weight > 0 else None
-        return ScanVolumes(self.prepared, start.spec.spacing_mm, maker, f"{click_masks.NAME} {self.labels}")
-
     def _train(
         self, start: StartingPoint, scans: Sequence[AnnotatedScan], publisher: Publisher
     ) -> tuple[Verdict, Step]:
         network = start.network.to(self.device)
         optimizer = self._optimizer(network, start)
         objective = self.objective(self.labels, start.spec.spacing_mm, self.h)
+        volumes = training_volumes(self.prepared, self.labels, start.spec.spacing_mm, self.h)
+        batches = training_batches(scans, volumes, start.spec, self.h, self.device)
         reported = 0
-        for step in train(
-            network, optimizer, self._batches(start, scans), objective, self.h, publisher.budget, self.device
-        ):
-            state = TrainingState(optimizer.state_dict(), self._iterations(start, step), step.used)
+        for step in train(network, optimizer, batches, objective, self.h, publisher.budget, self.device):
             part, ended, is_due = int(step.used * REPORTS), step.used >= 1, publisher.is_due()
             is_new = ended or part > reported
-            if is_new or is_due:
-                require_finite(network)
+            if not (is_new or is_due):
+                continue
+            require_finite(network)
+            state = TrainingState(optimizer.state_dict(), self._iterations(start, step), step.used)
             if is_new:
                 reported = part
                 self.listener.reported(Report(part, state.iterations, step))
@@ -192,8 +175,7 @@ class Training:
                 break
             if is_due:
                 publisher.consider(network, replace(state, progress=0.0))
-            if is_new or is_due:
-                save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
+            save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
         return publisher.consider(network, replace(state, progress=0.0)), step
 
     def _optimizer(self, network: nn.Module, start: StartingPoint) -> torch.optim.Optimizer:
@@ -203,14 +185,6 @@ class Training:
         if before is not None and before["param_groups"][0].keys() == optimizer.param_groups[0].keys():
             optimizer.load_state_dict({**optimizer.state_dict(), "state": before["state"]})
         return optimizer
-
-    def _batches(self, start: StartingPoint, scans: Sequence[AnnotatedScan]) -> Iterator[PatchBatch]:
-        h = self.h
-        volumes = self._volumes(start)
-        plan = PatchPlan(start.spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
-        on_gpu = self.device.type == "cuda"
-        workers = spare_workers() if on_gpu else 0
-        return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)
 
     def _iterations(self, start: StartingPoint, step: Step) -> int:
         return (start.state.iterations if start.state else 0) + step.iteration

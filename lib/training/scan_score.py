@@ -10,7 +10,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.data.clicks import WorldClicks
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
-from lib.inference.prediction import predict_region
+from lib.inference.prediction import most_probable, predict_on_grid
 from lib.networks.checkpoint import TrainedModel
 from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
@@ -30,9 +30,10 @@ def scan_score(
 
     Raises:
         VolumeError: the scan cannot be read, or no label of it was answered.
+        BrokenModelError: what the network says is not finite.
     """
     image, mask = volumes.image(scan), volumes.mask(scan)
-    drawn = _label_map(model, image.voxels, device)
+    drawn = most_probable(predict_on_grid(model, image.voxels, device).float()).numpy()
     clicks = {a.points.label: WorldClicks.of(a).on_grid(image.affine) for a in scan.annotations}
     scores = []
     for index, label in enumerate(model.spec.labels, start=1):
@@ -57,15 +58,6 @@ def click_score(
     paths = extreme_point_geodesics(image[region.slices].float().numpy(), points.extremes_voxel - start, spacing_mm)
     facts = ClickFacts.of(mask, points, [path + start for path in paths], spacing_mm, margin)
     return facts.score
-
-
-def _label_map(model: TrainedModel, image: torch.Tensor, device: torch.device | str) -> np.ndarray:
-    i, j, k = image.shape
-    whole = Box((0, 0, 0), (i, j, k))
-    probability = predict_region(model, image, whole, torch.device(device))
-    background = 1 - probability.sum(dim=0)
-    best, index = probability.max(dim=0)
-    return torch.where(best > background, index + 1, 0).to(torch.uint8).numpy()
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:

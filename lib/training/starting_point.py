@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lib.geometry.image_geometry import Spacing
 from lib.networks.checkpoint import (
     CheckpointError,
     TrainedModel,
@@ -19,8 +20,6 @@ from lib.networks.checkpoint import (
 from lib.networks.spec import NetworkSpec
 
 logger = logging.getLogger(__name__)
-
-Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

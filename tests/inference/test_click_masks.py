@@ -12,6 +12,7 @@ from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 from lib.refinement.cold_start import context_box, segment_from_clicks
 from lib.refinement.label_map import merge_masks
+from lib.supervision.boxes import Box
 
 SHAPE, SPACING_MM = (60, 50, 40), (0.8, 0.8, 1.5)
 INDEX = {"lesion": 1, "cyst": 2, "vessel": 3}
@@ -49,7 +50,8 @@ def of_whole_image(volume, structures, trust):
         )
         for p in structures
     }
-    return merge_masks(masks, {INDEX[p.label]: p.foreground_voxel for p in structures}, spacing_mm)
+    boxed = {index: (Box((0, 0, 0), SHAPE), mask) for index, mask in masks.items()}
+    return merge_masks(boxed, {INDEX[p.label]: p.foreground_voxel for p in structures}, spacing_mm, SHAPE)
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.7])

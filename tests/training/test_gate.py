@@ -7,6 +7,7 @@ import torch
 
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
+from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import TrainedModel, TrainingState
 from lib.training import gate as gate_module
 from lib.training.gate import COLLAPSED, MOST_SCANS, TOLERANCE, PublishGate
@@ -167,6 +168,13 @@ def test_broken_version_is_named_and_not_compared_with(project, caplog):
 
     assert (verdict.publish, verdict.best_version) == (True, 2)
     assert "0001.pt cannot be used" in caplog.text
+
+
+def test_network_whose_output_is_not_finite_scores_nothing(project, caplog):
+    verdict = project(0.8, candidate=BrokenModelError("Version 2 of the model is broken.")).judge()
+
+    assert (verdict.publish, verdict.score) == (False, 0.0)
+    assert "Version 2 of the model is broken." in caplog.text
 
 
 def test_where_the_published_model_is_broken_any_is_better_than_none(project):

@@ -6,6 +6,7 @@ from torch import nn
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
+from lib.inference.prediction import BrokenModelError
 from lib.training.scan_score import scan_score
 from tests.training.phantoms import BOTH, LABELS, LEFT, NOWHERE, RIGHT, answering, ball, scan
 
@@ -79,7 +80,7 @@ def test_unreadable_scan_has_no_score(tmp_path):
         scan_score(answering(LEFT), annotated, ScanVolumes(PreparedScans(tmp_path / "p"), (1.0, 1.0, 1.0)), 2)
 
 
-def test_network_whose_output_is_no_number_finds_nothing(tmp_path):
+def test_network_whose_output_is_no_number_is_broken(tmp_path):
     class Broken(nn.Module):
         def forward(self, image):
             return image.new_full((len(image), 2, *image.shape[2:]), float("nan"))
@@ -88,7 +89,8 @@ def test_network_whose_output_is_no_number_finds_nothing(tmp_path):
     object.__setattr__(model, "network", Broken())
     volumes = ScanVolumes(PreparedScans(tmp_path / "prepared"), (1.0, 1.0, 1.0))
 
-    assert scan_score(model, scan(tmp_path, "one", masked=("lesion",)), volumes, 2) == 0
+    with pytest.raises(BrokenModelError):
+        scan_score(model, scan(tmp_path, "one", masked=("lesion",)), volumes, 2)
 
 
 def test_the_phantom_is_what_it_says():

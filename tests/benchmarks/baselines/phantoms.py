@@ -6,6 +6,7 @@ import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.supervision.boxes import Box
 
 SHAPE = (30, 28, 20)
 
@@ -29,3 +30,10 @@ def clicks_of(mask: np.ndarray) -> ExtremePoints:
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
+def relaxed_box(shape, points_voxel, margin_voxels):
+    """(X, Y, Z) bool: the voxels inside the relaxed tight box of points (N, 3)."""
+    inside = np.zeros(shape, dtype=bool)
+    inside[Box.around(points_voxel).relaxed(margin_voxels, shape).slices] = True
+    return inside

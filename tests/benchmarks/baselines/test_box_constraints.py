@@ -10,8 +10,8 @@ from benchmarks.baselines.box_constraints import BoxConstraintsObjective, log_ba
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patches import Patch, PatchBatch
 from lib.losses.partial import PartialLoss
-from lib.supervision.boxes import relaxed_boxes
 from lib.training.hyperparameters import Hyperparameters
+from tests.benchmarks.baselines.phantoms import relaxed_box
 
 SHAPE = (24, 22, 16)
 MARGIN = 2
@@ -29,7 +29,7 @@ def clicks_of(mask: np.ndarray) -> ExtremePoints:
 
 
 def batch_of(points: ExtremePoints) -> PatchBatch:
-    box = torch.from_numpy(relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))
+    box = torch.from_numpy(relaxed_box(SHAPE, points.foreground_voxel, MARGIN))
     return PatchBatch.of([Patch(torch.zeros(SHAPE), (points,), (box,))])
 
 
@@ -101,7 +101,7 @@ def test_the_gradient_fills_a_slab_without_the_structure() -> None:
 
 def test_the_true_mask_costs_less_than_nothing_everything_or_the_box() -> None:
     mask, points = ball_mask(), clicks_of(ball_mask())
-    box = relaxed_boxes(SHAPE, [points.foreground_voxel], 0)
+    box = relaxed_box(SHAPE, points.foreground_voxel, 0)
 
     def loss(candidate: np.ndarray) -> float:
         return objective()(batch_of(points), logits_of(candidate)).loss.item()
@@ -119,8 +119,8 @@ def test_free_logits_end_at_a_mask_that_meets_every_constraint() -> None:
         optimizer.step()
 
     probability = logits.softmax(dim=1)[0, 1].detach()
-    inside = relaxed_boxes(SHAPE, [points.foreground_voxel], 0)
-    assert probability[torch.from_numpy(~relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))].max() < 0.5
+    inside = relaxed_box(SHAPE, points.foreground_voxel, 0)
+    assert probability[torch.from_numpy(~relaxed_box(SHAPE, points.foreground_voxel, MARGIN))].max() < 0.5
     low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0) + 1
     in_box = probability[tuple(map(slice, low, high))]
     assert 0.45 <= in_box.mean() <= 0.65
@@ -146,7 +146,7 @@ def test_of_a_patch_that_nobody_clicked_nothing_is_known() -> None:
 
 def test_outside_of_the_relaxed_box_is_background() -> None:
     points, logits = clicks_of(ball_mask()), logits_of(np.roll(ball_mask(), 2, axis=0))
-    outside = ~torch.from_numpy(relaxed_boxes(SHAPE, [points.foreground_voxel], MARGIN))
+    outside = ~torch.from_numpy(relaxed_box(SHAPE, points.foreground_voxel, MARGIN))
 
     value = objective()(batch_of(points), logits)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.baselines.deepcut import deepcut_mask
-from lib.supervision.boxes import relaxed_boxes
-from tests.benchmarks.baselines.phantoms import clicks_of, dice, ellipsoid, image_of
+from tests.benchmarks.baselines.phantoms import clicks_of, dice, ellipsoid, image_of, relaxed_box
 
 
 def test_the_first_round_trains_on_the_box() -> None:
@@ -15,7 +14,7 @@ def test_the_first_round_trains_on_the_box() -> None:
 
     mask = deepcut_mask(image_of(truth), None, points, margin_voxels=2)
 
-    np.testing.assert_array_equal(mask, relaxed_boxes(truth.shape, [points.foreground_voxel], 0))
+    np.testing.assert_array_equal(mask, relaxed_box(truth.shape, points.foreground_voxel, 0))
 
 
 def test_a_network_that_over_segments_is_mended_where_the_image_shows_an_edge() -> None:
@@ -37,7 +36,7 @@ def test_what_the_network_sees_outside_of_the_relaxed_box_is_background() -> Non
 
     mask = deepcut_mask(image_of(truth | other), np.where(truth | other, 0.95, 0.05), points, margin_voxels=2)
 
-    assert not mask[~relaxed_boxes(truth.shape, [points.foreground_voxel], 2)].any()
+    assert not mask[~relaxed_box(truth.shape, points.foreground_voxel, 2)].any()
     assert dice(mask, truth) > 0.9
 
 

@@ -1,0 +1,54 @@
+"""Build what a training consists of: its network, its volumes, its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.image_geometry import Spacing
+from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
+from lib.training import click_masks
+from lib.training.grid_plan import plan_patch
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.loop import TrainingError
+
+
+def plan_network(
+    scans: Sequence[AnnotatedScan], labels: tuple[str, ...], spacing_mm: Spacing, h: Hyperparameters
+) -> NetworkSpec:
+    """The network that is asked for, on a grid of this spacing.
+
+    Raises:
+        TrainingError: there is no such network.
+        VolumeError: a scan cannot be read.
+    """
+    roi_size = plan_patch(scans, spacing_mm, h)
+    if h.network == PAPERS_NETWORK:
+        return NetworkSpec.plan(labels, spacing_mm, roi_size, h.levels, h.base_channels)
+    try:
+        return NetworkSpec.of_monai(labels, spacing_mm, roi_size, h.network, h.network_arguments)
+    except ArchitectureError as error:
+        raise TrainingError(f"The training cannot start: {error}") from error
+
+
+def training_volumes(
+    prepared: PreparedScans, labels: tuple[str, ...], spacing_mm: Spacing, h: Hyperparameters
+) -> ScanVolumes:
+    """With masks of the clicks, where these are learnt from."""
+    maker = click_masks.ClickMaskMaker(labels) if h.click_mask_weight > 0 else None
+    return ScanVolumes(prepared, spacing_mm, maker, f"{click_masks.NAME} {labels}")
+
+
+def training_batches(
+    scans: Sequence[AnnotatedScan], volumes: ScanVolumes, spec: NetworkSpec, h: Hyperparameters, device: torch.device
+) -> Iterator[PatchBatch]:
+    """Batches without end. Raises: VolumeError: none of the scans can be read."""
+    plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
+    on_gpu = device.type == "cuda"
+    workers = spare_workers() if on_gpu else 0
+    return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)
