@@ -24,6 +24,8 @@ from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import Step, train
 from lib.training.objective import InExtremISObjective
+from lib.training.orientation import symmetric_axes
+from lib.training.structures import structure_ends
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -94,7 +96,8 @@ class TimedTraining:
     ) -> TimedTraining:
         """Prepares all scans. Raises: VolumeError: one cannot be read."""
         torch.backends.cudnn.benchmark = True
-        spacing_mm = plan_spacing(scans, h)
+        structures = structure_ends(scans, labels)
+        spacing_mm = plan_spacing(scans, structures, h)
         spec = plan_network(scans, labels, spacing_mm, h)
         volumes = training_volumes(prepared, labels, spacing_mm, h)
         start = time.perf_counter()
@@ -102,7 +105,7 @@ class TimedTraining:
             volumes.image(scan)
             volumes.click_mask(scan)
         preparing_s = (time.perf_counter() - start) / len(scans)
-        batches = training_batches(scans, volumes, spec, h, device)
+        batches = training_batches(scans, volumes, spec, symmetric_axes(structures), h, device)
         objective = InExtremISObjective(labels, spacing_mm, h)
         return cls(spec, spec.build(), objective, batches, h, device, preparing_s)
 

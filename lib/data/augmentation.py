@@ -9,30 +9,31 @@ import numpy as np
 import torch
 import torchio as tio
 
-Augmentation = Literal["none", "flip", "full", "full_flip"]
+Augmentation = Literal["none", "flip", "full"]
+
+Axes = tuple[bool, bool, bool]
+"""Of right, anterior, superior."""
 
 DEGREES = 15.0
-SPATIAL_SHARE = 0.2
 SCALE = 0.15
 THICK_RATIO = 3.0
 """An axis whose voxels are this much longer than the shortest is not turned towards the others (as in nnU-Net)."""
 
 
-def random_matrix(augmentation: Augmentation, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def random_matrix(
+    augmentation: Augmentation, spacing_mm: tuple[float, float, float], mirrored: Axes = (True, True, True)
+) -> np.ndarray:
     """A random linear map (3, 3) from voxels of a patch to voxels of the scan, about the patch's centre.
 
-    `flip` reverses random axes (what the authors' public code does); `full` turns and scales, a fifth of the patches
-    each; `full_flip` does both. A turn is one of millimetres, whatever the voxels.
+    `flip` reverses random ones of the axes that may be mirrored (what the authors' public code does); `full` turns and
+    scales each patch besides. A turn is one of millimetres, whatever the voxels.
     """
     matrix = np.eye(3)
-    if augmentation.startswith("full"):
-        if _chance(SPATIAL_SHARE):
-            spacing = np.array(spacing_mm)
-            matrix = _rotation(spacing) * spacing / spacing[:, None]
-        if _chance(SPATIAL_SHARE):
-            matrix = matrix * math.exp(_uniform(-SCALE, SCALE))
-    if augmentation.endswith("flip"):
-        matrix = matrix * [(-1.0 if _chance(0.5) else 1.0) for _ in range(3)]
+    if augmentation == "full":
+        spacing = np.array(spacing_mm)
+        matrix = _rotation(spacing) * spacing / spacing[:, None] * math.exp(_uniform(-SCALE, SCALE))
+    if augmentation != "none":
+        matrix = matrix * [(-1.0 if may_be and _chance(0.5) else 1.0) for may_be in mirrored]
     return matrix
 
 
@@ -68,11 +69,11 @@ _INTENSITIES = tio.Compose(
 
 
 def random_intensities(image: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """A patch (X, Y, Z) of another contrast, sharpness and noise; only `full` and `full_flip` change it.
+    """A patch (X, Y, Z) of another contrast, sharpness and noise; only `full` changes it.
 
     Blur is in voxels.
     """
-    if not augmentation.startswith("full"):
+    if augmentation != "full":
         return image
     return _INTENSITIES(image[None])[0]
 

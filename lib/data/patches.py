@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.augmentation import Augmentation, random_intensities, random_matrix
+from lib.data.augmentation import Augmentation, Axes, random_intensities, random_matrix
 from lib.data.clicks import WorldClicks
 from lib.data.patch_map import PatchMap, Size
 from lib.data.prepared_scans import PreparedVolume
@@ -80,6 +80,7 @@ class PatchPlan:
         annotated_fraction: probability, in [0, 1], that a patch is placed on a structure: it holds a voxel of its
             mask, or one between two of its clicks.
         margin_voxels: by which tight boxes are relaxed.
+        mirrored: axes along which a patch may be mirrored.
         masked_share: least share of the patches, in [0, 1], that are of scans with an accepted mask, where there are
             any.
     """
@@ -88,6 +89,7 @@ class PatchPlan:
     annotated_fraction: float
     margin_voxels: int
     augmentation: Augmentation
+    mirrored: Axes = (True, True, True)
     masked_share: float = 0.0
 
 
@@ -148,7 +150,7 @@ class PatchSource:
             voxel = np.clip(voxel, 0, np.array(shape) - 1)
         while True:
             corner = _corner(shape, plan.roi_size, voxel)
-            matrix = random_matrix(plan.augmentation, self.volumes.spacing_mm)
+            matrix = random_matrix(plan.augmentation, self.volumes.spacing_mm, plan.mirrored)
             patch = PatchMap.about_centre(plan.roi_size, corner, matrix)
             # A turn may take the voxel out of the patch.
             if voxel is None or patch.holds(voxel):

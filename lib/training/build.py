@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from lib.data.annotated_scan import AnnotatedScan
+from lib.data.augmentation import Axes
 from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
@@ -45,10 +46,23 @@ def training_volumes(
 
 
 def training_batches(
-    scans: Sequence[AnnotatedScan], volumes: ScanVolumes, spec: NetworkSpec, h: Hyperparameters, device: torch.device
+    scans: Sequence[AnnotatedScan],
+    volumes: ScanVolumes,
+    spec: NetworkSpec,
+    symmetric: Axes,
+    h: Hyperparameters,
+    device: torch.device,
 ) -> Iterator[PatchBatch]:
-    """Batches without end. Raises: VolumeError: none of the scans can be read."""
-    plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation)
+    """Batches without end.
+
+    Args:
+        symmetric: see `lib.training.orientation.symmetric_axes`.
+
+    Raises:
+        VolumeError: none of the scans can be read.
+    """
+    mirrored = symmetric if h.augmentation == "full" else (True, True, True)
+    plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation, mirrored)
     on_gpu = device.type == "cuda"
     workers = spare_workers() if on_gpu else 0
     return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)

@@ -6,15 +6,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.clicks import WorldClicks
 from lib.data.grid import grid_shape
 from lib.data.patch_map import Size
 from lib.geometry.image_geometry import Spacing
-from lib.geometry.volume import VolumeError, load_volume, read_geometry
+from lib.geometry.volume import read_geometry
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.structures import StructureEnds
 
 LARGE_PERCENTILE = 75
 """Of the extents of structures: so many are at most as large as what the grid is chosen for."""
@@ -23,7 +22,7 @@ SMALL_CHANGE = 1.25
 """A grid is not made coarser by less than this factor, which would blur it for little."""
 
 
-def plan_spacing(scans: Sequence[AnnotatedScan], h: Hyperparameters) -> Spacing:
+def plan_spacing(scans: Sequence[AnnotatedScan], structures: Sequence[StructureEnds], h: Hyperparameters) -> Spacing:
     """Spacing in mm along right, anterior, superior: the median of the scans, but not finer than is asked for.
 
     A patch has to show a structure and what is around it, or the network cannot tell its inside from its surroundings.
@@ -34,8 +33,8 @@ def plan_spacing(scans: Sequence[AnnotatedScan], h: Hyperparameters) -> Spacing:
     """
     spacings_mm = [read_geometry(scan.image_path).canonical_spacing_mm for scan in scans]
     finest = np.maximum(np.median(spacings_mm, axis=0), h.min_spacing_mm)
-    extents = [extent for scan in scans for extent in _extents_mm(scan)] if h.patch_context > 0 else []
-    if extents:
+    if structures and h.patch_context > 0:
+        extents = [structure.extent_mm for structure in structures]
         needed = h.patch_context * np.percentile(extents, LARGE_PERCENTILE, axis=0) / h.roi_size
         finest = np.where(needed > SMALL_CHANGE * finest, needed, finest)
     right, anterior, superior = finest.round(4).tolist()
@@ -62,19 +61,3 @@ def plan_patch(scans: Sequence[AnnotatedScan], spacing_mm: Spacing, h: Hyperpara
             size = np.where(growing, np.minimum(size * factor, longest), size)
     i, j, k = (max(8, math.ceil(length)) for length in size)
     return i, j, k
-
-
-def _extents_mm(scan: AnnotatedScan) -> list[np.ndarray]:
-    """Of each structure, (3,) along right, anterior, superior."""
-    if scan.annotations:
-        clicks = [WorldClicks.of(annotation).foreground_ras_mm for annotation in scan.annotations]
-        return [np.ptp(points, axis=0) for points in clicks]
-    if scan.mask_path is None:
-        return []
-    try:
-        mask = load_volume(scan.mask_path, sentinels=False)
-    except VolumeError:
-        return []
-    boxes = [box for box in ndimage.find_objects(mask.array.astype(np.uint8)) if box is not None]
-    corners = np.array([[[axis.start for axis in box], [axis.stop - 1 for axis in box]] for box in boxes])
-    return [np.ptp(mask.geometry.voxel_to_ras(pair), axis=0) for pair in corners.reshape(-1, 2, 3)]

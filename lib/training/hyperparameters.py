@@ -70,7 +70,7 @@ class Hyperparameters(BaseModel):
         0.2, ge=0, lt=1, description="share of annotated scans that a new model is compared on, not trained on"
     )
     annotated_fraction: float = Field(0.66, ge=0, le=1, description="share of patches placed on an annotated structure")
-    augmentation: Augmentation = Field("flip", description="none, flip, full: turned, other contrast; full_flip")
+    augmentation: Augmentation = Field("flip", description="none, flip, full: turned, scaled, other contrast")
     network: str = Field("UNet2d5", description="the paper's 2.5D U-Net, or a class of monai.networks.nets")
     network_arguments: Arguments = Field({}, description="arguments of a network of MONAI, as a JSON object")
     base_channels: int = Field(16, ge=2, le=256, description="channels of UNet2d5's first stage, doubled at each")
@@ -120,7 +120,7 @@ class Hyperparameters(BaseModel):
 
 
 _RECIPE: dict[str, Any] = {
-    "augmentation": "full_flip",
+    "augmentation": "full",
     "optimizer": "adamw",
     "learning_rate": 3e-3,
     "warm_up_iterations": 30,

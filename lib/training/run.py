@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lib.data.annotated_scan import AnnotatedScan
+from lib.data.augmentation import Axes
 from lib.data.prepared_scans import PreparedScans
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
 from lib.networks.versions import ModelVersions
@@ -24,8 +25,10 @@ from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import Step, TrainingError, train
 from lib.training.objective import InExtremISObjective
+from lib.training.orientation import symmetric_axes
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.starting_point import StartingPoint
+from lib.training.structures import structure_ends
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +113,10 @@ class Training:
         np.random.seed(seed % 2**32)
         torch.backends.cudnn.benchmark = True
         budget = TrainingBudget(self.h.iterations, self.h.max_minutes)
+        structures = structure_ends(trained_on, self.labels)
         start = StartingPoint.find(
             lambda spacing_mm: plan_network(trained_on, self.labels, spacing_mm, self.h),
-            plan_spacing(trained_on, self.h),
+            plan_spacing(trained_on, structures, self.h),
             self.versions.published_path,
             self.unfinished_path,
             pretrained=self.pretrained,
@@ -123,7 +127,7 @@ class Training:
         )
         publisher = Publisher(gate, self.versions, start, budget, self.listener)
         try:
-            verdict, step = self._train(start, trained_on, publisher)
+            verdict, step = self._train(start, trained_on, symmetric_axes(structures), publisher)
         except TrainingError:
             # Figures broke; a later run would break on them again.
             self.unfinished_path.unlink(missing_ok=True)
@@ -153,13 +157,13 @@ class Training:
         return self.folder / "unfinished.pt"
 
     def _train(
-        self, start: StartingPoint, scans: Sequence[AnnotatedScan], publisher: Publisher
+        self, start: StartingPoint, scans: Sequence[AnnotatedScan], symmetric: Axes, publisher: Publisher
     ) -> tuple[Verdict, Step]:
         network = start.network.to(self.device)
         optimizer = self._optimizer(network, start)
         objective = self.objective(self.labels, start.spec.spacing_mm, self.h)
         volumes = training_volumes(self.prepared, self.labels, start.spec.spacing_mm, self.h)
-        batches = training_batches(scans, volumes, start.spec, self.h, self.device)
+        batches = training_batches(scans, volumes, start.spec, symmetric, self.h, self.device)
         reported = 0
         for step in train(network, optimizer, batches, objective, self.h, publisher.budget, self.device):
             part, ended, is_due = int(step.used * REPORTS), step.used >= 1, publisher.is_due()

@@ -28,7 +28,7 @@ SHAPE = (80, 70, 24)
 CLICKS = np.array([[20, 40, 12], [50, 41, 12], [35, 20, 12], [36, 60, 12], [35, 40, 6], [35, 40, 18]])
 OWN_MM = (1.5, 0.5, 0.5)
 MARGIN = 2
-AUGMENTATIONS = ["none", "flip", "full", "full_flip"]
+AUGMENTATIONS = ["none", "flip", "full"]
 
 
 def save(path, array, affine=AFFINE):
@@ -95,7 +95,7 @@ def test_clicks_stay_on_their_voxels_through_turning_cutting_and_flipping(scan, 
     assert met == set(range(6))
 
 
-@pytest.mark.parametrize("augmentation", ["full", "full_flip"])
+@pytest.mark.parametrize("augmentation", ["full"])
 def test_clicks_stay_on_their_structure_through_turning_and_scaling(tmp_path, source, augmentation):
     """Bright blobs of two voxels in radius about the clicks."""
     voxels = np.stack(np.indices(SHAPE), axis=-1)
@@ -192,8 +192,8 @@ def test_what_was_said_of_the_scan_is_said_of_its_patches(scan, source):
 # Interpolation
 
 
-@pytest.mark.parametrize(("augmentation", "most"), [("none", 0), ("flip", 0), ("full", 3), ("full_flip", 3)])
-def test_image_and_masks_are_interpolated_at_most_once(scan, source, monkeypatch, augmentation, most):
+@pytest.mark.parametrize(("augmentation", "times"), [("none", 0), ("flip", 0), ("full", 3)])
+def test_image_and_masks_are_interpolated_once_each(scan, source, monkeypatch, augmentation, times):
     calls = []
     sample = patch_map.functional.grid_sample
     monkeypatch.setattr(
@@ -210,7 +210,7 @@ def test_image_and_masks_are_interpolated_at_most_once(scan, source, monkeypatch
         with_both.draw()
         found.add(len(calls))
 
-    assert found == {0, most}
+    assert found == {times}
 
 
 # Where patches lie

@@ -1,0 +1,87 @@
+"""Where the ends of annotated structures lie, from clicks or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from lib.data.annotated_scan import AnnotatedScan
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.volume import VolumeError, load_volume
+
+MOST_MASKS = 12
+"""That are read, about a second each for a CT; more would cost more time than they tell."""
+
+
+@dataclass(frozen=True, eq=False)
+class StructureEnds:
+    """The ends of a structure along right, anterior, superior, in voxels of its scan that count in these directions.
+
+    Attributes:
+        label: its index 1, 2, ...
+        ends_voxel: (3, 2, 3): of each axis the low and the high end. Of a mask, an end is the middle of its last slice.
+        scan_shape: (3,) voxels of the scan.
+        spacing_mm: (3,).
+    """
+
+    label: int
+    ends_voxel: np.ndarray
+    scan_shape: np.ndarray
+    spacing_mm: np.ndarray
+
+    @classmethod
+    def of(cls, label: int, ends_voxel: np.ndarray, geometry: ImageGeometry) -> StructureEnds:
+        """From ends (3, 2, 3) along the axes of an image, in its voxels."""
+        axes, signs = nib.io_orientation(geometry.affine_ras).T
+        order = np.argsort(axes)
+        shape = np.array(geometry.shape)[order]
+        ends = np.asarray(ends_voxel, dtype=float)[order][..., order]
+        for axis in np.flatnonzero(signs[order] < 0):
+            ends[..., axis] = shape[axis] - 1 - ends[..., axis]
+            ends[axis] = ends[axis, ::-1]
+        return cls(label, ends, shape, np.array(geometry.canonical_spacing_mm))
+
+    @property
+    def extent_mm(self) -> np.ndarray:
+        """(3,) between the middles of the first and the last voxel."""
+        return np.diagonal(self.ends_voxel[:, 1] - self.ends_voxel[:, 0]) * self.spacing_mm
+
+
+def structure_ends(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> list[StructureEnds]:
+    """Of all clicked structures, and of those of masks of scans without clicks; a mask that cannot be read has none."""
+    index = {label: index for index, label in enumerate(labels, start=1)}
+    clicked = [
+        StructureEnds.of(index[a.label], a.points.extremes_voxel, a.geometry)
+        for scan in scans
+        for a in scan.annotations
+        if a.label in index
+    ]
+    masked = [scan for scan in scans if not scan.annotations and scan.mask_path is not None]
+    return clicked + [ends for scan in masked[:MOST_MASKS] for ends in _of_mask(scan)]
+
+
+def _of_mask(scan: AnnotatedScan) -> Iterator[StructureEnds]:
+    assert scan.mask_path is not None
+    try:
+        mask = load_volume(scan.mask_path, sentinels=False)
+    except VolumeError:
+        return
+    labels = mask.array.astype(np.uint8)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            start = np.array([axis.start for axis in box])
+            yield StructureEnds.of(label, start + _ends(labels[box] == label), mask.geometry)
+
+
+def _ends(mask: np.ndarray) -> np.ndarray:
+    """(3, 2, 3) of a mask (X, Y, Z) bool that reaches to all faces of its array."""
+    ends = np.empty((3, 2, 3))
+    for axis in range(3):
+        for side, last in enumerate((0, mask.shape[axis] - 1)):
+            middle = np.argwhere(np.take(mask, last, axis)).mean(axis=0)
+            ends[axis, side] = np.insert(middle, axis, last)
+    return ends
