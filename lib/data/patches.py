@@ -38,7 +38,7 @@ class Patch:
         absent: labels that are not in the scan.
         mask: (X, Y, Z) int64 label indices of an accepted mask, or None.
         mask_labels: labels that the mask covers.
-        click_mask: (X, Y, Z) int64 label indices of the masks of the clicks, or None.
+        click_mask: (X, Y, Z) int64 label indices of the masks of the clicks; None without, or where `mask` covers all.
     """
 
     image: torch.Tensor
@@ -126,7 +126,9 @@ class PatchSource:
 
     def _patch(self, scan: AnnotatedScan) -> Patch:
         plan, volumes = self.plan, self.volumes
-        image, mask, click_mask = volumes.image(scan), volumes.mask(scan), volumes.click_mask(scan)
+        image, mask = volumes.image(scan), volumes.mask(scan)
+        is_covered = all(annotation.label in scan.mask_labels for annotation in scan.annotations)
+        click_mask = None if is_covered else volumes.click_mask(scan)
         structures = [WorldClicks.of(annotation).on_grid(image.affine) for annotation in scan.annotations]
         x, y, z = image.voxels.shape
         patch = self._place((x, y, z), mask, structures)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,6 +19,11 @@ from lib.training import click_masks
 from lib.training.grid_plan import plan_patch
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
+
+logger = logging.getLogger(__name__)
+
+MASKED_SHARE = 0.5
+"""Of the patches, at least, that are of scans with an accepted mask: these are few, and tell the most."""
 
 
 def plan_network(
@@ -45,6 +52,19 @@ def training_volumes(
     return ScanVolumes(prepared, spacing_mm, maker, f"{click_masks.NAME} {labels}")
 
 
+def trusted_click_masks(
+    scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...], h: Hyperparameters
+) -> tuple[ScanVolumes, Hyperparameters]:
+    """Weighs masks of clicks by how far they agree with accepted masks, and makes none that would weigh nothing."""
+    agreement = click_masks.agreement(scans, volumes, labels) if h.click_mask_weight > 0 else None
+    if agreement is None:
+        return volumes, h
+    trust = click_masks.trust(agreement)
+    logger.info("Masks of clicks have Dice %.2f with accepted masks; they weigh %.2f.", agreement, trust)
+    changed = h.changed({"click_mask_weight": trust * h.click_mask_weight})
+    return (volumes if trust > 0 else replace(volumes, click_masks=None)), changed
+
+
 def training_batches(
     scans: Sequence[AnnotatedScan],
     volumes: ScanVolumes,
@@ -62,7 +82,7 @@ def training_batches(
         VolumeError: none of the scans can be read.
     """
     mirrored = symmetric if h.augmentation == "full" else (True, True, True)
-    plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation, mirrored)
+    plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation, mirrored, MASKED_SHARE)
     on_gpu = device.type == "cuda"
     workers = spare_workers() if on_gpu else 0
     return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)

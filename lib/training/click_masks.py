@@ -1,15 +1,21 @@
-"""Masks of clicks to learn from."""
+"""Masks of clicks to learn from, and how far to."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from lib.data.annotated_scan import AnnotatedScan
-from lib.geometry.volume import Volume, load_volume
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.inference.click_masks import click_label_map
 
 NAME = "1"
 """Changes with the way in which the masks are made."""
+
+MOST_SCANS = 8
+"""On which masks of clicks are compared with accepted ones."""
 
 
 class ClickMaskMaker:
@@ -23,3 +29,31 @@ class ClickMaskMaker:
         volume = load_volume(scan.image_path)
         structures = [annotation.points for annotation in scan.annotations]
         return Volume(click_label_map(volume, structures, self.index).astype(np.float32), volume.geometry)
+
+
+def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequence[str]) -> float | None:
+    """Mean Dice, in [0, 1], of masks of clicks with the accepted masks of the same scans; None where no scan has both.
+
+    Args:
+        volumes: with masks of the clicks.
+        labels: names in order of their index 1, 2, ...
+    """
+    both = [scan for scan in scans if scan.mask_path is not None and scan.annotations]
+    found = []
+    for scan in both[:MOST_SCANS]:
+        try:
+            mask, click_mask = volumes.mask(scan), volumes.click_mask(scan)
+        except VolumeError:
+            continue  # it is named in the log once a patch of it is drawn
+        assert mask is not None and click_mask is not None
+        for annotation in scan.annotations:
+            if annotation.label in scan.mask_labels:
+                index = 1 + labels.index(annotation.label)
+                one, other = mask.voxels == index, click_mask.voxels == index
+                found.append(2 * int((one & other).sum()) / max(1, int(one.sum()) + int(other.sum())))
+    return float(np.mean(found)) if found else None
+
+
+def trust(agreement: float | None) -> float:
+    """How far to learn from masks of clicks, in [0, 1]: fully where nothing contradicts them, not at half a Dice."""
+    return 1.0 if agreement is None else max(0.0, 2 * agreement - 1)

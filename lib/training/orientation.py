@@ -13,10 +13,10 @@ from lib.training.structures import StructureEnds
 FEWEST_STRUCTURES = 4
 """Of a label, to tell anything."""
 
-ORIENTED_SHARE = 0.15
+ORIENTED_SHARE = 0.25
 """From this share of what differs from its mirror image on, structures have an orientation in common."""
 
-OFF_CENTRE = 0.1
+OFF_CENTRE = 0.15
 """Of half a scan: structures that lie nearer to its middle in the mean are in the middle."""
 
 

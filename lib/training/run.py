@@ -19,7 +19,7 @@ from lib.data.prepared_scans import PreparedScans
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.budget import TrainingBudget, make_optimizer
-from lib.training.build import plan_network, training_batches, training_volumes
+from lib.training.build import plan_network, training_batches, training_volumes, trusted_click_masks
 from lib.training.gate import PublishGate, Verdict
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
@@ -161,11 +161,13 @@ class Training:
     ) -> tuple[Verdict, Step]:
         network = start.network.to(self.device)
         optimizer = self._optimizer(network, start)
-        objective = self.objective(self.labels, start.spec.spacing_mm, self.h)
-        volumes = training_volumes(self.prepared, self.labels, start.spec.spacing_mm, self.h)
-        batches = training_batches(scans, volumes, start.spec, symmetric, self.h, self.device)
+        volumes, h = trusted_click_masks(
+            scans, training_volumes(self.prepared, self.labels, start.spec.spacing_mm, self.h), self.labels, self.h
+        )
+        objective = self.objective(self.labels, start.spec.spacing_mm, h)
+        batches = training_batches(scans, volumes, start.spec, symmetric, h, self.device)
         reported = 0
-        for step in train(network, optimizer, batches, objective, self.h, publisher.budget, self.device):
+        for step in train(network, optimizer, batches, objective, h, publisher.budget, self.device):
             part, ended, is_due = int(step.used * REPORTS), step.used >= 1, publisher.is_due()
             is_new = ended or part > reported
             if not (is_new or is_due):

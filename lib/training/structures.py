@@ -13,7 +13,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume
 
-MOST_MASKS = 12
+MOST_MASKS = 24
 """That are read, about a second each for a CT; more would cost more time than they tell."""
 
 

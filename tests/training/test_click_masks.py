@@ -1,11 +1,14 @@
 """Masks of clicks to learn from: of each label its own, on the voxels of the scan."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
 from lib.demo.walkthrough import dice
 from lib.geometry.volume import VolumeError, read_geometry
-from lib.training.click_masks import ClickMaskMaker
+from lib.training.click_masks import ClickMaskMaker, agreement, trust
 from tests.training.phantoms import CENTRES, LABELS, ball, scan
 
 
@@ -44,3 +47,52 @@ def test_unreadable_scan_is_told_in_a_sentence(tmp_path):
 
     with pytest.raises(VolumeError, match=r"one\.nii cannot be read"):
         ClickMaskMaker(LABELS)(annotated)
+
+
+# How far they are trusted
+
+
+def both(folder, name, shift=0, labels=LABELS):
+    """A scan that was clicked, with a mask that lies so many voxels aside."""
+    annotated = scan(folder, name, clicked=LABELS, masked=labels)
+    mask = nib.load(annotated.mask_path)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(mask.dataobj), shift, axis=2), mask.affine), annotated.mask_path)
+    return annotated
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    return ScanVolumes(PreparedScans(tmp_path / "prepared"), (1.0, 1.0, 1.0), ClickMaskMaker(LABELS), "1")
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 0.95), (4, 0.35), (8, 0.0)])
+def test_agreement_is_the_dice_with_accepted_masks(tmp_path, volumes, shift, expected):
+    assert agreement([both(tmp_path, "one", shift)], volumes, LABELS) == pytest.approx(expected, abs=0.08)
+
+
+def test_every_structure_counts_the_same(tmp_path, volumes):
+    found = agreement([both(tmp_path, "one"), both(tmp_path, "two", shift=8)], volumes, LABELS)
+
+    assert found == pytest.approx(agreement([both(tmp_path, "one")], volumes, LABELS) / 2, abs=0.02)
+
+
+def test_label_that_no_accepted_mask_covers_does_not_count(tmp_path, volumes):
+    assert agreement([both(tmp_path, "one", labels=("lesion",))], volumes, LABELS) > 0.9
+
+
+def test_without_clicks_and_mask_of_one_scan_there_is_nothing_to_compare(tmp_path, volumes):
+    apart = [scan(tmp_path, "one", clicked=LABELS), scan(tmp_path, "two", clicked=(), masked=LABELS)]
+
+    assert agreement(apart, volumes, LABELS) is None
+    assert trust(None) == 1
+
+
+def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
+    broken = both(tmp_path, "broken")
+    broken.mask_path.write_bytes(b"half a mask")
+
+    assert agreement([broken, both(tmp_path, "one")], volumes, LABELS) > 0.9
+
+
+def test_trust_grows_from_half_a_dice_on():
+    assert [trust(dice) for dice in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([0, 0, 0.5, 1])

@@ -7,12 +7,12 @@ from lib.training.orientation import FEWEST_STRUCTURES, OFF_CENTRE, symmetric_ax
 from lib.training.structures import StructureEnds
 
 SCAN_SHAPE = np.array([80, 90, 60])
-# Of the ends of a structure in its box, from -1 to 1: each is off the middle.
+# Of the ends of a structure in its box, from -1 to 1: thick to the right, in front and above.
 PATTERN = np.array(
     [
-        [[-1, 0.5, -0.4], [1, -0.6, 0.3]],
-        [[0.4, -1, 0.5], [-0.5, 1, -0.3]],
-        [[0.6, -0.4, -1], [0.3, 0.5, 1]],
+        [[-1, 0.5, 0.4], [1, 0.6, 0.3]],
+        [[0.4, -1, 0.5], [0.5, 1, 0.3]],
+        [[0.6, 0.4, -1], [0.3, 0.5, 1]],
     ]
 )
 
