@@ -115,7 +115,7 @@ class TimedTraining:
 
     def iterations_per_s(self, most_s: float, most_iterations: int | None = None) -> float:
         """Trains for a while; the first iterations do not count."""
-        count, seconds = _advance(self._steps(), most_s, most_iterations)
+        count, seconds = _advance(self.steps(), most_s, most_iterations)
         return count / seconds
 
     def seconds_of_parts(self, most_s: float, most_iterations: int | None = None) -> dict[str, float]:
@@ -131,15 +131,15 @@ class TimedTraining:
         ]
         for owner, method, name in parts:
             setattr(owner, method, clock.timed(name, getattr(owner, method)))
-        count, seconds = _advance(self._steps(), most_s, most_iterations, clock)
+        count, seconds = _advance(self.steps(), most_s, most_iterations, clock)
         clock.seconds[REST] = seconds - sum(clock.seconds.values())
         return {
             name: clock.seconds[name] / count for name in (LOADING, NETWORK, GEODESICS, LOSS, CRF, CLICK_MASKS, REST)
         }
 
-    def _steps(self) -> Iterator[Step]:
+    def steps(self, iterations: int = 1_000_000) -> Iterator[Step]:
         optimizer = make_optimizer(self.network.to(self.device), self.h)
-        budget = TrainingBudget(iterations=1_000_000)
+        budget = TrainingBudget(iterations)
         return train(self.network, optimizer, self.batches, self.objective, self.h, budget, self.device)
 
 

@@ -31,6 +31,7 @@ from lib.inference.prediction import predict_probability
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.record import TrainingRecord
 from lib.training.run import Listener, Report, Training
 
 PACKAGES = ("torch", "monai", "monailabel", "torchio", "numpy", "scipy", "scikit-image", "numba")
@@ -118,7 +119,7 @@ class Run:
         h = h.changed(
             {"iterations": max(1, h.iterations // self.row.rounds), "max_minutes": h.max_minutes / self.row.rounds}
         )
-        while self.versions.next_number() <= self.row.rounds:
+        while self._rounds_done < self.row.rounds:
             Training(
                 self._scans(h),
                 self.dataset.labels,
@@ -130,6 +131,10 @@ class Run:
                 objective=self.row.objective,
                 listener=Listener(reported=reported),
             ).run()
+
+    @property
+    def _rounds_done(self) -> int:
+        return len(TrainingRecord.load(self.folder / "model" / "record.json").runs)
 
     def _scans(self, hyperparameters: Hyperparameters) -> list[AnnotatedScan]:
         cases = self.training_cases
@@ -152,7 +157,7 @@ class Run:
     def _pseudo_masks(self, annotations: Mapping[str, tuple[Annotation, ...]], margin_voxels: int) -> dict[str, Path]:
         """Of this round, from the clicks on the one structure and the network of the round before."""
         assert self.row.pseudo_mask is not None
-        number = self.versions.next_number()
+        number = 1 + self._rounds_done
         model = load_checkpoint(self.versions.published_path, _device()) if number > 1 else None
         paths = {case: self.folder / "pseudo_masks" / str(number) / f"{case}{SUFFIX}" for case in annotations}
         for case, path in paths.items():

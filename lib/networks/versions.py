@@ -53,7 +53,13 @@ class ModelVersions:
         return 1 + max([self.published_number(), *self.numbers()])
 
     def publish(
-        self, model: TrainedModel, state: TrainingState, *, base: int, spared: Collection[int] = ()
+        self,
+        model: TrainedModel,
+        state: TrainingState,
+        *,
+        base: int,
+        spared: Collection[int] = (),
+        replaced: int | None = None,
     ) -> tuple[int, bool]:
         """Keeps a model as the next version, and makes it the one that requests are answered with.
 
@@ -62,6 +68,7 @@ class ModelVersions:
             base: number of the version that it was trained from, 0 for none. Where another one is published by now,
                 somebody rolled back: the model is kept and not published.
             spared: versions that stay, however many there are.
+            replaced: a version that goes in any case once this one is published, unless it is spared.
 
         Returns:
             Its number, and whether it is published.
@@ -76,6 +83,8 @@ class ModelVersions:
             is_base = self.published_number() == base
             if is_base:
                 write_atomically(self.published_path, self.path(number).read_bytes())
+                if replaced is not None and replaced not in spared:
+                    self.path(replaced).unlink(missing_ok=True)
             self._prune({*spared, number, self.published_number()})
             return number, is_base
 

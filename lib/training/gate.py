@@ -61,6 +61,11 @@ class Verdict:
     rolled_back: bool = False
 
     @property
+    def is_best(self) -> bool:
+        """Is no kept version better?"""
+        return self.score is None or self.published_score is None or self.score >= self.published_score
+
+    @property
     def reason(self) -> str:
         """A sentence for people."""
         if self.rolled_back:

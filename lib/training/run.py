@@ -201,7 +201,8 @@ class Publisher:
 
     Attributes:
         base: number of the version that the run goes on from; that of the last one which it published.
-        published: number of the last version that the run published, None before the first.
+        published: number of the last version that the run published, None before the first. It goes with the next one
+            that the run publishes, or many short steps would push the versions of earlier runs out.
     """
 
     def __init__(
@@ -250,9 +251,9 @@ class Publisher:
 
     def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
         score = verdict.score if self.gate.is_held_out else None
-        spared = () if verdict.best_version is None else (verdict.best_version,)
+        spared = () if verdict.is_best or verdict.best_version is None else (verdict.best_version,)
         number, is_published = self.versions.publish(
-            replace(candidate, score=score), state, base=self.base, spared=spared
+            replace(candidate, score=score), state, base=self.base, spared=spared, replaced=self.published
         )
         self.gate.remember(number, verdict.scores)
         if not is_published:

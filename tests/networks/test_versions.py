@@ -62,6 +62,23 @@ def test_one_that_is_spared_stays_however_many_there_are(versions):
     assert versions.numbers() == [2, 5, 6]
 
 
+@pytest.mark.parametrize(("spared", "left"), [((), [1, 3]), ((2,), [1, 2, 3])])
+def test_one_that_is_replaced_goes_unless_it_is_spared(versions, spared, left):
+    publish(versions, 2)
+
+    versions.publish(model(3), TrainingState({}, 30), base=2, spared=spared, replaced=2)
+
+    assert versions.numbers() == left
+
+
+def test_one_is_not_replaced_by_what_is_not_published(versions):
+    publish(versions, 2)
+
+    versions.publish(model(3), TrainingState({}, 30), base=1, replaced=2)
+
+    assert versions.numbers() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("spared", [(), (1,)])
 def test_where_only_one_is_to_be_kept_it_is_the_published_one(tmp_path, spared):
     versions = ModelVersions(tmp_path / "inextremis.pt", keep=1)

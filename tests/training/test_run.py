@@ -359,7 +359,7 @@ def test_roll_back_stands_too_where_the_run_had_published_on_the_way(tmp_path, f
     assert [verdict.publish for verdict in heard.verdicts] == [True] * 4 + [False] * 2
     assert (versions.published_number(), told.version) == (1, 5)
     # What is judged on the way after it is kept once, and what the run came to.
-    assert versions.numbers() == [1, 2, 3, 4, 5, 6, 7]
+    assert versions.numbers() == [1, 5, 6, 7]
 
 
 # Scans to judge on
@@ -491,6 +491,27 @@ def test_network_is_published_on_the_way_and_at_the_end(tmp_path, five, slow):
 
     assert [verdict.publish for verdict in heard.verdicts] == [True] * 5
     assert told.version == published(tmp_path).version == 5
+
+
+def test_run_that_publishes_often_pushes_no_version_of_another_run_out(tmp_path, five, scores, often):
+    scores(0.5, *[0.6] * 10)
+    training(tmp_path, five, iterations=1).run()
+
+    training(tmp_path, five, iterations=8).run()
+
+    assert versions_in(tmp_path).numbers() == [1, 9]
+
+
+def test_better_version_on_the_way_stays_as_the_one_to_compare_with(tmp_path, five, scores, often):
+    """Or a run could lose a little with each of its versions."""
+    scores(0.5, 0.6, 0.595, 0.592, 0.585, 0.595)
+    training(tmp_path, five, iterations=1).run()
+    heard = Heard()
+
+    training(tmp_path, five, iterations=5, listener=heard.listener).run()
+
+    assert [verdict.publish for verdict in heard.verdicts] == [True, True, True, False, True]
+    assert versions_in(tmp_path).numbers() == [1, 2, 5]
 
 
 def test_judging_takes_a_small_part_of_a_run(tmp_path, five, slow):
