@@ -14,6 +14,8 @@ from lib.inference.click_masks import click_label_map
 NAME = "1"
 """Changes with the way in which the masks are made."""
 
+USELESS_AGREEMENT = 0.75
+
 MOST_SCANS = 8
 """On which masks of clicks are compared with accepted ones."""
 
@@ -55,5 +57,8 @@ def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequ
 
 
 def trust(agreement: float | None) -> float:
-    """How far to learn from masks of clicks, in [0, 1]: fully where nothing contradicts them, not at half a Dice."""
-    return 1.0 if agreement is None else max(0.0, 2 * agreement - 1)
+    """How far to learn from masks of clicks, in [0, 1]: fully where no accepted mask contradicts them.
+
+    Below `USELESS_AGREEMENT` not at all: a network that learns from a few accepted masks alone is better then.
+    """
+    return 1.0 if agreement is None else max(0.0, (agreement - USELESS_AGREEMENT) / (1 - USELESS_AGREEMENT))

@@ -8,7 +8,7 @@ from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.demo.walkthrough import dice
 from lib.geometry.volume import VolumeError, read_geometry
-from lib.training.click_masks import ClickMaskMaker, agreement, trust
+from lib.training.click_masks import USELESS_AGREEMENT, ClickMaskMaker, agreement, trust
 from tests.training.phantoms import CENTRES, LABELS, ball, scan
 
 
@@ -94,5 +94,7 @@ def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
     assert agreement([broken, both(tmp_path, "one")], volumes, LABELS) > 0.9
 
 
-def test_trust_grows_from_half_a_dice_on():
-    assert [trust(dice) for dice in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([0, 0, 0.5, 1])
+def test_trust_grows_from_where_masks_of_clicks_are_of_use():
+    halfway = (1 + USELESS_AGREEMENT) / 2
+
+    assert [trust(dice) for dice in (0.0, USELESS_AGREEMENT, halfway, 1.0)] == pytest.approx([0, 0, 0.5, 1])
