@@ -153,22 +153,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 _METHODS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "geodesic": "deep",
-        "focal_weight": 1.0,
-        "click_mask_weight": 0.0,
-        "crf_weight": 1e-4,
-        "sigma_alpha": 15.0,
-        "sigma_beta": 0.05,
-    },
-    "app": {
-        "geodesic": "deep",
-        "focal_weight": 0.0,
-        "click_mask_weight": 1.0,
-        "crf_weight": 0.0,
-        "sigma_alpha": 15.0,
-        "sigma_beta": 0.5,
-    },
+    "paper": {"focal_weight": 1.0, "click_mask_weight": 0.0, "crf_weight": 1e-4},
+    "app": {"focal_weight": 0.0, "click_mask_weight": 1.0, "crf_weight": 0.0},
 }
 
 
