@@ -1,4 +1,4 @@
-"""Demo studies with scripted clicks, trainings on them, and the Dice of the networks."""
+"""Demo studies with scripted clicks, and trainings on them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from benchmarks.evidence.dataset import Dataset, Split, write_split
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.demo.studies import write_demo_studies
-from lib.demo.walkthrough import dice
-from lib.geometry.volume import load_volume
-from lib.inference.prediction import predict_label_map
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
@@ -54,9 +51,3 @@ def trained_model(
     if not TrainingRecord.load(training.record_path).runs:
         training.run()
     return load_checkpoint(versions.published_path)
-
-
-def dice_of_cases(dataset: Dataset, model: TrainedModel, cases: Sequence[str]) -> list[float]:
-    """Of the automatic mask of each case with the truth."""
-    masks = (predict_label_map(model, load_volume(dataset.image_path(case))) for case in cases)
-    return [dice(mask > 0, dataset.truth(case).array > 0) for case, mask in zip(cases, masks, strict=True)]

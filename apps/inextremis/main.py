@@ -18,8 +18,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning.background_scoring import BackgroundScoring
-from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.strategies import require_strategy, strategies
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
@@ -29,7 +27,6 @@ from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
-from lib.networks.versions import ModelVersions
 from lib.server.installation import Installation, has_event_loop
 from lib.server.launch import StartError, require_studies
 from lib.server.logs import configure_logging
@@ -72,7 +69,6 @@ class InExtremIS(MONAILabelApp):
         self.opened = open_studies(studies, settings.labels, settings.project_dir)
         self.model_dir = settings.model_dir or self.opened.project.model
         self.published = PublishedModel(self.model_dir / "inextremis.pt", settings.labels)
-        self.scores = UncertaintyScores(ModelVersions(self.published.path).folder / "uncertainty.json")
         self.prepared = PreparedScans(self.opened.project.prepared)
         self.images = OpenedImages(self.prepared, self.opened.identities)
         self.opening = Opening(self.images, self.published)
@@ -101,7 +97,7 @@ class InExtremIS(MONAILabelApp):
         return train_tasks(self.published, self.prepared, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return strategies(self.scores, self.settings.labels)
+        return strategies()
 
     @property
     def models(self) -> dict[str, InferTask]:
@@ -135,4 +131,3 @@ class InExtremIS(MONAILabelApp):
         let_children_know_the_server()
         warm_up()
         self.opening.start()
-        BackgroundScoring(self.published, self.opened, self.scores).start()

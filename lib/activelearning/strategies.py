@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.activelearning.handouts import Handouts
-from lib.activelearning.scores import UncertaintyScores
-from lib.activelearning.uncertainty import drawn_order, power
 
 logger = logging.getLogger(__name__)
 
 
 class OfferedStudies(Protocol):
     """What a strategy asks of the studies (`lib.server.studies.Studies`)."""
-
-    def list_images(self) -> list[str]: ...
 
     def get_unlabeled_images(self) -> list[str]: ...
 
@@ -52,10 +46,9 @@ class UnannotatedStrategy(Strategy):
     def __call__(self, request: Mapping[str, Any], datastore: OfferedStudies) -> dict[str, Any] | None:
         """A study as {"id": ...}, or None where there is none left."""
         left = datastore.get_unlabeled_images()
-        annotated = len(datastore.list_images()) - len(left)
         noted = datastore.offers()
         while left:
-            image_id = self.handouts.take(left, noted, lambda ids, ages: self.order(ids, ages, annotated))
+            image_id = self.handouts.take(left, noted, self.order)
             # What is no volume would be refused at the first click.
             refusal = datastore.refusal(image_id) or _why_not_opened(image_id, datastore)
             if refusal is None:
@@ -67,12 +60,11 @@ class UnannotatedStrategy(Strategy):
         return None
 
     @abstractmethod
-    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         """The studies in the order in which they are offered.
 
         Args:
             seconds_ago: since each was offered, positive; since 1970 where it never was.
-            annotated: number of studies that are annotated.
         """
 
 
@@ -90,66 +82,26 @@ class First(UnannotatedStrategy):
     def __init__(self, handouts: Handouts) -> None:
         super().__init__("The first study, by name, that is not annotated", handouts)
 
-    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         return sorted(image_ids)
 
 
 class Random(UnannotatedStrategy):
     """By chance, later those that were offered before and are still not annotated."""
 
-    def __init__(self, handouts: Handouts, chance: random.Random) -> None:
+    def __init__(self, handouts: Handouts) -> None:
         super().__init__("A study by chance that is not annotated", handouts)
-        self.chance = chance
 
-    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         # A weighted draw without replacement (Efraimidis and Spirakis, 2006).
-        keys = {image_id: self.chance.random() ** (1 / seconds_ago[image_id]) for image_id in image_ids}
+        keys = {image_id: random.random() ** (1 / seconds_ago[image_id]) for image_id in image_ids}
         return sorted(image_ids, key=keys.__getitem__, reverse=True)
 
 
-class Uncertainty(UnannotatedStrategy):
-    """Rather one that the network is unsure of (`lib.activelearning.uncertainty`), by the scores that are kept.
-
-    Studies without a score come after those that have one; where none has, this is `Random`.
-    """
-
-    def __init__(self, handouts: Handouts, chance: random.Random, scores: UncertaintyScores, labels: Sequence[str]):
-        super().__init__("A study by chance, rather one that the model is unsure of", handouts)
-        self.by_chance = Random(handouts, chance)
-        self.scores = scores
-        self.labels = tuple(labels)
-        self._rng = np.random.default_rng(chance.getrandbits(64))
-        self._turns: list[str] = []
-        self._lock = threading.Lock()
-
-    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float], annotated: int) -> list[str]:
-        shuffled = self.by_chance.order(image_ids, seconds_ago, annotated)
-        with self._lock:
-            known = self.scores.of(shuffled, self._next_label())
-            order = drawn_order(np.array(list(known.values())), power(annotated), self._rng)
-        drawn = [list(known)[index] for index in order]
-        return drawn + [image_id for image_id in shuffled if image_id not in known]
-
-    def _next_label(self) -> str:
-        """Each label once a round, in an order that is drawn anew."""
-        if not self._turns:
-            self._turns = [self.labels[index] for index in self._rng.permutation(len(self.labels))]
-        return self._turns.pop()
-
-
-def strategies(scores: UncertaintyScores, labels: Sequence[str], seed: int | None = None) -> dict[str, Strategy]:
-    """By the names that viewers show; OHIF begins with "random".
-
-    Args:
-        labels: of the app, at least one.
-        seed: None for another sequence each time.
-    """
-    handouts, chance = Handouts(), random.Random(seed)
-    return {
-        "random": Random(handouts, chance),
-        "first": First(handouts),
-        "uncertainty": Uncertainty(handouts, chance, scores, labels),
-    }
+def strategies() -> dict[str, Strategy]:
+    """By the names that viewers show; OHIF begins with "random"."""
+    handouts = Handouts()
+    return {"random": Random(handouts), "first": First(handouts)}
 
 
 def require_strategy(name: Any, known: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-# Set by `--conf max_volume_gb`; in the environment, so that trainings and scoring processes inherit it.
+# Set by `--conf max_volume_gb`; in the environment, so that trainings inherit it.
 MAX_VOLUME_VARIABLE = "INEXTREMIS_MAX_VOLUME_GB"
 # 1000 x 1000 x 1000 voxels.
 DEFAULT_MAX_VOLUME_GB = 4.0

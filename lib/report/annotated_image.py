@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from lib.activelearning.uncertainty import class_entropies
-from lib.annotations.store import Absence, Annotation
+from lib.annotations.store import Absence, Annotation, Answer
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.inference.click_masks import click_label_map, network_trust
 from lib.inference.prediction import BrokenModelError, predict_probability
@@ -28,9 +29,6 @@ class AnnotatedImage:
         annotations: the clicks on its structures.
         absences: structures that are not in it.
         unanswered: labels of the app that nobody has answered; where there are none, it counts as annotated.
-        doubt: mean predictive entropy where the network sees a structure, in [0, 1]; None without a network.
-        masks: by label, (X, Y, Z) as `np.packbits` gives it; of an image that is as it was clicked on.
-        problem: why there are no masks.
     """
 
     image_id: str
@@ -39,35 +37,30 @@ class AnnotatedImage:
     absences: tuple[Absence, ...]
     has_final_mask: bool
     unanswered: tuple[str, ...]
-    doubt: float | None = None
-    masks: dict[str, np.ndarray] = field(default_factory=dict)
-    problem: str | None = None
 
-    def mask(self, annotation: Annotation) -> np.ndarray:
-        """(X, Y, Z) bool: what the clicks on a structure give now, with the network's help if there is one."""
-        shape = annotation.geometry.shape
-        bits = np.unpackbits(self.masks[annotation.points.label], count=int(np.prod(shape)))
-        return bits.reshape(shape).astype(bool)
+    @property
+    def answered(self) -> datetime:
+        """When the newest answer was given; long ago where there is a final mask only."""
+        answers: tuple[Answer, ...] = (*self.annotations, *self.absences)
+        return max((datetime.fromisoformat(a.created) for a in answers), default=datetime.min.replace(tzinfo=UTC))
 
+    def volume(self) -> Volume:
+        """Raises: VolumeError: it is gone, cannot be read, or is not the image that was clicked on."""
+        if self.path is None:
+            raise VolumeError(f"The image {self.image_id} is not in the folder.")
+        volume = load_volume(self.path)
+        if not all(annotation.geometry.is_close(volume.geometry) for annotation in self.annotations):
+            raise VolumeError(f"The image {self.image_id} is not the one that was clicked on.")
+        return volume
 
-def with_findings(image: AnnotatedImage, model: TrainedModel | None) -> AnnotatedImage:
-    """The image with the network's doubt and the masks of its structures, from one prediction."""
-    if image.path is None:
-        return replace(image, problem=f"The image {image.image_id} is not in the folder.")
-    try:
-        volume = load_volume(image.path)
-    except VolumeError as error:
-        logger.warning("%s", error)
-        return replace(image, problem=str(error))
-    probability = None if model is None else _probability(model, volume)
-    doubt = None if probability is None else float(class_entropies(probability).max())
-    if not all(annotation.geometry.is_close(volume.geometry) for annotation in image.annotations):
-        return replace(image, doubt=doubt, problem=f"The image {image.image_id} is not the one that was clicked on.")
-    masks = {
-        annotation.points.label: np.packbits(_mask(volume, annotation, model, probability))
-        for annotation in image.annotations
-    }
-    return replace(image, doubt=doubt, masks=masks)
+    def masks(self, volume: Volume, model: TrainedModel | None) -> Iterator[tuple[Annotation, np.ndarray]]:
+        """Of each structure, (X, Y, Z) bool: what the clicks on it give now, with the network's help if it has trust.
+
+        The network is asked once.
+        """
+        probability = None if model is None or network_trust(model) == 0 else _probability(model, volume)
+        for annotation in self.annotations:
+            yield annotation, _mask(volume, annotation, model, probability)
 
 
 def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:

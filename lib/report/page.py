@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.geometry.volume import load_volume
+from lib.geometry.volume import VolumeError
+from lib.networks.checkpoint import TrainedModel
 from lib.report.annotated_image import AnnotatedImage
 from lib.report.pictures import learning_curve, overlay
 from lib.report.project import AnnotatedProject
@@ -28,17 +29,17 @@ def render(project: AnnotatedProject, max_pictures: int, progress: Callable[[], 
     """The page.
 
     Args:
-        max_pictures: of masks; those that the network doubts most come first.
+        max_pictures: of masks; those of the images that were answered last come first.
         progress: called after each image.
     """
     pictures: list[Picture] = []
     left_out: list[str] = []
     for image in project.images:
         if len(pictures) < max_pictures and image.annotations:
-            if image.problem:
-                left_out.append(image.problem)
-            else:
-                pictures += _pictures(image)
+            try:
+                pictures += _pictures(image, project.model)
+            except VolumeError as error:
+                left_out.append(str(error))
         progress()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -54,13 +55,12 @@ def render(project: AnnotatedProject, max_pictures: int, progress: Callable[[], 
     )
 
 
-def _pictures(image: AnnotatedImage) -> Iterator[Picture]:
+def _pictures(image: AnnotatedImage, model: TrainedModel | None) -> Iterator[Picture]:
     """Of each structure."""
-    assert image.path is not None
-    volume = load_volume(image.path)
-    for annotation in image.annotations:
+    volume = image.volume()
+    for annotation, mask in image.masks(volume, model):
         who = f"{annotation.points.label}, clicked by {annotation.annotator} on {annotation.created[:10]}"
-        yield Picture(_address(overlay(volume, annotation, image.mask(annotation))), f"{image.image_id}: {who}")
+        yield Picture(_address(overlay(volume, annotation, mask)), f"{image.image_id}: {who}")
 
 
 def _address(png: bytes) -> str:

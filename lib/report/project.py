@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from lib.activelearning.scores import UncertaintyScores
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.masks import MaskError, MaskStore
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.exchange.study_images import visible_files, without_extension
 from lib.geometry.volume_files import EXTENSIONS
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
-from lib.networks.versions import ModelVersions
-from lib.report.annotated_image import AnnotatedImage, with_findings
+from lib.report.annotated_image import AnnotatedImage
 from lib.server.project import Project, first_labels
 from lib.training.record import TrainingRecord
 
@@ -29,13 +27,12 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class AnnotatedProject:
-    """Images with annotations, those the network is least sure of first; all trainings; doubts about open images.
+    """Images with annotations, those that were answered last first; all trainings.
 
     Attributes:
         labels: of the app.
         images: with an answer to a label, or a final mask.
         n_images: how many there are, with and without.
-        open_doubts: about the images of which a label is unanswered.
     """
 
     studies: Path
@@ -44,7 +41,6 @@ class AnnotatedProject:
     n_images: int
     record: TrainingRecord
     model: TrainedModel | None
-    open_doubts: dict[str, float] = field(default_factory=dict)
 
     @property
     def n_annotated(self) -> int:
@@ -74,18 +70,14 @@ def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequenc
     begun = sorted({*answers, *(finals.keys() & set(paths))})
     if not begun:
         raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
-    model = _model(model_dir / "inextremis.pt")
-    images = [with_findings(_image(i, paths.get(i), answers.get(i, []), finals.get(i), labels), model) for i in begun]
-    images.sort(key=lambda image: (-(image.doubt or 0.0), image.image_id))
-    annotated = {image.image_id for image in images if not image.unanswered}
+    images = [_image(i, paths.get(i), answers.get(i, []), finals.get(i), labels) for i in begun]
     return AnnotatedProject(
         studies,
         tuple(labels),
-        images,
+        sorted(images, key=lambda image: image.answered, reverse=True),
         len(set(paths) | set(begun)),
         TrainingRecord.load(model_dir / "inextremis" / "record.json"),
-        model,
-        _open_doubts(model_dir, model, sorted(set(paths) - annotated)),
+        _model(model_dir / "inextremis.pt"),
     )
 
 
@@ -122,15 +114,3 @@ def _model(path: Path) -> TrainedModel | None:
     except CheckpointError as error:
         logger.warning("%s The report does without it.", error)
         return None
-
-
-def _open_doubts(model_dir: Path, model: TrainedModel | None, image_ids: Sequence[str]) -> dict[str, float]:
-    """Of the images that are not annotated, as far as the server has scored them; the highest first."""
-    if model is None:
-        return {}
-    scores = UncertaintyScores(ModelVersions(model_dir / "inextremis.pt").folder / "uncertainty.json")
-    doubts: dict[str, float] = {}
-    for label in model.spec.labels:
-        for image_id, score in scores.of(image_ids, label).items():
-            doubts[image_id] = max(score, doubts.get(image_id, 0.0))
-    return dict(sorted(doubts.items(), key=lambda item: -item[1]))

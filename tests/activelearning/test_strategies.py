@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -10,21 +9,19 @@ import pytest
 from fastapi import HTTPException
 
 from lib.activelearning.handouts import LEASE_S, Handouts
-from lib.activelearning.scores import UncertaintyScores
 from lib.activelearning.strategies import require_strategy, strategies
 
 STUDIES = ["c", "a", "b"]
-NAMES = ["random", "first", "uncertainty"]
+NAMES = ["random", "first"]
 
 
-def studies_with(unannotated=STUDIES, refused=(), offered=None, annotated=0):
+def studies_with(unannotated=STUDIES, refused=(), offered=None):
     def get_image_uri(image_id):
         if image_id in refused:
             raise HTTPException(422, "The slices of the series are unevenly spaced.")
         return f"/{image_id}.nii.gz"
 
     return SimpleNamespace(
-        list_images=lambda: [*unannotated, *(f"annotated {n}" for n in range(annotated))],
         get_unlabeled_images=lambda: list(unannotated),
         refusal=lambda image_id: None,
         get_image_uri=get_image_uri,
@@ -32,45 +29,33 @@ def studies_with(unannotated=STUDIES, refused=(), offered=None, annotated=0):
     )
 
 
-@pytest.fixture
-def scores(tmp_path):
-    return UncertaintyScores(tmp_path / "uncertainty.json")
-
-
-@pytest.fixture
-def offer(scores):
+def offer(name, **studies):
     """An offer of a server that has just started."""
-
-    def offered_id(name, labels=("lesion",), **studies):
-        found = strategies(scores, labels)[name]({"strategy": name}, studies_with(**studies))
-        return found and found["id"]
-
-    return offered_id
+    found = strategies()[name]({"strategy": name}, studies_with(**studies))
+    return found and found["id"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_study_is_left_to_offer(offer, name):
+def test_no_study_is_left_to_offer(name):
     assert offer(name, unannotated=[]) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_study_that_is_refused_is_passed_over(offer, name):
+def test_study_that_is_refused_is_passed_over(name):
     assert [offer(name, refused=["a", "b"]) for _ in range(10)] == ["c"] * 10
     assert offer(name, refused=STUDIES) is None
 
 
-def test_first_is_first_by_name(offer):
+def test_first_is_first_by_name():
     assert offer("first") == "a"
 
 
-@pytest.mark.parametrize("name", ["random", "uncertainty"])
-def test_every_study_is_offered(offer, name):
-    """Also by uncertainty, as long as there are no scores."""
-    assert {offer(name) for _ in range(200)} == set(STUDIES)
+def test_random_offers_every_study():
+    assert {offer("random") for _ in range(200)} == set(STUDIES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_offered_a_short_while_ago_is_not_offered_again(offer, name):
+def test_what_was_offered_a_short_while_ago_is_not_offered_again(name):
     """As the studies have noted it, whichever strategy chose it; a restart does not forget that."""
     recently = {"a": time.time(), "b": time.time() - LEASE_S + 60}
 
@@ -78,12 +63,12 @@ def test_what_was_offered_a_short_while_ago_is_not_offered_again(offer, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_offers_of_studies_that_are_gone_do_not_matter(offer, name):
+def test_offers_of_studies_that_are_gone_do_not_matter(name):
     assert offer(name, unannotated=["a"], offered={"gone": time.time()}) == "a"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_study_is_offered_again_when_its_time_is_over(offer, name):
+def test_study_is_offered_again_when_its_time_is_over(name):
     seconds_ago = {"a": LEASE_S + 1, "b": LEASE_S - 60, "c": 1}
     offered = {image_id: time.time() - s for image_id, s in seconds_ago.items()}
 
@@ -91,25 +76,23 @@ def test_study_is_offered_again_when_its_time_is_over(offer, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_nothing_else_is_left_the_one_offered_longest_ago_is_next(offer, name):
+def test_where_nothing_else_is_left_the_one_offered_longest_ago_is_next(name):
     ago = {i: time.time() - s for i, s in zip(STUDIES, (300, 600, 100), strict=True)}
 
     assert offer(name, offered=ago) == "a"
 
 
-@pytest.mark.parametrize("names", [*([name] * 3 for name in NAMES), NAMES])
-def test_annotators_who_ask_one_after_another_get_different_studies(scores, names):
+@pytest.mark.parametrize("names", [*([name] * 3 for name in NAMES), ["random", "first", "random"]])
+def test_annotators_who_ask_one_after_another_get_different_studies(names):
     """Before the studies have noted anything."""
-    known = strategies(scores, ["lesion"])
+    known = strategies()
 
     assert sorted(known[name]({"strategy": name}, studies_with())["id"] for name in names) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_annotators_who_ask_at_once_get_different_studies(scores, name):
-    known, studies = strategies(scores, ["lesion"]), [f"study {n}" for n in range(64)]
-    for n, study in enumerate(studies[:40]):
-        scores.add(1, study, {"lesion": n / 64})
+def test_annotators_who_ask_at_once_get_different_studies(name):
+    known, studies = strategies(), [f"study {n}" for n in range(64)]
     start = threading.Barrier(16)
 
     def annotator(_):
@@ -147,38 +130,6 @@ def test_clock_that_was_set_back_lends_nothing_for_ever():
     clock.now -= 3600
     assert take() == "a"
     assert orders == [["a"]]
-
-
-def test_uncertain_studies_are_offered_the_sooner_the_more_are_annotated(offer, scores):
-    for image_id, score in zip("abc", (0.2, 0.3, 0.6), strict=True):
-        scores.add(1, image_id, {"lesion": score})
-
-    early = Counter(offer("uncertainty", annotated=0) for _ in range(600))
-    late = Counter(offer("uncertainty", annotated=12) for _ in range(600))
-
-    assert 250 < early["c"] < 420  # 6 of 11
-    assert late["c"] > 550  # the power is 8
-
-
-def test_labels_take_turns(scores):
-    """Each label brings the study that it is uncertain of, once a round."""
-    for image_id, labels in {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}.items():
-        scores.add(1, image_id, dict(zip(("liver", "tumour", "cyst"), labels, strict=True)))
-
-    known = strategies(scores, ["liver", "tumour", "cyst"])["uncertainty"]
-
-    rounds = [tuple(known.order(list("abc"), dict.fromkeys("abc", 1e9), 40)[0] for _ in range(3)) for _ in range(60)]
-
-    assert all(sorted(turns) == ["a", "b", "c"] for turns in rounds)
-    assert len(set(rounds)) == 6
-
-
-def test_study_without_a_score_comes_after_those_that_have_one(scores):
-    scores.add(1, "b", {"lesion": 0.0})
-    known = strategies(scores, ["lesion"])["uncertainty"]
-
-    assert known({}, studies_with())["id"] == "b"
-    assert {known({}, studies_with())["id"] for _ in range(2)} == {"a", "c"}
 
 
 @pytest.mark.parametrize("name", ["epistemic", "", None, ["first"]])

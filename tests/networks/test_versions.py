@@ -56,6 +56,17 @@ def test_the_last_few_are_kept(versions):
     assert load_checkpoint(versions.published_path).version == 5
 
 
+def test_other_files_in_their_folder_are_no_versions_and_stay(versions):
+    publish(versions)
+    other = versions.folder / "uncertainty.json"
+    other.write_text("{}")
+
+    publish(versions, 4)
+
+    assert versions.numbers() == [3, 4, 5]
+    assert other.read_text() == "{}"
+
+
 def test_one_that_is_spared_stays_however_many_there_are(versions):
     publish(versions, 6, spared=(2,))
 

@@ -3,6 +3,7 @@
 import base64
 import re
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def add_image(studies, name, annotator=None, clicked=True):
         store.save(Annotation.now(name, points, geometry, annotator or "reader 1"))
 
 
-def add_model(model_dir):
+def add_model(model_dir, score=0.72):
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.5), (16, 16, 16), levels=2, base_channels=2)
-    save_checkpoint(model_dir / "inextremis.pt", TrainedModel(spec, spec.build(), 2))
+    save_checkpoint(model_dir / "inextremis.pt", TrainedModel(spec, spec.build(), 2, score))
     record = TrainingRecord()
     for number, (version, score) in enumerate([(1, 0.61), (None, 0.43), (2, 0.72)], start=1):
         times = (f"2026-11-0{number}T10:00:00+00:00", f"2026-11-0{number}T10:02:00+00:00")
@@ -86,6 +87,19 @@ def report(studies, model_dir, *options):
 
 def pictures(page):
     return re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The images that the network was asked about."""
+    volumes = []
+
+    def predict(model, volume):
+        volumes.append(volume)
+        return predict_probability(model, volume)
+
+    monkeypatch.setattr(annotated_image, "predict_probability", predict)
+    return volumes
 
 
 def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
@@ -141,24 +155,46 @@ def test_names_are_text_and_nothing_else(project):
     assert "script" not in Text(page).tags
 
 
-def test_only_so_many_masks_are_drawn_as_asked_for(project):
+def test_only_so_many_masks_are_made_as_asked_for(project, asked):
     _, page = report(*project, "--max-pictures", "1")
 
-    assert len(pictures(page)) == 2
+    assert len(pictures(page)) == 2  # the learning curve and a mask
+    assert len(asked) == 1
 
 
-def test_network_is_asked_once_about_each_annotated_image(project, monkeypatch):
+def test_newest_is_first(project):
+    """By clicks and absences, in whichever time zone they are stored; an image with a final mask only comes last."""
+    studies, model_dir = project
+    place, geometry = Project(studies), ImageGeometry(SHAPE, AFFINE)
+    mask = Volume(BALL.astype(np.uint8), geometry)
+    MaskStore(place.masks(), ("lesion",), place.mapped_masks).save("open", mask, MaskRecord({"lesion": 1}))
+    store = AnnotationStore(place.clicks)
+    for name, created in {"one": "2026-11-02T08:00+02:00", "two": "2026-11-02T07:00+00:00"}.items():
+        store.save(replace(store.load(name, "lesion"), created=created))
+
+    def order():
+        return [image.image_id for image in read_project(studies, place, model_dir).images]
+
+    assert order() == ["two", "one", "open"]
+    store.save(replace(Absence.now("one", "cyst", geometry, "reader 1"), created="2026-11-02T07:30+00:00"))
+    assert order() == ["one", "two", "open"]
+
+
+def test_network_without_trust_is_not_asked(project, asked):
+    add_model(project[1], score=0.5)
+
+    _, page = report(*project)
+
+    assert len(pictures(page)) == 3  # the learning curve and two masks
+    assert not asked
+
+
+def test_network_is_asked_once_about_each_image_with_clicks(project, asked):
     studies, _ = project
     store = AnnotationStore(studies / "labels" / "extreme_points")
     of_cyst = ExtremePoints.from_clicks("cyst", simulated_extreme_points(BALL))
     store.save(Annotation.now("one", of_cyst, ImageGeometry(SHAPE, AFFINE), "reader 1"))
-    asked = []
 
-    def predict(model, volume):
-        asked.append(volume)
-        return predict_probability(model, volume)
-
-    monkeypatch.setattr(annotated_image, "predict_probability", predict)
     _, page = report(*project)
 
     assert len(pictures(page)) == 4  # the learning curve and three masks
@@ -181,7 +217,7 @@ def test_mask_is_that_of_the_clicks_in_the_shape_of_the_image(project):
 
     image = read_project(studies, Project(studies), model_dir).images[0]
 
-    mask = image.mask(image.annotations[0])
+    ((_, mask),) = image.masks(image.volume(), None)
     assert mask.shape == SHAPE
     assert 2 * (mask & BALL).sum() / (mask.sum() + BALL.sum()) > 0.9
 
