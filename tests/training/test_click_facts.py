@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.training.click_facts import ClickFacts
 from tests.training.phantoms import clicks
@@ -23,7 +24,7 @@ def ellipsoid(radii):
 def facts(mask, truth, margin=4):
     points = clicks("lesion", truth)
     paths = extreme_point_geodesics(np.zeros(SHAPE), points.extremes_voxel, SPACING_MM)
-    return ClickFacts.of(mask, points, paths, SPACING_MM, margin)
+    return ClickFacts.of(mask, points, paths, margin)
 
 
 def score(mask, truth, margin=4):
@@ -119,9 +120,8 @@ def test_every_figure_is_in_its_range_whatever_the_mask(radii, seed):
     rng = np.random.default_rng(seed)
     found = facts(rng.random(SHAPE) < rng.random(), ellipsoid(radii))
 
-    for figure in (found.score, found.box_overlap, found.clicks_covered, found.geodesics_covered, found.outside):
+    for figure in (found.score, found.box_overlap, found.geodesics_covered, found.faces_covered, found.outside):
         assert 0 <= figure <= 1
-    assert found.extremes_mm >= 0
 
 
 TRUTH = ellipsoid((7, 6, 5))
@@ -130,40 +130,47 @@ TRUTH = ellipsoid((7, 6, 5))
 def test_figures_of_the_truth():
     found = facts(TRUTH, TRUTH)
 
-    assert (found.extremes_mm, found.box_overlap, found.clicks_covered, found.outside) == (0, 1, 1, 0)
+    assert (found.box_overlap, found.outside) == (1, 0)
     assert found.geodesics_covered == pytest.approx(1, abs=0.1)
+    assert found.faces_covered < 0.1
 
 
 def test_figures_of_nothing():
-    assert facts(EMPTY, TRUTH) == ClickFacts(float("inf"), 0.0, 0.0, 0.0, 1.0)
+    assert facts(EMPTY, TRUTH) == ClickFacts(0.0, 0.0, 0.0, 1.0)
 
 
-@pytest.mark.parametrize(("axis", "mm"), [(0, 3), (1, 3), (2, 6)])
-def test_distance_of_the_ends_is_in_mm_and_the_mean_over_six(axis, mm):
-    assert facts(np.roll(TRUTH, 3, axis), TRUTH).extremes_mm == pytest.approx(2 * mm / 6)
+def test_mask_that_fills_the_box_covers_its_faces():
+    box = EMPTY.copy()
+    box[Box.around(clicks("lesion", TRUTH).foreground_voxel).slices] = True
+    found = facts(box, TRUTH)
+
+    assert (found.box_overlap, found.geodesics_covered, found.faces_covered, found.outside) == (1, 1, 1, 0)
+    assert found.score == 0
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("end", [0, -1])
+def test_each_face_counts_a_sixth(axis, end):
+    """Of a mask that covers a face but for its edges."""
+    face = EMPTY.copy()
+    tight = Box.around(clicks("lesion", TRUTH).foreground_voxel)
+    inside = np.moveaxis(face[tight.slices], axis, 0)
+    inside[end, 1:-1, 1:-1] = True
+
+    assert facts(face, TRUTH).faces_covered == pytest.approx(inside[end].mean() / 6)
 
 
 def test_far_speck_is_outside_and_leaves_the_ends_alone():
     found = facts(with_speck(TRUTH), TRUTH)
 
-    assert (found.extremes_mm, found.box_overlap) == (0, 1)
+    assert found.box_overlap == 1
     assert found.outside == pytest.approx(8 / (8 + TRUTH.sum()))
 
 
 def test_mask_outside_of_the_relaxed_box_alone_has_no_ends():
     found = facts(with_speck(EMPTY), TRUTH)
 
-    assert (found.extremes_mm, found.box_overlap, found.outside) == (float("inf"), 0, 1)
-
-
-def test_click_next_to_the_mask_is_covered():
-    points = clicks("lesion", TRUTH)
-    shrunk = TRUTH.copy()
-    shrunk[tuple(points.extremes_voxel[0, 0])] = False
-    assert facts(shrunk, TRUTH).clicks_covered == 1
-
-    shrunk[tuple(slice(i - 1, i + 2) for i in points.extremes_voxel[0, 0])] = False
-    assert facts(shrunk, TRUTH).clicks_covered == pytest.approx(5 / 6)
+    assert (found.box_overlap, found.outside) == (0, 1)
 
 
 @pytest.mark.parametrize("beyond", [1, 2])
@@ -175,7 +182,6 @@ def test_clicks_that_rounding_put_beyond_the_image_are_taken_at_its_border(beyon
     paths = extreme_point_geodesics(np.zeros(SHAPE), points.extremes_voxel, SPACING_MM)
 
     cut = truth[:-beyond]
-    found = ClickFacts.of(cut, points, paths, SPACING_MM, 4)
+    found = ClickFacts.of(cut, points, paths, 4)
 
     assert found.box_overlap == pytest.approx((6 - beyond) / 6)
-    assert found.clicks_covered == 1
