@@ -33,7 +33,7 @@ class ClickFacts:
     @property
     def score(self) -> float:
         """In [0, 1]. It ranks networks as the Dice with the truth does (docs/loop.md)."""
-        return (1 - self.outside) * (1 - self.faces_covered) * self.box_overlap * math.sqrt(self.geodesics_covered)
+        return (1 - self.outside) * (1 - self.faces_covered) * self.geodesics_covered * math.sqrt(self.box_overlap)
 
     @classmethod
     def of(cls, mask: np.ndarray, points: ExtremePoints, geodesics: list[np.ndarray], margin: int) -> ClickFacts:

@@ -16,7 +16,7 @@ from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.training.click_facts import ClickFacts
 
-NAME = "2"
+NAME = "3"
 """Changes with the figure, so that scores of another one are not compared with."""
 
 
