@@ -104,10 +104,20 @@ class InExtremISTrainTask(TrainTask):
         """
         changes = {name: value for name, value in request.items() if name in Hyperparameters.model_fields}
         try:
+            changes = self._without_what_was_sent_back(changes)
             self.hyperparameters.changed(changes)
         except ValidationError as error:
             raise TrainingError(f"The training cannot start: {first_error(error)}") from error
         return changes | _checked_device(request)
+
+    def _without_what_was_sent_back(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """A viewer sends all options, changed or not; another method would not bring its own values then."""
+        if changes.keys() < Hyperparameters.model_fields.keys():
+            return changes
+        own = self.hyperparameters
+        sent = own.changed({**changes, "method": own.method})
+        differs = {name for name in changes if getattr(sent, name) != getattr(own, name)}
+        return {name: value for name, value in changes.items() if name in differs or name == "method"}
 
     @property
     def record_path(self) -> Path:

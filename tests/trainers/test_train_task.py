@@ -112,7 +112,22 @@ def test_what_viewers_are_offered_can_be_sent_back(task):
         task.hyperparameters.changed({name: offered[name] for name in Hyperparameters.model_fields})
         == task.hyperparameters
     )
-    assert task.checked_parameters(offered).items() >= task.hyperparameters.model_dump().items()
+    checked = task.checked_parameters(offered)
+    assert checked.pop("device") == offered["device"]
+    assert task.hyperparameters.changed(checked) == task.hyperparameters
+    changed = task.checked_parameters({**offered, "learning_rate": "0.5", "roi_size": "24x24x24"})
+    assert changed.items() >= {"learning_rate": "0.5", "roi_size": "24x24x24"}.items()
+
+
+def test_another_method_brings_its_values_although_a_viewer_sends_all_options(tmp_path):
+    task = task_in(tmp_path, iterations=7)
+    offered = {**task.hyperparameters.model_dump(), "method": "paper", "crf_weight": 0.5}
+
+    h = task.hyperparameters.changed(task.checked_parameters(offered))
+
+    paper = Hyperparameters.of_preset("cpu", "paper")
+    assert (h.method, h.focal_weight, h.iterations) == ("paper", paper.focal_weight, 7)
+    assert h.crf_weight == 0.5
 
 
 @pytest.mark.parametrize("names", [["cpu"], ["NVIDIA H100 80GB HBM3"], ["NVIDIA A10:0", "NVIDIA A10:1"]])
