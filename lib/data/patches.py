@@ -36,9 +36,9 @@ class Patch:
         points: the clicks of each structure in voxels of the patch; they may lie outside it.
         boxes: for each of these, (X, Y, Z) bool, inside its relaxed box (paper, Section 3.1).
         absent: labels that are not in the scan.
-        mask: (X, Y, Z) int64 label indices of an accepted mask, or None.
+        mask: (X, Y, Z) uint8 label indices of an accepted mask, or None.
         mask_labels: labels that the mask covers.
-        click_mask: (X, Y, Z) int64 label indices of the masks of the clicks; None without, or where `mask` covers all.
+        click_mask: (X, Y, Z) uint8 label indices of the masks of the clicks; None without, or where `mask` covers all.
     """
 
     image: torch.Tensor
@@ -138,9 +138,9 @@ class PatchSource:
             tuple(patch.clicks(points) for points in structures),
             tuple(patch.inside(box) for box in boxes),
             scan.absent,
-            None if mask is None else patch.sampled(mask.voxels, nearest=True).long(),
+            None if mask is None else patch.sampled(mask.voxels, nearest=True).byte(),
             scan.mask_labels,
-            None if click_mask is None else patch.sampled(click_mask.voxels, nearest=True).long(),
+            None if click_mask is None else patch.sampled(click_mask.voxels, nearest=True).byte(),
         )
 
     def _place(self, shape: Size, mask: PreparedVolume | None, structures: Sequence[ExtremePoints]) -> PatchMap:

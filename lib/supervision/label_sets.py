@@ -72,7 +72,7 @@ def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[i
     """(1 + C, X, Y, Z) bool: what is possible by a mask.
 
     Args:
-        mask: (X, Y, Z) int64 label indices.
+        mask: (X, Y, Z) label indices, of an integer type.
         covered: indices of labels that the mask shows wherever they are; the others may be where it is 0.
     """
     possible = torch.ones((1 + label_count, *mask.shape), dtype=torch.bool)
@@ -80,7 +80,7 @@ def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[i
         possible[index] = False
     drawn = mask > 0
     possible[:, drawn] = False
-    possible.scatter_(0, mask[None], True)
+    possible.scatter_(0, mask[None].long(), True)
     return possible
 
 

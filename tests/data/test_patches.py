@@ -136,7 +136,7 @@ def test_mask_and_click_mask_go_with_their_image(tmp_path, source, augmentation,
     with_both = source(scan, click_masks=lambda scan: load_volume(scan.mask_path), augmentation=augmentation)
 
     for patch in drawn(with_both, 12):
-        assert patch.mask.dtype == patch.click_mask.dtype == torch.int64
+        assert patch.mask.dtype == patch.click_mask.dtype == torch.uint8
         assert torch.equal(patch.mask, patch.click_mask)
         # Interpolated intensities are half of the structure's where it ends, and so are those where the scan ends.
         agree = (patch.image > 0.5 * patch.image.max()) == (patch.mask == 1)
