@@ -1,0 +1,64 @@
+"""What further trainings on the same annotations do to unseen scans.
+
+Run with `python -m benchmarks.repeated_training --dataset FOLDER --out OUT`. Each training goes on from the published
+network as in the app, with scans held out for the gate; after each, the published network segments the cases of the
+validation and test splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.demo_trainings import DEVICE, clicked_scans
+from benchmarks.evidence.dataset import Dataset
+from lib.data.prepared_scans import PreparedScans
+from lib.demo.walkthrough import dice
+from lib.geometry.volume import load_volume
+from lib.inference.prediction import predict_label_map
+from lib.networks.checkpoint import load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.training.gate import Verdict
+from lib.training.hyperparameters import Hyperparameters
+from lib.training.run import Listener, Training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.repeated_training", description=__doc__)
+    parser.add_argument("--dataset", type=Path, required=True, help="folder with images/ and masks/")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model; one that is there goes on")
+    parser.add_argument("--trainings", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset = Dataset.open(options.dataset.resolve())
+    scans = clicked_scans(dataset)
+    versions = ModelVersions(options.out / "model" / "inextremis.pt")
+    h = Hyperparameters.of_preset("auto").changed({"seed": options.seed})
+    prepared = PreparedScans(options.out / "prepared")
+    for number in range(1, options.trainings + 1):
+        verdicts: list[Verdict] = []
+        listener = Listener(judged=lambda verdict, iterations, kept=verdicts: kept.append(verdict))
+        folder = options.out / "model"
+        run = Training(scans, dataset.labels, versions, folder, h, prepared, DEVICE, listener=listener).run()
+        published = f"version {run.version}" if run.version else "the version before stays"
+        print(f"Training {number}: {published}. {verdicts[-1].reason} {_unseen(dataset, versions)}", flush=True)
+
+
+def _unseen(dataset: Dataset, versions: ModelVersions) -> str:
+    """The Dice of the published network, as a sentence."""
+    model, means = load_checkpoint(versions.published_path, DEVICE), []
+    for split in ("validation", "test"):
+        found = []
+        for case in dataset.cases[split]:
+            mask = predict_label_map(model, load_volume(dataset.image_path(case)), DEVICE)
+            found.append(dice(mask > 0, dataset.truth(case).array > 0))
+        means.append(f"{np.mean(found):.3f} ({split})")
+    return f"Mean Dice of unseen scans: {', '.join(means)}."
+
+
+if __name__ == "__main__":
+    main()
