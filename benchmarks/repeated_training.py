@@ -21,9 +21,8 @@ from lib.geometry.volume import load_volume
 from lib.inference.prediction import predict_label_map
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
-from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters
-from lib.training.run import Listener, Training
+from lib.training.run import Training
 
 
 def main() -> None:
@@ -40,12 +39,10 @@ def main() -> None:
     h = Hyperparameters.of_preset("auto").changed({"seed": options.seed})
     prepared = PreparedScans(options.out / "prepared")
     for number in range(1, options.trainings + 1):
-        verdicts: list[Verdict] = []
-        listener = Listener(judged=lambda verdict, iterations, kept=verdicts: kept.append(verdict))
-        folder = options.out / "model"
-        run = Training(scans, dataset.labels, versions, folder, h, prepared, DEVICE, listener=listener).run()
-        published = f"version {run.version}" if run.version else "the version before stays"
-        print(f"Training {number}: {published}. {verdicts[-1].reason} {_unseen(dataset, versions)}", flush=True)
+        run = Training(scans, dataset.labels, versions, options.out / "model", h, prepared, DEVICE).run()
+        published = f"version {run.version}" if run.version else "none is published"
+        scores = f"score {run.score:.3f}, best before {run.published_score or 0:.3f}, on {run.judged_on[0]} scans"
+        print(f"Training {number}: {published} ({scores}). {_unseen(dataset, versions)}", flush=True)
 
 
 def _unseen(dataset: Dataset, versions: ModelVersions) -> str:
