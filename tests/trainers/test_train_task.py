@@ -267,7 +267,7 @@ def test_trackers_get_the_loss_its_parts_and_the_score(task, monkeypatch):
 
     monkeypatch.setattr(train_task, "Trackers", Kept)
 
-    task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1}, None)
+    task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1, "crf_weight": 1e-4}, None)
 
     parts = ("dice", "cross_entropy", "focal", "crf", "click_mask")
     assert figures == dict.fromkeys(["loss", *(f"loss {part}" for part in parts), "score"], 4)
