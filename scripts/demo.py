@@ -47,7 +47,7 @@ class Scope:
     training: Mapping[str, Any]
 
 
-FULL = Scope(clicked=10, unseen=4, training={"max_minutes": 3.5})
+FULL = Scope(clicked=10, unseen=4, training={"max_minutes": 4})
 QUICK = Scope(clicked=5, unseen=3, training={"iterations": 200})
 
 
