@@ -10,6 +10,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.inference.click_masks import click_label_map
+from lib.training.scan_score import dice
 
 NAME = "1"
 """Changes with the way in which the masks are made."""
@@ -51,8 +52,7 @@ def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequ
         for annotation in scan.annotations:
             if annotation.label in scan.mask_labels:
                 index = 1 + labels.index(annotation.label)
-                one, other = mask.voxels == index, click_mask.voxels == index
-                found.append(2 * int((one & other).sum()) / max(1, int(one.sum()) + int(other.sum())))
+                found.append(dice(mask.voxels.numpy() == index, click_mask.voxels.numpy() == index))
     return float(np.mean(found)) if found else None
 
 

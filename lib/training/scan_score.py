@@ -39,7 +39,7 @@ def scan_score(
     for index, label in enumerate(model.spec.labels, start=1):
         found = drawn == index
         if mask is not None and label in scan.mask_labels:
-            scores.append(_dice(found, mask.voxels.numpy() == index))
+            scores.append(dice(found, mask.voxels.numpy() == index))
         elif label in clicks:
             scores.append(click_score(found, clicks[label], image.voxels, model.spec.spacing_mm, margin))
         elif label in scan.absent:
@@ -60,6 +60,7 @@ def click_score(
     return facts.score
 
 
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two masks (X, Y, Z) bool, in [0, 1]; 1 where both are empty."""
     total = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / total if total else 1.0
