@@ -20,6 +20,7 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 
 from lib.server.network import is_loopback
 
@@ -225,7 +226,7 @@ def _what_is_wrong(error: Exception) -> str:
         return "has a certificate that is not trusted; name its issuer's file in REQUESTS_CA_BUNDLE."
     if isinstance(error, requests.exceptions.ProxyError):
         return "cannot be reached through the proxy of http_proxy or https_proxy; add its host to no_proxy."
-    if isinstance(error, requests.exceptions.Timeout):
+    if _has_timed_out(error):
         return "did not answer in time; see that it runs and is not overloaded."
     if isinstance(error, requests.HTTPError) and error.response is not None:
         if error.response.status_code in (401, 403):
@@ -235,6 +236,12 @@ def _what_is_wrong(error: Exception) -> str:
             )
         return f"answered {error.response.status_code}; its log says more."
     return "does not answer as it should; see that it runs."
+
+
+def _has_timed_out(error: BaseException) -> bool:
+    """In the middle of an answer as well, where requests makes a ConnectionError of it."""
+    causes = (error, *error.args)
+    return any(isinstance(cause, (requests.exceptions.Timeout, ReadTimeoutError)) for cause in causes)
 
 
 def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -33,6 +34,7 @@ class FakeDICOMweb:
         offset: "kept", "ignored", or "refused" by a 400.
         counts: does it tell the number of instances of a series?
         breaks_after: instances after which the connection of a fetch is lost.
+        hang_s: seconds for which such a connection says nothing before it is lost.
         cut_in: "chunks", "length" or "closing": by what the end of an answer is known.
         accepts: transfer syntaxes that may be asked for; None for any.
         answer: for each search, in place of the usual one: (status, headers, body).
@@ -44,7 +46,7 @@ class FakeDICOMweb:
     def __init__(self):
         self.series, self.more = {}, []
         self.page, self.offset, self.counts = None, "kept", True
-        self.breaks_after, self.cut_in, self.accepts = None, "chunks", None
+        self.breaks_after, self.hang_s, self.cut_in, self.accepts = None, 0.0, "chunks", None
         self.answer, self.login = None, None
         self.before = lambda path: None
         self.asked, self.stored = [], []
@@ -175,6 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for number, part in enumerate(parts):
             if breaks_after is not None and number >= breaks_after:
+                self.wfile.flush()
+                time.sleep(self.archive.hang_s)
                 self.close_connection = True
                 return
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if how == "chunks" else part)

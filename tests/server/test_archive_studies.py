@@ -13,6 +13,7 @@ from fastapi import HTTPException
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
+from lib.server import archive as archive_requests
 from lib.server import archive_listing
 from lib.server.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
@@ -262,6 +263,20 @@ def test_series_cut_short_is_an_error_of_the_archive_and_fetched_whole_the_next_
     assert not list((tmp_path / "cache").rglob("*.dcm"))
     archive.breaks_after = None
     assert shape_of(studies.get_image_uri(series)) == SHAPE
+
+
+@pytest.mark.parametrize("cut_in", ["chunks", "length", "closing"])
+@pytest.mark.parametrize("breaks_after", [0, 1, DEPTH - 1])
+def test_archive_that_hangs_in_the_middle_of_an_answer_is_said_to_hang(
+    studies, archive, series, monkeypatch, cut_in, breaks_after
+):
+    monkeypatch.setattr(archive_requests, "READ_TIMEOUT_S", 0.2)
+    archive.cut_in, archive.breaks_after, archive.hang_s = cut_in, breaks_after, 1.0
+
+    code, sentence = refusal(studies.get_image_uri, series)
+
+    assert code == 502
+    assert "did not answer in time" in sentence
 
 
 def test_series_cut_short_is_not_taken_whole_after_a_restart(studies, archive, series, opened):
