@@ -103,7 +103,7 @@ def annotation_curve(scores: Mapping[str, Sequence[CaseScore]], seconds: Mapping
 
 
 def _is_plain(name: str) -> bool:
-    return ROWS[name].refinement is None and ROWS[name].masked == 0
+    return ROWS[name].network_of is None and ROWS[name].masked == 0
 
 
 def _aspect(spacing_mm: tuple[float, float, float]) -> float:

@@ -14,7 +14,6 @@ from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
 from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.volume import Volume
-from lib.inference.automatic_mask import crf_label_map
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import InExtremISObjective
 
@@ -29,9 +28,6 @@ Objective = Callable[[Sequence[str], tuple[float, float, float], Hyperparameters
 PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarray]
 """From an image, clicks, the network's foreground probability (X, Y, Z), None before the first training, and the box
 margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
-
-Refinement = Callable[[Volume, np.ndarray], np.ndarray]
-"""From an image and the network's foreground probabilities (C, X, Y, Z) to a label map (X, Y, Z)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Row:
         pseudo_mask: makes full masks of the clicks before each round of the training.
         rounds: trainings one after the other, which share the iterations.
         network_of: name of the row whose network is used; nothing is trained then.
-        refinement: of the network's output; None takes the more probable class.
+        crf: is the network's output to go through the dense CRF? None: as the app decides.
     """
 
     title: str
@@ -62,7 +58,7 @@ class Row:
     pseudo_mask: PseudoMask | None = None
     rounds: int = 1
     network_of: str | None = None
-    refinement: Refinement | None = None
+    crf: bool | None = False
 
     def annotation_s(self, scans: int) -> int:
         """Annotation time of so many scans."""
@@ -89,20 +85,16 @@ def _deepcut(volume: Volume, points: ExtremePoints, probability: np.ndarray | No
     return deepcut_mask(volume.array, probability, points, margin_voxels=margin)
 
 
-def _dense_crf(volume: Volume, probability: np.ndarray) -> np.ndarray:
-    return crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
-
-
 _PAPER = {"method": "paper"}
 _NO_CRF = {"method": "paper", "crf_weight": 0}
 
 APP: dict[str, Row] = {
     "inextremis": Row("InExtremIS (deep geodesics + CRF)", _PAPER),
-    "app_clicks": Row("The app, clicks in all scans"),
-    "app_clicks_4": Row("The app, clicks in all scans, full masks in four", masked=4),
-    "full_4": Row("Full masks of four scans", hand=None, scans=4),
-    "full_equal_time": Row("Full masks, equal annotation time", hand=None, equal_time=True),
-    "full": Row("Full masks of all scans", hand=None),
+    "app_clicks": Row("The app, clicks in all scans", crf=None),
+    "app_clicks_4": Row("The app, clicks in all scans, full masks in four", masked=4, crf=None),
+    "full_4": Row("Full masks of four scans", hand=None, scans=4, crf=None),
+    "full_equal_time": Row("Full masks, equal annotation time", hand=None, equal_time=True, crf=None),
+    "full": Row("Full masks of all scans", hand=None, crf=None),
 }
 """What the app makes of clicks, against full masks with the same trainer."""
 
@@ -120,13 +112,14 @@ TABLE_1: dict[str, Row] = {
 """The other rows of the paper's table, and what it names."""
 
 CRF: dict[str, Row] = {
-    f"{name}_crf": Row(f"{APP[name].title} + dense CRF at test time", network_of=name, refinement=_dense_crf)
-    for name in ("inextremis", "app_clicks", "app_clicks_4", "full_4", "full")
+    f"{name}_{end}": Row(f"{APP[name].title}, {end.replace('_', ' ').upper()}", network_of=name, crf=end == "crf")
+    for name in ("app_clicks", "app_clicks_4", "full_4", "full")
+    for end in ("crf", "no_crf")
 }
 
 CURVE: dict[str, Row] = {
-    **{f"full_{n}": Row(f"Full masks of {n} scans", hand=None, scans=n) for n in (2, 8, 16)},
-    **{f"app_clicks_in_{n}": Row(f"The app, clicks in {n} scans", scans=n) for n in (12, 24)},
+    **{f"full_{n}": Row(f"Full masks of {n} scans", hand=None, scans=n, crf=None) for n in (2, 8, 16)},
+    **{f"app_clicks_in_{n}": Row(f"The app, clicks in {n} scans", scans=n, crf=None) for n in (12, 24)},
 }
 """More annotation times, for the curve."""
 

@@ -24,12 +24,14 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
-from lib.inference.automatic_mask import label_map
+from lib.inference.automatic_mask import crf_label_map, label_map
 from lib.inference.prediction import predict_probability
-from lib.networks.checkpoint import load_checkpoint
+from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.training.crf_choice import crf_helps
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.record import TrainingRecord
 from lib.training.run import Listener, Report, Training
@@ -170,13 +172,15 @@ class Run:
 
     def _predict(self) -> list[CaseScore]:
         model = load_checkpoint(self.versions.published_path, _device())
+        has_crf = self._has_crf(model)
         scores = []
         for split in SPLITS[1:]:
             for case in self.dataset.cases[split]:
                 volume, truth = load_volume(self.dataset.image_path(case)), self.dataset.truth(case).array
                 probability = predict_probability(model, volume, _device())
-                refined = self.row.refinement
-                mask = label_map(probability) if refined is None else refined(volume, probability)
+                mask = label_map(probability)
+                if has_crf:
+                    mask = crf_label_map(volume.array, probability, volume.geometry.spacing_mm)
                 write_mask(self.mask_path(case), mask, volume.geometry)
                 for index, label in enumerate(self.dataset.labels, start=1):
                     one, other = mask == index, truth == index
@@ -185,6 +189,14 @@ class Run:
                         voxels = int(one.sum()), int(other.sum())
                         scores.append(CaseScore(self.name, self.seed, split, case, label, *figures, *voxels))
         return scores
+
+    def _has_crf(self, model: TrainedModel) -> bool:
+        """As the app decides: the validation cases are held out, with masks where the row learns from masks."""
+        if self.row.crf is not None:
+            return self.row.crf
+        masked = self.dataset.cases["validation"] if self.row.hand is None else []
+        held_out = [self.dataset.annotated_scan(case, mask_path=self._mask_path(case)) for case in masked]
+        return crf_helps(model, held_out, ScanVolumes(self.prepared, model.spec.spacing_mm), _device())
 
     @property
     def record(self) -> dict[str, Any]:

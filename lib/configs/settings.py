@@ -59,7 +59,9 @@ class AppSettings(BaseModel):
     gpu_memory_share: float = Field(
         GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may take, beside requests"
     )
-    test_time_crf: bool = Field(False, description="automatic masks end where the image shows edges, by a dense CRF")
+    test_time_crf: Literal["auto", "true", "false"] = Field(
+        "auto", description="let automatic masks end at edges of the image, by a dense CRF; auto: where it helps"
+    )
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @field_validator("project_dir", "model_dir")

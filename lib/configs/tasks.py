@@ -34,11 +34,12 @@ def infer_tasks(
 
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
     """
+    test_time_crf = {"auto": None, "true": True, "false": False}[settings.test_time_crf]
     common = (model, RegionPredictor(images, model.device), store, on_annotation)
     return {
         "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, *common),
         "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, *common),
-        "inextremis": SegmentationInferTask(model, images, test_time_crf=settings.test_time_crf),
+        "inextremis": SegmentationInferTask(model, images, test_time_crf=test_time_crf),
     }
 
 

@@ -45,14 +45,14 @@ ProbabilityOfLabel = Callable[[int, Box], np.ndarray]
 
 
 def automatic_mask(
-    model: TrainedModel, volume: Volume, prepared: PreparedVolume, device: Device = "cpu", *, crf: bool = True
+    model: TrainedModel, volume: Volume, prepared: PreparedVolume, device: Device = "cpu", *, crf: bool | None = None
 ) -> np.ndarray:
     """The mask of a scan.
 
     Args:
         volume: may be memory-mapped.
         prepared: the scan on the network's grid.
-        crf: let the edges of the image decide where a structure ends (`refined_label_map`).
+        crf: let the edges of the image decide where a structure ends (`refined_label_map`); None: as the model says.
 
     Returns:
         (X, Y, Z) uint8 label indices, the first axis fastest in memory.
@@ -63,7 +63,7 @@ def automatic_mask(
     """
     probability = predict_on_grid(model, prepared.voxels, device)
     drawn = label_map_on_scan(probability, prepared.affine, volume.geometry)
-    if not crf:
+    if not (model.crf if crf is None else crf):
         return drawn
     grids = ParallelGrids.of(volume.geometry.affine_ras, prepared.affine)
 

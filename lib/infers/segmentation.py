@@ -21,10 +21,11 @@ class SegmentationInferTask(InferTask):
     """Segments a scan with the newest published network.
 
     Args:
-        test_time_crf: let the edges of the image decide where a structure ends (`refined_label_map`).
+        test_time_crf: let the edges of the image decide where a structure ends (`refined_label_map`); None: where the
+            training found that it helps.
     """
 
-    def __init__(self, model: PublishedModel, images: OpenedImages, *, test_time_crf: bool) -> None:
+    def __init__(self, model: PublishedModel, images: OpenedImages, *, test_time_crf: bool | None) -> None:
         super().__init__(
             type=InferType.SEGMENTATION,
             labels={label: index for index, label in enumerate(model.labels, start=1)},

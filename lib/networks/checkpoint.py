@@ -30,12 +30,14 @@ class TrainedModel:
     Attributes:
         version: counts the publications, from 1.
         score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None where there were none.
+        crf: do its automatic masks gain by the dense CRF (`lib.training.crf_choice`)?
     """
 
     spec: NetworkSpec
     network: nn.Module
     version: int
     score: float | None = None
+    crf: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None
         "model": model.network.state_dict(),
         "version": model.version,
         "score": model.score,
+        "crf": model.crf,
         "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
@@ -83,7 +86,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         network.load_state_dict(content["model"])
         if not is_finite(network):
             raise CheckpointError("its weights are not finite")
-        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"])
+        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"], content.get("crf", True))
 
 
 def is_finite(network: torch.nn.Module) -> bool:

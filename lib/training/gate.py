@@ -20,6 +20,7 @@ from lib.geometry.volume import VolumeError
 from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.training.crf_choice import crf_helps
 from lib.training.scan_score import NAME, scan_score
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,11 @@ class PublishGate:
         best = max(means, key=lambda number: (means[number], number))
         least = means[best] - TOLERANCE if self.is_held_out else COLLAPSED * means[best]
         return Verdict(score >= least, judged_on, score, means[best], best, scores)
+
+    def crf_helps(self, candidate: TrainedModel) -> bool:
+        """Do its automatic masks gain by the dense CRF? Only scans that were not learnt from tell."""
+        volumes = ScanVolumes(self.prepared, candidate.spec.spacing_mm)
+        return crf_helps(candidate, self.scans if self.is_held_out else [], volumes, self.device)
 
     def remember(self, version: int, scores: Scores) -> None:
         """Keeps the scores of a version for the next comparison."""

@@ -252,8 +252,9 @@ class Publisher:
     def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
         score = verdict.score if self.gate.is_held_out else None
         spared = () if verdict.is_best or verdict.best_version is None else (verdict.best_version,)
+        judged = replace(candidate, score=score, crf=self.gate.crf_helps(candidate))
         number, is_published = self.versions.publish(
-            replace(candidate, score=score), state, base=self.base, spared=spared, replaced=self.published
+            judged, state, base=self.base, spared=spared, replaced=self.published
         )
         self.gate.remember(number, verdict.scores)
         if not is_published:

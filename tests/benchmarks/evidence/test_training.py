@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.evidence import training
 from benchmarks.evidence.dataset import LABEL, Dataset
 from benchmarks.evidence.rows import ROWS
 from benchmarks.evidence.scores import mask_scores, read_scores
@@ -126,6 +127,18 @@ def test_a_row_that_uses_a_network_has_the_annotation_time_of_that_network(tmp_p
     one = run(dataset, "app_clicks_4_crf", tmp_path)
 
     assert one.annotation_s == run(dataset, "app_clicks_4", tmp_path).annotation_s == 20 * 37 + 4 * 477
+
+
+@pytest.mark.parametrize(("name", "held_out"), [("app_clicks", []), ("app_clicks_4", []), ("full", ["val_0"])])
+def test_whether_the_crf_helps_is_seen_on_validation_cases_where_a_row_learns_from_masks(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, held_out: list[str]
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(training, "crf_helps", lambda model, scans, *_: seen.extend(s.image_id for s in scans) or True)
+
+    run(dataset, name, tmp_path).run()
+
+    assert seen == held_out
 
 
 def test_pseudo_masks_are_made_anew_in_each_round(dataset: Dataset, tmp_path: Path) -> None:
