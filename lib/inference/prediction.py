@@ -152,10 +152,16 @@ def probability_on_scan(probability: torch.Tensor, grids: ParallelGrids, box: Bo
 
 
 def most_probable(foreground_probability: torch.Tensor) -> torch.Tensor:
-    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
-    best, index = foreground_probability.max(dim=0)
-    background = 1 - foreground_probability.sum(dim=0)
-    return torch.where(best > background, index + 1, 0).to(torch.uint8)
+    """(C, X, Y, Z) of any precision to (X, Y, Z) uint8: the most probable class, background among them."""
+    _, x, *plane = foreground_probability.shape
+    result = torch.empty((x, *plane), dtype=torch.uint8, device=foreground_probability.device)
+    thickness = max(1, _SLAB_BYTES * x // max(1, 4 * foreground_probability.numel()))
+    for first in range(0, x, thickness):
+        slab = slice(first, first + thickness)
+        values = foreground_probability[:, slab].float()
+        best, index = values.max(dim=0)
+        result[slab] = torch.where(best > 1 - values.sum(dim=0), index + 1, 0)
+    return result
 
 
 def grid_box(grids: ParallelGrids, box: Box, grid_shape: Sequence[int]) -> Box:

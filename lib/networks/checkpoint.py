@@ -30,6 +30,7 @@ class TrainedModel:
     Attributes:
         version: counts the publications, from 1.
         score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None where there were none.
+        predecessors: numbers of the versions that led to it, the oldest first; none that was rolled back.
         crf: do its automatic masks gain by the dense CRF (`lib.training.crf_choice`)?
     """
 
@@ -38,6 +39,7 @@ class TrainedModel:
     version: int
     score: float | None = None
     crf: bool = True
+    predecessors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None
         "version": model.version,
         "score": model.score,
         "crf": model.crf,
+        "predecessors": list(model.predecessors),
         "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
@@ -86,7 +89,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         network.load_state_dict(content["model"])
         if not is_finite(network):
             raise CheckpointError("its weights are not finite")
-        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"], content.get("crf", True))
+        crf, predecessors = content.get("crf", True), tuple(content.get("predecessors", ()))
+        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"], crf, predecessors)
 
 
 def is_finite(network: torch.nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class ModelVersions:
         """Keeps a model as the next version, and makes it the one that requests are answered with.
 
         Args:
-            model: its `version` is not looked at.
+            model: its `version` and `predecessors` are not looked at.
             base: number of the version that it was trained from, 0 for none. Where another one is published by now,
                 somebody rolled back: the model is kept and not published.
             spared: versions that stay, however many there are.
@@ -79,7 +80,8 @@ class ModelVersions:
         with self._lock():
             self._keep_published()
             number = self.next_number()
-            save_checkpoint(self.path(number), replace(model, version=number), state)
+            kept = replace(model, version=number, predecessors=self._led_to(base))
+            save_checkpoint(self.path(number), kept, state)
             is_base = self.published_number() == base
             if is_base:
                 write_atomically(self.published_path, self.path(number).read_bytes())
@@ -87,6 +89,22 @@ class ModelVersions:
                     self.path(replaced).unlink(missing_ok=True)
             self._prune({*spared, number, self.published_number()})
             return number, is_base
+
+    def led_to_published(self) -> list[int]:
+        """The versions that are kept and led to the published one, it among them: none that was rolled back."""
+        chosen = self._led_to(self.published_number())
+        return [number for number in self.numbers() if number in chosen]
+
+    def _led_to(self, number: int) -> tuple[int, ...]:
+        """A version with all that led to it, kept or not."""
+        if not number:
+            return ()
+        for path in (self.path(number), self.published_path):
+            with suppress(FileNotFoundError, CheckpointError):
+                model = load_checkpoint(path)
+                if model.version == number:
+                    return (*model.predecessors, number)
+        return (number,)
 
     def roll_back(self, number: int) -> None:
         """Publishes a kept version again; trainings go on from it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ import torch
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
-from lib.inference.automatic_mask import crf_label_map, label_map
-from lib.inference.prediction import BrokenModelError, predict_on_grid
+from lib.inference.automatic_mask import refined_label_map
+from lib.inference.prediction import BrokenModelError, most_probable, predict_on_grid
 from lib.networks.checkpoint import TrainedModel
+from lib.supervision.boxes import Box
 from lib.training.scan_score import dice
 
 
@@ -33,12 +35,20 @@ def crf_helps(
             image, mask = volumes.image(scan), volumes.mask(scan)
             if mask is None:
                 continue
-            probability = predict_on_grid(model, image.voxels, device).float().cpu().numpy()
+            probability = predict_on_grid(model, image.voxels, device)
         except (VolumeError, BrokenModelError):  # the gate tells of them
             continue
-        found = label_map(probability)
-        refined = crf_label_map(image.voxels.float().numpy(), probability, model.spec.spacing_mm)
+        found = most_probable(probability).numpy()
+        refined = refined_label_map(
+            image.voxels.float().numpy(), found, partial(_probability, probability), model.spec.spacing_mm
+        )
         for index in (model.spec.labels.index(label) + 1 for label in scan.mask_labels if label in model.spec.labels):
             truth = mask.voxels.numpy() == index
             gains.append(dice(refined == index, truth) - dice(found == index, truth))
     return not gains or float(np.mean(gains)) >= 0
+
+
+def _probability(probability: torch.Tensor, index: int, box: Box) -> np.ndarray:
+    """Of a label 1, 2, ... in a box of the grid, float32, from (C, X, Y, Z) float16."""
+    found: np.ndarray = probability[(index - 1, *box.slices)].float().numpy()
+    return found

@@ -119,12 +119,13 @@ class PublishGate:
         self._cache = ScoreCache(versions.folder / "scores.json")
 
     def kept_scores(self) -> dict[int, Scores]:
-        """Of the versions to compare with: all that are kept, or the published one where no scan is held out.
+        """Of the versions to compare with: those that are kept and led to the published one, or that one alone where no
+        scan is held out. A version that somebody rolled back does not set the bar.
 
         Each is scored once on each scan; a file remembers it.
         """
         published = self.versions.published_number()
-        kept = self.versions.numbers() if self.is_held_out else []
+        kept = self.versions.led_to_published() if self.is_held_out else []
         scores = {number: self._scores_of_version(number) for number in sorted({*kept, published} - {0})}
         return {number: of for number, of in scores.items() if of is not None}
 

@@ -33,7 +33,7 @@ def scan_score(
         BrokenModelError: what the network says is not finite.
     """
     image, mask = volumes.image(scan), volumes.mask(scan)
-    drawn = most_probable(predict_on_grid(model, image.voxels, device).float()).numpy()
+    drawn = most_probable(predict_on_grid(model, image.voxels, device)).numpy()
     clicks = {a.points.label: WorldClicks.of(a).on_grid(image.affine) for a in scan.annotations}
     scores = []
     for index, label in enumerate(model.spec.labels, start=1):

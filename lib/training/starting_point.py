@@ -17,7 +17,7 @@ from lib.networks.checkpoint import (
     load_checkpoint,
     load_training_state,
 )
-from lib.networks.spec import NetworkSpec
+from lib.networks.spec import PAPERS_NETWORK, NetworkSpec
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,14 @@ def _load(path: Path) -> TrainedModel | None:
 
 
 def _is_of(model: TrainedModel, plan: Callable[[Spacing], NetworkSpec]) -> bool:
-    """Whether it has the labels and the weights of the network that is asked for, on the model's own grid."""
+    """Whether it has the labels and the weights of the network that is asked for, on the model's own grid.
+
+    Arguments of a network of MONAI may change what it does and no weight: dropout, activation.
+    """
     planned = plan(model.spec.spacing_mm)
-    if model.spec.labels != planned.labels:
+    if (model.spec.labels, model.spec.architecture) != (planned.labels, planned.architecture):
+        return False
+    if planned.architecture != PAPERS_NETWORK and model.spec.arguments != planned.arguments:
         return False
     wanted = [(name, weight.shape) for name, weight in planned.build().named_parameters()]
     return [(name, weight.shape) for name, weight in model.network.named_parameters()] == wanted

@@ -117,6 +117,30 @@ def test_after_a_roll_back_no_number_is_used_twice(versions):
     assert versions.next_number() == 4
 
 
+def test_versions_that_led_to_the_published_one_are_known(versions):
+    publish(versions, 3)
+
+    assert versions.led_to_published() == [1, 2, 3]
+    assert load_checkpoint(versions.published_path).predecessors == (1, 2)
+
+
+def test_versions_that_were_rolled_back_did_not_lead_to_what_came_after(versions):
+    publish(versions, 3)
+    versions.roll_back(2)
+    versions.publish(model(4), TrainingState({}, 40), base=2)
+
+    assert versions.led_to_published() == [2, 4]
+    versions.roll_back(3)
+    assert versions.led_to_published() == [2, 3]
+
+
+def test_version_that_is_not_kept_any_more_does_not_hide_those_before_it(versions):
+    publish(versions, 2)
+    versions.publish(model(3), TrainingState({}, 30), base=2, replaced=2)
+
+    assert versions.led_to_published() == [1, 3]
+
+
 def test_a_model_of_another_base_than_what_is_published_by_now_is_kept_only(versions):
     publish(versions, 3)
     versions.roll_back(2)

@@ -205,6 +205,17 @@ def test_published_model_that_is_no_version_is_compared_with(project):
     assert not found.judge().publish
 
 
+def test_version_that_was_rolled_back_does_not_set_the_bar(project):
+    found = project(0.7, 0.9, candidate=0.75)
+    assert not found.judge().publish
+    found.versions.roll_back(1)
+
+    verdict = found.judge()
+
+    assert verdict.publish
+    assert (verdict.published_score, verdict.best_version) == (0.7, 1)
+
+
 # Scores are remembered
 
 

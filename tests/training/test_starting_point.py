@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib.networks.checkpoint import TrainingState, save_checkpoint
+from lib.networks.checkpoint import TrainedModel, TrainingState, save_checkpoint
+from lib.networks.spec import NetworkSpec
 from lib.training.starting_point import StartingPoint
 from tests.training.phantoms import spec, untrained
 
@@ -89,6 +90,21 @@ def test_other_network_or_other_labels_are_left_aside_and_replaced(paths, caplog
     assert found.spec == spec(**wanted)
     assert found.base == 3
     assert "The published model has other labels, or is another network; it is not trained on." in caplog.text
+
+
+@pytest.mark.parametrize(("dropout", "goes_on"), [(0.0, True), (0.5, False)])
+def test_other_arguments_make_another_network_although_its_weights_would_fit(paths, dropout, goes_on):
+    def of_monai(dropout):
+        arguments = {"channels": [2, 4, 8], "strides": [2, 2], "dropout": dropout}
+        return NetworkSpec.of_monai(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), "UNet", arguments)
+
+    published = of_monai(0.0)
+    save_checkpoint(paths[0], TrainedModel(published, published.build(), 3), TrainingState({"state": {}}, 700))
+
+    found = StartingPoint.find(lambda _: of_monai(dropout), (1.0, 1.0, 1.0), *paths, pretrained=True)
+
+    assert (found.state is not None) is goes_on
+    assert found.spec.arguments["dropout"] == dropout
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.1, 1.1, 1.1), (1.0, 1.0, 6.5)])
