@@ -41,20 +41,25 @@ def main() -> None:
     for number in range(1, options.trainings + 1):
         run = Training(scans, dataset.labels, versions, options.out / "model", h, prepared, DEVICE).run()
         published = f"version {run.version}" if run.version else "none is published"
-        scores = f"score {run.score:.3f}, best before {run.published_score or 0:.3f}, on {run.judged_on[0]} scans"
+        scores = f"score {_text(run.score)}, best before {_text(run.published_score)}, on {run.judged_on[0]} scans"
         print(f"Training {number}: {published} ({scores}). {_unseen(dataset, versions)}", flush=True)
 
 
 def _unseen(dataset: Dataset, versions: ModelVersions) -> str:
     """The Dice of the published network, as a sentence."""
-    model, means = load_checkpoint(versions.published_path, DEVICE), []
+    model, means, every = load_checkpoint(versions.published_path, DEVICE), [], []
     for split in ("validation", "test"):
-        found = []
+        found: list[float] = []
         for case in dataset.cases[split]:
             mask = predict_label_map(model, load_volume(dataset.image_path(case)), DEVICE)
             found.append(dice(mask > 0, dataset.truth(case).array > 0))
         means.append(f"{np.mean(found):.3f} ({split})")
-    return f"Mean Dice of unseen scans: {', '.join(means)}."
+        every += found
+    return f"Mean Dice of {len(every)} unseen scans: {np.mean(every):.3f}; {', '.join(means)}."
+
+
+def _text(score: float | None) -> str:
+    return "none" if score is None else f"{score:.3f}"
 
 
 if __name__ == "__main__":
