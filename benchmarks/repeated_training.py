@@ -30,13 +30,15 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="folder with images/ and masks/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; one that is there goes on")
     parser.add_argument("--trainings", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="of each (default: those of the preset)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = Dataset.open(options.dataset.resolve())
     scans = clicked_scans(dataset)
     versions = ModelVersions(options.out / "model" / "inextremis.pt")
-    h = Hyperparameters.of_preset("auto").changed({"seed": options.seed})
+    minutes = {} if options.minutes is None else {"max_minutes": options.minutes}
+    h = Hyperparameters.of_preset("auto").changed({"seed": options.seed, **minutes})
     prepared = PreparedScans(options.out / "prepared")
     for number in range(1, options.trainings + 1):
         run = Training(scans, dataset.labels, versions, options.out / "model", h, prepared, DEVICE).run()
