@@ -58,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
         "--dicom", action="store_true", help="put the studies into an Orthanc and open them in OHIF, to click yourself"
     )
     parser.add_argument("--no-serve", action="store_true", help="stop the server at the end")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
     parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: demo/)")
     return parser.parse_args()
@@ -88,7 +89,7 @@ def main() -> int:
             ScriptedAnnotator(server.url, out),
             outcomes,
             scope.clicked,
-            scope.training,
+            {**scope.training, "seed": arguments.seed},
             say=console.print,
             show_training=_show_training,
         )
