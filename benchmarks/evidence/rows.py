@@ -112,9 +112,9 @@ TABLE_1: dict[str, Row] = {
 """The other rows of the paper's table, and what it names."""
 
 CRF: dict[str, Row] = {
-    f"{name}_{end}": Row(f"{APP[name].title}, {end.replace('_', ' ').upper()}", network_of=name, crf=end == "crf")
+    f"{name}_{end}": Row(f"{APP[name].title}, {word} dense CRF at test time", network_of=name, crf=word == "with")
     for name in ("app_clicks", "app_clicks_4", "full_4", "full")
-    for end in ("crf", "no_crf")
+    for end, word in (("crf", "with"), ("no_crf", "without"))
 }
 
 CURVE: dict[str, Row] = {

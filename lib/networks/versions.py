@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,10 +43,8 @@ class ModelVersions:
 
     def published_number(self) -> int:
         """0 where nothing usable is published."""
-        try:
-            return load_checkpoint(self.published_path).version
-        except (FileNotFoundError, CheckpointError):
-            return 0
+        published = _load(self.published_path)
+        return 0 if published is None else published.version
 
     def next_number(self) -> int:
         """No version that is kept has it: after a roll-back, the newer ones keep their numbers."""
@@ -80,8 +77,10 @@ class ModelVersions:
         with self._lock():
             self._keep_published()
             number = self.next_number()
-            kept = replace(model, version=number, predecessors=self._led_to(base))
-            save_checkpoint(self.path(number), kept, state)
+            copies = (_load(self.path(base)), _load(self.published_path))
+            base_model = next((copy for copy in copies if copy is not None and copy.version == base), None)
+            led_to_it = _led_to(base_model) or ((base,) if base else ())
+            save_checkpoint(self.path(number), replace(model, version=number, predecessors=led_to_it), state)
             is_base = self.published_number() == base
             if is_base:
                 write_atomically(self.published_path, self.path(number).read_bytes())
@@ -92,19 +91,8 @@ class ModelVersions:
 
     def led_to_published(self) -> list[int]:
         """The versions that are kept and led to the published one, it among them: none that was rolled back."""
-        chosen = self._led_to(self.published_number())
-        return [number for number in self.numbers() if number in chosen]
-
-    def _led_to(self, number: int) -> tuple[int, ...]:
-        """A version with all that led to it, kept or not."""
-        if not number:
-            return ()
-        for path in (self.path(number), self.published_path):
-            with suppress(FileNotFoundError, CheckpointError):
-                model = load_checkpoint(path)
-                if model.version == number:
-                    return (*model.predecessors, number)
-        return (number,)
+        led_to_it = _led_to(_load(self.published_path))
+        return [number for number in self.numbers() if number in led_to_it]
 
     def roll_back(self, number: int) -> None:
         """Publishes a kept version again; trainings go on from it.
@@ -133,3 +121,16 @@ class ModelVersions:
     def _lock(self) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / ".lock")
+
+
+def _load(path: Path) -> TrainedModel | None:
+    """None where there is nothing usable."""
+    try:
+        return load_checkpoint(path)
+    except (FileNotFoundError, CheckpointError):
+        return None
+
+
+def _led_to(model: TrainedModel | None) -> tuple[int, ...]:
+    """Numbers of a model and of all that led to it, kept or not, the oldest first."""
+    return () if model is None else (*model.predecessors, model.version)
