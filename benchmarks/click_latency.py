@@ -95,7 +95,7 @@ def trained_network(image_path: Path, shape: tuple[int, int, int]) -> TrainedMod
     network, places = spec.build().train(), label.nonzero()
     optimizer, precision = (
         torch.optim.AdamW(network.parameters(), h.learning_rate),
-        mixed_precision(torch.device("cpu")),
+        mixed_precision(torch.device("cpu"), network, spec.roi_size),
     )
     for iteration in range(ITERATIONS):
         centre = places[torch.randint(len(places), (1,))][0]

@@ -1,419 +1,220 @@
-"""The mask from six extreme points: Dice of several methods and options on several scans, and time.
+"""Dice of the masks from six clicks on real scans, and of the clicks that correct them.
 
-Run with `python -m benchmarks.click_mask`; `--brain1 FOLDER` adds a real scan (image.nrrd and label.nrrd), `--sweep`
-tables of other values of each option. The clicks are those of the scripted annotator, on the largest component.
+Run with `python -m benchmarks.click_mask --dataset DIR`, where DIR holds images/ and masks/, or folders CASE with
+image.* and label.*, or is one such folder. A structure is the largest component of its label.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import NamedTuple, get_args
 
 import numpy as np
-import torch
-import torchio as tio
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from scipy import ndimage
-from scipy.special import expit
-from skimage.segmentation import random_walker
-from sklearn.mixture import GaussianMixture
 
-from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
-from lib.demo.studies import DemoStudySettings, make_demo_study
-from lib.demo.walkthrough import dice
-from lib.refinement.cold_start import ColdStartOptions, segment_from_clicks
-from lib.refinement.graph_cut import graph_cut
-from lib.refinement.intensity_model import normalised
-from lib.refinement.shape_prior import extreme_point_gauge
-from lib.supervision.boxes import Box
-from lib.supervision.geodesics import extreme_point_geodesics
+from benchmarks.evidence.clicking import Hand, Score, Segmenter, scores, segmenter
+from benchmarks.evidence.dataset import DatasetError
+from benchmarks.evidence.structures import LEAST_EXTENT, LEAST_VOXELS, SplitOrAll, StructureFolder
+from lib.compile_kernels import compile_kernels
+from lib.geometry.volume import VolumeError
 
-CONSOLE = Console(width=140)
-DEMO = {
-    "1 mm": DemoStudySettings((64, 64, 64), (1.0, 1.0, 1.0)),
-    "0.5 mm": DemoStudySettings(),
-    "6.5 mm": DemoStudySettings((80, 80, 10), (0.9, 0.9, 6.5), (10.0, 20.0)),
-}
-SWEEP: dict[str, Sequence[float]] = {
-    "margin_voxels": (0, 1, 4),
-    "context": (0.1, 0.25, 0.5),
-    "prior_strength": (3.0, 4.0, 6.0, 8.0),
-    "shrinkage": (0.0, 0.15, 0.45),
-    "intensity_weight": (0.5, 1.0, 1.6),
-    "iterations": (0, 1, 2, 6),
-    "geodesic_log_odds": (0.0, 3.0),
-    "smoothness": (0.5, 2.0, 3.0, 5.0, 8.0),
-    "smallest_share": (0.0, 0.7, 0.8),
-    "contrast": (0.5, 0.7, 1.4),
-}
-CORRECTIVE_SWEEP: dict[str, Sequence[float]] = {
-    "click_log_odds": (4.0, 16.0),
-    "click_reach": (0.5, 1.0),
-    "click_tolerance": (0.05, 0.2),
-}
+SIX = 6
+MOST_CLICKS = 20
+SHOWN_CLICKS = (6, 7, 8, 10, 15, 20)
+GOALS = (0.85, 0.90)
+LOW_DICE = 0.5
+SMALLEST_FALL = 0.0005
+"""Of the mean Dice; less does not show in three digits."""
 
 
-class Scan(NamedTuple):
-    image: np.ndarray
-    truth: np.ndarray
-    spacing_mm: tuple[float, float, float]
+class Measured(NamedTuple):
+    """One label of one case: for each draw, the scores after six clicks and after each corrective one."""
+
+    case: str
+    label: str
+    draws: list[list[Score]]
+
+    def mean(self, field: str) -> float:
+        """Over the draws, after six clicks."""
+        return float(np.mean([getattr(run[0], field) for run in self.draws]))
 
 
-Method = Callable[[np.ndarray, ExtremePoints, tuple[float, float, float]], np.ndarray]
+# --- Measuring
 
 
-# --- Scans
+def measure(folder: StructureFolder, cases: Sequence[str], options: argparse.Namespace) -> Iterator[Measured | None]:
+    """Yields each structure of each case; None for one that is too small.
 
+    Raises:
+        DatasetError, VolumeError: a case cannot be read, or there are too few training cases.
+    """
 
-def demo_scans(settings: DemoStudySettings, count: int) -> list[Scan]:
-    scans = []
-    for index in range(count):
-        image, truth = make_demo_study(index, settings)
-        x, y, z = (float(s) for s in image.header.get_zooms())
-        scans.append(Scan(np.asarray(image.dataobj, np.float32), np.asarray(truth.dataobj) > 0, (x, y, z)))
-    return scans
+    @cache
+    def segmenter_of(label: str, hand: Hand) -> Segmenter:
+        accepted, clicked = examples(folder, hand.draw, options.accepted, options.clicked)
+        return segmenter(folder, label, accepted, clicked, hand)
 
-
-def hollow(scan: Scan) -> Scan:
-    """With a core that is 40 % darker than the rim, which is about 3.5 mm wide in each slice."""
-    depth_mm = ndimage.distance_transform_edt(scan.truth, sampling=(*scan.spacing_mm[:2], 1e3))
-    return scan._replace(image=scan.image * (1 - 0.4 * expit(2 * (depth_mm - 3.5))))
-
-
-def noisy(scan: Scan) -> Scan:
-    """With noise of a tenth of white matter's intensity."""
-    return scan._replace(image=scan.image + np.random.default_rng(0).normal(0, 80, scan.image.shape))
-
-
-def brain1_scans(folder: Path) -> dict[str, list[Scan]]:
-    """The larger component, on the voxels as stored and on such of 1 mm."""
-    image, label = tio.ScalarImage(folder / "image.nrrd"), tio.LabelMap(folder / "label.nrrd")
-    truth = largest_component(label.data[0].numpy() > 0)
-    as_float = tio.ScalarImage(tensor=torch.from_numpy(truth[None].astype(np.float32)), affine=label.affine)
-    fine = tio.Resample(1.0)(tio.Subject(image=image, truth=as_float))
-    x, y, z = (float(s) for s in image.spacing)
-    stored = Scan(image.data[0].float().numpy(), truth, (x, y, z))
-    resampled = Scan(fine.image.data[0].numpy(), largest_component(fine.truth.data[0].numpy() > 0.5), (1.0, 1.0, 1.0))
-    dark = stored._replace(image=stored.image.max() - stored.image)
-    return {"brain1": [stored], "brain1 inverted": [dark], "brain1 1 mm": [resampled]}
-
-
-# --- Methods
-
-
-def bounding_box(image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    mask = np.zeros(image.shape, dtype=bool)
-    mask[Box.around(points.foreground_voxel).slices] = True
-    return mask
-
-
-def inscribed_ellipsoid(image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    box = Box.around(points.foreground_voxel)
-    grid = np.ogrid[tuple(slice(n) for n in image.shape)]
-    middle = (np.array(box.start) + box.stop - 1) / 2
-    return sum(((g - c) / (n / 2)) ** 2 for g, c, n in zip(grid, middle, box.shape, strict=True)) <= 1
-
-
-def shape_prior(image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    return extreme_point_gauge(points.extremes_voxel, image.shape, shrinkage=ColdStartOptions().shrinkage) <= 1
-
-
-def seeds_and_values(
-    image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]
-) -> tuple[Box, np.ndarray, np.ndarray]:
-    """A crop, its normalised intensities, and its seeds: 1 the geodesics, 2 outside the relaxed box, else 0."""
-    tight = Box.around(points.foreground_voxel)
-    crop, relaxed = tight.relaxed(6, image.shape), tight.relaxed(2, image.shape)
-    values = normalised(image[crop.slices])
-    seeds = np.full(crop.shape, 2)
-    seeds[relaxed.shifted(-np.array(crop.start)).slices] = 0
-    for path in extreme_point_geodesics(values, points.extremes_voxel - np.array(crop.start), spacing_mm):
-        seeds[tuple(path.T)] = 1
-    return crop, values, seeds
-
-
-def walk_from_geodesics(image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    crop, values, seeds = seeds_and_values(image, points, spacing_mm)
-    mask = np.zeros(image.shape, dtype=bool)
-    mask[crop.slices] = random_walker(values, seeds, beta=130, mode="cg_j", tol=1e-4, spacing=spacing_mm) == 1
-    return mask
-
-
-def cut_from_geodesics(image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """The likelihoods of the seeds' intensities, as in Boykov and Jolly (2001), and a graph cut."""
-    crop, values, seeds = seeds_and_values(image, points, spacing_mm)
-    (a, s), (b, t) = ((values[seeds == k].mean(), values[seeds == k].std() + 1e-3) for k in (1, 2))
-    log_odds = np.log(t / s) - (values - a) ** 2 / (2 * s**2) + (values - b) ** 2 / (2 * t**2)
-    log_odds[seeds == 1], log_odds[seeds == 2] = np.inf, -np.inf
-    mask = np.zeros(image.shape, dtype=bool)
-    mask[crop.slices] = graph_cut(log_odds, values, spacing_mm, smoothness=2.0, contrast=0.1)
-    return mask
-
-
-def click_mask(**options: Any) -> Method:
-    chosen = replace(ColdStartOptions(), **options)
-    return lambda image, points, spacing_mm: segment_from_clicks(image, points, spacing_mm, options=chosen)
-
-
-def gaussian_mixture_fit(
-    values: np.ndarray, prior_log_odds: np.ndarray, *, weight: float, iterations: int
-) -> np.ndarray:
-    """`fit` with three Gaussians a side instead of histograms, from voxels drawn by their probability."""
-    rng, flat, log_odds = np.random.default_rng(0), values.reshape(-1, 1), prior_log_odds
-    for _ in range(iterations):
-        inside = expit(log_odds).ravel().astype(np.float64)
-        scores = []
-        for side in (inside, 1 - inside):
-            drawn = flat[rng.choice(len(flat), 2000, p=side / side.sum())]
-            mixture = GaussianMixture(3, random_state=0, reg_covar=1e-4).fit(drawn)
-            scores.append(mixture.score_samples(flat).reshape(values.shape))
-        log_odds = prior_log_odds + weight * np.clip(scores[0] - scores[1], -5, 5)
-    return np.array(log_odds, dtype=np.float32)
-
-
-def with_gaussian_mixtures(
-    image: np.ndarray, points: ExtremePoints, spacing_mm: tuple[float, float, float]
-) -> np.ndarray:
-    with patch("lib.refinement.cold_start.fit", gaussian_mixture_fit):
-        return segment_from_clicks(image, points, spacing_mm)
-
-
-METHODS: dict[str, Method] = {
-    "bounding box": bounding_box,
-    "inscribed ellipsoid": inscribed_ellipsoid,
-    "shape prior alone": shape_prior,
-    "random walker from geodesics": walk_from_geodesics,
-    "graph cut from geodesics": cut_from_geodesics,
-    "click mask": click_mask(),
-    "- without shape prior": click_mask(prior_strength=0.0),
-    "- without intensity model": click_mask(intensity_weight=0.0),
-    "- with Gaussian mixtures": with_gaussian_mixtures,
-    "- without smoothness": click_mask(smoothness=0.0),
-}
-
-
-# --- Scores
-
-
-def cases(scans: Sequence[Scan], seeds: int, error_voxels: float) -> Iterator[tuple[Scan, ExtremePoints]]:
-    for index, scan in enumerate(scans):
-        for seed in range(seeds):
-            clicks = simulated_extreme_points(scan.truth, np.random.default_rng([seed, index]), error_voxels)
-            if np.ptp(clicks, axis=0).all():  # as requests are checked
-                yield scan, ExtremePoints.from_clicks("lesion", clicks)
-
-
-def scores(method: Method, scans: Sequence[Scan], seeds: int, error_voxels: float = 0.0) -> list[float]:
-    return [
-        dice(method(scan.image, points, scan.spacing_mm), scan.truth)
-        for scan, points in cases(scans, seeds, error_voxels)
-    ]
-
-
-def cell(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.3f} / {min(values):.3f}"
-
-
-def seconds(method: Method, scan: Scan, points: ExtremePoints, repeats: int = 3) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        method(scan.image, points, scan.spacing_mm)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def seeds_of(name: str, brain_seeds: int) -> int:
-    return brain_seeds if name.startswith("brain1") else 1
-
-
-def method_table(data: dict[str, list[Scan]], brain_seeds: int) -> Table:
-    table = Table("Dice, mean / min", *data, "s", title="exact clicks")
-    first = next(iter(data.values()))[0]
-    points = next(cases([first], 1, 0.0))[1]
-    for name, method in track(METHODS.items(), "methods", console=CONSOLE, transient=True):
-        seeds = {
-            n: min(seeds_of(n, brain_seeds), 10 if method is not METHODS["click mask"] else brain_seeds) for n in data
-        }
-        cells = [cell(scores(method, scans, seeds[n])) for n, scans in data.items()]
-        table.add_row(name, *cells, f"{seconds(method, first, points):.3f}")
-    return table
-
-
-def hand_table(data: dict[str, list[Scan]], brain_seeds: int) -> Table:
-    table = Table("deviation of the hand, voxels", *data, title="click mask, clicks with a hand's error")
-    for error in (0.5, 1.0, 2.0):
-        cells = [cell(scores(click_mask(), scans, seeds_of(n, brain_seeds), error)) for n, scans in data.items()]
-        table.add_row(f"{error}", *cells)
-    return table
-
-
-def sweep_table(data: dict[str, list[Scan]]) -> Table:
-    demo = [scans for name, scans in data.items() if not name.startswith("brain1")]
-    brain = data.get("brain1", [])
-    table = Table(
-        "option", "value", "demo", "demo, 1 voxel off", "demo, 2 voxels off", "brain1", title="one option changed"
-    )
-    variants = [(name, value) for name, values in SWEEP.items() for value in values]
-    for name, value in track([("as they are", None), *variants], "options", console=CONSOLE, transient=True):
-        method = click_mask() if value is None else click_mask(**{name: value})
-        cells = [cell([s for scans in demo for s in scores(method, scans, 1, error)]) for error in (0.0, 1.0, 2.0)]
-        table.add_row(
-            name, "" if value is None else f"{value:g}", *cells, cell(scores(method, brain, 5)) if brain else ""
-        )
-    return table
-
-
-# --- Corrective clicks
-
-
-def deepest(wrong: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray | None:
-    """The voxel in the middle of the largest part of what is wrong; None if that has fewer than 8 voxels."""
-    if not wrong.any():
-        return None
-    part = largest_component(wrong)
-    depth_mm = ndimage.distance_transform_edt(np.pad(part, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    return np.array(np.unravel_index(depth_mm.argmax(), depth_mm.shape)) if part.sum() >= 8 else None
-
-
-def gains(method: Method, scans: Sequence[Scan], error_voxels: float) -> dict[str, list[float]]:
-    """By how much one click in the middle of the largest error changes Dice."""
-    changes: dict[str, list[float]] = {"foreground": [], "background": []}
-    for scan, points in cases(scans, 1, error_voxels):
-        before = method(scan.image, points, scan.spacing_mm)
-        for kind, wrong in (("foreground", scan.truth & ~before), ("background", before & ~scan.truth)):
-            click = deepest(wrong, scan.spacing_mm)
-            if click is None or click.tolist() in points.foreground_voxel.tolist():
+    for case in cases:
+        volume, structures = folder.load(case)
+        for structure in structures:
+            if structure.too_small:
+                yield None
                 continue
-            more = {"foreground": points.foreground_voxel, "background": points.background_voxel}
-            more[kind] = np.concatenate([more[kind], click[None]])
-            corrected = ExtremePoints.from_clicks("lesion", more["foreground"], more["background"])
-            after = method(scan.image, corrected, scan.spacing_mm)
-            changes[kind].append(dice(after, scan.truth) - dice(before, scan.truth))
-    return changes
+            draws = []
+            for hand in (Hand(draw, options.error) for draw in range(options.draws)):
+                segment, points = segmenter_of(structure.label, hand), hand.six_clicks(structure)
+                draws.append(list(scores(segment, volume, points, structure.truth, options.corrections)))
+            yield Measured(case, structure.label, draws)
 
 
-def correction_table(data: dict[str, list[Scan]], sweep: bool) -> Table:
-    table = Table(
-        "option",
-        "value",
-        "kind",
-        "clicks",
-        "mean",
-        "worst",
-        "worse than -0.001",
-        title="one corrective click: change of Dice",
+def examples(
+    folder: StructureFolder, draw: int, accepted: int, clicked: int | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training cases whose masks are accepted, and others that are clicked (None: all others), drawn by chance.
+
+    Raises:
+        DatasetError: there are not so many.
+    """
+    if accepted == 0 and clicked == 0:
+        return (), ()
+    training = folder.cases("training")
+    if accepted + (clicked or 0) > len(training):
+        raise DatasetError(
+            f"{folder.folder} has {len(training)} training cases; expected at least {accepted + (clicked or 0)}, the "
+            "sum of --accepted and --clicked."
+        )
+    order = tuple(np.random.default_rng(draw).permutation(sorted(training)).tolist())
+    return order[:accepted], order[accepted:][:clicked]
+
+
+# --- Reporting
+
+
+def case_line(measured: Measured) -> str:
+    values = [measured.mean(field) for field in Score._fields]
+    return "{} {}: Dice {:.3f}, volume ratio {:.2f}, {:.2f} s".format(measured.case, measured.label, *values)
+
+
+def correction_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    """Mean Dice by the number of clicks, and the number of clicks to reach a Dice (NoC)."""
+    runs = np.array([[score.dice for score in run] for one in measured for run in one.draws])
+    curve = dict(enumerate(runs.mean(axis=0).tolist(), start=SIX))
+    shown = (f"{clicks} clicks {curve[clicks]:.3f}" for clicks in SHOWN_CLICKS if clicks in curve)
+    yield f"mean Dice after {', '.join(shown)}"
+    for goal in GOALS:
+        needed = [clicks_to_reach(run, goal) for run in runs.tolist()]
+        mean = np.mean([max(curve) if clicks is None else clicks for clicks in needed])
+        never = needed.count(None)
+        yield f"NoC@{100 * goal:.0f} {mean:.1f}, never reached by {never} of {len(needed)} (counted as {max(curve)})"
+    steps = {clicks: curve[clicks] - curve[clicks - 1] for clicks in curve if clicks > SIX}
+    falls = [f"{clicks} ({step:+.3f})" for clicks, step in steps.items() if step < -SMALLEST_FALL]
+    yield f"the mean falls with click {', '.join(falls)}" if falls else "the mean never falls with a further click"
+
+
+def clicks_to_reach(dices: Sequence[float], goal: float) -> int | None:
+    """Clicks, six included, after which Dice first reaches a goal; `dices` start after six. None: they never do."""
+    return next((clicks for clicks, value in enumerate(dices, start=SIX) if value >= goal), None)
+
+
+def last_line(measured: Sequence[Measured]) -> str:
+    values = np.array([one.mean("dice") for one in measured])
+    ratio = np.median([one.mean("volume_ratio") for one in measured])
+    return (
+        f"mean Dice {values.mean():.3f}, median {np.median(values):.3f}, below {LOW_DICE}: "
+        f"{np.count_nonzero(values < LOW_DICE)} of {len(values)}, volume ratio {ratio:.2f}"
     )
-    variants = [(name, value) for name, values in CORRECTIVE_SWEEP.items() for value in values] if sweep else []
-    for name, value in track([("as they are", None), *variants], "corrections", console=CONSOLE, transient=True):
-        method = click_mask() if value is None else click_mask(**{name: value})
-        found: dict[str, list[float]] = {"foreground": [], "background": []}
-        for scans in data.values():
-            for error in (0.0, 1.0):
-                for kind, values in gains(method, scans, error).items():
-                    found[kind] += values
-        for kind, values in found.items():
-            worse = sum(v < -0.001 for v in values) / len(values)
-            row = (kind, str(len(values)), f"{statistics.mean(values):+.3f}", f"{min(values):+.3f}", f"{worse:.0%}")
-            table.add_row(name, "" if value is None else f"{value:g}", *row)
-    return table
 
 
-# --- A trained network
-
-
-def simulated_networks(scan: Scan) -> dict[str, np.ndarray]:
-    """Probabilities of a network that is right, that sees nothing, half of the structure, or 3 voxels too much."""
-    sigma = 1.5 * min(scan.spacing_mm) / np.asarray(scan.spacing_mm)
-    middle = np.argwhere(scan.truth)[:, 0].mean()
-    half = scan.truth & (np.arange(scan.truth.shape[0]) < middle)[:, None, None]
-    masks = {"right": scan.truth, "blank": np.zeros_like(scan.truth), "half": half}
-    masks["too large"] = ndimage.binary_dilation(scan.truth, iterations=3)
-    return {name: ndimage.gaussian_filter(mask.astype(np.float32), sigma) for name, mask in masks.items()}
-
-
-def network_table(data: dict[str, list[Scan]]) -> Table:
-    table = Table("network", title="clicks and a simulated network, clicks 1 voxel off: mean Dice, demo and brain1")
-    found: dict[str, dict[str, list[float]]] = {}
-    for scan, points in [case for scans in data.values() for case in cases(scans[:3], 1, 1.0)]:
-        for name, probability in simulated_networks(scan).items():
-            row = found.setdefault(name, {})
-            row.setdefault("network alone", []).append(dice(probability > 0.5, scan.truth))
-            row.setdefault("clicks alone", []).append(
-                dice(click_mask()(scan.image, points, scan.spacing_mm), scan.truth)
-            )
-            for confidence in (0.8, 0.9, 0.95, 0.98):
-                mask = segment_from_clicks(
-                    scan.image,
-                    points,
-                    scan.spacing_mm,
-                    foreground_probability=probability,
-                    options=ColdStartOptions(network_confidence=confidence),
-                )
-                row.setdefault(f"confidence {confidence}", []).append(dice(mask, scan.truth))
-    for column in next(iter(found.values())):
-        table.add_column(column)
-    for name, row in found.items():
-        table.add_row(name, *(f"{statistics.mean(values):.3f}" for values in row.values()))
-    return table
-
-
-# --- Speed
-
-
-def phantom(extent: tuple[int, int, int], shape: tuple[int, int, int] = (256, 256, 100)) -> Scan:
-    """A bumpy ellipsoid in texture and noise."""
-    rng = np.random.default_rng(0)
-    grid = np.ogrid[tuple(slice(n) for n in shape)]
-    radius = np.sqrt(sum(((g - n // 2) / (e / 2)) ** 2 for g, n, e in zip(grid, shape, extent, strict=True)))
-    bumps, texture = (ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma) for sigma in (4, 1))
-    truth = largest_component(radius + 0.05 * bumps / bumps.std() < 1)
-    image = 300 * truth + 400 * texture + rng.normal(500, 50, shape)
-    return Scan(image.astype(np.float32), truth, (0.9, 0.9, 1.5))
-
-
-def speed_table() -> Table:
-    table = Table("structure", "max_voxels", "s, best of 5", "Dice", title="256 x 256 x 100 voxels")
-    for extent in ((60, 60, 30), (150, 150, 70)):
-        scan = phantom(extent)
-        points = next(cases([scan], 1, 0.0))[1]
-        for max_voxels in (100_000, ColdStartOptions().max_voxels, 1_000_000, 10_000_000):
-            method = click_mask(max_voxels=max_voxels)
-            took = seconds(method, scan, points, repeats=5)
-            score = dice(method(scan.image, points, scan.spacing_mm), scan.truth)
-            table.add_row("x".join(map(str, extent)), f"{max_voxels:,}", f"{took:.2f}", f"{score:.3f}")
-    return table
+# --- Command line
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--brain1", type=Path, help="folder of image.nrrd and label.nrrd")
-    parser.add_argument("--sweep", action="store_true", help="also vary each option")
-    parser.add_argument("--studies", type=int, default=6, help="demo studies of each kind")
-    parser.add_argument("--seeds", type=int, default=50, help="choices of extreme points on brain1")
-    arguments = parser.parse_args()
-    plain = {f"demo {name}": demo_scans(settings, arguments.studies) for name, settings in DEMO.items()}
-    data = dict(plain)
-    data["demo hollow"] = [hollow(scan) for scans in plain.values() for scan in scans[:3]]
-    data["demo noisy"] = [noisy(scan) for scans in plain.values() for scan in scans[:3]]
-    if arguments.brain1:
-        data |= brain1_scans(arguments.brain1)
-    CONSOLE.print(method_table(data, arguments.seeds))
-    CONSOLE.print(hand_table(data, min(arguments.seeds, 20)))
-    CONSOLE.print(correction_table(data, arguments.sweep))
-    CONSOLE.print(speed_table())
-    if arguments.sweep:
-        CONSOLE.print(network_table(data))
-        CONSOLE.print(sweep_table(data))
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        folder = StructureFolder.open(options.dataset.resolve(), options.labels)
+        split: SplitOrAll = options.split or ("test" if folder.splits else "all")
+        if options.accepted and split in ("training", "all"):
+            parser.error(f"--split {split} holds the cases that --accepted is drawn from; choose test or validation")
+        report(folder, split, options)
+    except (DatasetError, VolumeError) as error:
+        parser.error(str(error))
+
+
+def report(folder: StructureFolder, split: SplitOrAll, options: argparse.Namespace) -> None:
+    """Prints a line for each case and label, then the figures of all.
+
+    Raises:
+        DatasetError: no structure is large enough, or see `measure`.
+    """
+    compile_kernels()  # counts in nobody's seconds
+    found, too_small = [], 0
+    for one in measure(folder, folder.cases(split), options):
+        if one is None:
+            too_small += 1
+        else:
+            print(case_line(one), flush=True)
+            found.append(one)
+    limits = f"fewer than {LEAST_VOXELS} voxels, or than {LEAST_EXTENT} along an axis"
+    if not found:
+        raise DatasetError(f"{folder.folder} has no structure to measure; each of {too_small} has {limits}.")
+    if too_small:
+        print(f"skipped {too_small} structures of {limits}")
+    if options.corrections:
+        print(*correction_lines(found), sep="\n")
+    print(last_line(found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.click_mask", description=__doc__)
+    parser.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--labels", type=lambda text: text.split(","), help="of the values 1, 2, ... of the masks")
+    parser.add_argument("--split", choices=get_args(SplitOrAll), help="default: test, or all where there is no split")
+    parser.add_argument("--accepted", type=_count, default=0, metavar="N", help="training cases accepted before")
+    parser.add_argument(
+        "--clicked", type=_count_or_all, default=0, metavar="N", help="other training cases clicked before, or 'all'"
+    )
+    parser.add_argument("--draws", type=_positive, default=3, metavar="N", help="of the clicks (default: %(default)s)")
+    parser.add_argument(
+        "--error", type=_error, default=0.5, metavar="VOXELS", help="of each click, an SD (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--corrections",
+        type=int,
+        choices=range(MOST_CLICKS - SIX + 1),
+        default=0,
+        metavar="N",
+        help="further clicks, each in the middle of the largest error, at most 14 (default: %(default)s)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no count; expected 0 or more")
+    return int(text)
+
+
+def _count_or_all(text: str) -> int | None:
+    return None if text == "all" else _count(text)
+
+
+def _positive(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("0 is too few; expected 1 or more")
+    return int(text)
+
+
+def _error(text: str) -> float:
+    try:
+        error = float(text)
+    except ValueError:
+        error = np.nan
+    if not 0 <= error < np.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no standard deviation; expected 0 or more voxels")
+    return error
 
 
 if __name__ == "__main__":

@@ -17,18 +17,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.click_mask import deepest
 from benchmarks.demo_trainings import clicked_scans, demo_dataset, trained_model
+from benchmarks.evidence.clicking import scores
 from benchmarks.evidence.dataset import LABEL, Dataset
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.demo.walkthrough import dice
+from lib.clickmask.click_mask import segment_from_clicks
+from lib.clickmask.label_map import BoxedMask
 from lib.geometry.volume import Volume, load_volume
 from lib.inference.automatic_mask import label_map
-from lib.inference.click_masks import network_trust
+from lib.inference.click_masks import click_mask, network_trust
 from lib.inference.prediction import predict_probability
+from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.cold_start import segment_from_clicks
+from lib.supervision.boxes import Box
 from lib.trainers.background import yield_to_annotators
 from lib.training.hyperparameters import Hyperparameters
 
@@ -45,17 +47,13 @@ def corrected(
     volume: Volume, truth: np.ndarray, points: ExtremePoints, probability: np.ndarray | None, trust: float
 ) -> Iterator[float]:
     """Dice after 0, 1, ... correcting clicks; the last again where nothing is left to correct."""
-    spacing_mm = volume.geometry.spacing_mm
-    for _ in range(CORRECTIONS + 1):
-        mask = segment_from_clicks(volume.array, points, spacing_mm, foreground_probability=probability, trust=trust)
-        yield dice(mask, truth)
-        missed, leaked = (deepest(wrong, spacing_mm) for wrong in (truth & ~mask, mask & ~truth))
-        foreground, background = points.foreground_voxel, points.background_voxel
-        if missed is not None and (leaked is None or (truth & ~mask).sum() >= (mask & ~truth).sum()):
-            foreground = np.concatenate([foreground, missed[None]])
-        elif leaked is not None:
-            background = np.concatenate([background, leaked[None]])
-        points = ExtremePoints.from_clicks(LABEL, foreground, background)
+
+    def segment(volume: Volume, points: ExtremePoints) -> BoxedMask:
+        seen = None if probability is None else lambda label, box: probability[box.slices]
+        return click_mask(volume, points, seen, trust)
+
+    whole = Box((0, 0, 0), volume.geometry.shape)
+    return (score.dice for score in scores(segment, volume, points, (whole, truth), CORRECTIONS))
 
 
 def measure(dataset: Dataset, case: str, models: Mapping[int, TrainedModel], scores: Scores) -> None:

@@ -16,9 +16,9 @@ import torch
 from benchmarks.demo_trainings import DEVICE, clicked_scans
 from benchmarks.evidence.dataset import Dataset
 from lib.data.prepared_scans import PreparedScans
-from lib.demo.walkthrough import dice
 from lib.geometry.volume import load_volume
 from lib.inference.prediction import predict_label_map
+from lib.metrics import dice
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters

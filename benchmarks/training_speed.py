@@ -99,7 +99,7 @@ class TimedTraining:
         structures = structure_ends(scans, labels)
         spacing_mm = plan_spacing(scans, structures, h)
         spec = plan_network(scans, labels, spacing_mm, h)
-        volumes = training_volumes(prepared, labels, spacing_mm, h)
+        volumes = training_volumes(scans, prepared, labels, spacing_mm, h)
         start = time.perf_counter()
         for scan in scans:
             volumes.image(scan)

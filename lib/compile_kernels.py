@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lib.clickmask.raster_distance import raster_distance
 from lib.losses.bilateral_grid import BilateralGrid
 from lib.supervision.shortest_paths import shortest_path
 
@@ -15,6 +16,7 @@ from lib.supervision.shortest_paths import shortest_path
 def compile_kernels() -> None:
     """Run each kernel once, on arrays of the types that requests and trainings have."""
     shortest_path(np.ones((3, 3, 3)), (0, 0, 0), (2, 2, 2), (1, 1, 1))
+    raster_distance(np.ones((3, 3, 3)), np.ones((3, 3, 3), dtype=bool), (1, 1, 1))
     image = torch.arange(64, dtype=torch.float32).reshape(4, 4, 4)
     BilateralGrid(image, (5.0, 5.0, 5.0), sigma_intensity=20.0, nodes_per_sigma=1.1).filter(image[None])
 

@@ -19,6 +19,7 @@ from lib.exchange.dicom_seg import SegmentationError
 from lib.exchange.mask_export import ExportError, MaskExport
 from lib.geometry.volume import VolumeError
 from lib.server.modes import set_umask
+from lib.server.typed import read_password
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_umask(group=False)  # masks are data of patients
     try:
         server = AnnotationServer(options.server)
+        if options.login:
+            server.log_in(options.login, read_password(f"Password of {options.login}: "))
         export = MaskExport.into(options.out, server, overwrite=options.overwrite)
         images = server.images()
     except (ServerError, ValueError, OSError) as error:
@@ -92,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/export.sh", description=__doc__)
     parser.add_argument("out", type=Path, metavar="FOLDER", help="for the masks; made if missing")
     parser.add_argument("--server", default="http://127.0.0.1:8000", metavar="URL", help="default: %(default)s")
+    parser.add_argument("--login", metavar="NAME", help="user of a server with a login; the password is asked for")
     parser.add_argument("--image", nargs="+", metavar="ID", help="only these (default: all that are annotated)")
     parser.add_argument("--push", action="store_true", help="store the DICOM SEG in the archive that the server serves")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are there")

@@ -26,6 +26,7 @@ from lib.exchange.point_table import read_point_table
 from lib.exchange.slicer_markups import EXTENSION, read_markups
 from lib.exchange.study_images import StudyImages
 from lib.geometry.volume_files import EXTENSIONS
+from lib.server.audit import AuditLog
 from lib.server.modes import set_umask_of
 from lib.server.project import images_of, project_of
 
@@ -56,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigurationError, ValueError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
-    return _carry_out(plan, store, options)
+    status = _carry_out(plan, store, options)
+    if plan.new and not options.dry_run:
+        log = AuditLog(project.audit)
+        log.write_script("import of clicks", "scripts/import_annotations.sh", annotations=len(plan.new), status=status)
+    return status
 
 
 def _carry_out(plan: ImportPlan, store: AnnotationStore, options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lib.networks.checkpoint import CheckpointError, load_checkpoint
 from lib.networks.versions import ModelVersions
+from lib.server.audit import AuditLog
 from lib.server.modes import set_umask_of
 from lib.server.project import project_of
 from lib.training.record import TrainingRecord
@@ -22,12 +23,14 @@ errors = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    model_dir = options.model_dir or project_of(options.studies, options.project_dir).model
+    project = project_of(options.studies, options.project_dir)
+    model_dir = options.model_dir or project.model
     set_umask_of(model_dir)
     versions = ModelVersions(model_dir / "inextremis.pt")
     try:
         if options.command == "roll-back":
             versions.roll_back(options.version)
+            AuditLog(project.audit).write_script("roll back", "scripts/models.sh", version=options.version)
             console.print(f"Version {options.version} is published again; the next training goes on from it.")
         else:
             console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lib.server.audit import AuditLog
 from lib.server.modes import set_umask_of
 from lib.server.project import images_of, project_of
 from lib.server.removal import removals, restore
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"There is no deletion {options.name!r} in {project.removed}; the command list shows them.")
     try:
         places = restore(chosen[0])
+        AuditLog(project.audit).write_script("restored", "scripts/restore.sh", name=options.name)
     except OSError as error:
         return _refuse(f"{error.strerror}: {error.filename}.")
     console.print(f"Brought back: {', '.join(place.name for place in places)}.", highlight=False, soft_wrap=True)

@@ -9,11 +9,16 @@ import pytest
 from lib.demo import orthanc
 
 ROOT = Path(__file__).parents[1]
+OIDC_PROVIDER = ROOT / ".oidc-provider"
 SCHEMATHESIS = ROOT / ".venv-schemathesis" / "bin" / "schemathesis"
 
 
 def need_orthanc():
     _need(orthanc.is_installed(), orthanc.INSTALL_COMMAND)
+
+
+def need_dciodvfy():
+    _need(shutil.which("dciodvfy") is not None, "apt-get install dicom3tools")
 
 
 def need_chromium():
@@ -23,6 +28,29 @@ def need_chromium():
 def need_schemathesis():
     install = ".venv-schemathesis/bin/pip install -r tests/server/schemathesis.txt"
     _need(SCHEMATHESIS.exists(), f"python3.11 -m venv .venv-schemathesis && {install}")
+
+
+def need_realm():
+    """npm's oidc-provider, a real server of OpenID Connect."""
+    install = f"npm install --prefix {OIDC_PROVIDER.name} oidc-provider@9.13.3"
+    _need((OIDC_PROVIDER / "node_modules" / "oidc-provider").is_dir() and shutil.which("node") is not None, install)
+
+
+def need_nginx():
+    _need(nginx() is not None, "apt-get install nginx-light")
+
+
+def nginx():
+    """Its program, which lies beside those of users; None where it is not installed."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def need_real_data(name):
+    """The folder of a set of real data, which lies beside the project where there is one."""
+    folder = ROOT.parent / "shared" / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"needs real data in {folder.relative_to(ROOT.parent)} beside the project")
+    return folder
 
 
 def _need(is_there, install_command):

@@ -17,7 +17,7 @@ import torch
 from lib.annotations.extreme_points import ExtremePoints
 from lib.inference.dense_crf import mean_field
 from lib.losses.crf import CRFLoss
-from lib.refinement.cold_start import segment_from_clicks
+from lib.clickmask.click_mask import segment_from_clicks
 from lib.supervision.geodesics import batch_extreme_point_geodesics
 
 rng = np.random.default_rng(0)

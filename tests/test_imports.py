@@ -7,11 +7,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
-    {"geometry", "machine_code"},
+    {"geometry", "machine_code", "metrics"},
     {"annotations"},
     {"supervision"},
-    {"losses", "networks", "data", "refinement", "exchange", "compile_kernels"},
-    {"training", "inference"},
+    {"losses", "networks", "data", "clickmask", "exchange", "compile_kernels"},
+    {"training", "inference", "clicktraining"},
     {"infers", "trainers", "activelearning", "server"},
     {"configs"},
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 # MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -18,17 +19,24 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning.strategies import require_strategy, strategies
+from lib.activelearning.leases import Leases
+from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
 from lib.configs.warm_up import warm_up
 from lib.data.prepared_scans import PreparedScans
+from lib.exchange.property_codes import codes_from
 from lib.inference.opened_images import OpenedImages
+from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
+from lib.server.audit import AuditLog
+from lib.server.decisions import Review
 from lib.server.installation import Installation, has_event_loop
+from lib.server.json_file import JsonFile
 from lib.server.launch import StartError, require_studies
+from lib.server.login.setup import LoginSetupError
 from lib.server.logs import configure_logging
 from lib.server.modes import set_umask
 from lib.server.network import NetworkError, end_process
@@ -38,6 +46,8 @@ from lib.server.sessions import Sessions
 from lib.server.studies import Studies
 from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
+from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
+from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +63,7 @@ class InExtremIS(MONAILabelApp):
             self.installation = Installation.prepare(self.settings) if has_event_loop() else None
             studies = require_studies(studies, self.settings.project_dir)
             self._open(studies, self.settings)
-        except (ConfigurationError, NetworkError, StartError, ProjectError) as error:
+        except (ConfigurationError, LoginSetupError, NetworkError, StartError, ProjectError) as error:
             end_process(str(error))
         super().__init__(
             app_dir=app_dir,
@@ -66,12 +76,20 @@ class InExtremIS(MONAILabelApp):
         )
 
     def _open(self, studies: str, settings: AppSettings) -> None:
-        self.opened = open_studies(studies, settings.labels, settings.project_dir)
+        of_archive = (codes_from(settings.codes), settings.modalities)
+        self.opened = open_studies(studies, settings.labels, settings.project_dir, *of_archive, settings.n_readers)
+        self.review = Review(self.opened.readings)
+        if not settings.review:
+            self._open_model(settings)
+
+    def _open_model(self, settings: AppSettings) -> None:
         self.model_dir = settings.model_dir or self.opened.project.model
         self.published = PublishedModel(self.model_dir / "inextremis.pt", settings.labels)
         self.prepared = PreparedScans(self.opened.project.prepared)
         self.images = OpenedImages(self.prepared, self.opened.identities)
         self.opening = Opening(self.images, self.published)
+        files = (self.model_dir / ATLASES_OF_CLICKS, self.model_dir / CLICK_NETWORKS)
+        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files)
         other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
         if other is not None:
             logger.warning(
@@ -81,6 +99,9 @@ class InExtremIS(MONAILabelApp):
                 other,
             )
 
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "codes": self.settings.codes}
+
     def init_datastore(self) -> Studies:
         return self.opened
 
@@ -88,16 +109,30 @@ class InExtremIS(MONAILabelApp):
         self.upload_sessions = Sessions()
 
     def init_infers(self) -> dict[str, InferTask]:
+        if self.settings.review:
+            return {}
         opened = self.opened
         return infer_tasks(
-            self.published, self.images, opened.clicks, lambda name: opened.on_annotation(name), self.settings
+            self.published,
+            self.images,
+            opened.clicks,
+            opened.given_masks,
+            self.atlases,
+            lambda name: opened.on_annotation(name),
+            self.settings,
         )
 
     def init_trainers(self) -> dict[str, TrainTask]:
+        if self.settings.review:
+            return {}
         return train_tasks(self.published, self.prepared, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return strategies()
+        known = {} if self.settings.review else strategies(self.opened.leases)
+        if self.settings.n_readers > 1:
+            leases = Leases(JsonFile(self.opened.project.review_leases))
+            known[REVIEW] = MostDisagreement(self.review, leases)
+        return known
 
     @property
     def models(self) -> dict[str, InferTask]:
@@ -107,10 +142,14 @@ class InExtremIS(MONAILabelApp):
     def trainers(self) -> dict[str, TrainTask]:
         return self._trainers
 
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        return self._strategies
+
     def next_sample(self, request: dict) -> dict | None:
         require_strategy(request.get("strategy"), self._strategies)
         sample = self._strategies[request["strategy"]](request, self.opened)
-        if sample:
+        if sample and not self.settings.review:
             self.opening.soon(self.opened.image_path(sample["id"]))
         return sample
 
@@ -125,9 +164,22 @@ class InExtremIS(MONAILabelApp):
 
         assert self.installation is not None
         self.installation.install(application, self.opened, self.settings)
-        self.auto_train = auto_train(self.settings, self.opened.clicks, self._trainers, start_training)
-        self.opened.on_annotation = self.auto_train.annotated
         end_on_ctrl_c_as_on_sigterm()
+        if not self.settings.review:
+            self._start_learning()
+
+    def _start_learning(self) -> None:
+        self.auto_train = auto_train(self.settings, self.opened.clicks, self._trainers, self._start_training)
+        self.opened.on_annotation = self._annotated
         let_children_know_the_server()
         warm_up()
         self.opening.start()
+        self.atlases.start()
+
+    def _start_training(self, model: str, params: dict, enqueue: bool) -> None:
+        start_training(model, params, enqueue)
+        AuditLog(self.opened.project.audit).write("training", "auto_train", {}, {"model": model})
+
+    def _annotated(self, name: str) -> None:
+        self.auto_train.annotated(name)
+        self.atlases.refresh_soon()

@@ -75,7 +75,7 @@ class Dataset:
             raise DatasetError(f"{folder / 'images'} holds no {SUFFIX} images; expected images/ and masks/.")
         if not (folder / "split.csv").exists():
             write_split(folder / "split.csv", draw_split(names))
-        dataset = cls(folder, _read_split(folder / "split.csv", names), tuple(labels))
+        dataset = cls(folder, read_split(folder / "split.csv", names), tuple(labels))
         for case in names:
             dataset._check(case)
         return dataset
@@ -188,7 +188,12 @@ def write_split(path: Path, split_of: Mapping[str, Split]) -> None:
     write_atomically(path, table.getvalue().encode())
 
 
-def _read_split(path: Path, names: list[str]) -> dict[Split, tuple[str, ...]]:
+def read_split(path: Path, names: list[str]) -> dict[Split, tuple[str, ...]]:
+    """The cases of each split, from `split.csv`.
+
+    Raises:
+        DatasetError: it names cases other than `names`, or no training or no test case.
+    """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     cases: dict[Split, list[str]] = {split: [] for split in SPLITS}

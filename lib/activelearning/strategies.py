@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import random
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.activelearning.handouts import Handouts
+from lib.activelearning.leases import Leases
+from lib.infers.requests import annotator_of
+
+REVIEW = "review"
 
 logger = logging.getLogger(__name__)
 
@@ -25,38 +28,45 @@ class OfferedStudies(Protocol):
 
     def get_image_uri(self, image_id: str) -> str: ...
 
-    def offers(self) -> dict[str, float]: ...
+    def read_by(self) -> Mapping[str, Collection[str]]: ...
 
 
 class UnannotatedStrategy(Strategy):
     """Offers a study that is not annotated, one that can be opened.
 
     A study that was offered in the last half hour, by whichever strategy, is probably being worked on; it is offered
-    again only where nothing else is left.
+    again only where nothing else is left. Where several people read each study, see `Leases.take`.
 
     Args:
-        handouts: shared by all strategies.
+        leases: shared by all strategies.
     """
 
-    def __init__(self, description: str, handouts: Handouts) -> None:
+    def __init__(self, description: str, leases: Leases) -> None:
         super().__init__(description)
-        self.handouts = handouts
+        self.leases = leases
         self._refused: dict[str, str] = {}
 
     def __call__(self, request: Mapping[str, Any], datastore: OfferedStudies) -> dict[str, Any] | None:
-        """A study as {"id": ...}, or None where there is none left."""
+        """A study as {"id": ...}, or None where there is none left for `client_id`, who asks."""
         left = datastore.get_unlabeled_images()
-        noted = datastore.offers()
+        tried: set[str] = set()
+        done = datastore.read_by()
         while left:
-            image_id = self.handouts.take(left, noted, self.order)
+            image_id = self.leases.take(left, annotator_of(request), self.order, done)
+            if image_id is None:
+                return None
             # What is no volume would be refused at the first click.
-            refusal = datastore.refusal(image_id) or _why_not_opened(image_id, datastore)
+            known = datastore.refusal(image_id)
+            refusal = known or _why_not_opened(image_id, datastore)
             if refusal is None:
                 return {"id": image_id}
             if self._refused.get(image_id) != refusal:
                 self._refused[image_id] = refusal
                 logger.warning("%s is not offered. %s", image_id, refusal)
+            tried.add(image_id)
             left.remove(image_id)
+            if known is None:  # a series that was just opened may have turned out to hold several images
+                left = [image for image in datastore.get_unlabeled_images() if image not in tried]
         return None
 
     @abstractmethod
@@ -79,8 +89,8 @@ def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
 class First(UnannotatedStrategy):
     """By name."""
 
-    def __init__(self, handouts: Handouts) -> None:
-        super().__init__("The first study, by name, that is not annotated", handouts)
+    def __init__(self, leases: Leases) -> None:
+        super().__init__("The first study, by name, that is not annotated", leases)
 
     def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         return sorted(image_ids)
@@ -89,8 +99,8 @@ class First(UnannotatedStrategy):
 class Random(UnannotatedStrategy):
     """By chance, later those that were offered before and are still not annotated."""
 
-    def __init__(self, handouts: Handouts) -> None:
-        super().__init__("A study by chance that is not annotated", handouts)
+    def __init__(self, leases: Leases) -> None:
+        super().__init__("A study by chance that is not annotated", leases)
 
     def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         # A weighted draw without replacement (Efraimidis and Spirakis, 2006).
@@ -98,10 +108,35 @@ class Random(UnannotatedStrategy):
         return sorted(image_ids, key=keys.__getitem__, reverse=True)
 
 
-def strategies() -> dict[str, Strategy]:
+class Reviews(Protocol):
+    """What the strategy for reviewers asks (`lib.server.decisions.Review`)."""
+
+    def to_decide(self, reviewer: str) -> list[str]: ...
+
+
+class MostDisagreement(Strategy):
+    """For reviewers: the study whose readings disagree most, of those that nobody else looks at.
+
+    Args:
+        leases: of reviewers.
+    """
+
+    def __init__(self, review: Reviews, leases: Leases) -> None:
+        super().__init__("For reviewers: the study whose readers disagree most")
+        self.review = review
+        self.leases = leases
+
+    def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any] | None:
+        """A study as {"id": ...}, or None where `client_id`, who asks, has none to decide."""
+        who = annotator_of(request)
+        left = self.review.to_decide(who)
+        image_id = self.leases.take(left, who, lambda ids, ages: ids) if left else None
+        return None if image_id is None else {"id": image_id}
+
+
+def strategies(leases: Leases) -> dict[str, Strategy]:
     """By the names that viewers show; OHIF begins with "random"."""
-    handouts = Handouts()
-    return {"random": Random(handouts), "first": First(handouts)}
+    return {"random": Random(leases), "first": First(leases)}
 
 
 def require_strategy(name: Any, known: Mapping[str, object]) -> None:

@@ -7,10 +7,14 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Writes to a temporary name in the same folder, flushes to disk, and renames into place.
 
     The file gets the mode of an ordinary new file, by the umask of the process.
+
+    Args:
+        durable: False does not wait for the disk, which takes milliseconds. A killed process then still leaves the old
+            file or the new one, but a power cut may leave a damaged one.
 
     Raises:
         OSError: as from the file system; the old file, if there is one, is then untouched.
@@ -23,11 +27,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         with file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    if not durable:
+        return
     # Without this the rename itself can be lost in a power cut.
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -50,7 +50,7 @@ def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geome
             absent, fewer than six clicks, something that is not a number, a click outside the image, no extent along
             an axis, or background clicks without clicks on a label.
     """
-    absent = _absent_labels(request, labels)
+    absent = named_labels(request, "absent", labels)
     clicks_by_label = _clicks_by_label(request, labels)
     background = request.get("background") or []
     count = sum(len(clicks) for clicks in (*clicks_by_label.values(), background) if isinstance(clicks, (list, tuple)))
@@ -66,14 +66,19 @@ def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geome
     return Answers(structures, absent)
 
 
-def _absent_labels(request: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
-    absent = request.get("absent") or []
-    if not isinstance(absent, (list, tuple)):
-        raise ClickRequestError(f"The value of 'absent' is {_short(absent)}; expected a list of labels.")
-    for label in absent:
+def named_labels(request: Mapping[str, Any], key: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the app that a request names under a key, in the app's order; none where it has no such key.
+
+    Raises:
+        ClickRequestError: not a list, or a label that the app does not have.
+    """
+    value = request.get(key) or []
+    if not isinstance(value, (list, tuple)):
+        raise ClickRequestError(f"The value of {key!r} is {_short(value)}; expected a list of labels.")
+    for label in value:
         if label not in labels:
             raise _no_such_label(label, labels)
-    named = set(absent)
+    named = set(value)
     return tuple(label for label in labels if label in named)
 
 

@@ -69,3 +69,18 @@ def assign_extremes(clicks_voxel: np.ndarray) -> np.ndarray:
     distance_to_face = np.stack([to_low, to_high], axis=-1).reshape(len(clicks_voxel), 6)
     clicks, faces = linear_sum_assignment(distance_to_face)
     return clicks[np.argsort(faces)].reshape(3, 2)
+
+
+def mask_extremes(mask: np.ndarray) -> np.ndarray:
+    """Extreme points of a mask (X, Y, Z) bool in which there is any voxel: of each end, the middle of its last slice.
+
+    Returns:
+        (3, 2, 3) float voxels, [axis, low / high end].
+    """
+    ends = np.empty((3, 2, 3))
+    for axis in range(3):
+        filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        for side, last in enumerate((filled[0], filled[-1])):
+            middle = np.argwhere(np.take(mask, last, axis)).mean(axis=0)
+            ends[axis, side] = np.insert(middle, axis, last)
+    return ends

@@ -8,9 +8,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ class MaskRecord:
     Attributes:
         labels: the value of each label in the mask; these are the labels that it is about.
         image_checksum: of the voxels of its image (`voxel_checksum`), or None where it was not recorded.
+        replaced: the name in the history, without extension, of the mask that it replaced, if it replaced one. Written
+            by `MaskStore.save`; None in masks of earlier versions.
     """
 
     labels: Mapping[str, int]
@@ -52,6 +56,7 @@ class MaskRecord:
     created: str = ""
     image_checksum: str | None = None
     info: Mapping[str, Any] | None = None
+    replaced: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +79,8 @@ class MaskStore:
 
     A mask holds the names of its labels in a NIfTI header extension, so that file and names are written in one step.
     A mask that was put into the folder by hand has none: its values are those of `unnamed_labels`, in order.
-    A new mask replaces the old one, which stays in `history/`. A mask is flushed to disk and renamed into place before
-    `save` returns.
+    A new mask replaces the old one, which stays in `history/`; `revert` brings it back. A mask is flushed to disk and
+    renamed into place before `save` returns.
 
     Args:
         labels: of the app. Masks are read with the values 1, 2, ... in this order.
@@ -91,6 +96,17 @@ class MaskStore:
         self.labels = tuple(labels)
         self.mapped = mapped
         self.unnamed_labels = tuple(labels if unnamed_labels is None else unnamed_labels)
+        self._lock = FileLock(folder / ".lock")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps masks of this folder from being saved by others, so that one can be made from the one before.
+
+        Raises: OSError: the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            yield
 
     def save(self, image_id: str, mask: Volume, record: MaskRecord) -> Path:
         """Stores a mask (X, Y, Z) with the values of `record.labels`.
@@ -104,12 +120,12 @@ class MaskStore:
         path = self.folder / f"{image_id}.nii.gz"
         values = _values_in(mask.array)
         _labels_of(values, record.labels, path.name)
-        content = _encoded(mask, record)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        kept_as = _moment()
+        content = encoded_mask(mask, replace(record, replaced=kept_as))
+        with self.locked():
             before = self.files(image_id)
             for file in before:
-                self._keep(file, image_id)
+                self._keep(file, image_id, kept_as)
             write_atomically(path, content)
             for file in before:
                 if file != path:
@@ -117,10 +133,35 @@ class MaskStore:
             self._keep_values(image_id, path, file_stamp(path), values)
         return path
 
-    def _keep(self, before: Path, image_id: str) -> None:
+    def revert(self, image_id: str) -> bool:
+        """Takes a mask back: the one that it replaced is in its place again. The mask itself goes into the history.
+
+        Returns:
+            Whether it had replaced one; else there is none now.
+
+        Raises:
+            FileNotFoundError: there is no mask.
+            MaskError: it cannot be read.
+            OSError: as from the file system; the mask is then as it was.
+        """
+        with self.locked():
+            replaced = self.record(image_id).replaced
+            kept = sorted(self.history_folder(image_id).glob(f"{replaced}.*")) if replaced else []
+            present, now = self.files(image_id), _moment()
+            for file in present:
+                self._keep(file, image_id, now)
+            restored = {self.folder / f"{image_id}{file.name.removeprefix(str(replaced))}": file for file in kept}
+            for place, file in restored.items():
+                os.replace(file, place)
+            for file in present:
+                if file not in restored:
+                    file.unlink()
+        return bool(restored)
+
+    def _keep(self, before: Path, image_id: str, name: str) -> None:
         folder = self.history_folder(image_id)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}{before.name.removeprefix(image_id)}"
+        kept = folder / f"{name}{before.name.removeprefix(image_id)}"
         try:
             os.link(before, kept)
         except OSError:  # a file system without hard links, or a full disk, which raises again
@@ -200,7 +241,7 @@ class MaskStore:
         copy = self.mapped / f"{image_id}.{hashlib.sha256(version).hexdigest()[:16]}.nii.gz"
         if not copy.exists():
             in_app = MaskRecord(label_values(self.labels), record.annotator, record.created)
-            write_atomically(copy, _encoded(self.load(image_id), in_app))
+            write_atomically(copy, encoded_mask(self.load(image_id), in_app))
         return copy
 
     def _values_path(self, image_id: str) -> Path:
@@ -288,7 +329,8 @@ def _app_values(
     return {value: app_labels.index(label) + 1 for value, label in found.items()}
 
 
-def _encoded(mask: Volume, record: MaskRecord) -> bytes:
+def encoded_mask(mask: Volume, record: MaskRecord) -> bytes:
+    """The file of a mask (X, Y, Z) with the values of `record.labels`, as .nii.gz."""
     image = nib.Nifti1Image(mask.array.astype(np.uint8), mask.geometry.affine_ras)
     image.set_qform(mask.geometry.affine_ras, code=1)
     image.set_sform(mask.geometry.affine_ras, code=1)
@@ -300,9 +342,20 @@ def _encoded(mask: Volume, record: MaskRecord) -> bytes:
         "created": record.created or datetime.now(UTC).isoformat(timespec="milliseconds"),
         "image_checksum": record.image_checksum,
         "info": dict(record.info or {}),
+        "replaced": record.replaced,
     }
     image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, json.dumps(content).encode()))
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def _moment() -> str:
+    """A name in the history, for a mask that is replaced now."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+
+
+def _moment_of(value: Any) -> str | None:
+    """The name in the history that a mask's file holds; None for anything else, such as the path of another file."""
+    return value if isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{12}", value) else None
 
 
 def _read(path: Path) -> Volume:
@@ -346,6 +399,7 @@ def named_record(path: Path) -> MaskRecord | None:
                     str(content["created"]),
                     None if content["image_checksum"] is None else str(content["image_checksum"]),
                     dict(content["info"]),
+                    _moment_of(content.get("replaced")),
                 )
         except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -1,9 +1,12 @@
-"""Extreme points of a known mask, as an annotator would click them."""
+"""Clicks of an annotator who knows the true mask: its extreme points, and corrections."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+
+LEAST_ERROR_VOXELS = 8
+"""An error of fewer is not clicked."""
 
 
 def simulated_extreme_points(
@@ -35,6 +38,31 @@ def simulated_extreme_points(
         hand = rng.normal(0, error_voxels, clicks_voxel.shape)
         clicks_voxel = np.rint(clicks_voxel + hand).astype(np.int64)
     return np.clip(clicks_voxel, 0, np.array(mask.shape) - 1)
+
+
+def corrective_click(
+    mask: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], clicked_voxel: np.ndarray
+) -> np.ndarray | None:
+    """A click in the middle of the largest error of a mask: the voxel that lies deepest in it.
+
+    An error is a part, whose voxels hang together by their faces, of what the mask misses or of what it adds.
+
+    Args:
+        mask, truth: (X, Y, Z) bool.
+        spacing_mm: voxel size along each axis.
+        clicked_voxel: (N, 3) int, where no further click is made.
+
+    Returns:
+        (3,) int, a foreground click where `truth` holds it and else a background click; None if no error has 8 voxels.
+    """
+    errors = [largest_component(wrong) for wrong in (truth & ~mask, mask & ~truth) if wrong.any()]
+    largest = max(errors, key=np.count_nonzero, default=None)
+    if largest is None or np.count_nonzero(largest) < LEAST_ERROR_VOXELS:
+        return None
+    depth_mm = ndimage.distance_transform_edt(np.pad(largest, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+    depth_mm[tuple(np.asarray(clicked_voxel).T)] = 0
+    click = np.unravel_index(depth_mm.argmax(), depth_mm.shape)
+    return np.array(click) if largest[click] else None
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

@@ -140,6 +140,25 @@ class AnnotationStore:
             write_atomically(path, json.dumps(content, indent=1).encode())
         return path
 
+    def revert(self, image_id: str, label: str) -> bool:
+        """Takes the answer to a label back: the one before is in its place again, and the answer itself is gone.
+
+        Returns:
+            Whether there was one before; else there is none now.
+
+        Raises:
+            FileNotFoundError; AnnotationFileError; OSError: nothing has changed then.
+        """
+        path = self.path(image_id, label)
+        with FileLock(self.folder / ".lock"):
+            content = _read(path)
+            if not content["history"]:
+                path.unlink()
+                return False
+            *content["history"], content["current"] = content["history"]
+            write_atomically(path, json.dumps(content, indent=1).encode())
+        return True
+
     def load(self, image_id: str, label: str) -> Answer:
         """Raises: FileNotFoundError; AnnotationFileError: not an annotation file of this schema."""
         return _answer(_read(self.path(image_id, label)))
@@ -152,6 +171,23 @@ class AnnotationStore:
     def history(self, image_id: str, label: str) -> list[dict[str, Any]]:
         """Earlier answers, oldest first, as they stand in the file."""
         return _read(self.path(image_id, label))["history"]
+
+    def first_clicked(self, image_id: str, label: str, annotator: str) -> datetime | None:
+        """When an annotator first clicked a label in the image that the answer of now is about; None: they did not.
+
+        Raises: as `load`.
+        """
+        content = _read(self.path(image_id, label))
+        checksum = content["current"].get("image_checksum")
+        moments = []
+        for said in [*content["history"], content["current"]]:
+            try:
+                of_image = _same_image(said.get("image_checksum"), checksum)
+                if of_image and "foreground" in said and said["annotator"] == annotator:
+                    moments.append(datetime.fromisoformat(_with_time_zone(said["created"])))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue  # the history is kept as it was found
+        return min(moments, default=None)
 
     def __iter__(self) -> Iterator[Annotation]:
         """The clicks among `answers`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lib.annotations.names import MOST_LABELS, is_label
+from lib.exchange.property_codes import code_text, codes_from
 from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.training.hyperparameters import Hyperparameters, Preset, first_error
 
@@ -22,6 +24,7 @@ RESERVED_LABELS = (
 )
 
 
+_MODALITY = re.compile(r"[A-Z0-9_]{1,16}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 
@@ -36,6 +39,10 @@ class AppSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
+    codes: dict[str, str] = Field(
+        {}, description="what the labels are, for DICOM SEG: label=SCHEME:CODE, comma-separated; default: Tissue"
+    )
+    modalities: tuple[str, ...] = Field(("MR", "CT"), description="of the series that an archive serves")
     preset: Preset = Field("auto", description="gpu, cpu, paper, or auto: gpu where there is one, else cpu")
     project_dir: Path | None = Field(
         None, description="absolute path of the folder for annotations, models and logs; default: the studies folder"
@@ -49,6 +56,19 @@ class AppSettings(BaseModel):
     allowed_hosts: tuple[str, ...] = Field((), description="names of the server, comma-separated, beside its own")
     allowed_origins: tuple[str, ...] = Field(
         (), description="comma-separated addresses of other servers whose pages may use this one"
+    )
+    users: Path | None = Field(
+        None, description="absolute path of a file of users, who must log in; scripts/users.sh writes it"
+    )
+    readers: int = Field(
+        1, ge=1, le=9, description="people who read each study, each on their own; from 2 on a reviewer decides"
+    )
+    review: bool = Field(
+        False, description="only review readings: no model, no clicks, no training; the server starts at once"
+    )
+    session_hours: float = Field(10.0, gt=0, le=168, description="hours after which a login expires")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="comma-separated addresses of reverse proxies that encrypt for this server, beside 127.0.0.1"
     )
     max_volume_gb: float = Field(4.0, gt=0, description="largest image that is read, in GB of float32 voxels")
     file_access: Literal["owner", "group"] = Field("owner", description="who may read the files that the app writes")
@@ -64,7 +84,12 @@ class AppSettings(BaseModel):
     )
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
-    @field_validator("project_dir", "model_dir")
+    @property
+    def n_readers(self) -> int:
+        """How many people read each study; a review has two of them at least."""
+        return max(self.readers, 2) if self.review else self.readers
+
+    @field_validator("project_dir", "model_dir", "users")
     @classmethod
     def _check_folder(cls, folder: Path | None) -> Path | None:
         # The training runs in a process of its own, whose working directory may be another.
@@ -77,7 +102,7 @@ class AppSettings(BaseModel):
     def _split_labels(cls, value: object) -> object:
         return _split(value)
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_addresses(cls, value: object) -> object:
         return () if value == "" else _split(value)
@@ -90,6 +115,16 @@ class AppSettings(BaseModel):
             if not form.fullmatch(address):
                 raise ValueError(f"{address!r} cannot be used; expected such as {example}")
         return addresses
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"{proxy!r} cannot be used; expected an address such as 10.1.2.3") from error
+        return proxies
 
     @field_validator("labels")
     @classmethod
@@ -104,6 +139,36 @@ class AppSettings(BaseModel):
         if len({label.lower() for label in labels}) < len(labels):
             raise ValueError(f"{', '.join(labels)}: each label may appear once")
         return labels
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _split_modalities(cls, value: object) -> object:
+        return _split(value.upper() if isinstance(value, str) else value)
+
+    @field_validator("modalities")
+    @classmethod
+    def _check_modalities(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        for modality in modalities:
+            if not _MODALITY.fullmatch(modality):
+                raise ValueError(f"{modality!r} is no modality of DICOM; expected such as MR,CT,PT")
+        return modalities
+
+    @field_validator("codes", mode="before")
+    @classmethod
+    def _split_codes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        return {label.strip(): code.strip() for label, _, code in pairs}
+
+    @field_validator("codes")
+    @classmethod
+    def _check_codes(cls, texts: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        labels = info.data.get("labels", ())
+        for label in texts:
+            if label not in labels:
+                raise ValueError(f"{label!r} is not a label of the app; expected one of {', '.join(labels)}")
+        return {label: code_text(code) for label, code in codes_from(texts).items()}
 
 
 def _split(value: object) -> object:

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.annotations.given_masks import GivenMaskStore
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import AppSettings
 from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.inference.region_predictor import RegionPredictor
+from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.published_model import PublishedModel
 from lib.infers.segmentation import SegmentationInferTask
@@ -27,6 +29,8 @@ def infer_tasks(
     model: PublishedModel,
     images: OpenedImages,
     store: AnnotationStore,
+    given_masks: GivenMaskStore,
+    atlases: ShapeAtlases,
     on_annotation: Callable[[str], None],
     settings: AppSettings,
 ) -> dict[str, InferTask]:
@@ -35,7 +39,7 @@ def infer_tasks(
     No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
     """
     test_time_crf = {"auto": None, "true": True, "false": False}[settings.test_time_crf]
-    common = (model, RegionPredictor(images, model.device), store, on_annotation)
+    common = (model, RegionPredictor(images, model.device), store, given_masks, atlases, on_annotation)
     return {
         "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, *common),
         "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, *common),

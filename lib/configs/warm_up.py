@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.clickmask.click_mask import segment_from_clicks
 from lib.compile_kernels import compile_kernels
 from lib.geometry.volume import load_volume
 from lib.infers.answers import write_mask
-from lib.refinement.cold_start import segment_from_clicks
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lib.annotations.mask_origin import MaskOrigin
 from lib.annotations.store import Annotation
 
 
@@ -20,6 +22,7 @@ class AnnotatedScan:
         absent: labels of which an annotator said that they are not in the scan.
         mask_path: an accepted mask with the values of the app's labels.
         mask_labels: those that the mask covers: where it is not, they are not.
+        mask_origins: how each of these came about; one that is missing was drawn.
     """
 
     image_id: str
@@ -29,6 +32,11 @@ class AnnotatedScan:
     absent: tuple[str, ...] = ()
     mask_path: Path | None = None
     mask_labels: tuple[str, ...] = ()
+    mask_origins: Mapping[str, MaskOrigin] = field(default_factory=dict, hash=False)
+
+    def labels_that_were(self, *origins: MaskOrigin) -> tuple[str, ...]:
+        """The labels of the mask that came about in one of these ways."""
+        return tuple(label for label in self.mask_labels if self.mask_origins.get(label, MaskOrigin.DRAWN) in origins)
 
     @property
     def answered(self) -> frozenset[str]:

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
 
-_STORAGE_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage}
+_STORAGE_CLASSES = {"MR": MRImageStorage, "CT": CTImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
 
 def dicom_series(
@@ -33,7 +39,7 @@ def dicom_series(
         array: (X, Y, Z) integers of 16 bits.
         affine_ras: (4, 4); voxel index to RAS mm. i and j become columns and rows of an instance.
         patient: name and id.
-        modality: "MR" or "CT".
+        modality: "MR", "CT" or "PT".
         series: description.
         instance_order: the k of instance number 1, 2, ...; None for ascending k.
 

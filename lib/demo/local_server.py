@@ -30,6 +30,7 @@ class LocalServer:
         log: file for what the server prints.
         port: None takes a free one.
         environment: variables beside those of this process.
+        certificate: files of a certificate for 127.0.0.1 and of its key, for HTTPS.
     """
 
     def __init__(
@@ -39,14 +40,18 @@ class LocalServer:
         log: Path,
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
+        self.certificate = certificate
         self.log = log
         command = [sys.executable, "-P", "-m", "lib.server.launch", "start_server"]
         command += ["--app", str(ROOT / "apps" / "inextremis"), "--studies", str(studies)]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += [word for name, value in conf.items() for word in ("--conf", name, value)]
+        if certificate is not None:
+            command += ["--ssl_certfile", str(certificate[0]), "--ssl_keyfile", str(certificate[1])]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -62,7 +67,8 @@ class LocalServer:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(requests.RequestException):
-                if requests.get(f"{self.url}/info/", timeout=10).ok:
+                verify = str(self.certificate[0]) if self.certificate else True
+                if requests.get(f"{self.url}/health", timeout=10, verify=verify).ok:
                     return
             time.sleep(0.3)
         words = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

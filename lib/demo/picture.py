@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.demo.walkthrough import Outcome, dice
+from lib.demo.walkthrough import Outcome
 from lib.geometry.volume import Volume, load_volume
+from lib.metrics import dice
 from lib.supervision.geodesics import extreme_point_geodesics
 
 matplotlib.use("Agg")

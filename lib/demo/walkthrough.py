@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from monai.metrics import compute_dice
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.geometry.volume import load_volume
+from lib.metrics import dice
 
 LABEL = "lesion"
 POLL_S = 1.0
@@ -88,12 +87,6 @@ class ScriptedAnnotator:
         mask = load_volume(path).array > 0
         Path(path).unlink()
         return mask
-
-
-def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two (X, Y, Z) bool masks, in [0, 1]."""
-    predicted, true = (torch.from_numpy(array)[None, None].float() for array in (mask, truth))
-    return float(compute_dice(predicted, true, ignore_empty=False))
 
 
 def read_truth(truth_dir: Path, study: str) -> Outcome:

@@ -6,7 +6,6 @@ import ipaddress
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,12 +16,18 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
+from lib.exchange.dicom_seg import Source
+from lib.exchange.property_codes import codes_from
+from lib.exchange.segment_origin import ModelFile, SegmentOrigin, origins_of_clicks, origins_of_final
+from lib.exchange.series_headers import headers_of
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 
 CLICK_MODEL, CLICK_TAG, FINAL_TAG = "extreme_points", "extreme_points", "final"
+CLIENT_ID = "InExtremIS export"
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10, 600
 
 
@@ -81,6 +86,14 @@ class AnnotationServer:
         )
         self._archive.set_http_retry_params(retry=False)
 
+    def log_in(self, name: str, password: str) -> None:
+        """Asks as a user of the server from here on. Raises: ServerError: the name or the password is wrong."""
+        form = {"username": name, "password": password}
+        with self._answers_of_monai_label():
+            token = self._ask("POST", "/auth/token", {}, form).json()["access_token"]
+        self._session.auth = None  # else it would replace the token
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
     def label_indices(self) -> dict[str, int]:
         """The index (from 1) of each label in masks."""
         with self._answers_of_monai_label():
@@ -101,17 +114,35 @@ class AnnotationServer:
                 if not {CLICK_TAG, FINAL_TAG}.isdisjoint(entry["labels"])
             }
 
-    def click_mask(self, image: str) -> Volume:
-        """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels."""
-        params = {"use_stored_clicks": True, "result_extension": ".nii.gz", "result_dtype": "uint8"}
-        form, query = {"params": json.dumps(params)}, {"image": image, "output": "image"}
-        with _image_file(self._ask("POST", f"/infer/{CLICK_MODEL}", query, form)) as path:
-            return load_volume(path, sentinels=False)
+    def codes(self) -> dict[str, Code]:
+        """What each label is, as far as the server was told."""
+        with self._answers_of_monai_label():
+            return codes_from(self._json("/info/").get("codes") or {})
 
-    def final_mask(self, image: str) -> Volume:
-        """The mask (X, Y, Z) of label indices that an annotator submitted as final."""
+    def click_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
+        """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels.
+
+        And how each label came about.
+        """
+        # With a name of its own: an annotator accepts what they were shown, not what an export got.
+        params = {"use_stored_clicks": True, "client_id": CLIENT_ID}
+        params |= {"result_extension": ".nii.gz", "result_dtype": "uint8"}
+        form, query = {"params": json.dumps(params)}, {"image": image, "output": "image"}
+        answer = self._ask("POST", f"/infer/{CLICK_MODEL}", query, form)
+        model = ModelFile.of(answer.headers.get("x-model-version"), answer.headers.get("x-model-sha256"))
+        with _image_file(answer) as path:
+            mask = load_volume(path, sentinels=False)
+        return mask, origins_of_clicks(self._label_info(image, CLICK_TAG), model)
+
+    def final_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
+        """The mask (X, Y, Z) of label indices that an annotator submitted or accepted, and how each came about."""
         with _image_file(self._ask("GET", "/datastore/label", {"label": image, "tag": FINAL_TAG})) as path:
-            return load_volume(path, sentinels=False)
+            mask = load_volume(path, sentinels=False)
+        return mask, origins_of_final(self._label_info(image, FINAL_TAG))
+
+    def _label_info(self, image: str, tag: str) -> dict[str, Any]:
+        with self._answers_of_monai_label():
+            return dict(self._json("/datastore/label/info", label=image, tag=tag))
 
     def image_geometry(self, image: str) -> ImageGeometry:
         with _image_file(self._ask("GET", "/datastore/image", {"image": image})) as path:
@@ -127,12 +158,18 @@ class AnnotationServer:
         if series is None:
             return []
         with self._archive_sentence("The archive does not give the headers of the series; see that it runs"):
-            headers = [_header(instance) for instance in self._archive.retrieve_series_metadata(*series)]
+            headers = headers_of(self._archive.retrieve_series_metadata(*series))
         if not headers:
             raise ServerError(
                 "The archive holds no image of the series any more; delete its annotations, or restore it."
             )
         return headers
+
+    def sources(self, image: str) -> list[Source] | None:
+        """The frames that an image was made of, where these are not all of its series."""
+        with self._answers_of_monai_label():
+            sources = self._json("/datastore/image/info", image=image).get("sources")
+            return None if sources is None else [(str(uid), int(number)) for uid, number in sources]
 
     def store_in_archive(self, instances: Sequence[Dataset]) -> None:
         """Stores instances in the archive that the server serves (STOW-RS)."""
@@ -226,20 +263,9 @@ def _unreachable(error: requests.RequestException, url: str) -> str:
     return f"There is no answer from {url}; start the server, or give its address, such as http://127.0.0.1:8000."
 
 
-def _header(instance: dict[str, Any]) -> Dataset:
-    """From DICOM JSON, without the elements that cannot be read or are not sent along, such as the pixels."""
-    header = Dataset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for tag, element in instance.items():
-            with suppress(Exception):  # pydicom raises whatever a value makes it raise
-                header.update(Dataset.from_json({tag: element}, bulk_data_uri_handler=lambda uri: None))
-    return header
-
-
 def _sentence(answer: requests.Response) -> str:
-    if answer.status_code in (401, 403):
-        return "The server asks for a login, which an export cannot give; run it against a server without one."
+    if answer.status_code == 401 and not answer.url.endswith("/auth/token"):
+        return "The server asks for a login; name a user of it with --login NAME."
     try:
         return str(answer.json()["detail"])
     except (requests.JSONDecodeError, KeyError, TypeError):

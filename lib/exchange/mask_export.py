@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from lib.annotations.atomic_write import write_atomically
 from lib.exchange.annotation_server import AnnotationServer, ListedImage
-from lib.exchange.dicom_seg import dicom_segmentation
+from lib.exchange.dicom_seg import dicom_segmentation, file_content
 from lib.exchange.label_indices import LABELS_FILE, read_label_indices, write_label_indices
+from lib.exchange.segment_origin import SegmentOrigin
 from lib.geometry.volume import Volume, load_volume
 
 
@@ -36,12 +36,14 @@ class MaskExport:
         server: that has the annotations.
         folder: for the masks.
         labels: the index of each label.
+        codes: what each label is.
         overwrite: make masks anew that are there.
     """
 
     server: AnnotationServer
     folder: Path
     labels: Mapping[str, int]
+    codes: Mapping[str, Code]
     overwrite: bool = False
 
     @classmethod
@@ -53,14 +55,14 @@ class MaskExport:
             ServerError: see `AnnotationServer`.
             OSError: the folder cannot be written.
         """
-        labels, path = server.label_indices(), folder / LABELS_FILE
+        labels, codes, path = server.label_indices(), server.codes(), folder / LABELS_FILE
         if path.exists() and not overwrite and read_label_indices(path) != labels:
             raise ExportError(
                 f"The folder {folder} holds masks of other labels than the server's, {', '.join(labels)}; choose "
                 "another folder, or --overwrite."
             )
         write_label_indices(path, labels)
-        return cls(server, folder, labels, overwrite)
+        return cls(server, folder, labels, codes, overwrite)
 
     def write(self, image: str, listed: ListedImage) -> bool:
         """Writes the mask of an image: the final one, and for labels that it does not cover that of their clicks.
@@ -76,14 +78,15 @@ class MaskExport:
         """
         if not self.overwrite and self._is_complete(image):
             return False
-        mask, by_hand = self._current_mask(image, listed)
+        mask, origins = self._current_mask(image, listed)
         # First, so that no segmentation of an earlier mask stays beside this one.
         self.segmentation_path(image).unlink(missing_ok=True)
         write_atomically(self._path(image, ".nii.gz"), _nifti(mask))
         headers = self.server.series_headers(image) if mask.array.any() else []
         if headers:
-            segmentation = dicom_segmentation(mask, headers, self.labels, by_hand=by_hand)
-            write_atomically(self.segmentation_path(image), _encoded(segmentation))
+            sources = self.server.sources(image)
+            segmentation = dicom_segmentation(mask, headers, self.labels, origins, self.codes, sources)
+            write_atomically(self.segmentation_path(image), file_content(segmentation))
         return True
 
     def push(self, image: str) -> bool:
@@ -116,30 +119,31 @@ class MaskExport:
             )
         return self.folder / f"{image}{extension}"
 
-    def _current_mask(self, image: str, listed: ListedImage) -> tuple[Volume, bool]:
-        """The mask, and whether it is drawn by hand throughout."""
+    def _current_mask(self, image: str, listed: ListedImage) -> tuple[Volume, dict[str, SegmentOrigin]]:
+        """The mask, and how each label of it came about."""
         covered = listed.in_final_mask
         if covered is None or (covered and not set(covered) & set(self.labels)):
-            return self._click_mask(image), False
-        final = self._final_mask(image)
+            return self._click_mask(image)
+        final, origins = self._final_mask(image)
         clicked = [self.labels[label] for label in listed.in_store if label in self.labels and label not in covered]
         if not clicked:
-            return final, True
-        of_clicks = self._click_mask(image).array
-        added = np.isin(of_clicks, clicked) & (final.array == 0)
-        return Volume(np.where(added, of_clicks, final.array), final.geometry), not added.any()
+            return final, origins
+        of_clicks, origins_of_clicks = self._click_mask(image)
+        added = np.isin(of_clicks.array, clicked) & (final.array == 0)
+        mask = Volume(np.where(added, of_clicks.array, final.array), final.geometry)
+        return mask, origins_of_clicks | origins
 
-    def _click_mask(self, image: str) -> Volume:
-        mask = self.server.click_mask(image)
+    def _click_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
+        mask, origins = self.server.click_mask(image)
         self._check_values(mask, "mask of the clicks")
-        return mask
+        return mask, origins
 
-    def _final_mask(self, image: str) -> Volume:
-        mask = self.server.final_mask(image)
+    def _final_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
+        mask, origins = self.server.final_mask(image)
         if not self.server.image_geometry(image).is_close(mask.geometry):
             raise ExportError("The final mask is not on the grid of its image; submit it anew.")
         self._check_values(mask, "final mask")
-        return mask
+        return mask, origins
 
     def _check_values(self, mask: Volume, name: str) -> None:
         unknown = np.setdiff1d(mask.array[mask.array != 0], list(self.labels.values()))
@@ -154,9 +158,3 @@ def _nifti(mask: Volume) -> bytes:
     image.set_sform(mask.geometry.affine_ras, code=1)
     # Without the time of day in it, the same mask gives the same file.
     return gzip.compress(image.to_bytes(), mtime=0)
-
-
-def _encoded(instance: Dataset) -> bytes:
-    content = io.BytesIO()
-    instance.save_as(content, write_like_original=False)
-    return content.getvalue()

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from lib.clickmask.working_grid import WorkingGrid
 from lib.data.prepared_scans import PreparedVolume
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import Volume
 from lib.inference.dense_crf import mean_field
 from lib.inference.prediction import Device, label_map_on_scan, most_probable, predict_on_grid, probability_on_scan
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.working_grid import WorkingGrid
 from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.clickmask.click_mask import context_box, segment_from_clicks
+from lib.clickmask.label_map import BoxedMask, merge_masks
+from lib.clickmask.learnt import Learnt
 from lib.geometry.volume import Volume
+from lib.inference.processor_threads import in_turn
 from lib.networks.checkpoint import TrainedModel
-from lib.refinement.cold_start import context_box, segment_from_clicks
-from lib.refinement.label_map import BoxedMask, merge_masks
 from lib.supervision.boxes import Box
 
 Probability = Callable[[str, Box], np.ndarray]
@@ -32,6 +35,7 @@ def click_label_map(
     index: Mapping[str, int],
     probability: Probability | None = None,
     trust: float = 0.0,
+    learnt: Mapping[str, Learnt] = MappingProxyType({}),
 ) -> np.ndarray:
     """The structures that were clicked.
 
@@ -41,31 +45,51 @@ def click_label_map(
         index: of each label in the result, 1 to 255.
         probability: of a trained network.
         trust: in it, in [0, 1].
+        learnt: of the labels whose shape is known.
 
     Returns:
         (X, Y, Z) uint8, the first axis fastest in memory, as in the files of images.
     """
-    masks = {index[points.label]: click_mask(volume, points, probability, trust) for points in structures}
+    masks = {
+        index[points.label]: click_mask(volume, points, probability, trust, learnt.get(points.label))
+        for points in structures
+    }
     clicks = {index[points.label]: points.foreground_voxel for points in structures}
     return merge_masks(masks, clicks, volume.geometry.spacing_mm, volume.geometry.shape)
 
 
 def click_mask(
-    volume: Volume, points: ExtremePoints, probability: Probability | None = None, trust: float = 0.0
+    volume: Volume,
+    points: ExtremePoints,
+    probability: Probability | None = None,
+    trust: float = 0.0,
+    learnt: Learnt | None = None,
 ) -> BoxedMask:
     """One structure: the box that was looked at, and the mask (x, y, z) bool in it."""
     box = context_box(points, volume.geometry.shape)
-    mask = segment_from_clicks(
-        volume.array[box.slices],
-        _seen_from(points, box),
-        volume.geometry.spacing_mm,
-        foreground_probability=probability(points.label, box) if probability is not None and trust > 0 else None,
-        trust=trust,
-    )
+    image = volume.array[box.slices]
+    foreground = probability(points.label, box) if probability is not None and trust > 0 else None
+
+    def segmented(learnt: Learnt | None) -> np.ndarray:
+        return segment_from_clicks(
+            image,
+            seen_from(points, box),
+            volume.geometry.spacing_mm,
+            foreground_probability=foreground,
+            trust=trust,
+            atlas=None if learnt is None else learnt.atlas,
+            network=None if learnt is None else learnt.network,
+            affine_ras=volume.geometry.affine_ras,
+        )
+
+    if learnt is None or learnt.network is None:
+        return box, segmented(learnt)
+    # Each thread in which PyTorch has worked keeps memory, and requests come in forty.
+    (mask,) = in_turn(segmented, [learnt])
     return box, mask
 
 
-def _seen_from(points: ExtremePoints, box: Box) -> ExtremePoints:
+def seen_from(points: ExtremePoints, box: Box) -> ExtremePoints:
     """The clicks in voxels of the box. Background clicks beyond it say nothing of what is in it."""
     background = points.background_voxel
     near = ((background >= box.start) & (background < box.stop)).all(axis=1)

@@ -249,7 +249,7 @@ def _windows(
     """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
-    precision = mixed_precision(device)
+    precision = mixed_precision(device, network, grid.size)
 
     @torch.inference_mode()
     def weighted_logits(corner: tuple[int, ...]) -> torch.Tensor:

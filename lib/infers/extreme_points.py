@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,17 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.annotations.click_requests import ClickRequestError, parse_click_request
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
+from lib.annotations.given_masks import GivenMask, GivenMaskStore, clicks_digest
+from lib.annotations.store import Absence, Annotation, AnnotationFileError, AnnotationStore, Answer
+from lib.clickmask.click_mask import context_box
+from lib.clickmask.learnt import Learnt
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError
 from lib.inference.click_masks import click_label_map, network_trust
 from lib.inference.opened_images import OpenedImage
 from lib.inference.prediction import BrokenModelError
 from lib.inference.region_predictor import RegionPredictor
+from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.answers import Stopwatch, write_mask
 from lib.infers.published_model import PublishedModel
 from lib.infers.requests import annotator_of
@@ -35,13 +42,16 @@ DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmos
 class ExtremePointsInferTask(InferTask):
     """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
 
-    A request for the stored clicks of an image stores nothing anew.
+    A request for the stored clicks of an image stores no clicks anew. The mask of an answer is kept for the annotator
+    who asked, so that they can accept it (`lib.server.acceptance`).
 
     Args:
         type: what viewers take it for; they show "deepedit" models among their point prompts.
         model: the trained network, which joins in as soon as there is one.
         predictor: of the network's opinion of what was clicked.
         store: where annotations are kept.
+        given_masks: where the masks of the answers are kept.
+        atlases: what accepted masks have taught.
         on_annotation: called with the file name of each new annotation.
     """
 
@@ -51,6 +61,8 @@ class ExtremePointsInferTask(InferTask):
         model: PublishedModel,
         predictor: RegionPredictor,
         store: AnnotationStore,
+        given_masks: GivenMaskStore,
+        atlases: ShapeAtlases,
         on_annotation: Callable[[str], None],
     ) -> None:
         labels = {label: index for index, label in enumerate(model.labels, start=1)}
@@ -58,7 +70,17 @@ class ExtremePointsInferTask(InferTask):
         self.model = model
         self.predictor = predictor
         self.store = store
+        self.given_masks = given_masks
+        self.atlases = atlases
         self.on_annotation = on_annotation
+
+    def storing_in(
+        self, store: AnnotationStore, given_masks: GivenMaskStore, on_annotation: Callable[[str], None]
+    ) -> ExtremePointsInferTask:
+        """The same task, for annotations that are kept elsewhere."""
+        task = copy(self)
+        task.store, task.given_masks, task.on_annotation = store, given_masks, on_annotation
+        return task
 
     def is_valid(self) -> bool:
         return True
@@ -88,8 +110,13 @@ class ExtremePointsInferTask(InferTask):
             self._save([Annotation.now(image_id, points, *who) for points in answers.structures])
             self._save([Absence.now(image_id, label, *who) for label in answers.absent])
         stopwatch.lap("store")
-        mask, model = self._mask(image, answers.structures, self.model.current() if answers.structures else None)
+        learnt = self.atlases.current()
+        model = self.model.current() if answers.structures else None
+        mask, model = self._mask(image, answers.structures, model, learnt)
         stopwatch.lap("segment")
+        if image_id:
+            self._keep(image_id, annotator_of(request), image, answers.structures, mask, model, new_clicks=not repeated)
+        stopwatch.lap("keep")
         path = write_mask(mask, geometry, request)
         stopwatch.lap("write")
         return path, {
@@ -99,39 +126,82 @@ class ExtremePointsInferTask(InferTask):
             "stored": bool(image_id),
             "stage": "cold_start" if model is None else "network",
             "model_version": None if model is None else model.version,
+            "model_sha256": None if model is None else model.sha256,
             "network_trust": None if model is None else network_trust(model),
+            "shapes": {of.label: learnt[of.label].atlas.count for of in answers.structures if of.label in learnt},
             "latencies": stopwatch.latencies,
         }
 
     def _save(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
-            try:
+            with _disk_full_is_said("clicks", answer.image_id):
                 path = self.store.save(answer)
-            except OSError as error:
-                logger.error("The clicks of %s could not be stored: %s", answer.image_id, error)
-                raise HTTPException(
-                    507,
-                    f"The clicks could not be stored ({error.strerror}). Make room on the server's disk, then retry.",
-                ) from error
             self.on_annotation(path.name)
 
+    def _keep(
+        self,
+        image_id: str,
+        annotator: str,
+        image: OpenedImage,
+        structures: Sequence[ExtremePoints],
+        mask: np.ndarray,
+        model: TrainedModel | None,
+        *,
+        new_clicks: bool,
+    ) -> None:
+        """Keeps what a label map (X, Y, Z) shows of each structure, where no other clicks came meanwhile."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        for points in structures:
+            box = context_box(points, image.volume.geometry.shape)
+            shown = mask[box.slices] == self.labels[points.label]
+            digest = clicks_digest(points, image.checksum)
+            of_model = (None, None) if model is None else (model.version, model.sha256)
+            given = GivenMask(digest, box.start, shown, now, *of_model)
+            with _disk_full_is_said("mask", image_id):
+                if self._is_newest(image_id, points):
+                    self.given_masks.keep(image_id, points.label, annotator, given, new_clicks=new_clicks)
+
+    def _is_newest(self, image_id: str, points: ExtremePoints) -> bool:
+        """Are these the stored clicks? Of two requests at once, the earlier one may be answered last."""
+        try:
+            stored = self.store.load(image_id, points.label)
+        except (FileNotFoundError, AnnotationFileError):  # deleted or damaged meanwhile
+            return False
+        return isinstance(stored, Annotation) and clicks_digest(stored.points, None) == clicks_digest(points, None)
+
     def _mask(
-        self, image: OpenedImage, structures: Sequence[ExtremePoints], model: TrainedModel | None
+        self,
+        image: OpenedImage,
+        structures: Sequence[ExtremePoints],
+        model: TrainedModel | None,
+        learnt: Mapping[str, Learnt],
     ) -> tuple[np.ndarray, TrainedModel | None]:
         """The label map (X, Y, Z), and the network where it could be used; one without trust is not asked."""
         if model is None:
-            return click_label_map(image.volume, structures, self.labels), None
+            return click_label_map(image.volume, structures, self.labels, learnt=learnt), None
         network = model
 
         def probability(label: str, box: Box) -> np.ndarray:
             return self.predictor.probability(network, image, box)[self.labels[label] - 1]
 
         try:
-            mask = click_label_map(image.volume, structures, self.labels, probability, network_trust(model))
+            mask = click_label_map(image.volume, structures, self.labels, probability, network_trust(model), learnt)
         except (VolumeError, BrokenModelError) as error:
             logger.error("%s The mask is made of the clicks alone.", error)
-            return self._mask(image, structures, None)
+            return self._mask(image, structures, None, learnt)
         return mask, model
+
+
+@contextmanager
+def _disk_full_is_said(what: str, image_id: str) -> Iterator[None]:
+    """Raises: HTTPException: 507, in the place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("The %s of %s could not be stored: %s", what, image_id, error)
+        raise HTTPException(
+            507, f"The {what} could not be stored ({error.strerror}). Make room on the server's disk, then retry."
+        ) from error
 
 
 def _extremes(points: ExtremePoints, geometry: ImageGeometry) -> list[dict[str, Any]]:

@@ -66,5 +66,6 @@ class SegmentationInferTask(InferTask):
             "label_names": self.labels,
             "stage": "network",
             "model_version": model.version,
+            "model_sha256": model.sha256,
             "latencies": stopwatch.latencies,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class TrainedModel:
         version: counts the publications, from 1.
         score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None where there were none.
         predecessors: numbers of the versions that led to it, the oldest first; none that was rolled back.
+        sha256: of the file that it was read from, in hexadecimal; None of one that was not read from a file.
         crf: do its automatic masks gain by the dense CRF (`lib.training.crf_choice`)?
     """
 
@@ -40,6 +42,7 @@ class TrainedModel:
     score: float | None = None
     crf: bool = True
     predecessors: tuple[int, ...] = ()
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         CheckpointError: it is not a checkpoint of this project.
     """
     with _sentence_for(path):
-        content = _read(path, device)
+        file_content = path.read_bytes()
+        content = _read(file_content, device)
         stored = content["spec"]
         spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
         network = spec.build().to(device)
@@ -90,7 +94,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         if not is_finite(network):
             raise CheckpointError("its weights are not finite")
         crf, predecessors = content.get("crf", True), tuple(content.get("predecessors", ()))
-        return TrainedModel(spec, network.eval(), int(content["version"]), content["score"], crf, predecessors)
+        version, sha256 = int(content["version"]), hashlib.sha256(file_content).hexdigest()
+        return TrainedModel(spec, network.eval(), version, content["score"], crf, predecessors, sha256)
 
 
 def is_finite(network: torch.nn.Module) -> bool:
@@ -102,12 +107,12 @@ def is_finite(network: torch.nn.Module) -> bool:
 def load_training_state(path: Path) -> TrainingState | None:
     """The state that was saved with a model, or None where there was none. Raises: as `load_checkpoint`."""
     with _sentence_for(path):
-        stored = _read(path, "cpu").get("training")
+        stored = _read(path.read_bytes(), "cpu").get("training")
         return None if stored is None else TrainingState(**stored)
 
 
-def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+def _read(file_content: bytes, device: torch.device | str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(io.BytesIO(file_content), map_location=device, weights_only=True)
     if content["format_version"] != FORMAT_VERSION:
         raise CheckpointError(f"format version {content['format_version']!r}; expected {FORMAT_VERSION}")
     return content

@@ -1,14 +1,55 @@
-"""16-bit arithmetic, where the device has it."""
+"""16-bit arithmetic, where the device has it and computes rightly with it."""
 
 from __future__ import annotations
 
+import copy
+from weakref import WeakKeyDictionary
+
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+_EXCEEDS: WeakKeyDictionary[nn.Module, dict[tuple[int, int, int], bool]] = WeakKeyDictionary()
 
 
-def mixed_precision(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type that the device computes faster with than with 32 bits, or None."""
+def mixed_precision(device: torch.device, network: nn.Module, size: tuple[int, int, int]) -> torch.dtype | None:
+    """The 16-bit type that the device computes faster with than with 32 bits, or None.
+
+    oneDNN, which convolves on processors, reads and writes beyond its arrays in bfloat16 where a kernel is larger than
+    its input (seen in PyTorch 2.13): gradients are then wrong or not finite. Such networks keep 32 bits there.
+
+    Args:
+        size: voxels (X, Y, Z) of the patches or windows.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() and not exceeds_input(network, size):
         return torch.bfloat16
     return None
+
+
+def exceeds_input(network: nn.Module, size: tuple[int, int, int]) -> bool:
+    """Is a kernel of a convolution larger, along an axis, than what it convolves?
+
+    A copy is run once for each network and size.
+    """
+    known = _EXCEEDS.setdefault(network, {})
+    if size not in known:
+        known[size] = _exceeds_input(copy.deepcopy(network).cpu().float().eval(), size)
+    return known[size]
+
+
+@torch.no_grad()
+def _exceeds_input(network: nn.Module, size: tuple[int, int, int]) -> bool:
+    exceeding = []
+
+    def compare(convolution: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(convolution, _ConvNd)
+        lengths = inputs[0].shape[2:]
+        exceeding.append(any(kernel > n for kernel, n in zip(convolution.kernel_size, lengths, strict=True)))
+
+    for module in network.modules():
+        if isinstance(module, _ConvNd):
+            module.register_forward_pre_hook(compare)
+    network(torch.zeros(1, 1, *size))
+    return any(exceeding)

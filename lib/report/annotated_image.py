@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from lib.annotations.mask_origin import MaskOrigin
 from lib.annotations.store import Absence, Annotation, Answer
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.inference.click_masks import click_label_map, network_trust
@@ -28,6 +29,7 @@ class AnnotatedImage:
         path: None where the image is gone, or was never fetched from its archive.
         annotations: the clicks on its structures.
         absences: structures that are not in it.
+        mask_origins: how each label of the final mask came about; None without one.
         unanswered: labels of the app that nobody has answered; where there are none, it counts as annotated.
     """
 
@@ -35,7 +37,7 @@ class AnnotatedImage:
     path: Path | None
     annotations: tuple[Annotation, ...]
     absences: tuple[Absence, ...]
-    has_final_mask: bool
+    mask_origins: Mapping[str, MaskOrigin] | None
     unanswered: tuple[str, ...]
 
     @property

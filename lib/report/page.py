@@ -52,6 +52,7 @@ def render(project: AnnotatedProject, max_pictures: int, progress: Callable[[], 
         curve=_address(learning_curve(project.record)) if runs else None,
         pictures=pictures[:max_pictures],
         left_out=left_out,
+        records=project.records,
     )
 
 

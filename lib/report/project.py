@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.annotations.completeness import unanswered_labels
+from lib.annotations.mask_origin import MaskOrigin, origins
 from lib.annotations.masks import MaskError, MaskStore
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.exchange.study_images import visible_files, without_extension
 from lib.geometry.volume_files import EXTENSIONS
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.report.annotated_image import AnnotatedImage
+from lib.report.readings import ReaderAgreement, reader_agreements
+from lib.server.audit import AuditRecord, last_records
 from lib.server.project import Project, first_labels
 from lib.training.record import TrainingRecord
 
 logger = logging.getLogger(__name__)
+
+MOST_RECORDS = 200
 
 
 class ReportError(ValueError):
@@ -33,6 +38,8 @@ class AnnotatedProject:
         labels: of the app.
         images: with an answer to a label, or a final mask.
         n_images: how many there are, with and without.
+        records: the newest of the audit log.
+        agreements: of the readers of studies that several have read, those that disagree most first.
     """
 
     studies: Path
@@ -41,11 +48,17 @@ class AnnotatedProject:
     n_images: int
     record: TrainingRecord
     model: TrainedModel | None
+    records: list[AuditRecord]
+    agreements: list[ReaderAgreement]
 
     @property
     def n_annotated(self) -> int:
         """How many images have an answer to every label."""
         return sum(not image.unanswered for image in self.images)
+
+    def n_labels_that_were(self, origin: str) -> int:
+        """How many labels of final masks came about in this way."""
+        return Counter(of for image in self.images for of in (image.mask_origins or {}).values())[MaskOrigin(origin)]
 
 
 def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
@@ -66,9 +79,10 @@ def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequenc
     answers: dict[str, list[Answer]] = defaultdict(list)
     for answer in AnnotationStore(place.clicks).answers():
         answers[answer.image_id].append(answer)
-    finals = _labels_of_masks(MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels))
+    masks = MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels)
+    finals, agreements = _origins_of_masks(masks), reader_agreements(place.agreements, masks)
     begun = sorted({*answers, *(finals.keys() & set(paths))})
-    if not begun:
+    if not begun and not agreements:
         raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
     images = [_image(i, paths.get(i), answers.get(i, []), finals.get(i), labels) for i in begun]
     return AnnotatedProject(
@@ -78,31 +92,37 @@ def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequenc
         len(set(paths) | set(begun)),
         TrainingRecord.load(model_dir / "inextremis" / "record.json"),
         _model(model_dir / "inextremis.pt"),
+        last_records(place.audit, MOST_RECORDS),
+        agreements,
     )
 
 
-def _labels_of_masks(finals: MaskStore) -> dict[str, tuple[str, ...]]:
-    """The labels that the final mask of each image covers; none of one that cannot be read."""
-    covered: dict[str, tuple[str, ...]] = {}
+def _origins_of_masks(finals: MaskStore) -> dict[str, dict[str, MaskOrigin]]:
+    """How each label that the final mask of an image covers came about; none of one that cannot be read."""
+    covered: dict[str, dict[str, MaskOrigin]] = {}
     for image_id in finals.paths():
         try:
-            covered[image_id] = tuple(finals.record(image_id).labels)
+            covered[image_id] = origins(finals.record(image_id))
         except MaskError as error:
             logger.warning("%s", error)
-            covered[image_id] = ()
+            covered[image_id] = {}
     return covered
 
 
 def _image(
-    image_id: str, path: Path | None, answers: Sequence[Answer], covered: tuple[str, ...] | None, labels: Sequence[str]
+    image_id: str,
+    path: Path | None,
+    answers: Sequence[Answer],
+    mask_origins: Mapping[str, MaskOrigin] | None,
+    labels: Sequence[str],
 ) -> AnnotatedImage:
     return AnnotatedImage(
         image_id,
         path,
         tuple(answer for answer in answers if isinstance(answer, Annotation)),
         tuple(answer for answer in answers if isinstance(answer, Absence)),
-        covered is not None,
-        unanswered_labels(labels, [answer.label for answer in answers], covered or ()),
+        mask_origins,
+        unanswered_labels(labels, [answer.label for answer in answers], mask_origins or ()),
     )
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
 
+from lib.exchange.series_headers import headers_of
 from lib.server.network import is_loopback
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -197,14 +198,9 @@ class Archive:
             yield instance
 
     def headers(self, series: Series) -> list[Dataset]:
-        """The headers of all instances of a series, without pixels."""
+        """The headers of all instances of a series, without pixels and what cannot be read."""
         study = series.facts.get("StudyInstanceUID", "")
-        headers: list[Dataset] = self._ask(
-            lambda: [
-                Dataset.from_json(instance, bulk_data_uri_handler=lambda uri: None)
-                for instance in self._client.retrieve_series_metadata(study, series.uid)
-            ]
-        )
+        headers: list[Dataset] = self._ask(lambda: headers_of(self._client.retrieve_series_metadata(study, series.uid)))
         return headers
 
     def store(self, instances: Sequence[Dataset]) -> None:

@@ -31,8 +31,10 @@ class FolderStudies(Studies):
         folder: absolute.
     """
 
-    def __init__(self, folder: Path, project: Project, identity: ProjectIdentity, labels: Sequence[str]) -> None:
-        super().__init__(project, identity, labels)
+    def __init__(
+        self, folder: Path, project: Project, identity: ProjectIdentity, labels: Sequence[str], readers: int = 1
+    ) -> None:
+        super().__init__(project, identity, labels, readers)
         self.folder = folder
         self._warned: set[str] = set()
         self._file_checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}

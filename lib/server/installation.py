@@ -14,12 +14,17 @@ from starlette.middleware import Middleware
 
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.server.archive_studies import ArchiveStudies
+from lib.server.audit import AuditLog
+from lib.server.endpoints.login import LoginPages
 from lib.server.gate import Gate
+from lib.server.guard import Guard
+from lib.server.login.directory import Directory
+from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
 from lib.server.logs import configure_logging
 from lib.server.network import (
     Listening,
-    NetworkError,
     drop_server_header,
+    require_encryption_beyond_loopback,
     require_login_beyond_loopback,
     starting_server,
 )
@@ -49,6 +54,18 @@ class ServerSettings(Protocol):
     @property
     def max_volume_gb(self) -> float: ...
 
+    @property
+    def users(self) -> Path | None: ...
+
+    @property
+    def session_hours(self) -> float: ...
+
+    @property
+    def n_readers(self) -> int: ...
+
+    @property
+    def trusted_proxies(self) -> tuple[str, ...]: ...
+
 
 def has_event_loop() -> bool:
     """Is this code run by a server, and not by a training process?"""
@@ -65,25 +82,28 @@ class Installation:
 
     listening: Listening | None
     private_folder: Path
+    directory: Directory | None
 
     @classmethod
     def prepare(cls, settings: ServerSettings) -> Installation:
         """Checks where the server would listen, before anything is opened.
 
         Raises:
-            NetworkError: it would listen beyond this machine without a login.
+            NetworkError: it would listen beyond this machine without a login, or with one and unencrypted.
+            LoginSetupError: the login cannot be used.
         """
-        if monai_label.MONAI_LABEL_AUTH_ENABLE:
-            raise NetworkError(
-                "MONAI_LABEL_AUTH_ENABLE is set, but the login of MONAI Label lets nobody in; unset it. A server "
-                "without a login is for this machine only."
-            )
+        directory = directory_of(settings.users)
+        if settings.n_readers > 1:
+            require_login(directory)
         listening = starting_server()
-        require_login_beyond_loopback(listening, login=False, allowed=settings.allow_network_without_login)
+        if directory is None:
+            require_login_beyond_loopback(listening, login=False, allowed=settings.allow_network_without_login)
+        else:
+            require_encryption_beyond_loopback(listening, settings.trusted_proxies)
         # Nothing is imported from the folder that a training happens to be started in.
         os.environ["PYTHONSAFEPATH"] = "1"
         os.environ[MAX_VOLUME_VARIABLE] = str(settings.max_volume_gb)
-        return cls(listening, make_private_folder())
+        return cls(listening, make_private_folder(), directory)
 
     def install(self, application: FastAPI, studies: Studies, settings: ServerSettings) -> None:
         """Replaces everything that MONAI Label would serve."""
@@ -96,7 +116,12 @@ class Installation:
             prefixes = dict(zip(("qido", "wado", "stow"), archive_prefixes(), strict=True))
             timeout_s = monai_label.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT
             proxy = ArchiveProxy(studies.archive.url, archive_login(), prefixes, timeout_s)
-        serve(application, routes(Pages("InExtremIS", has_archive=proxy is not None), proxy))
+        login = None if self.directory is None else login_of(self.directory, studies.project, settings.session_hours)
+        has_readings = studies.readings.people > 1
+        pages = Pages("InExtremIS", proxy is not None, asks_login=login is not None, has_readings=has_readings)
+        login_pages = None if login is None else LoginPages(login, code_flow_of(login.directory))
+        served = routes(pages, proxy, login_pages, has_readings=has_readings)
+        serve(application, served, Guard(login, AuditLog(studies.project.audit)))
         gate = Middleware(
             Gate,
             hosts=settings.allowed_hosts,

@@ -51,15 +51,19 @@ class JsonFile:
         Raises:
             OSError: the disk is full or the folder cannot be written; nothing has changed then.
         """
+
+        def changed(content: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+            value = change(content.pop(key, {}))
+            return content if value is None else {**content, key: value}
+
+        self.change_all(changed)
+
+    def change_all(self, change: Callable[[dict[str, dict[str, Any]]], dict[str, dict[str, Any]]]) -> None:
+        """Replaces everything by what `change` makes of it. Raises: OSError: see `change`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, FileLock(self.path.with_name(f".{self.path.name}.lock")):
             self._read(for_change=True)
-            content = dict(self._content)
-            value = change(copy.deepcopy(content.get(key, {})))
-            if value is None:
-                content.pop(key, None)
-            else:
-                content[key] = value
+            content = change(copy.deepcopy(self._content))
             if content != self._content:
                 write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
 

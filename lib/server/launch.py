@@ -21,7 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from lib.server.logs import configure_logging
 from lib.server.modes import set_umask
-from lib.server.network import Listening, NetworkError, end_process, require_login_beyond_loopback
+from lib.server.network import (
+    Listening,
+    NetworkError,
+    end_process,
+    require_encryption_beyond_loopback,
+    require_login_beyond_loopback,
+)
 from lib.server.offline import stay_offline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,8 +122,8 @@ def require_studies(studies: str, project_dir: str | Path | None = None) -> str:
 
 def _start(options: argparse.Namespace) -> None:
     conf = dict(options.conf or ())
-    _require_login_or_loopback(options.host, conf)
     _require_certificate(options)
+    _require_login_or_loopback(options, conf)
     studies = require_studies(options.studies, conf.get("project_dir"))
     if studies.startswith("http") and studies != options.studies:
         # Everybody on this machine can read the arguments of a process.
@@ -126,7 +132,7 @@ def _start(options: argparse.Namespace) -> None:
     set_umask(group=conf.get("file_access") == "group")
     configure_logging(None)
     _hand_to_monai_label(options.port, studies, conf)
-    _serve(options)
+    _serve(options, ["127.0.0.1", conf.get("trusted_proxies", "")])
 
 
 def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> None:
@@ -150,7 +156,7 @@ def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> No
     os.environ["PATH"] = _joined(str(Path(sys.prefix) / "bin"), os.environ.get("PATH"))
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _serve(options: argparse.Namespace, proxies: Sequence[str]) -> None:
     logging.getLogger().setLevel(options.verbose)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     uvicorn.run(
@@ -158,6 +164,7 @@ def _serve(options: argparse.Namespace) -> None:
         host=options.host,
         port=options.port,
         root_path=options.root_path,
+        forwarded_allow_ips=",".join(filter(None, proxies)),
         log_level=options.log_level,
         log_config=None,
         access_log=options.access_log,
@@ -270,14 +277,15 @@ def _keep_login(name: str, password: str) -> None:
         settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD = name, password
 
 
-def _require_login_or_loopback(host: str, conf: Mapping[str, str]) -> None:
+def _require_login_or_loopback(options: argparse.Namespace, conf: Mapping[str, str]) -> None:
     from monailabel.config import settings
 
-    require_login_beyond_loopback(
-        Listening(uvicorn.Config(SERVED, host=host, log_config=None)),
-        login=settings.MONAI_LABEL_AUTH_ENABLE,
-        allowed=_is_true(conf.get("allow_network_without_login")),
-    )
+    config = uvicorn.Config(SERVED, host=options.host, ssl_certfile=options.ssl_certfile, log_config=None)
+    if settings.MONAI_LABEL_AUTH_ENABLE or conf.get("users"):
+        proxies = [proxy for proxy in conf.get("trusted_proxies", "").split(",") if proxy]
+        return require_encryption_beyond_loopback(Listening(config), proxies)
+    allowed = _is_true(conf.get("allow_network_without_login"))
+    require_login_beyond_loopback(Listening(config), login=False, allowed=allowed)
 
 
 def _is_true(value: str | None) -> bool:

@@ -96,6 +96,8 @@ _SECRETS = [
     # As MONAI Label logs its arguments: "name = value", to the end of the line.
     (re.compile(rf"(?i)({_NAME} = )[^\r\n]+"), r"\1***"),
     (re.compile(rf"""(?i)({_NAME}["']?\s*[=:]\s*|--[\w-]{{0,30}}{_NAME}\s+)[^\s&,;*"'][^\s&]*"""), r"\1***"),
+    # Of the login at a realm, where requests are logged.
+    (re.compile(r"([?&](?:code|state)=)[^&\s]{1,2000}"), r"\1***"),
     (re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]{4,}"), r"\1 ***"),
 ]
 

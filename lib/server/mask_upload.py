@@ -13,13 +13,19 @@ from lib.annotations.image_identity import file_stamp
 from lib.annotations.masks import MaskError, MaskRecord, mapped_values, require_grid
 from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
-from lib.server.studies import Studies
+from lib.server.annotation_set import AnnotationSet
 
 NAME = "that was submitted"
 
 
 def store_mask(
-    studies: Studies, image_id: str, image_path: Path, upload: Path, tag: str, params: Mapping[str, Any], annotator: str
+    annotations: AnnotationSet,
+    image_id: str,
+    image_path: Path,
+    upload: Path,
+    tag: str,
+    params: Mapping[str, Any],
+    annotator: str,
 ) -> None:
     """Checks a mask and stores it.
 
@@ -35,12 +41,12 @@ def store_mask(
         stamp = file_stamp(image_path)
         require_grid(read_geometry(upload), read_geometry(image_path), NAME)
         mask, image = load_volume(upload, sentinels=False), load_volume(image_path)
-        values = mapped_values(mask.array, values_of_labels(params, studies.labels), studies.labels, NAME)
-        checksum = studies.identities.checksum(image_path, image.array, stamp)
+        values = mapped_values(mask.array, values_of_labels(params, annotations.labels), annotations.labels, NAME)
+        checksum = annotations.identities.checksum(image_path, image.array, stamp)
     except (VolumeError, MaskError) as error:
         raise HTTPException(422, str(error).replace(upload.name, NAME)) from error
-    record = MaskRecord(label_values(studies.labels), annotator, image_checksum=checksum)
-    store = studies.masks(tag)
+    record = MaskRecord(label_values(annotations.labels), annotator, image_checksum=checksum)
+    store = annotations.masks(tag)
     try:
         store.save(image_id, Volume(values, image.geometry), record)
     except OSError as error:

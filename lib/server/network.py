@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -89,8 +89,28 @@ def require_login_beyond_loopback(server: Listening | None, login: bool, allowed
     if open_to and not login and not allowed:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without a login: everybody who reaches this machine "
-            "could read and change the studies. Start it with --host 127.0.0.1, or, where only people who may do so "
-            "reach it, with --conf allow_network_without_login true."
+            "could read and change the studies. Start it with --host 127.0.0.1, or with a login (--conf users FILE), "
+            "or, where only people who may do so reach it, with --conf allow_network_without_login true."
+        )
+
+
+def require_encryption_beyond_loopback(server: Listening | None, proxies: Collection[str]) -> None:
+    """Check that names, passwords and sessions pass no network unencrypted.
+
+    Args:
+        server: as `starting_server` finds it; it asks for a login.
+        proxies: addresses of those that encrypt for it (setting `trusted_proxies`).
+
+    Raises:
+        NetworkError: it listens beyond loopback, or it is not known where, and nothing encrypts.
+    """
+    addresses = server.addresses if server else ["an unknown address"]
+    open_to = [address for address in addresses if not is_loopback(address)]
+    if open_to and not (server and server.config.is_ssl) and not proxies:
+        raise NetworkError(
+            f"The server would listen on {', '.join(open_to)} without encryption, and passwords could be read on the "
+            "network. Start it with a certificate (--tls-cert and --tls-key of scripts/start.sh), or on 127.0.0.1 "
+            "behind a proxy of this machine, or name proxies elsewhere with --conf trusted_proxies ADDRESS."
         )
 
 

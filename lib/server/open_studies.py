@@ -8,9 +8,11 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from monailabel.config import settings
+from pydicom.sr.coding import Code
 
 from lib.server.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
@@ -31,35 +33,52 @@ from lib.server.studies import Studies
 
 logger = logging.getLogger(__name__)
 
-SEARCH_FILTER = {"Modality": "MR,CT"}
+MODALITIES = ("MR", "CT")
 
 
-def open_studies(studies: str, labels: Sequence[str], project_dir: Path | None) -> Studies:
+def open_studies(
+    studies: str,
+    labels: Sequence[str],
+    project_dir: Path | None,
+    codes: Mapping[str, Code] = MappingProxyType({}),
+    modalities: Sequence[str] = MODALITIES,
+    readers: int = 1,
+) -> Studies:
     """Opens the studies and the project that holds their annotations.
 
     Args:
         studies: folder of images, or address of a DICOMweb archive without a login in it.
         labels: of the app.
         project_dir: for annotations, models and logs; default see `project_of`.
+        codes: what each label is, for DICOM segmentations.
+        modalities: of the series of an archive.
+        readers: how many people read each study.
 
     Raises:
         StartError: the folder is not there.
         ProjectError: a folder cannot be read, or not written.
     """
     if is_archive(studies):
-        return _open_archive(studies.rstrip("/"), labels, project_dir)
+        return _open_archive(studies.rstrip("/"), labels, project_dir, codes, modalities, readers)
     folder = Path(studies).absolute()
     refuse_missing_studies(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
         raise ProjectError(f"The studies folder {folder} cannot be read; allow it.")
     project = project_of(studies, project_dir)
-    opened = FolderStudies(folder, project, _identity(project, labels), labels)
+    opened = FolderStudies(folder, project, _identity(project, labels), labels, readers)
     if not opened.list_images():
         logger.warning("The studies folder %s holds no image yet; put .nii.gz, .nii or .nrrd files into it.", folder)
     return opened
 
 
-def _open_archive(address: str, labels: Sequence[str], project_dir: Path | None) -> ArchiveStudies:
+def _open_archive(
+    address: str,
+    labels: Sequence[str],
+    project_dir: Path | None,
+    codes: Mapping[str, Code],
+    modalities: Sequence[str],
+    readers: int,
+) -> ArchiveStudies:
     cache, project = archive_cache(address), project_of(address, project_dir)
     _take_over(_old_folder(address), project)
     try:
@@ -69,9 +88,13 @@ def _open_archive(address: str, labels: Sequence[str], project_dir: Path | None)
     except OSError as error:
         raise ProjectError(f"The cache folder {cache} cannot be written ({error.strerror}); allow it.") from error
     archive = Archive(
-        address, archive_login(), _search_filter(), settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME, archive_prefixes()
+        address,
+        archive_login(),
+        _search_filter(modalities),
+        settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        archive_prefixes(),
     )
-    return ArchiveStudies(archive, cache, project, _identity(project, labels), labels)
+    return ArchiveStudies(archive, cache, project, _identity(project, labels), labels, codes, readers)
 
 
 def _identity(project: Project, labels: Sequence[str]) -> ProjectIdentity:
@@ -113,11 +136,11 @@ def _take_over(old: Path, project: Project) -> None:
     logger.warning("The annotations in %s were copied to %s, where they are kept from now on.", old, project.folder)
 
 
-def _search_filter() -> Mapping[str, Any]:
-    """The user's, or all MR and CT series; MONAI Label's default is CT alone."""
+def _search_filter(modalities: Sequence[str]) -> Mapping[str, Any]:
+    """That of the environment, or all series of these modalities; MONAI Label's default is CT alone."""
     if "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" not in settings.model_fields_set:
-        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = SEARCH_FILTER
+        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {"Modality": ",".join(modalities)}
         # A training runs in a process of its own, which reads its settings from here.
-        os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = json.dumps(SEARCH_FILTER)
+        os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = json.dumps(settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER)
     chosen: Mapping[str, Any] = settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER
     return chosen

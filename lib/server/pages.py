@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from lib.server.login.user import Role
+
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 # Of OHIF's own pages, such as /ohif/viewer; files have an extension.
@@ -27,9 +29,10 @@ _START_PAGE = """<!doctype html>
 <style>body {{ font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style></head>
 <body>
 <h1>{title}</h1>
+{user}
 <p>This server turns six extreme points into a mask, and learns from them.</p>
 <ul>
-{viewer}
+{viewer}{reviews}
 <li>In 3D Slicer, open the module MONAI Label and give it the address <code>{address}</code>.</li>
 <li>The README of the project says how to annotate, train and export.</li>
 </ul>
@@ -37,6 +40,9 @@ _START_PAGE = """<!doctype html>
 </html>
 """
 _VIEWER = '<li>Open the studies in the <a href="./ohif/">OHIF viewer</a>.</li>'
+_REVIEWS = '\n<li>Review the <a href="./review">readings</a>.</li>'
+_USER = '<form method="post" action="logout"><p>Logged in as {name}. <button>Log out</button></p></form>'
+_LOGIN_SCRIPT = '<script src="/login/viewer.js"></script>'
 _NO_VIEWER = "<li>The studies are a folder of files; the OHIF viewer shows those of a DICOMweb archive only.</li>"
 
 
@@ -47,21 +53,35 @@ class Pages:
         title: of the start page.
         has_archive: are the studies those of a DICOMweb archive, which OHIF can show?
         static: folder with `favicon.ico` and the folder `ohif`.
+        asks_login: do the pages show who is logged in?
+        has_readings: do several people read each study, and reviewers decide?
     """
 
-    def __init__(self, title: str, has_archive: bool, static: Path = STATIC) -> None:
-        self._title, self._has_archive, self._static = title, has_archive, static
+    def __init__(
+        self,
+        title: str,
+        has_archive: bool,
+        static: Path = STATIC,
+        asks_login: bool = False,
+        has_readings: bool = False,
+    ) -> None:
+        self._has_readings = has_readings
+        self._title, self._has_archive, self._static, self._asks_login = title, has_archive, static, asks_login
         self._files = StaticFiles(directory=static / "ohif")
-        self._viewer_policy = _viewer_policy((static / "ohif" / "index.html").read_text("utf-8"))
+        self._index = static / "ohif" / "index.html"
+        self._viewer_policy = _viewer_policy(self._index.read_text("utf-8"))
 
     async def start(self, request: Request) -> Response:
         """`/`: where to go from here."""
+        name = request.state.user.name if self._asks_login else None
         page = _START_PAGE.format(
+            user="" if name is None else _USER.format(name=html.escape(name)),
             title=html.escape(self._title),
+            reviews=_REVIEWS if self._has_readings and request.state.user.role >= Role.REVIEWER else "",
             viewer=_VIEWER if self._has_archive else _NO_VIEWER,
             address=html.escape(str(URL(scope=request.scope).replace(query="", fragment=""))),
         )
-        policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; "
         return HTMLResponse(page, headers={"Content-Security-Policy": policy + "frame-ancestors 'none'"})
 
     async def favicon(self) -> Response:
@@ -84,6 +104,8 @@ class Pages:
             if not _CLIENT_ROUTE.fullmatch(path):
                 raise HTTPException(404, "The viewer has no such file.") from error
             answer = await self._files.get_response("index.html", request.scope)
+        if self._asks_login and isinstance(answer, FileResponse) and Path(answer.path) == self._index:
+            answer = HTMLResponse(self._index.read_text("utf-8").replace("</head>", f"{_LOGIN_SCRIPT}</head>", 1))
         answer.headers["Cache-Control"] = _NO_CACHE
         answer.headers["Content-Security-Policy"] = self._viewer_policy
         return answer

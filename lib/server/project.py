@@ -60,6 +60,11 @@ class Project:
         return self.folder / "logs"
 
     @property
+    def audit(self) -> Path:
+        """Who did what and when, for ever."""
+        return self.folder / "audit"
+
+    @property
     def own(self) -> Path:
         """What the server keeps for itself."""
         return self.folder / ".inextremis"
@@ -73,8 +78,29 @@ class Project:
         return self.own / "image_info.json"
 
     @property
-    def offers(self) -> Path:
-        return self.own / "offers.json"
+    def series_images(self) -> Path:
+        """Of an archive, the volumes of the series that have several."""
+        return self.own / "series_images.json"
+
+    @property
+    def leases(self) -> Path:
+        """Who works on which study."""
+        return self.own / "leases.json"
+
+    @property
+    def readings(self) -> Path:
+        """What each of several readers made of the studies, a folder for each of them."""
+        return self.folder / "readings"
+
+    @property
+    def agreements(self) -> Path:
+        """How far the readings of each study agree, computed again where it is missing."""
+        return self.own / "agreements.json"
+
+    @property
+    def review_leases(self) -> Path:
+        """Which reviewer looks at which study."""
+        return self.own / "review_leases.json"
 
     @property
     def prepared(self) -> Path:
@@ -88,6 +114,15 @@ class Project:
     @property
     def mapped_masks(self) -> Path:
         return self.own / "mapped_masks"
+
+    @property
+    def given_masks(self) -> Path:
+        """The masks that annotators were given last, until they are accepted or other clicks come."""
+        return self.own / "given_masks"
+
+    @property
+    def login_sessions(self) -> Path:
+        return self.own / "login_sessions.json"
 
     @property
     def old_index(self) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import ssl
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 
@@ -15,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from lib.server.archive_paths import is_store, passed_query, read_service
+from lib.server.certificates import trusted_certificates
 from lib.server.network import is_loopback
 from lib.server.refusals import RefusedError, shown
 from lib.server.stow import boundary_of, multipart, segmentations
@@ -60,7 +59,7 @@ class ArchiveProxy:
             headers={"Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=not is_loopback(address.host),
-            verify=_certificates(),
+            verify=trusted_certificates(),
         )
         # The archive's cookies would be sent with the requests of other users.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -198,12 +197,3 @@ def _harmless(content_type: str) -> str:
 
 def _refused(refusal: RefusedError) -> JSONResponse:
     return JSONResponse({"detail": refusal.sentence}, refusal.status, refusal.headers)
-
-
-def _certificates() -> ssl.SSLContext | bool:
-    """Those that requests, by which the datastore reads the archive, is told to trust."""
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if not bundle:
-        return True
-    is_folder = os.path.isdir(bundle)
-    return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)

@@ -16,6 +16,8 @@ from lib.server.refusals import RefusedError, shown
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{0,5})?")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _CUT_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+# A realm sends browsers to the callback.
+_PAGES = ("/", "/ohif", "/login", "/login/callback", "/login/done", "/review")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -129,7 +131,7 @@ def _opens_page(scope: Scope) -> bool:
         scope["method"] == "GET"
         and header_values(scope, b"sec-fetch-mode") == ["navigate"]
         and header_values(scope, b"sec-fetch-dest") == ["document"]
-        and (path in ("/", "/ohif") or path.startswith("/ohif/"))
+        and (path in _PAGES or path.startswith(("/ohif/", "/review/")))
     )
 
 

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
 
-from lib.server.endpoints import images, inference, labels, loop, upload_sessions
+from lib.server.endpoints import acceptance, images, inference, labels, loop, readings, review_pages, upload_sessions
+from lib.server.endpoints.login import LoginPages
+from lib.server.guard import Guard
+from lib.server.login.user import Role
 from lib.server.pages import Pages
 from lib.server.proxy import ArchiveProxy
 
 EVERYBODY = None
-USER = settings.MONAI_LABEL_AUTH_ROLE_USER
-ANNOTATOR = settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
-ADMIN = settings.MONAI_LABEL_AUTH_ROLE_ADMIN
+USER, ANNOTATOR, REVIEWER, ADMIN = Role.USER, Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN
 
 
 @dataclass(frozen=True)
@@ -27,80 +26,125 @@ class Route:
     """One thing that is served.
 
     Attributes:
-        role: that a login needs for it; `EVERYBODY` without.
+        role: that it needs, where the server asks for a login; `EVERYBODY` needs none.
         used_by: who sends it.
         takes_json: whether its body is a JSON object, which the endpoint reads itself.
+        records: what the audit log calls it; None for what changes nothing.
+        role_to_store: that it needs where it stores what it is sent, which the endpoint checks.
+        is_page: does a browser that is not logged in go to the login from here?
     """
 
     method: str
     path: str
-    role: str | None
+    role: Role | None
     endpoint: Callable[..., Any]
     used_by: str
     takes_json: bool = False
+    records: str | None = None
+    role_to_store: Role | None = None
+    is_page: bool = False
 
 
-def routes(pages: Pages, proxy: ArchiveProxy | None) -> list[Route]:
+def routes(
+    pages: Pages, proxy: ArchiveProxy | None, login: LoginPages | None = None, *, has_readings: bool = False
+) -> list[Route]:
     """The routes of a server.
 
     Args:
         proxy: to the archive, where the studies come from one.
+        login: where the server asks for one.
+        has_readings: do several people read each study?
     """
-    clients = "OHIF, Slicer, scripts"
+    clients, accept = "OHIF, Slicer, scripts", "/annotations/{image}/accept"
     served = [
-        Route("GET", "/", EVERYBODY, pages.start, "browsers"),
+        Route("GET", "/", USER, pages.start, "browsers", is_page=True),
         Route("GET", "/favicon.ico", EVERYBODY, pages.favicon, "browsers"),
-        Route("GET", "/ohif/{path:path}", EVERYBODY, pages.ohif, "browsers"),
+        Route("GET", "/ohif/{path:path}", USER, pages.ohif, "browsers", is_page=True),
+        Route("GET", "/health", EVERYBODY, loop.health, "scripts"),
         Route("GET", "/info/", USER, loop.app_info, clients),
         Route("POST", "/activelearning/{strategy}", USER, loop.next_sample, "OHIF, Slicer", takes_json=True),
-        Route("POST", "/infer/{model}", USER, inference.infer, clients),
+        Route("POST", "/infer/{model}", USER, inference.infer, clients, records="clicks", role_to_store=ANNOTATOR),
         Route("GET", "/datastore/", USER, images.list_studies, "Slicer, scripts"),
-        Route("PUT", "/datastore/", ANNOTATOR, images.add_image, "Slicer"),
-        Route("DELETE", "/datastore/", ADMIN, images.remove_image, "scripts"),
+        Route("PUT", "/datastore/", ANNOTATOR, images.add_image, "Slicer", records="image"),
+        Route("DELETE", "/datastore/", ADMIN, images.remove_image, "scripts", records="deletion of an image"),
         Route("GET", "/datastore/image", USER, images.download_image, "Slicer, scripts"),
         Route("HEAD", "/datastore/image", USER, images.check_image, "Slicer"),
-        Route("PUT", "/datastore/image", ANNOTATOR, images.add_image, "scripts"),
-        Route("DELETE", "/datastore/image", ADMIN, images.remove_image, "scripts"),
+        Route("PUT", "/datastore/image", ANNOTATOR, images.add_image, "scripts", records="image"),
+        Route("DELETE", "/datastore/image", ADMIN, images.remove_image, "scripts", records="deletion of an image"),
         Route("GET", "/datastore/image/info", USER, images.image_info, "scripts"),
-        Route("PUT", "/datastore/image/info", ANNOTATOR, images.update_image_info, "scripts"),
+        Route("PUT", "/datastore/image/info", ANNOTATOR, images.update_image_info, "scripts", records="information"),
         Route("GET", "/datastore/label", USER, labels.download_label, "Slicer, scripts"),
         Route("HEAD", "/datastore/label", USER, labels.check_label, "Slicer"),
-        Route("PUT", "/datastore/label", ANNOTATOR, labels.save_label, "Slicer"),
-        Route("DELETE", "/datastore/label", ADMIN, labels.remove_label, "scripts"),
+        Route("PUT", "/datastore/label", ANNOTATOR, labels.save_label, "Slicer", records="mask"),
+        Route("DELETE", "/datastore/label", ADMIN, labels.remove_label, "scripts", records="deletion of an annotation"),
         Route("GET", "/datastore/label/info", USER, labels.label_info, "scripts"),
+        Route("POST", accept, ANNOTATOR, acceptance.accept_masks, "scripts", takes_json=True, records="acceptance"),
+        Route("DELETE", accept, ANNOTATOR, acceptance.take_acceptance_back, "scripts", records="acceptance taken back"),
         Route("PUT", "/session/", USER, upload_sessions.create_session, "Slicer"),
         Route("GET", "/session/{session_id}", USER, upload_sessions.get_session, "Slicer"),
         Route("DELETE", "/session/{session_id}", USER, upload_sessions.remove_session, "Slicer"),
         Route("GET", "/train/", USER, loop.training_status, "OHIF, Slicer"),
-        Route("POST", "/train/", ADMIN, loop.train_all, "OHIF", takes_json=True),
-        Route("POST", "/train/{model}", ADMIN, loop.train_model, "Slicer, scripts", takes_json=True),
-        Route("DELETE", "/train/", ADMIN, loop.stop_training, "OHIF, Slicer"),
+        Route("POST", "/train/", ADMIN, loop.train_all, "OHIF", True, "training"),
+        Route("POST", "/train/{model}", ADMIN, loop.train_model, "Slicer, scripts", True, "training"),
+        Route("DELETE", "/train/", ADMIN, loop.stop_training, "OHIF, Slicer", records="end of a training"),
     ]
     if proxy is not None:
+        store = readings.without_readings(proxy.store) if has_readings else proxy.store
         served += [
             Route("GET", "/proxy/dicom/{operation}/{path:path}", USER, proxy.read, "OHIF, scripts"),
-            Route("POST", "/proxy/dicom/stow/{path:path}", ANNOTATOR, proxy.store, "scripts"),
-            Route("POST", "/proxy/dicom/wado/{path:path}", ANNOTATOR, proxy.store, "OHIF"),
+            Route("POST", "/proxy/dicom/stow/{path:path}", ANNOTATOR, store, "scripts", records="segmentation"),
+            Route("POST", "/proxy/dicom/wado/{path:path}", ANNOTATOR, store, "OHIF", records="segmentation"),
         ]
-    return served
+    if has_readings:
+        served += _review_routes()
+    return served if login is None else served + _login_routes(login)
 
 
-def serve(application: FastAPI, served: list[Route]) -> None:
-    """Makes these routes all that the application has."""
+def _review_routes() -> list[Route]:
+    decision, reading, who = "/readings/{image}/decision", "/readings/{image}/{reader:path}", "browsers, scripts"
+    return [
+        Route("GET", "/review", REVIEWER, review_pages.list_page, "browsers", is_page=True),
+        Route("GET", "/review.js", REVIEWER, review_pages.script, "browsers"),
+        Route("GET", "/review/{image}", REVIEWER, review_pages.study_page, "browsers", is_page=True),
+        Route("GET", "/review/{image}/picture", REVIEWER, review_pages.study_picture, "browsers"),
+        Route("GET", "/readings/", REVIEWER, readings.list_readings, who),
+        Route("GET", reading, REVIEWER, readings.download_reading, who),
+        Route("POST", decision, REVIEWER, readings.decide, who, takes_json=True, records="decision"),
+        Route("DELETE", decision, REVIEWER, readings.take_decision_back, who, records="decision taken back"),
+    ]
+
+
+def _login_routes(login: LoginPages) -> list[Route]:
+    return [
+        Route("GET", "/login", EVERYBODY, login.page, "browsers"),
+        Route("POST", "/login", EVERYBODY, login.log_in, "browsers"),
+        Route("GET", "/login/callback", EVERYBODY, login.callback, "browsers"),
+        Route("GET", "/login/done", EVERYBODY, login.done, "browsers"),
+        Route("GET", "/login/viewer.js", EVERYBODY, login.script, "OHIF"),
+        Route("POST", "/logout", EVERYBODY, login.log_out, "browsers, scripts"),
+        Route("GET", "/auth/", EVERYBODY, login.about, "Slicer"),
+        Route("POST", "/auth/token", EVERYBODY, login.token, "Slicer, scripts"),
+        Route("GET", "/auth/token/valid", USER, login.valid, "OHIF, Slicer"),
+    ]
+
+
+def serve(application: FastAPI, served: list[Route], guard: Guard = Guard()) -> None:  # noqa: B008
+    """Makes these routes all that the application has, and a description of them."""
+    description = Route("GET", "/openapi.json", USER, lambda: JSONResponse(application.openapi()), "scripts")
     application.router.routes.clear()
     application.openapi_schema = None
     application.openapi_url, application.docs_url, application.redoc_url = "/openapi.json", None, None
-    for route in served:
-        application.add_api_route(
+    for route in [*served, description]:
+        application.router.add_api_route(
             route.path,
             route.endpoint,
             methods=[route.method],
-            dependencies=[] if route.role is None else [Depends(RBAC(route.role))],
+            route_class_override=guard.route_class(route),
+            include_in_schema=route is not description,
             response_model=None,
             name=f"{route.method} {route.path}",
             openapi_extra=_JSON_BODY if route.takes_json else None,
         )
-    application.add_api_route("/openapi.json", lambda: JSONResponse(application.openapi()), include_in_schema=False)
     application.add_exception_handler(RequestValidationError, _not_valid)
 
 

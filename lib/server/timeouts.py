@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import uvicorn
 
 MOST_FILES = 65536
+UNSENT_BYTES = 128 * 1024
+"""What the kernel holds of an answer that the client has no room for yet; of more, it would not tell for megabytes
+whether the client takes any."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,8 @@ class ConnectionLimits:
     """Limits of every connection.
 
     Args:
-        head_s: for the head of a request, from the opening of the connection, or from the last answer on.
-        drain_s: for the client to take what waits to be sent; every 50 kB anew.
+        head_s: for the head of a request, from the opening of the connection, or from when the last answer was taken.
+        drain_s: for the client to take more of what waits to be sent.
         connections: kept open at once; of more, those are closed that have waited for their client for longest.
             None takes half of the files that the process may open.
         check_s: how often each connection is looked at.
@@ -59,8 +63,11 @@ def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._waited_for: object = None  # the request behind which the client has to send another
-            self.waiting_since = self._blocked_since = time.monotonic()
+            self.waiting_since = self._taken_since = time.monotonic()
             self._is_blocked = False
+            self._unsent = 0
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._timer = self.loop.call_later(limits.check_s, self._check)
             if len(self.connections) > most:
                 _longest_waiting(self.connections).abort()
@@ -71,7 +78,7 @@ def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._is_blocked, self._blocked_since = True, time.monotonic()
+            self._is_blocked = True
 
         def resume_writing(self) -> None:
             super().resume_writing()
@@ -90,10 +97,14 @@ def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio
             now = time.monotonic()
             if self.cycle is not self._waited_for or not self.is_waiting_for_client:
                 self._waited_for, self.waiting_since = self.cycle, now
-            has_more_to_send = self.transport.get_write_buffer_size() > 0
-            head_s = limits.drain_s if has_more_to_send else limits.head_s
-            is_late = self.is_waiting_for_head and now - self.waiting_since > head_s
-            if is_late or (self._is_blocked and now - self._blocked_since > limits.drain_s):
+            unsent = self.transport.get_write_buffer_size()
+            if unsent != self._unsent:
+                self._unsent, self._taken_since = unsent, now
+            if unsent > 0:
+                is_late = now - self._taken_since > limits.drain_s
+            else:
+                is_late = self.is_waiting_for_head and now - max(self.waiting_since, self._taken_since) > limits.head_s
+            if is_late:
                 self.abort()
 
         def abort(self) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from fastapi import HTTPException
 
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.mask_origin import MaskOrigin, origins
 from lib.annotations.masks import MaskError, MaskStore, require_grid
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.data.annotated_scan import AnnotatedScan
@@ -65,7 +66,7 @@ def _scan(studies: AnnotatedStudies, image_id: str, answers: list[Answer]) -> An
     except HTTPException as error:  # of a DICOMweb archive
         logger.warning("%s The image %s is left out of the training.", error.detail, image_id)
         return None
-    mask_path, mask_labels = _mask(studies.masks(), image_id, geometry, checksum)
+    mask_path, mask_labels, mask_origins = _mask(studies.masks(), image_id, geometry, checksum)
     fitting = [answer for answer in answers if answer.geometry.is_close(geometry) and answer.is_of(checksum)]
     if len(fitting) < len(answers):
         logger.warning("The image %s is not the one that was clicked on; those clicks are left out.", image_id)
@@ -77,22 +78,27 @@ def _scan(studies: AnnotatedStudies, image_id: str, answers: list[Answer]) -> An
         tuple(answer.label for answer in fitting if isinstance(answer, Absence)),
         mask_path,
         mask_labels,
+        mask_origins,
     )
     return scan if scan.answered else None
 
 
 def _mask(
     masks: MaskStore, image_id: str, geometry: ImageGeometry, checksum: str
-) -> tuple[Path | None, tuple[str, ...]]:
-    """The file of a final mask with the app's values and the labels it covers; none where it cannot be learnt from."""
+) -> tuple[Path | None, tuple[str, ...], dict[str, MaskOrigin]]:
+    """The file of a final mask with the app's values, the labels it covers, and how each of these came about.
+
+    None where it cannot be learnt from.
+    """
     try:
         mask = masks.checked(image_id)
         require_grid(mask.geometry, geometry, image_id)
         if mask.record.image_checksum not in (None, checksum):
             raise MaskError(f"The mask {image_id} is of another image of that name.")
-        return mask.path, tuple(label for label in masks.labels if label in mask.record.labels)
+        covered = tuple(label for label in masks.labels if label in mask.record.labels)
+        return mask.path, covered, origins(mask.record)
     except FileNotFoundError:
-        return None, ()
+        return None, (), {}
     except (MaskError, OSError) as error:
         logger.warning("The final mask of %s is not learnt from; its clicks are used. %s", image_id, error)
-        return None, ()
+        return None, (), {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,9 @@ from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import Spacing
 from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.training import click_masks
+from lib.training.atlases import TrainingAtlases
+from lib.training.click_masks import ClickMaskMaker
+from lib.training.click_networks import updated_click_networks
 from lib.training.grid_plan import plan_patch
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
@@ -45,22 +49,40 @@ def plan_network(
 
 
 def training_volumes(
-    prepared: PreparedScans, labels: tuple[str, ...], spacing_mm: Spacing, h: Hyperparameters
+    scans: Sequence[AnnotatedScan],
+    prepared: PreparedScans,
+    labels: tuple[str, ...],
+    spacing_mm: Spacing,
+    h: Hyperparameters,
+    folder: Path | None = None,
 ) -> ScanVolumes:
-    """With masks of the clicks, where these are learnt from."""
-    maker = click_masks.ClickMaskMaker(labels) if h.click_mask_weight > 0 else None
-    return ScanVolumes(prepared, spacing_mm, maker, f"{click_masks.NAME} {labels}")
+    """With masks of the clicks, where these are learnt from.
+
+    Args:
+        folder: in which atlases of clicks and click networks are left for click requests; None: nothing is left, and
+            no network is trained.
+    """
+    volumes = ScanVolumes(prepared, spacing_mm)
+    if h.click_mask_weight == 0:
+        return volumes
+    atlases = TrainingAtlases.of(scans, volumes, labels)
+    if folder is not None:
+        atlases.save(folder)
+        networks = updated_click_networks(folder, scans, volumes, atlases.accepted, labels, h.max_minutes)
+        atlases = replace(atlases, networks=networks)
+    name = f"{click_masks.NAME} {labels} {atlases.digest}"
+    return replace(volumes, click_masks=ClickMaskMaker(labels, atlases), click_masks_name=name)
 
 
 def trusted_click_masks(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...], h: Hyperparameters
 ) -> tuple[ScanVolumes, Hyperparameters]:
-    """Weighs masks of clicks by how far they agree with accepted masks, and makes none that would weigh nothing."""
+    """Weighs masks of clicks by how far they agree with drawn masks, and makes none that would weigh nothing."""
     agreement = click_masks.agreement(scans, volumes, labels) if h.click_mask_weight > 0 else None
     if agreement is None:
         return volumes, h
     trust = click_masks.trust(agreement)
-    logger.info("Masks of clicks have Dice %.2f with accepted masks; they weigh %.2f.", agreement, trust)
+    logger.info("Masks of clicks have Dice %.2f with drawn masks; they weigh %.2f.", agreement, trust)
     changed = h.changed({"click_mask_weight": trust * h.click_mask_weight})
     return (volumes if trust > 0 else replace(volumes, click_masks=None)), changed
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.mask_origin import MaskOrigin
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
@@ -90,6 +91,9 @@ class PublishGate:
     (`lib.training.scan_score`). Where no scan is held out, on some that were trained on: this shows a network that has
     collapsed, and no more; such a score is not kept with the model.
 
+    Of many scans, those with a mask that was drawn or corrected are used first, then those with one that was accepted
+    as the app had made it, then those with clicks: a model that was wrong must not confirm itself.
+
     Args:
         held_out: scans that no kept version was trained on.
         trained_on: those of this training.
@@ -113,8 +117,7 @@ class PublishGate:
         self.prepared = prepared
         self.margin = margin
         self.device = device
-        # Those with masks first, which tell the most.
-        scans = sorted(held_out or trained_on, key=lambda scan: (scan.mask_path is None, self._key(scan)))
+        scans = sorted(held_out or trained_on, key=lambda scan: (_rank(scan), self._key(scan)))
         self.scans = scans[: MOST_SCANS if held_out else TRAINING_SCANS]
         self._cache = ScoreCache(versions.folder / "scores.json")
 
@@ -218,6 +221,13 @@ class ScoreCache:
             return {str(v): {str(k): float(s) for k, s in scores.items()} for v, scores in content.items()}
         except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             return {}
+
+
+def _rank(scan: AnnotatedScan) -> int:
+    """How early a scan is used: 0 with a label that a person drew or corrected, 1 with another mask, 2 without one."""
+    if scan.labels_that_were(MaskOrigin.DRAWN, MaskOrigin.CORRECTED):
+        return 0
+    return 1 if scan.mask_path is not None else 2
 
 
 def _mean(scores: Scores, keys: Collection[str]) -> float | None:

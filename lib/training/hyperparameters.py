@@ -154,7 +154,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 _METHODS: dict[str, dict[str, Any]] = {
     "paper": {"focal_weight": 1.0, "click_mask_weight": 0.0, "crf_weight": 1e-4},
-    "app": {"focal_weight": 0.0, "click_mask_weight": 1.0, "crf_weight": 0.0},
+    "app": {"focal_weight": 1.0, "click_mask_weight": 0.5, "crf_weight": 1e-4},
 }
 
 

@@ -50,14 +50,15 @@ def train(
     Raises:
         TrainingError: the logits or the loss are not finite, as after a gradient that was not.
     """
-    precision = mixed_precision(device) if h.mixed_precision else None
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     network.to(device).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    batch = next(batches)
+    x, y, z = batch.image.shape[2:]
+    precision = mixed_precision(device, network, (x, y, z)) if h.mixed_precision else None
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     iteration, used = 0, budget.used(0)
     while iteration == 0 or used < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(h, iteration, used)
-        batch = next(batches)
         optimizer.zero_grad(set_to_none=True)
         image = batch.image.to(device, non_blocking=True).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, precision, enabled=precision is not None):
@@ -74,6 +75,8 @@ def train(
         iteration += 1
         used = budget.used(iteration)
         yield Step(iteration, used, batch, value)
+        if used < 1:
+            batch = next(batches)
 
 
 def _require_finite(name: str, value: torch.Tensor) -> None:

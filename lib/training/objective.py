@@ -40,7 +40,8 @@ class InExtremISObjective(nn.Module):
 
     An accepted mask says what each voxel of its labels is. Elsewhere the clicks do: geodesics are foreground, voxels
     outside of the relaxed boxes are not, and the CRF term regularises the rest (paper, Eq. 3). Masks that were made of
-    the clicks add a loss of their own, with a weight.
+    the clicks add a loss of their own, with a weight. The focal and the CRF term are of patches with unknown voxels
+    only: where a mask says what each voxel is, Dice and cross-entropy do.
 
     Args:
         labels: names in order of their index 1, 2, ...
@@ -68,11 +69,13 @@ class InExtremISObjective(nn.Module):
         possible = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
         possible = possible.to(logits.device, non_blocking=True)
         terms = self.partial_loss.terms(logits, possible)
-        terms["focal"] = h.focal_weight * terms["focal"]
         clicked = [n for n, patch in enumerate(batch.patches) if not self._is_masked(patch)]
+        share = len(clicked) / len(batch.patches)
+        if 0 < share < 1:
+            terms["focal"] = self.partial_loss.terms(logits[clicked], possible[clicked])["focal"]
+        terms["focal"] = share * h.focal_weight * terms["focal"]
         if h.crf_weight > 0 and clicked:
             image = batch.image[clicked].to(logits.device)
-            share = len(clicked) / len(batch.patches)
             terms["crf"] = share * h.crf_weight * self.crf_loss(image, probability[clicked])
         if h.click_mask_weight > 0:
             terms["click_mask"] = h.click_mask_weight * self._click_mask_loss(batch, logits)

@@ -161,9 +161,8 @@ class Training:
     ) -> tuple[Verdict, Step]:
         network = start.network.to(self.device)
         optimizer = self._optimizer(network, start)
-        volumes, h = trusted_click_masks(
-            scans, training_volumes(self.prepared, self.labels, start.spec.spacing_mm, self.h), self.labels, self.h
-        )
+        volumes = training_volumes(scans, self.prepared, self.labels, start.spec.spacing_mm, self.h, self.folder)
+        volumes, h = trusted_click_masks(scans, volumes, self.labels, self.h)
         objective = self.objective(self.labels, start.spec.spacing_mm, h)
         batches = training_batches(scans, volumes, start.spec, symmetric, h, self.device)
         reported = 0

@@ -11,6 +11,7 @@ from lib.data.clicks import WorldClicks
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
 from lib.inference.prediction import most_probable, predict_on_grid
+from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
 from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
@@ -58,9 +59,3 @@ def click_score(
     paths = extreme_point_geodesics(image[region.slices].float().numpy(), points.extremes_voxel - start, spacing_mm)
     facts = ClickFacts.of(mask, points, [path + start for path in paths], margin)
     return facts.score
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two masks (X, Y, Z) bool, in [0, 1]; 1 where both are empty."""
-    total = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0

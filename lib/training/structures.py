@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from lib.annotations.extreme_points import mask_extremes
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume
@@ -74,14 +75,4 @@ def _of_mask(scan: AnnotatedScan) -> Iterator[StructureEnds]:
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             start = np.array([axis.start for axis in box])
-            yield StructureEnds.of(label, start + _ends(labels[box] == label), mask.geometry)
-
-
-def _ends(mask: np.ndarray) -> np.ndarray:
-    """(3, 2, 3) of a mask (X, Y, Z) bool that reaches to all faces of its array."""
-    ends = np.empty((3, 2, 3))
-    for axis in range(3):
-        for side, last in enumerate((0, mask.shape[axis] - 1)):
-            middle = np.argwhere(np.take(mask, last, axis)).mean(axis=0)
-            ends[axis, side] = np.insert(middle, axis, last)
-    return ends
+            yield StructureEnds.of(label, start + mask_extremes(labels[box] == label), mask.geometry)

@@ -48,6 +48,17 @@ def test_file_that_was_open_to_all_is_closed_by_the_next_write(tmp_path: Path) -
     assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
 
 
+def test_file_that_the_disk_is_not_waited_for_is_whole_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(descriptor: int) -> None:
+        raise AssertionError("waits for the disk")
+
+    monkeypatch.setattr(os, "fsync", wait)
+    write_atomically(tmp_path / "file", b"new", durable=False)
+
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_failure_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

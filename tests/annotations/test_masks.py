@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -165,6 +166,109 @@ def test_history_is_not_listed_as_masks(store):
         store.save("scan", mask(seed=seed), MaskRecord({"tumour": 1}))
 
     assert set(store.paths()) == {"scan"}
+
+
+# Back to the mask before
+
+
+def test_mask_that_is_taken_back_gives_way_to_the_one_before(store):
+    contents = [
+        store.save("scan", mask(seed=n), MaskRecord({"tumour": 1}, f"reader {n}")).read_bytes() for n in range(3)
+    ]
+
+    assert store.revert("scan")
+    assert store.path("scan").read_bytes() == contents[1]
+    np.testing.assert_array_equal(store.load("scan").array, mask(seed=1).array)
+    assert store.revert("scan")
+    assert store.path("scan").read_bytes() == contents[0]
+
+
+def test_first_mask_that_is_taken_back_leaves_none_and_stays_in_the_history(store):
+    content = store.save("scan", mask(), MaskRecord({"tumour": 1})).read_bytes()
+
+    assert not store.revert("scan")
+
+    assert (store.path("scan"), set(store.paths())) == (None, set())
+    assert [kept.read_bytes() for kept in store.history_folder("scan").iterdir()] == [content]
+    with pytest.raises(FileNotFoundError, match="no mask of 'scan'"):
+        store.revert("scan")
+
+
+def test_history_of_a_mask_that_was_deleted_does_not_come_back(store):
+    """The mask that is taken back replaced none, whatever there was before the deletion."""
+    for seed in range(2):
+        store.save("scan", mask(seed=seed), MaskRecord({"tumour": 1}))
+    store.path("scan").unlink()
+    store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}))
+
+    assert not store.revert("scan")
+    assert store.path("scan") is None
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd"])
+def test_mask_put_in_by_hand_comes_back_as_it_was(store, name):
+    content = put_by_hand(store, mask(seed=1), name).read_bytes()
+    store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}))
+
+    assert store.revert("scan")
+
+    assert [path.name for path in store.folder.iterdir() if path.is_file() and path.name[0] != "."] == [name]
+    assert store.path("scan").read_bytes() == content
+
+
+def test_mask_of_an_earlier_version_has_nothing_to_go_back_to(store):
+    put_by_hand(store, mask())
+
+    assert not store.revert("scan")
+
+
+@pytest.mark.parametrize("replaced", ["../../secret", "*", "", 7, None])
+def test_name_in_the_history_leads_nowhere_else(store, tmp_path, replaced):
+    secret = tmp_path / "secret.nii.gz"
+    secret.write_bytes(b"secret")
+    store.save("scan", mask(), MaskRecord({"tumour": 1}))
+    store.path("scan").write_bytes(masks.encoded_mask(mask(), MaskRecord({"tumour": 1}, replaced=replaced)))
+
+    assert not store.revert("scan")
+    assert secret.read_bytes() == b"secret"
+
+
+def test_failure_while_a_mask_is_taken_back_leaves_it(store, monkeypatch):
+    for seed in range(2):
+        store.save("scan", mask(seed=seed), MaskRecord({"tumour": 1}))
+
+    def no_space(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "link", no_space)
+        broken.setattr(shutil, "copyfile", no_space)
+        with pytest.raises(OSError, match="No space"):
+            store.revert("scan")
+
+    np.testing.assert_array_equal(store.load("scan").array, mask(seed=1).array)
+
+
+def test_others_wait_while_a_mask_is_made_from_the_one_before(open_store):
+    store, other = open_store(), open_store()
+    store.save("scan", mask(seed=0), MaskRecord({"tumour": 1}, "first"))
+    saved = threading.Event()
+
+    def save():
+        other.save("scan", mask(seed=1), MaskRecord({"tumour": 1}, "other"))
+        saved.set()
+
+    with store.locked():
+        thread = threading.Thread(target=save)
+        thread.start()
+        assert not saved.wait(0.3)
+        store.save("scan", mask(seed=2), MaskRecord({"tumour": 1}, "second"))
+    thread.join(10)
+
+    assert saved.is_set()
+    assert store.record("scan").annotator == "other"
+    assert store.revert("scan")
+    assert store.record("scan").annotator == "second"
 
 
 # Whole at every moment

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label, regionprops
 
-from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
+from lib.annotations.simulated_clicks import corrective_click, largest_component, simulated_extreme_points
 
 masks = arrays(bool, array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)).filter(np.any)
 
@@ -70,3 +70,54 @@ def test_an_error_needs_a_generator() -> None:
 def test_the_largest_component_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="the mask is empty"):
         largest_component(np.zeros((2, 2, 2), dtype=bool))
+
+
+def missed_and_added() -> tuple[np.ndarray, np.ndarray]:
+    """A mask that misses a block of 3 x 5 x 5 voxels and adds one of 3 x 3 x 3."""
+    truth, mask = np.zeros((20, 9, 9), dtype=bool), np.zeros((20, 9, 9), dtype=bool)
+    truth[2:8, 2:7, 2:7] = mask[2:5, 2:7, 2:7] = True
+    mask[14:17, 3:6, 3:6] = True
+    return mask, truth
+
+
+NOWHERE = np.empty((0, 3), dtype=int)
+
+
+def test_a_correction_lies_in_the_middle_of_the_largest_error() -> None:
+    mask, truth = missed_and_added()
+
+    missed = corrective_click(mask, truth, (1, 1, 1), NOWHERE)
+    added = corrective_click(truth, mask, (1, 1, 1), NOWHERE)
+    largest_added = corrective_click(mask, mask[:1] & truth, (1, 1, 1), NOWHERE)
+
+    assert missed is not None and missed.tolist() == [6, 3, 3] and truth[tuple(missed)]
+    assert added is not None and added.tolist() == [6, 3, 3] and not mask[tuple(added)]
+    assert largest_added is not None and largest_added.tolist() == [3, 3, 3]
+
+
+def test_the_middle_is_in_millimetres() -> None:
+    truth = np.zeros((9, 9, 5), dtype=bool)
+    truth[1:8, 1:8, 1:4] = True
+
+    click = corrective_click(np.zeros_like(truth), truth, (1, 1, 5), NOWHERE)
+
+    assert click is not None and click.tolist() == [4, 4, 1]
+
+
+def test_no_voxel_is_clicked_twice() -> None:
+    truth = np.zeros((7, 7, 7), dtype=bool)
+    mask = truth.copy()
+    mask[2:5, 2:5, 2:5] = True
+
+    click = corrective_click(mask, truth, (1, 1, 1), np.array([[3, 3, 3]]))
+
+    assert click is not None and click.tolist() != [3, 3, 3] and mask[tuple(click)]
+    assert corrective_click(mask, truth, (1, 1, 1), np.argwhere(mask)) is None
+
+
+@pytest.mark.parametrize(("voxels", "clicked"), [(0, False), (7, False), (8, True)])
+def test_an_error_of_few_voxels_is_left(voxels: int, clicked: bool) -> None:
+    truth = np.zeros((9, 3, 3), dtype=bool)
+    truth[:voxels, 1, 1] = True
+
+    assert (corrective_click(np.zeros_like(truth), truth, (1, 1, 1), NOWHERE) is not None) is clicked

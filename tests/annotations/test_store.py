@@ -89,6 +89,47 @@ def test_file_of_an_absence_says_so_and_says_who_and_when(store):
     }
 
 
+def said_at(created, annotator="reader 1", image_checksum=None, absent=False):
+    if absent:
+        return Absence("scan", "lesion", GEOMETRY, annotator, created, image_checksum)
+    points = ExtremePoints.from_clicks("lesion", CLICKS)
+    return Annotation("scan", points, GEOMETRY, annotator, created, image_checksum)
+
+
+def moment(second):
+    return f"2026-01-01T10:00:{second:02d}+00:00"
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ([said_at(moment(1)), said_at(moment(9))], 1),
+        ([said_at(moment(1), "reader 2"), said_at(moment(9))], 9),
+        ([said_at(moment(1), absent=True), said_at(moment(9))], 9),
+        ([said_at(moment(1), image_checksum="a"), said_at(moment(9), image_checksum="b")], 9),
+        ([said_at(moment(1), image_checksum="b"), said_at(moment(9), image_checksum="b")], 1),
+        ([said_at(moment(1)), said_at(moment(9), "reader 2")], 1),
+        ([said_at(moment(1), "reader 2")], None),
+    ],
+)
+def test_first_clicks_of_an_annotator_on_a_label_of_an_image_have_a_time(store, said, first):
+    for answer in said:
+        store.save(answer)
+
+    found = store.first_clicked("scan", "lesion", "reader 1")
+
+    assert found == (None if first is None else datetime.fromisoformat(moment(first)))
+
+
+def test_damaged_history_tells_no_time(store):
+    path = store.save(said_at(moment(9)))
+    content = json.loads(path.read_text())
+    damaged = [7, None, {"foreground": []}, {"foreground": [], "annotator": "reader 1", "created": "yesterday"}]
+    path.write_text(json.dumps(content | {"history": damaged}))
+
+    assert store.first_clicked("scan", "lesion", "reader 1") == datetime.fromisoformat(moment(9))
+
+
 def test_clicks_and_absence_replace_one_another_and_both_stay_as_history(store):
     for answer in (annotation(), absence(), annotation(shift=1), absence()):
         path = store.save(answer)

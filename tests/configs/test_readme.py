@@ -43,7 +43,7 @@ def test_table_of_the_training_names_every_hyperparameter():
     assert set(TRAINING) == set(Hyperparameters.model_fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(AppSettings.model_fields) - {"project_dir", "model_dir"}))
+@pytest.mark.parametrize("name", sorted(set(AppSettings.model_fields) - {"project_dir", "model_dir", "users"}))
 def test_default_is_the_one_of_the_code(name):
     stated, _ = read_conf({name: APP[name]["default"]})
 

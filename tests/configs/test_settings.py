@@ -23,6 +23,22 @@ def test_labels_are_split_at_commas_and_keep_their_order():
     assert settings.labels == ("tumour", "left kidney", "cyst_2")
 
 
+def test_code_of_a_label_gets_the_meaning_that_dicom_gives_it():
+    settings, _ = read_conf({"labels": "lesion,cyst,liver", "codes": "lesion=SCT:52988006, liver = SCT:10200004"})
+
+    assert settings.codes == {"lesion": "SCT:52988006:Lesion", "liver": "SCT:10200004:Liver"}
+
+
+def test_code_that_dicom_does_not_list_comes_with_its_meaning():
+    settings, _ = read_conf({"codes": "lesion=99LOCAL:A-1:Lesion of interest"})
+
+    assert settings.codes == {"lesion": "99LOCAL:A-1:Lesion of interest"}
+
+
+def test_modalities_are_split_at_commas_whatever_their_case():
+    assert read_conf({"modalities": "mr, PT"})[0].modalities == ("MR", "PT")
+
+
 def test_any_script_may_name_a_label():
     assert read_conf({"labels": "läsion,腫瘍"})[0].labels == ("läsion", "腫瘍")
 
@@ -94,6 +110,12 @@ REFUSALS = [
     ("labels", "lesion,Lesion", "lesion, Lesion", "each label may appear once"),
     ("labels", "background", "'background'", "requests use this name for something else"),
     ("labels", "lesion,Foreground", "'Foreground'", "requests use this name for something else"),
+    ("codes", "tumour=SCT:52988006", "'tumour'", "expected one of lesion"),
+    ("codes", "lesion", "''", "expected SCHEME:VALUE, such as SCT:52988006"),
+    ("codes", "lesion=52988006", "'52988006'", "expected SCHEME:VALUE, such as SCT:52988006"),
+    ("codes", "lesion=SCT:52988007", "'SCT:52988007'", "correct it, or give SCT:52988007:MEANING"),
+    ("modalities", "", "''", "such as MR,CT,PT"),
+    ("modalities", "MR,p/t", "'P/T'", "such as MR,CT,PT"),
     ("preset", "fast", "'fast'", "'auto', 'gpu', 'cpu' or 'paper'"),
     ("method", "Paper", "'Paper'", "'app' or 'paper'"),
     ("geodesic", "Deep", "'Deep'", "'none', 'gradient', 'gradient_euclidean' or 'deep'"),

@@ -4,10 +4,12 @@ import socket
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from lib.demo.local_server import free_port
 from lib.exchange import annotation_server
 from lib.exchange.annotation_server import AnnotationServer, ListedImage, ServerError
+from lib.exchange.segment_origin import ModelFile, SegmentOrigin, origins_of_clicks, origins_of_final
 from lib.geometry.volume import VolumeError
 from tests.exchange.answering import INFO, answering, listed, self_signed_certificate
 
@@ -63,6 +65,34 @@ def test_answers_that_are_no_help_are_a_sentence(answers, sentence):
 def test_no_server_is_a_sentence():
     with pytest.raises(ServerError, match="There is no answer from .*; start the server, or give its address"):
         AnnotationServer(f"http://127.0.0.1:{free_port()}").label_indices()
+
+
+def test_model_of_a_mask_and_readers_are_told_with_it():
+    """As the server's headers name the model, and its list of annotations the readers."""
+    origins = origins_of_clicks({"lesion": {"annotator": "anna"}, "cyst": {"annotator": "unknown"}}, ModelFile(3, "ab"))
+
+    assert origins == {
+        "lesion": SegmentOrigin("SEMIAUTOMATIC", "anna", ModelFile(3, "ab")),
+        "cyst": SegmentOrigin("SEMIAUTOMATIC", "", ModelFile(3, "ab")),
+    }
+
+
+def test_labels_of_a_final_mask_were_drawn_or_accepted():
+    accepted = {"lesion": {"annotator": "bob", "model_version": 2, "model_sha256": "cd"}, "vessel": {}}
+    info = {"labels": {"lesion": 1, "cyst": 2, "vessel": 3}, "annotator": "anna", "accepted": accepted}
+
+    assert origins_of_final(info) == {
+        "lesion": SegmentOrigin("SEMIAUTOMATIC", "bob", ModelFile(2, "cd")),
+        "cyst": SegmentOrigin("MANUAL", "anna"),
+        "vessel": SegmentOrigin("SEMIAUTOMATIC"),
+    }
+
+
+def test_codes_of_the_labels_are_those_that_the_server_was_started_with():
+    assert ask({"/info/": {**INFO, "codes": {"lesion": "SCT:52988006:Lesion"}}}, AnnotationServer.codes) == {
+        "lesion": Code("52988006", "SCT", "Lesion")
+    }
+    assert ask({"/info/": INFO}, AnnotationServer.codes) == {}
 
 
 @pytest.mark.parametrize("name", ["", "mask.exe", "../../mask"])

@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import tomllib
+from types import MappingProxyType
 
 import highdicom as hd
 import nibabel as nib
@@ -17,11 +20,19 @@ from pydicom.uid import generate_uid
 from skimage.color import lab2rgb
 
 from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
+from lib.exchange.property_codes import property_code
+from lib.exchange.segment_origin import ModelFile, SegmentOrigin
+from lib.geometry.dicom_series import read_series
 from lib.geometry.image_geometry import ImageGeometry
-from lib.geometry.volume import Volume
-from tests.physical import ORDERS, PLANES, SHAPE, SPACING_MM, l_shape, object_lps_mm, series
+from lib.geometry.volume import Volume, load_volume
+from tests.geometry.test_dicom_series import frames as frames_of_one_file
+from tests.geometry.test_series_volumes import copies, set_echo, tilted
+from tests.installed import ROOT, need_dciodvfy
+from tests.physical import ORDERS, PLANES, SHAPE, SPACING_MM, l_shape, object_lps_mm, series, share_in
 
 LABELS = {"lesion": 1, "cyst": 2}
+MADE_OF_CLICKS = dict.fromkeys(LABELS, SegmentOrigin("SEMIAUTOMATIC", "anna"))
+DRAWN = dict.fromkeys(LABELS, SegmentOrigin("MANUAL", "anna"))
 
 
 def in_order(points_mm):
@@ -66,7 +77,7 @@ def segment_lps_mm(segmentation, number):
 
 def segmentation_that_lies_right(instances, headers, plane="axial"):
     """The segmentation of the object, as another program reads it, after a look at where it lies in millimetres."""
-    segmentation = read_back(dicom_segmentation(mask_of(plane), headers, LABELS, by_hand=False))
+    segmentation = read_back(dicom_segmentation(mask_of(plane), headers, LABELS, MADE_OF_CLICKS))
     told_mm, expected_mm = segment_lps_mm(segmentation, 1), object_lps_mm(instances)
     assert told_mm.shape == expected_mm.shape
     np.testing.assert_allclose(in_order(told_mm), in_order(expected_mm), atol=0.01)
@@ -90,7 +101,7 @@ def test_order_of_the_axes_of_the_mask_does_not_matter(axes):
     affine_ras = mask.geometry.affine_ras @ inv_ornt_aff(turn, SHAPE)
 
     segmentation = dicom_segmentation(
-        Volume(array, ImageGeometry(array.shape, affine_ras)), headers_of(instances), LABELS, by_hand=False
+        Volume(array, ImageGeometry(array.shape, affine_ras)), headers_of(instances), LABELS, MADE_OF_CLICKS
     )
 
     told_mm = segment_lps_mm(read_back(segmentation), 1)
@@ -99,7 +110,7 @@ def test_order_of_the_axes_of_the_mask_does_not_matter(axes):
 
 def test_highdicom_finds_the_mask_by_the_slices_it_was_made_on():
     instances = series("sagittal", "descending")
-    segmentation = dicom_segmentation(mask_of("sagittal"), headers_of(instances), LABELS, by_hand=False)
+    segmentation = dicom_segmentation(mask_of("sagittal"), headers_of(instances), LABELS, MADE_OF_CLICKS)
 
     read = hd.seg.Segmentation.from_dataset(read_back(segmentation))
     planes = read.get_pixels_by_source_instance(
@@ -183,7 +194,7 @@ def test_labels_patient_and_series_are_named(patient, character_set, headers_of)
         if character_set:
             instance.SpecificCharacterSet = character_set
 
-    segmentation = read_back(dicom_segmentation(mask_of("axial"), headers_of(instances), {"Ödem": 1}, by_hand=False))
+    segmentation = read_back(dicom_segmentation(mask_of("axial"), headers_of(instances), {"Ödem": 1}, MADE_OF_CLICKS))
 
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "Ödem")]
     assert segmentation.SpecificCharacterSet == "ISO_IR 192"
@@ -316,7 +327,7 @@ def test_headers_are_not_changed():
     put(headers, "PatientSex", b"X")
     before = [header.to_json() for header in headers]
 
-    dicom_segmentation(mask_of("axial"), headers, LABELS, by_hand=False)
+    dicom_segmentation(mask_of("axial"), headers, LABELS, MADE_OF_CLICKS)
 
     assert [header.to_json() for header in headers] == before
 
@@ -374,24 +385,136 @@ def test_headers_that_make_no_segmentation_are_a_sentence(keyword, value, senten
     put(instances[:1], keyword, value)
 
     with pytest.raises(SegmentationError, match=sentence):
-        dicom_segmentation(mask_of("axial"), instances, LABELS, by_hand=False)
+        dicom_segmentation(mask_of("axial"), instances, LABELS, MADE_OF_CLICKS)
 
 
-@pytest.mark.parametrize(("by_hand", "algorithm"), [(True, "MANUAL"), (False, "SEMIAUTOMATIC")])
-def test_who_made_the_mask_is_said(by_hand, algorithm):
-    headers = headers_of(series("axial", "ascending"))
+def two_labels():
+    array = np.zeros(SHAPE, np.float32)
+    array[2, 3, 4], array[20, 3, 4] = 2, 1
+    return mask_of("axial", array)
 
-    segmentation = dicom_segmentation(mask_of("axial"), headers, LABELS, by_hand=by_hand)
 
-    assert {segment.SegmentAlgorithmType for segment in segmentation.SegmentSequence} == {algorithm}
+ORIGINS = {
+    "lesion": SegmentOrigin("SEMIAUTOMATIC", "anna", ModelFile(3, "ab" * 32)),
+    "cyst": SegmentOrigin("MANUAL", "Bob\\Jones^Dr=1"),
+}
+CODES = {"lesion": property_code("SCT:52988006")}
+
+
+def segmentation_of_two(origins=ORIGINS, codes=CODES, headers=None):
+    headers = headers_of(series("axial", "ascending")) if headers is None else headers
+    return read_back(dicom_segmentation(two_labels(), headers, LABELS, origins, codes))
+
+
+def test_each_segment_says_what_it_is_and_how_it_was_made():
+    lesion, cyst = segmentation_of_two().SegmentSequence
+
+    (of_lesion,), (of_cyst,) = lesion.SegmentedPropertyTypeCodeSequence, cyst.SegmentedPropertyTypeCodeSequence
+    assert (of_lesion.CodeValue, of_lesion.CodingSchemeDesignator, of_lesion.CodeMeaning) == (
+        *("52988006", "SCT", "Lesion"),
+    )
+    assert (of_cyst.CodeValue, of_cyst.CodeMeaning) == ("85756007", "Tissue")
+    assert lesion.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Morphologically Abnormal Structure"
+    assert (lesion.SegmentAlgorithmType, cyst.SegmentAlgorithmType) == ("SEMIAUTOMATIC", "MANUAL")
+    assert (lesion.SegmentAlgorithmName, "SegmentAlgorithmName" in cyst) == ("InExtremIS", False)
+    (algorithm,) = lesion.SegmentationAlgorithmIdentificationSequence
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("InExtremIS", "model 3")
+    assert algorithm.AlgorithmParameters == f"model_version=3,model_sha256={'ab' * 32}"
+    assert "SegmentationAlgorithmIdentificationSequence" not in cyst
+    assert (lesion.SegmentDescription, cyst.SegmentDescription) == ("Reader: anna", "Reader: Bob Jones Dr 1")
+
+
+def test_mask_that_no_network_took_part_in_says_so():
+    (segment,) = dicom_segmentation(
+        mask_of("axial"), headers_of(series("axial", "ascending")), LABELS, MADE_OF_CLICKS
+    ).SegmentSequence
+
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmVersion == "no model"
+    assert "AlgorithmParameters" not in algorithm
+
+
+def test_readers_and_equipment_are_named():
+    instances = series("axial", "ascending")
+    for instance in instances:
+        instance.Manufacturer, instance.ManufacturerModelName, instance.DeviceSerialNumber = "Maker", "Scanner", "77"
+
+    segmentation = segmentation_of_two(headers=headers_of(instances))
+
+    assert segmentation.ContentCreatorName == "anna^"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (segmentation.ManufacturerModelName, segmentation.SoftwareVersions) == (
+        "InExtremIS for MONAI Label",
+        version,
+    )
+    scanner, app = segmentation.ContributingEquipmentSequence
+    assert scanner.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Acquisition Equipment"
+    assert (scanner.Manufacturer, scanner.ManufacturerModelName, scanner.DeviceSerialNumber) == (
+        *("Maker", "Scanner", "77"),
+    )
+    assert app.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
+    assert (app.Manufacturer, app.SoftwareVersions) == ("InExtremIS", version)
+    assert [str(name) for name in app.OperatorsName] == ["anna^", "Bob Jones Dr 1^"]
+
+
+def test_equipment_that_the_series_does_not_name_is_left_out():
+    instances = series("axial", "ascending")
+    put(instances, "Manufacturer", None)
+
+    (app,) = segmentation_of_two(headers=instances).ContributingEquipmentSequence
+
+    assert app.Manufacturer == "InExtremIS"
+
+
+def test_label_is_tracked_through_all_masks_of_a_series():
+    def tracked(segmentation):
+        return {segment.TrackingID: segment.TrackingUID for segment in segmentation.SegmentSequence}
+
+    first, other = tracked(segmentation_of_two()), tracked(segmentation_of_two(origins=DRAWN))
+
+    assert first == other
+    assert set(first) == {"lesion", "cyst"}
+    assert len(set(first.values())) == 2
+    assert (
+        tracked(segmentation_of_two(headers=headers_of(series("axial", "shuffled")))).items().isdisjoint(first.items())
+    )
+
+
+VARIANTS = {
+    "of clicks": lambda: segmentation_of_two(),
+    "drawn": lambda: segmentation_of_two(origins=DRAWN, codes={}),
+    "by the network": lambda: segmentation_of_two(origins=dict.fromkeys(LABELS, SegmentOrigin("AUTOMATIC"))),
+    "de-identified": lambda: segmentation_of_two(headers=de_identified()),
+    "of many frames": lambda: read_back(
+        dicom_segmentation(mask_of("oblique"), [enhanced(series("oblique"))], LABELS, ORIGINS, CODES)
+    ),
+}
+
+
+def de_identified():
+    instances = series("axial", "ascending")
+    for keyword in OPTIONAL:
+        put(instances, keyword, None)
+    return instances
+
+
+def assert_valid(path):
+    """By dciodvfy of Debian's dicom3tools, which knows the modules of a segmentation."""
+    told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60, check=False).stderr
+    assert told.splitlines()[-1] == "Segmentation", told
+    assert [line for line in told.splitlines() if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_validator_finds_no_error(variant, tmp_path):
+    need_dciodvfy()
+    VARIANTS[variant]().save_as(tmp_path / "segmentation.dcm", write_like_original=False)
+
+    assert_valid(tmp_path / "segmentation.dcm")
 
 
 def test_two_labels_are_two_segments():
-    array = np.zeros(SHAPE, np.float32)
-    array[2, 3, 4], array[20, 3, 4] = 2, 1
-    instances = series("axial", "ascending")
-
-    segmentation = read_back(dicom_segmentation(mask_of("axial", array), headers_of(instances), LABELS, by_hand=False))
+    segmentation = segmentation_of_two()
 
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "lesion"), (2, "cyst")]
     for number, voxel in ((1, [20, 3, 4]), (2, [2, 3, 4])):
@@ -404,19 +527,18 @@ def test_label_without_a_voxel_has_no_segment():
     headers = headers_of(series("axial", "ascending"))
     mask = mask_of("axial", 2 * mask_of("axial").array)
 
-    segmentation = read_back(dicom_segmentation(mask, headers, LABELS, by_hand=True))
+    segmentation = read_back(dicom_segmentation(mask, headers, LABELS, DRAWN))
 
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "cyst")]
     assert len(segment_lps_mm(segmentation, 1)) == np.count_nonzero(mask.array)
 
 
 def test_a_label_has_the_same_colour_whichever_others_are_there():
-    array = np.zeros(SHAPE, np.float32)
-    array[2, 3, 4], array[20, 3, 4] = 2, 1
+    array = two_labels().array
     headers = headers_of(series("axial", "ascending"))
 
-    both = dicom_segmentation(mask_of("axial", array), headers, LABELS, by_hand=True)
-    one = dicom_segmentation(mask_of("axial", array * (array == 2)), headers, LABELS, by_hand=True)
+    both = segmentation_of_two()
+    one = dicom_segmentation(mask_of("axial", array * (array == 2)), headers, LABELS, DRAWN)
 
     lesion, cyst = (segment.RecommendedDisplayCIELabValue for segment in both.SegmentSequence)
     assert lesion != cyst
@@ -427,7 +549,7 @@ def test_colours_are_encoded_as_dicom_wants_them():
     """L from 0 to 100 and a, b from -128 to 127 over 16 bits (DICOM PS3.3 C.10.7.1.1)."""
     headers = headers_of(series("axial", "ascending"))
 
-    segment = dicom_segmentation(mask_of("axial"), headers, LABELS, by_hand=True).SegmentSequence[0]
+    segment = dicom_segmentation(mask_of("axial"), headers, LABELS, DRAWN).SegmentSequence[0]
 
     lightness, a, b = np.array(segment.RecommendedDisplayCIELabValue) / 65535 * [100, 255, 255] - [0, 128, 128]
     red_green_blue = lab2rgb([lightness, a, b])
@@ -436,23 +558,26 @@ def test_colours_are_encoded_as_dicom_wants_them():
 
 def test_empty_mask_is_refused():
     with pytest.raises(SegmentationError, match="The mask is empty"):
-        dicom_segmentation(
-            mask_of("axial", np.zeros(SHAPE)), headers_of(series("axial", "ascending")), LABELS, by_hand=True
-        )
+        dicom_segmentation(mask_of("axial", np.zeros(SHAPE)), headers_of(series("axial", "ascending")), LABELS, DRAWN)
 
 
-def test_same_mask_has_the_same_uids_and_another_mask_others():
+def test_same_mask_has_the_same_uids_and_another_mask_or_origin_others():
     headers = headers_of(series("axial", "ascending"))
     other = mask_of("axial").array
     other[0, 0, 0] = 1
 
-    def uids(mask, labels=LABELS):
-        segmentation = dicom_segmentation(mask, headers, labels, by_hand=False)
+    def uids(mask, labels=LABELS, origins=MADE_OF_CLICKS, codes=MappingProxyType({})):
+        segmentation = dicom_segmentation(mask, headers, labels, origins, codes)
         return segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID
 
     assert uids(mask_of("axial")) == uids(mask_of("axial"))
-    others = [uids(mask_of("axial", other)), uids(mask_of("axial"), {"tumour": 1})]
-    assert len({uid for pair in [uids(mask_of("axial")), *others] for uid in pair}) == 6
+    others = [
+        uids(mask_of("axial", other)),
+        uids(mask_of("axial"), {"tumour": 1}),
+        uids(mask_of("axial"), origins=ORIGINS),
+        uids(mask_of("axial"), codes=CODES),
+    ]
+    assert len({uid for pair in [uids(mask_of("axial")), *others] for uid in pair}) == 10
 
 
 @pytest.mark.parametrize(
@@ -469,7 +594,7 @@ def test_mask_on_another_grid_is_refused(move_mm, fault):
     mask = Volume(mask_of("axial").array, ImageGeometry(SHAPE, affine_ras))
 
     with pytest.raises(SegmentationError, match=fault):
-        dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, by_hand=False)
+        dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, MADE_OF_CLICKS)
 
 
 def test_mask_on_a_finer_grid_is_refused():
@@ -478,9 +603,105 @@ def test_mask_on_a_finer_grid_is_refused():
     mask = Volume(np.repeat(mask_of("axial").array, 2, axis=0), ImageGeometry((48, 20, 12), affine_ras))
 
     with pytest.raises(SegmentationError, match="is not on the grid of the series"):
-        dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, by_hand=False)
+        dicom_segmentation(mask, headers_of(series("axial", "ascending")), LABELS, MADE_OF_CLICKS)
 
 
 def test_mask_beyond_the_slices_of_the_series_is_refused():
     with pytest.raises(SegmentationError, match="lies in none of the slices"):
-        dicom_segmentation(mask_of("axial"), headers_of(series("axial", "ascending"))[:5], LABELS, by_hand=False)
+        dicom_segmentation(mask_of("axial"), headers_of(series("axial", "ascending"))[:5], LABELS, MADE_OF_CLICKS)
+
+
+def image_of(instances, folder):
+    """The only volume of a series, as the server reads it."""
+    (folder / "series").mkdir()
+    for instance in instances:
+        instance.save_as(folder / "series" / f"{instance.SOPInstanceUID}.dcm", write_like_original=False)
+    (volume,) = read_series(folder / "series")
+    volume.write(folder / "volume.nii.gz")
+    return load_volume(folder / "volume.nii.gz")
+
+
+@pytest.mark.parametrize("plane", ["axial", "axial, slices downwards", "oblique"])
+@pytest.mark.parametrize("degrees", [-25, -1.7, 3.3, 14, 30])
+def test_mask_of_straightened_slices_goes_back_to_the_pixels_of_the_tilted_ones(plane, degrees, tmp_path):
+    instances = tilted(degrees, plane)
+    image = image_of(instances, tmp_path)
+    mask = Volume((image.array > 500).astype(np.float32), image.geometry)
+
+    segmentation = read_back(dicom_segmentation(mask, headers_of(instances), LABELS, MADE_OF_CLICKS))
+
+    told_mm, object_mm = segment_lps_mm(segmentation, 1), object_lps_mm(instances)
+    assert share_in(told_mm, object_mm) == share_in(object_mm, told_mm) == 1
+
+
+def test_mask_beside_the_tilted_slices_is_left_out(tmp_path):
+    instances = tilted(14)
+    image = image_of(instances, tmp_path)
+    everywhere = Volume(np.ones_like(image.array), image.geometry)
+
+    segmentation = read_back(dicom_segmentation(everywhere, headers_of(instances), LABELS, MADE_OF_CLICKS))
+
+    assert len(segment_lps_mm(segmentation, 1)) == np.prod(SHAPE)
+
+
+def test_mask_of_tilted_slices_that_are_gone_is_refused(tmp_path):
+    instances = tilted(14)
+    image = image_of(instances, tmp_path)
+
+    with pytest.raises(SegmentationError, match="lies in none of the slices"):
+        dicom_segmentation(
+            Volume(np.ones_like(image.array), image.geometry), headers_of(instances[1:]), LABELS, MADE_OF_CLICKS
+        )
+
+
+def two_volumes():
+    return copies(2, set_echo)
+
+
+def test_mask_of_one_of_several_volumes_refers_to_its_instances_alone():
+    instances = two_volumes()
+    own = instances[SHAPE[2] :]
+    sources = [(instance.SOPInstanceUID, 0) for instance in own]
+
+    segmentation = read_back(
+        dicom_segmentation(mask_of("oblique"), headers_of(instances), LABELS, MADE_OF_CLICKS, sources=sources)
+    )
+
+    assert share_in(segment_lps_mm(segmentation, 1), object_lps_mm(own)) == 1
+    (referred,) = segmentation.ReferencedSeriesSequence
+    assert {i.ReferencedSOPInstanceUID for i in referred.ReferencedInstanceSequence} == {uid for uid, _ in sources}
+
+
+@pytest.mark.parametrize("order", ["by volume", "by position"])
+def test_mask_of_one_of_several_volumes_of_frames_refers_to_its_frames_alone(order, tmp_path):
+    instances = two_volumes()
+    if order == "by position":
+        instances = [instances[n + SHAPE[2] * volume] for n in range(SHAPE[2]) for volume in range(2)]
+    (together,) = frames_of_one_file(instances)
+    ours = [n for n, instance in enumerate(instances) if instance.EchoTime == "9.2"]
+    sources = [(together.SOPInstanceUID, n) for n in ours]
+
+    segmentation = read_back(
+        dicom_segmentation(mask_of("oblique"), headers_of([together]), LABELS, MADE_OF_CLICKS, sources=sources)
+    )
+
+    segmentation.save_as(tmp_path / "segmentation.dcm", write_like_original=False)
+    assert_valid(tmp_path / "segmentation.dcm")
+    assert share_in(object_lps_mm(series("oblique")), segment_lps_mm(segmentation, 1)) == 1
+    numbers = set()
+    for groups in segmentation.PerFrameFunctionalGroupsSequence:
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        place = together.PerFrameFunctionalGroupsSequence[source.ReferencedFrameNumber - 1].PlanePositionSequence[0]
+        told_mm = groups.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(np.array(told_mm, float), np.array(place.ImagePositionPatient, float), atol=1e-6)
+        numbers.add(source.ReferencedFrameNumber - 1)
+    assert numbers <= set(ours)
+    (measures,) = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(SPACING_MM[2])
+
+
+def test_mask_of_an_instance_that_is_gone_is_refused():
+    with pytest.raises(SegmentationError, match="does not hold all slices of the image any more"):
+        dicom_segmentation(
+            mask_of("oblique"), headers_of(two_volumes()), LABELS, MADE_OF_CLICKS, sources=[("1.2.9.9", 0)]
+        )

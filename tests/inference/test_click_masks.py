@@ -1,18 +1,26 @@
 """Masks of clicks that are made of the part around them are those of the whole image."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.clickmask.click_mask import context_box, segment_from_clicks
+from lib.clickmask.click_network import ClickNetwork
+from lib.clickmask.label_map import merge_masks
+from lib.clickmask.learnt import Learnt
+from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.inference.click_masks import click_label_map, click_mask, network_trust
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.refinement.cold_start import context_box, segment_from_clicks
-from lib.refinement.label_map import merge_masks
 from lib.supervision.boxes import Box
+from tests.clickmask.bodies import lopsided
 
 SHAPE, SPACING_MM = (60, 50, 40), (0.8, 0.8, 1.5)
 INDEX = {"lesion": 1, "cyst": 2, "vessel": 3}
@@ -119,3 +127,49 @@ def test_trust_grows_from_half_a_score_on(score, trust):
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
 
     assert network_trust(TrainedModel(spec, spec.build(), 1, score)) == trust
+
+
+# What accepted masks have taught
+
+
+def learnt(network=None):
+    """Of a label whose structures are no balls."""
+    return Learnt(ShapeAtlas.mean_of([Shape.of_mask(lopsided(), np.eye(4))], weight=20.0), network)
+
+
+def drawing_network():
+    torch.manual_seed(0)
+    network = ClickNetwork().eval()
+    torch.nn.init.normal_(network.out.weight, 0, 3)
+    return network
+
+
+@pytest.mark.parametrize("network", [None, drawing_network()], ids=["atlas", "network"])
+def test_each_label_is_made_with_what_was_learnt_of_it(volume, network):
+    structures = [points("lesion"), points("vessel")]
+    plain = click_label_map(volume, structures, INDEX)
+    known = learnt(network)
+    label_map = click_label_map(volume, structures, INDEX, learnt={"vessel": known})
+
+    np.testing.assert_array_equal(label_map == INDEX["lesion"], plain == INDEX["lesion"])
+    p, g = points("vessel"), volume.geometry
+    expected = segment_from_clicks(
+        volume.array.astype(np.float32), p, g.spacing_mm, atlas=known.atlas, network=network, affine_ras=g.affine_ras
+    )
+    np.testing.assert_array_equal(label_map == INDEX["vessel"], expected)
+    assert (label_map != plain).any()
+
+
+def test_networks_are_asked_in_few_threads_however_many_requests_come(volume, monkeypatch):
+    threads = set()
+
+    def correction(self, inputs):
+        threads.add(threading.current_thread())
+        return np.zeros(inputs.shape[1:], np.float32)
+
+    monkeypatch.setattr(ClickNetwork, "correction", correction)
+    known = learnt(ClickNetwork())
+    with ThreadPoolExecutor(8) as requests:
+        list(requests.map(lambda _: click_mask(volume, points("vessel"), learnt=known), range(24)))
+
+    assert len(threads) <= torch.get_num_threads()

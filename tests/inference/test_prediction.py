@@ -164,7 +164,7 @@ BOXES = [WHOLE, Box((3, 10, 4), (20, 40, 12)), Box((44, 0, 8), (50, 5, 9)), Box(
 
 @pytest.fixture
 def in_32_bits(monkeypatch):
-    monkeypatch.setattr(prediction, "mixed_precision", lambda device: None)
+    monkeypatch.setattr(prediction, "mixed_precision", lambda *_: None)
 
 
 def untrained(labels=("lesion", "cyst"), roi_size=(16, 16, 16)):

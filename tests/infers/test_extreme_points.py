@@ -4,14 +4,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from torch import nn
 
+from lib.annotations.given_masks import GivenMaskStore
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.masks import MaskStore
 from lib.annotations.store import Absence, AnnotationStore
 from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.inference.region_predictor import RegionPredictor
+from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
@@ -44,6 +48,13 @@ def task(tmp_path):
         NoModel(),
         RegionPredictor(images, "cpu"),
         AnnotationStore(tmp_path / "clicks"),
+        GivenMaskStore(tmp_path / "given"),
+        ShapeAtlases(
+            MaskStore(tmp_path / "masks", NoModel.labels, tmp_path / "mapped"),
+            AnnotationStore(tmp_path / "clicks"),
+            tmp_path / "atlases.npz",
+            tmp_path / "networks.pt",
+        ),
         lambda name: task.told.append(name),
     )
     task.told = []
@@ -85,6 +96,79 @@ def test_stored_answers_give_their_mask_again_and_are_not_stored_anew(task, imag
     assert answer["absent"] == ("lesion",)
     assert task.store.path("scan", "lesion").read_bytes() == before
     assert len(task.told) == 2
+
+
+# What is kept of an answer
+
+
+OVERLAPPING = [[3, 8, 8], [16, 8, 8], [8, 4, 8], [9, 12, 8], [8, 8, 4], [9, 8, 12]]
+
+
+def kept(task, label, annotator="reader"):
+    """The kept mask of a label, as a mask (X, Y, Z) bool of the image."""
+    drawn = np.zeros((17, 17, 17), np.uint8)
+    task.given_masks.load("scan", label, annotator).draw(drawn, 1)
+    return drawn > 0
+
+
+def test_mask_of_each_label_is_kept_as_the_answer_showed_it(task, image):
+    alone, _ = ask(task, image, lesion=CLICKS)
+    mask, _ = ask(task, image, lesion=CLICKS, cyst=OVERLAPPING)
+
+    assert ((alone == 1) & (mask == 2)).any(), "the labels do not overlap"
+    for label, index in (("lesion", 1), ("cyst", 2)):
+        np.testing.assert_array_equal(kept(task, label), mask == index)
+    assert task.given_masks.files("scan", "vessel") == []
+
+
+def test_last_answer_is_what_is_kept(task, image):
+    ask(task, image, cyst=CLICKS)
+    mask, _ = ask(task, image, cyst=[*CLICKS, [8, 8, 9]], background=[[8, 12, 8]])
+
+    np.testing.assert_array_equal(kept(task, "cyst"), mask == 2)
+
+
+def test_mask_of_stored_clicks_is_kept_for_whom_it_was_asked(task, image):
+    ask(task, image, cyst=CLICKS)
+    with_network(task, 0.9, value=1.0)
+
+    mask, _ = ask(task, image, use_stored_clicks=True, client_id="other")
+
+    np.testing.assert_array_equal(kept(task, "cyst", "other"), mask == 2)
+    versions = [task.given_masks.load("scan", "cyst", who).model_version for who in ("reader", "other")]
+    assert versions == [None, 7]
+
+
+def test_answer_to_clicks_that_others_followed_is_not_kept(task, image):
+    """Of two requests at once, the earlier one is answered last."""
+    make, masks = task._mask, []
+
+    def slow(*arguments):
+        if not masks:
+            masks.append(None)
+            masks[0], _ = ask(task, image, cyst=OVERLAPPING)
+        return make(*arguments)
+
+    task._mask = slow
+    late, _ = ask(task, image, cyst=CLICKS)
+
+    assert (late != masks[0]).any()
+    np.testing.assert_array_equal(kept(task, "cyst"), masks[0] == 2)
+
+
+def test_mask_that_cannot_be_kept_is_a_507_with_a_sentence(task, image, monkeypatch):
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(task.given_masks, "keep", no_space)
+
+    with pytest.raises(HTTPException) as error:
+        ask(task, image, cyst=CLICKS)
+
+    assert error.value.status_code == 507
+    assert error.value.detail == (
+        "The mask could not be stored (No space left on device). Make room on the server's disk, then retry."
+    )
 
 
 # With a network

@@ -1,6 +1,7 @@
 """Trained networks as files: nothing half-written, nothing executed, nothing guessed."""
 
 import contextlib
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_all_that_is_needed_to_use_a_network_comes_back(path, model):
 
     assert loaded.spec == model.spec
     assert (loaded.version, loaded.score) == (3, 0.75)
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_score_of_a_network_may_be_unknown(tmp_path, spec):

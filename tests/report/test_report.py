@@ -21,6 +21,7 @@ from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
 from lib.report import annotated_image
 from lib.report.project import read_project
+from lib.server.audit import AuditLog
 from lib.server.project import Project, open_project
 from lib.training.record import TrainingRecord, TrainingRun
 from scripts.report import main
@@ -111,6 +112,21 @@ def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
     assert "one lesion 6 on it, 1 beside it reader 1" in words
     for figures in ("1 8 240 0.61 0.60 2 held-out", "not published 8 480 0.43", "2 8 720 0.72"):
         assert figures in words
+
+
+def test_page_shows_the_newest_of_the_audit_log(project):
+    studies, model_dir = project
+    log = AuditLog(Project(studies).audit)
+    log.write("clicks", "anna", {"address": "10.1.2.3", "program": HOSTILE}, {"image": "one", "labels": ["lesion"]})
+    log.write("training", HOSTILE, {"address": "10.1.2.4", "program": ""}, {})
+
+    status, page = report(studies, model_dir)
+
+    words = " ".join(Text(page).words)
+    assert status == 0
+    assert f"anna clicks image: one; labels: lesion 10.1.2.3 {HOSTILE}" in words
+    assert words.index("training") < words.index("anna clicks")
+    assert "script" not in Text(page).tags
 
 
 def test_images_count_as_annotated_when_all_labels_are_answered(project):
@@ -282,3 +298,18 @@ def test_final_masks_are_annotations_too(tmp_path):
 
     assert status == 0
     assert "1 of 1 images" in " ".join(Text(page).words)
+
+
+def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
+    studies, model_dir = project
+    place, mask = Project(studies), Volume(BALL.astype(np.uint8), ImageGeometry(SHAPE, AFFINE))
+    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
+    for name, origin in {"one": "accepted", "two": "corrected", "open": None}.items():
+        info = {"accepted": {"lesion": {"origin": origin}}} if origin else None
+        store.save(name, mask, MaskRecord({"lesion": 1}, info=info))
+
+    _, page = report(studies, model_dir)
+
+    words = " ".join(" ".join(Text(page).words).split())
+    assert "1 accepted as the app made them, 1 after corrective clicks, 1 drawn." in words
+    assert [f"final mask: lesion {origin}" in words for origin in ("accepted", "corrected", "drawn")] == [True] * 3

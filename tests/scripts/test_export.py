@@ -29,6 +29,7 @@ CLICKED = {
     "/datastore/": datastore(scan=["extreme_points"], other=[]),
     "/datastore/image/info": {},
     "/infer/extreme_points": nifti(MASK),
+    "/datastore/label/info": {},
 }
 FINAL = {
     **CLICKED,

@@ -158,6 +158,21 @@ class TestRefuses:
             result, f"on {host} without a login", "read and change", "--conf allow_network_without_login true"
         )
 
+    @pytest.mark.parametrize("login", ["users", "realm"])
+    def test_network_with_a_login_and_without_encryption(self, checkout: Path, studies: Path, login: str) -> None:
+        conf = ("--conf", "users", "/etc/users") if login == "users" else ()
+        variables = {"MONAI_LABEL_AUTH_ENABLE": "True"} if login == "realm" else {}
+        result = start(checkout, studies, "--host", "0.0.0.0", *conf, **variables)
+        assert_refused(result, "without encryption", "--tls-cert", "trusted_proxies")
+
+    @pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+    def test_half_of_a_certificate(self, checkout: Path, studies: Path, option: str) -> None:
+        assert_refused(start(checkout, studies, option, studies / "scan.nii.gz"), "needs both --tls-cert and --tls-key")
+
+    def test_certificate_that_is_not_there(self, checkout: Path, studies: Path) -> None:
+        result = start(checkout, studies, "--tls-cert", "missing.pem", "--tls-key", "missing.key")
+        assert_refused(result, "'missing.pem' for HTTPS cannot be read")
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_studies_that_cannot_be_written_need_a_folder_for_annotations(
         self, checkout: Path, studies: Path, free_port: int
@@ -204,6 +219,24 @@ class TestStarts:
         assert len(result.stderr.splitlines()) == 1
         assert "without a login" in result.stderr
 
+    def test_network_with_a_login_and_a_certificate(self, checkout: Path, studies: Path, free_port: int) -> None:
+        for name in ("cert.pem", "key.pem"):
+            (checkout.parent / name).touch()
+        tls = ("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+        options = ("--conf", "users", "/etc/users", "--port", str(free_port))
+        result = start(checkout, studies, "--host", "0.0.0.0", *tls, *options)
+        arguments = called(result)[2]
+        assert arguments[7:9] == ["--host", "0.0.0.0"]
+        files = ["--ssl_certfile", f"{checkout.parent}/cert.pem", "--ssl_keyfile", f"{checkout.parent}/key.pem"]
+        assert arguments[11:15] == files
+        assert f"https://0.0.0.0:{free_port}" in result.stdout
+        assert result.stderr == ""
+
+    def test_network_with_a_login_behind_a_proxy_elsewhere(self, checkout: Path, studies: Path, free_port: int) -> None:
+        conf = ("--conf", "users", "/etc/users", "--conf", "trusted_proxies", "10.1.2.3")
+        result = start(checkout, studies, "--host", "0.0.0.0", "--port", str(free_port), *conf)
+        assert called(result)[2][7:9] == ["--host", "0.0.0.0"]
+
     def test_dicomweb_search_filter_is_left_to_the_app(self, checkout: Path, archive: str, free_port: int) -> None:
         _, search_filter, arguments = called(start(checkout, archive, "--port", str(free_port)))
         assert arguments[6] == archive
@@ -224,5 +257,5 @@ class TestStarts:
     def test_help_lists_every_option(self, checkout: Path) -> None:
         result = start(checkout, "--help")
         assert result.returncode == 0
-        for option in ("--labels", "--port", "--host", "--conf", "STUDIES"):
+        for option in ("--labels", "--port", "--host", "--tls-cert", "--tls-key", "--conf", "STUDIES"):
             assert option in result.stdout

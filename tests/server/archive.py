@@ -20,8 +20,8 @@ class Archive:
     orthanc: Orthanc
     root: Path
 
-    def server(self, name="server", **environment):
-        conf = {"labels": "lesion,cyst", "model_dir": str(self.root / "model"), "tracking": "None"}
+    def server(self, name="server", conf=None, **environment):
+        conf = {"labels": "lesion,cyst", "model_dir": str(self.root / "model"), "tracking": "None", **(conf or {})}
         environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(self.root / "cache"), **environment}
         return LocalServer(self.orthanc.dicomweb_url, conf, self.root / f"{name}.log", environment=environment)
 

@@ -39,6 +39,7 @@ class FakeDICOMweb:
         accepts: transfer syntaxes that may be asked for; None for any.
         answer: for each search, in place of the usual one: (status, headers, body).
         login: name and password that it asks for.
+        odd: elements that it gives in DICOM JSON in the headers of every instance.
         before: called with the path of each request, before it is answered.
         asked: path and query of each request, in order.
     """
@@ -48,7 +49,7 @@ class FakeDICOMweb:
         self.page, self.offset, self.counts = None, "kept", True
         self.breaks_after, self.hang_s, self.cut_in, self.accepts = None, 0.0, "chunks", None
         self.answer, self.login = None, None
-        self.before = lambda path: None
+        self.odd, self.before = {}, lambda path: None
         self.asked, self.stored = [], []
 
     def add(self, patient, modality="MR", shape=SHAPE):
@@ -121,6 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, b"not here", "text/plain")
         if match[3] == "/metadata":
             headers = [{t: v for t, v in one.to_json_dict().items() if t != PIXEL_DATA} for one in made]
+            headers = [header | self.archive.odd for header in headers]
             return self.send(200, json.dumps(headers).encode(), "application/dicom+json")
         if match[3]:
             return self._frame(made, match[3])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,84 @@ def in_threads(*jobs):
 
 def shape_of(path):
     return load_volume(path).array.shape
+
+
+# Series of several volumes
+
+
+def test_series_of_several_volumes_is_replaced_by_them_when_it_is_opened(studies, archive, series, opened):
+    archive.series[series] = two_volumes(archive, series)
+    other = next(uid for uid in archive.series if uid != series)
+
+    assert sorted(studies.list_images()) == sorted(archive.series)
+    status, sentence = refusal(studies.get_image_uri, series)
+
+    assert status == 422 and f"{series}_te4.6, {series}_te9.2" in sentence
+    for found in (studies, opened()):
+        assert sorted(found.list_images()) == sorted([f"{series}_te4.6", f"{series}_te9.2", other])
+        assert refusal(found.get_image_uri, series) == (status, sentence)
+        assert found.refusal(series) == sentence
+    for volume in ("te4.6", "te9.2"):
+        assert shape_of(studies.get_image_uri(f"{series}_{volume}")) == SHAPE
+        assert studies.image_facts(f"{series}_{volume}")["SeriesInstanceUID"] == series
+    assert archive.fetches() == [series]
+
+
+def test_volume_is_found_again_where_only_the_annotations_are_left(studies, archive, series, opened, tmp_path):
+    archive.series[series] = two_volumes(archive, series)
+    image = f"{series}_te9.2"
+    path = studies.get_image_uri(image)
+    checksum = load_volume(path).array.sum()
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(studies.project.own)
+
+    again = opened()
+
+    assert load_volume(again.get_image_uri(image)).array.sum() == checksum
+    assert image in again.list_images()
+
+
+def test_series_that_has_become_several_volumes_is_no_image_any_more(studies, archive, series):
+    assert shape_of(studies.get_image_uri(series)) == SHAPE
+    archive.series[series] = two_volumes(archive, series)
+
+    assert refusal(studies.get_image_uri, series)[0] == 422
+
+    assert sorted(studies.images_at_hand()) == [f"{series}_te4.6", f"{series}_te9.2"]
+
+
+@pytest.mark.parametrize("name", ["te1", "../../x", "te9.2/..", "", "TE9.2"])
+def test_volume_that_a_series_does_not_hold_is_404_and_fetched_no_second_time(studies, archive, series, name):
+    archive.series[series] = two_volumes(archive, series)
+    refusal(studies.get_image_uri, series)
+
+    for _ in range(2):
+        assert refusal(studies.get_image_uri, f"{series}_{name}")[0] == 404
+    assert archive.fetches() == [series]
+
+
+def test_mask_of_a_volume_refers_to_its_instances(studies, archive, series):
+    archive.series[series] = two_volumes(archive, series)
+    image = f"{series}_te9.2"
+    studies.get_image_uri(image)
+    submit(studies, image)
+
+    assert studies.share_mask(image) is None
+
+    (stored,) = archive.stored
+    assert all((f"1.2.{volume}.3".encode() in stored) == (volume == 2) for volume in (1, 2))
+
+
+def two_volumes(archive, uid):
+    """Twice as many instances, of two echoes."""
+    made = []
+    for volume in (1, 2):
+        for n, instance in enumerate(instances(str(archive.series[uid][0].PatientID)), start=1):
+            instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.{volume}.{n}"
+            instance.EchoTime, instance.InstanceNumber = f"{4.6 * volume:g}", volume * DEPTH + n
+            instance.PixelData = (instance.pixel_array + volume).astype("<i2").tobytes()
+            made.append(instance)
+    return made
 
 
 # The list
@@ -221,7 +300,7 @@ def test_id_that_the_archive_has_not_is_not_found_and_nothing_is_removed(studies
     (tmp_path / "x.nii.gz").write_bytes(b"of somebody else")
     before = contents(tmp_path)
 
-    for ask in (studies.get_image_uri, studies.get_image_info, studies.headers, studies.remove_image):
+    for ask in (studies.get_image_uri, studies.get_image_info, studies.at_hand, studies.remove_image):
         code, sentence = refusal(ask, image_id)
         assert code == 404
         assert sentence
@@ -786,6 +865,18 @@ def test_final_mask_is_shared_with_the_archive(studies, series, archive):
     assert b"SEG" in stored
 
 
+@pytest.mark.parametrize(("info", "algorithm"), [(None, b"MANUAL"), ({"accepted": {"tumour": {}}}, b"SEMIAUTOMATIC")])
+def test_archive_is_told_whether_a_person_drew_the_mask(studies, series, archive, info, algorithm):
+    studies.get_image_uri(series)
+    submit(studies, series)
+    masks = studies.masks()
+    masks.save(series, masks.load(series), replace(masks.record(series), info=info))
+
+    assert studies.share_mask(series) is None
+    (stored,) = archive.stored
+    assert algorithm in stored
+
+
 def test_empty_mask_is_kept_and_not_shared(studies, series, archive):
     studies.get_image_uri(series)
     submit(studies, series, value=0)
@@ -804,6 +895,24 @@ def test_mask_that_cannot_be_shared_is_kept_and_the_reason_told(studies, series,
 
     assert sentence.startswith("The mask is stored on the server, but not in the archive. The DICOMweb archive ")
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        {"00101030": {"vr": "DS", "Value": ["heavy"]}},
+        {"00081115": {"vr": "SQ", "Value": ["no item"]}},
+        {"00100010": {"vr": "PN", "Value": [{"Alphabetic": 5}]}},
+    ],
+    ids=str,
+)
+def test_element_that_cannot_be_read_does_not_keep_a_mask_from_the_archive(studies, series, archive, element):
+    studies.get_image_uri(series)
+    submit(studies, series)
+    archive.odd = element
+
+    assert studies.share_mask(series) is None
+    assert len(archive.stored) == 1
 
 
 @pytest.mark.parametrize("metadata", [b"[{}]", b"[7]", b"null", b"<html>", b'[{"0020000E": 7}]'])

@@ -169,6 +169,16 @@ def requests_of(tricks):
             st.just("/datastore/label"),
             params=st.fixed_dictionaries({"id": name.filter(lambda n: n not in (STUDY, "study_01")), "tag": tag}),
         ),
+        request(
+            "POST",
+            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
+            data=(st.fixed_dictionaries({}, optional={"labels": JUNK, "client_id": JUNK}).map(json.dumps) | text),
+        ),
+        request(
+            "DELETE",
+            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
+            params=st.fixed_dictionaries({"client_id": text}),
+        ),
         request("GET", at("/session/", name)),
         request("DELETE", at("/session/", name)),
         request("GET", at("/model/", name)),

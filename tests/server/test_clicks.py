@@ -13,8 +13,8 @@ from monailabel.client import MONAILabelClient
 from requests_toolbelt import MultipartDecoder
 
 from lib.annotations.store import AnnotationStore
-from lib.demo.walkthrough import dice
 from lib.geometry.volume import load_volume
+from lib.metrics import dice
 
 STUDY = "study_00"
 
@@ -47,7 +47,7 @@ def test_models_that_viewers_show(site):
 def test_hyperparameters_show_in_info(site):
     config = requests.get(f"{site.url}/info/", timeout=30).json()["trainers"]["inextremis"]["config"]
 
-    assert config["crf_weight"] == 0
+    assert config["crf_weight"] == 1e-4
     assert config["roi_size"] == "48x48x48"
 
 

@@ -1,11 +1,14 @@
 """A DICOMweb archive as the studies: a real Orthanc, a real server process."""
 
+import hashlib
+import io
 import shutil
 import socket
 import time
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import requests
 from monailabel.client import MONAILabelClient
@@ -147,6 +150,25 @@ def test_final_mask_is_stored_as_dicom_seg_too(archive, server, uids, tmp_path):
     assert len(segmentations) == 1
 
 
+def test_accepted_mask_is_stored_in_the_archive_as_what_it_is(archive, server, uids):
+    def segmentations():
+        address = f"{archive.orthanc.dicomweb_url}/series"
+        return len(requests.get(address, params={"Modality": "SEG"}, timeout=30).json())
+
+    before = segmentations()
+    infer(server, uids["ct"], {"lesion": CLICKS})
+    address = f"{server.url}/annotations/{uids['ct']}/accept"
+
+    answer = requests.post(address, json={}, timeout=60)
+
+    assert answer.status_code == 200
+    assert "warning" not in answer.json()
+    assert segmentations() == before + 1
+    taken_back = requests.delete(address, timeout=60).json()
+    assert taken_back["warning"] == "The archive keeps the segmentation that was accepted; delete it there."
+    requests.delete(f"{server.url}/datastore/label", params={"id": uids["ct"], "tag": "extreme_points"}, timeout=60)
+
+
 def test_training_learns_from_clicks_and_final_mask(server, uids):
     """In a process of its own, which has to list the same series."""
     client = MONAILabelClient(server.url)
@@ -159,6 +181,24 @@ def test_training_learns_from_clicks_and_final_mask(server, uids):
     assert task["status"] == "DONE", "\n".join(task["details"])
     assert client.info()["train_stats"]["inextremis"]["scans"] == 2
     assert infer(server, uids["second mr"], {}, model="inextremis").status_code == 200
+
+
+def test_segmentation_of_the_network_names_it(archive, server, uids):
+    file = (archive.root / "model" / "inextremis.pt").read_bytes()
+    query = {"image": uids["mr"], "output": "image"}
+    answer = requests.post(f"{server.url}/infer/inextremis", params=query, timeout=120)
+    assert answer.headers["x-model-version"] == "1"
+    assert answer.headers["x-model-sha256"] == hashlib.sha256(file).hexdigest()
+
+    answer = requests.post(f"{server.url}/infer/inextremis", params={**query, "output": "dicom_seg"}, timeout=120)
+
+    if answer.status_code == 422:  # of so short a training
+        assert "The mask is empty" in answer.json()["detail"]
+        return
+    for segment in pydicom.dcmread(io.BytesIO(answer.content)).SegmentSequence:
+        (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert (segment.SegmentAlgorithmType, algorithm.AlgorithmVersion) == ("AUTOMATIC", "model 1")
+        assert hashlib.sha256(file).hexdigest() in algorithm.AlgorithmParameters
 
 
 def test_annotations_are_found_again_after_a_restart(archive, server, uids):

@@ -1,10 +1,14 @@
 """Masks of DICOM series out of a real server, as DICOM SEG, and into a real archive."""
 
+import io
+import json
+
 import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import requests
 from dicomweb_client import DICOMwebClient
 from monailabel.client import MONAILabelClient
 from scipy.spatial import KDTree
@@ -13,8 +17,8 @@ from lib.demo.dicom import upload
 from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from scripts.import_annotations import main as import_annotations
-from tests.exchange.test_dicom_seg import segment_lps_mm
-from tests.installed import need_orthanc
+from tests.exchange.test_dicom_seg import assert_valid, put, segment_lps_mm
+from tests.installed import need_dciodvfy, need_orthanc
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series
 from tests.server.archive import CLICKS, Archive, datastore, infer
 
@@ -23,7 +27,9 @@ SERIES = {
     "sagittal, slices to the right": "descending",
     "coronal": "descending",
     "oblique": "shuffled",
+    "axial, slices downwards": "ascending",
 }
+MODALITIES = {"coronal": "CT", "axial, slices downwards": "PT"}
 DE_IDENTIFIED = "coronal"
 REMOVED = [
     *("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "AccessionNumber", "ReferringPhysicianName"),
@@ -42,19 +48,21 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def instances(archive):
     """The instances of each series by its UID."""
-    sent = {plane: series(plane, order) for plane, order in SERIES.items()}
+    sent = {plane: series(plane, order, modality=MODALITIES.get(plane, "MR")) for plane, order in SERIES.items()}
     for instance in sent[DE_IDENTIFIED]:
         for keyword in REMOVED:
             del instance[keyword]
         instance.StudyTime, instance.NumberOfFrames = "12:30:00", 1
+    put(sent[DE_IDENTIFIED], "PatientWeight", b"heavy ")
     return {upload(archive.orthanc.dicomweb_url, slices): slices for slices in sent.values()}
 
 
 @pytest.fixture(scope="module")
 def server(archive, instances):
-    with archive.server() as server:
+    with archive.server(conf={"codes": "lesion=SCT:52988006", "modalities": "MR,CT,PT"}) as server:
         for uid in instances:
-            assert infer(server, uid, {"lesion": CLICKS, "absent": ["cyst"]}).status_code == 200
+            answer = infer(server, uid, {"lesion": CLICKS, "absent": ["cyst"], "client_id": "anna"})
+            assert answer.status_code == 200
         yield server
 
 
@@ -113,6 +121,35 @@ def test_segmentations_belong_to_study_and_slices(archive, instances, masks):
         )
         inside = np.array([slice_.pixel_array > 500 for slice_ in instances[uid]])
         assert np.mean(planes[inside] == 1) > 0.95
+
+
+def test_server_gives_segmentations_of_all_series_itself(server, instances):
+    for uid, slices in instances.items():
+        answer = requests.post(
+            f"{server.url}/infer/extreme_points",
+            params={"image": uid, "output": "dicom_seg"},
+            data={"params": json.dumps({"use_stored_clicks": True})},
+            timeout=120,
+        )
+
+        assert answer.status_code == 200, answer.text
+        segmentation = pydicom.dcmread(io.BytesIO(answer.content))
+        assert share_near(object_lps_mm(slices), segment_lps_mm(segmentation, 1)) > 0.95
+
+
+def test_segmentations_say_what_they_show_and_who_made_them_with_what(archive, masks):
+    for (segmentation,) in in_archive(archive).values():
+        (segment,) = segmentation.SegmentSequence
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Lesion"
+        assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "no model"
+        assert segmentation.ContentCreatorName == "anna^"
+        assert segmentation.ContributingEquipmentSequence[-1].OperatorsName == "anna^"
+
+
+def test_validator_finds_no_error_in_what_is_exported(masks):
+    need_dciodvfy()
+    for path in masks.glob("*.seg.dcm"):
+        assert_valid(path)
 
 
 def test_segmentations_are_no_images_to_annotate(server, instances, masks):

@@ -6,19 +6,20 @@ import json
 import os
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from fastapi import HTTPException
 
+from lib.activelearning.leases import Leases
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.data.prepared_scans import PreparedScans
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
+from lib.server.json_file import JsonFile
 from lib.server.open_studies import open_studies
 from lib.server.removal import removals, restore
 from tests.server.images import CLICKS, LABELS, click, contents, geometry, say_absent, submit, write_image, write_nrrd
@@ -309,13 +310,6 @@ def test_information_of_clients_is_kept_but_does_not_replace_the_facts(studies, 
     assert refusal(studies.update_image_info, "gone", {})[0] == 404
 
 
-def test_offers_outlive_a_restart(studies, folder):
-    studies.note_offer("scan", "random", "reader")
-
-    assert opened(folder).offers().keys() == {"scan"}
-    assert abs(opened(folder).offers()["scan"] - time.time()) < 60
-
-
 # What is annotated
 
 
@@ -472,7 +466,6 @@ def test_annotations_lie_in_the_project_where_it_has_a_folder_of_its_own(folder,
 
     click(studies, "scan")
     submit(studies, "scan")
-    studies.note_offer("scan", "first", "reader")
 
     assert contents(folder) == before
     assert studies.get_labeled_images() == ["scan"]
@@ -806,7 +799,7 @@ def annotated(studies, folder):
     write_image(folder / "other.nii.gz", patient=1)
     for image_id in ("scan", "other"):
         studies.update_image_info(image_id, {"note": image_id})
-        studies.note_offer(image_id, "first", "reader")
+        Leases(JsonFile(studies.project.leases)).renew(image_id, "reader")
         for label in LABELS:
             click(studies, image_id, label)
         for tag in ("final", "final", "original"):
@@ -832,7 +825,7 @@ def test_everything_of_an_image_is_moved_and_nothing_of_another(annotated, folde
     assert of_image(folder, "other") == other
     assert of_image(folder, "scan") == {}
     assert annotated.list_images() == annotated.get_labeled_images() == ["other"]
-    assert annotated.offers().keys() == {"other"}
+    assert JsonFile(annotated.project.leases).items().keys() == {"other"}
     assert annotated.json()["objects"]["other"]["image"]["info"] == {"note": "other"}
     assert refusal(annotated.get_image_uri, "scan")[0] == 404
     assert refusal(annotated.remove_image, "scan")[0] == 404
@@ -857,7 +850,7 @@ def test_next_patient_of_the_same_name_begins_with_nothing(annotated, folder):
         assert found.get_unlabeled_images() == ["scan"]
         assert found.get_labels_by_image_id("scan") == {}
         assert found.get_image_info("scan").keys() == {"name", "checksum"}
-        assert "scan" not in found.offers()
+        assert JsonFile(found.project.leases).get("scan") == {}
 
 
 def test_deleted_link_leaves_the_original(studies, folder, tmp_path):

@@ -99,7 +99,7 @@ def gapped(instances):
 
 FAULTS = {"tilted gantry": tilted, "missing slice": gapped}
 SENTENCES = {
-    "tilted gantry": "shifted by up to 7.4 mm in their own plane, as with a tilted gantry",
+    "tilted gantry": "The slices of the series are tilted, and OHIF shows and clicks them as if they were not.",
     "missing slice": "unevenly spaced, from 2.50 to 5.00 mm",
 }
 

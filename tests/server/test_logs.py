@@ -114,6 +114,8 @@ class TestPasswords:
             "headers: authorization: bearer geheim",
             "the token is Bearer geheim.eyJhbGciOi",
             "PASSWORD: geheim",
+            "GET /login/callback?code=geheim&iss=x",
+            "GET /login/callback?x=1&state=geheim",
         ],
     )
     def test_are_masked(self, text: str) -> None:

@@ -25,7 +25,8 @@ VARIABLES = ("XDG_DATA_HOME", "XDG_CACHE_HOME", "MONAI_LABEL_DICOMWEB_CACHE_PATH
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what the code under test sets is undone
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(module, "settings", Settings())
     return tmp_path / "home"
@@ -276,6 +277,13 @@ def test_mr_and_ct_are_searched_in_the_server_and_in_the_processes_that_it_start
     assert studies.archive._searches == [{"Modality": "MR"}, {"Modality": "CT"}]
     assert Settings().MONAI_LABEL_DICOMWEB_SEARCH_FILTER == {"Modality": "MR,CT"}
     assert json.loads(os.environ[FILTER]) == {"Modality": "MR,CT"}
+
+
+def test_other_modalities_are_searched_where_the_user_names_them(home):
+    studies = open_studies(ADDRESS, LABELS, None, modalities=("MR", "PT"))
+
+    assert studies.archive._searches == [{"Modality": "MR"}, {"Modality": "PT"}]
+    assert json.loads(os.environ[FILTER]) == {"Modality": "MR,PT"}
 
 
 @pytest.mark.parametrize("own", [{"Modality": "CT"}, {}, {"PatientID": "7"}])

@@ -17,7 +17,7 @@ def test_no_memory_is_no_server_error(monkeypatch, error):
     monkeypatch.setattr(inference, "app_instance", lambda: SimpleNamespace(models={"inextremis": run_out}))
 
     with pytest.raises(HTTPException) as refused:
-        inference._run({"model": "inextremis"})
+        inference._run({"model": "inextremis"}, SimpleNamespace())
 
     assert refused.value.status_code == 503
     assert "no memory left" in refused.value.detail

@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.mask_origin import MaskOrigin
 from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
@@ -44,10 +45,10 @@ class Site:
     def absence(self, name, label="lesion", shape=SHAPE, affine=AFFINE, checksum=None):
         return self.store.save(Absence.now(name, label, ImageGeometry(shape, affine), "reader", checksum))
 
-    def submitted(self, name, labels, value=1, checksum=None):
+    def submitted(self, name, labels, value=1, checksum=None, info=None):
         """A mask as the server stores it."""
         mask = Volume(np.full(SHAPE, value, np.uint8), ImageGeometry(SHAPE, AFFINE))
-        self.opened().masks().save(name, mask, MaskRecord(labels, image_checksum=checksum))
+        self.opened().masks().save(name, mask, MaskRecord(labels, image_checksum=checksum, info=info))
 
     def checksum(self, name):
         return voxel_checksum(load_volume(self.folder / f"{name}.nii.gz").array)
@@ -284,6 +285,22 @@ def test_image_that_goes_while_scans_are_listed_is_left_out(site):
     (site.folder / "two.nii.gz").unlink()
 
     assert [scan.image_id for scan in annotated_scans(studies, LABELS)] == ["one"]
+
+
+def test_it_is_known_how_each_label_of_a_mask_came_about(site):
+    info = {"accepted": {"lesion": {"origin": "accepted"}}}
+    site.submitted("one", {"lesion": 1, "cyst": 2}, info=info)
+    site.submitted("two", {"cyst": 1, "lesion": 2}, info={"accepted": {"cyst": {"origin": "corrected"}}})
+    site.mask("three")
+
+    scans = site.scans()
+
+    found = {name: [scan.labels_that_were(origin) for origin in MaskOrigin] for name, scan in scans.items()}
+    assert found == {
+        "one": [("lesion",), (), ("cyst",)],
+        "two": [(), ("cyst",), ("lesion",)],
+        "three": [(), (), ("lesion", "cyst")],
+    }
 
 
 # Another image under the same name

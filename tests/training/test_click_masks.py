@@ -1,19 +1,23 @@
 """Masks of clicks to learn from: of each label its own, on the voxels of the scan."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
+from lib.annotations.mask_origin import MaskOrigin
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
-from lib.demo.walkthrough import dice
 from lib.geometry.volume import VolumeError, read_geometry
+from lib.metrics import dice
+from lib.training.atlases import TrainingAtlases
 from lib.training.click_masks import USELESS_AGREEMENT, ClickMaskMaker, agreement, trust
 from tests.training.phantoms import CENTRES, LABELS, ball, scan
 
 
 def test_each_clicked_structure_is_drawn_with_the_value_of_its_label(tmp_path):
-    mask = ClickMaskMaker(LABELS)(scan(tmp_path, "one", clicked=LABELS)).array
+    mask = ClickMaskMaker(LABELS, TrainingAtlases())(scan(tmp_path, "one", clicked=LABELS)).array
 
     assert set(np.unique(mask)) == {0, 1, 2}
     for index, label in enumerate(LABELS, start=1):
@@ -22,13 +26,13 @@ def test_each_clicked_structure_is_drawn_with_the_value_of_its_label(tmp_path):
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]])
 def test_value_is_the_place_of_the_label_in_the_app(tmp_path, labels):
-    mask = ClickMaskMaker(labels)(scan(tmp_path, "one", clicked=("cyst",))).array
+    mask = ClickMaskMaker(labels, TrainingAtlases())(scan(tmp_path, "one", clicked=("cyst",))).array
 
     assert set(np.unique(mask)) == {0, 1 + labels.index("cyst")}
 
 
 def test_structure_that_was_not_clicked_is_not_drawn(tmp_path):
-    mask = ClickMaskMaker(LABELS)(scan(tmp_path, "one", clicked=("lesion",))).array
+    mask = ClickMaskMaker(LABELS, TrainingAtlases())(scan(tmp_path, "one", clicked=("lesion",))).array
 
     assert not (mask.astype(bool) & ball(CENTRES["cyst"])).any()
 
@@ -36,7 +40,7 @@ def test_structure_that_was_not_clicked_is_not_drawn(tmp_path):
 def test_it_lies_on_the_voxels_of_the_scan(tmp_path):
     annotated = scan(tmp_path, "one")
 
-    mask = ClickMaskMaker(LABELS)(annotated)
+    mask = ClickMaskMaker(LABELS, TrainingAtlases())(annotated)
 
     assert mask.geometry.is_close(read_geometry(annotated.image_path))
 
@@ -46,7 +50,7 @@ def test_unreadable_scan_is_told_in_a_sentence(tmp_path):
     annotated.image_path.write_bytes(b"half a vol")
 
     with pytest.raises(VolumeError, match=r"one\.nii cannot be read"):
-        ClickMaskMaker(LABELS)(annotated)
+        ClickMaskMaker(LABELS, TrainingAtlases())(annotated)
 
 
 # How far they are trusted
@@ -62,7 +66,9 @@ def both(folder, name, shift=0, labels=LABELS):
 
 @pytest.fixture
 def volumes(tmp_path):
-    return ScanVolumes(PreparedScans(tmp_path / "prepared"), (1.0, 1.0, 1.0), ClickMaskMaker(LABELS), "1")
+    return ScanVolumes(
+        PreparedScans(tmp_path / "prepared"), (1.0, 1.0, 1.0), ClickMaskMaker(LABELS, TrainingAtlases()), "1"
+    )
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0, 0.95), (4, 0.35), (8, 0.0)])
@@ -92,6 +98,17 @@ def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
     broken.mask_path.write_bytes(b"half a mask")
 
     assert agreement([broken, both(tmp_path, "one")], volumes, LABELS) > 0.9
+
+
+@pytest.mark.parametrize("origin", [MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED])
+def test_masks_of_the_same_clicks_do_not_confirm_them(tmp_path, volumes, origin):
+    accepted = replace(both(tmp_path, "accepted"), mask_origins=dict.fromkeys(LABELS, origin))
+    assert agreement([accepted], volumes, LABELS) is None
+
+    aside = replace(both(tmp_path, "aside", shift=5), mask_origins={"cyst": origin})
+    drawn_label = replace(aside, annotations=aside.annotations[:1])
+
+    assert agreement([accepted, aside], volumes, LABELS) == agreement([drawn_label], volumes, LABELS) < 0.8
 
 
 def test_trust_grows_from_where_masks_of_clicks_are_of_use():

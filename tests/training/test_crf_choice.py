@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.annotations.mask_origin import MaskOrigin
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import load_volume
@@ -56,6 +57,15 @@ def accepted(tmp_path):
 @pytest.mark.parametrize(("truths", "helps"), [([BRIGHT], True), ([LARGER], False), ([BRIGHT, LARGER, LARGER], False)])
 def test_accepted_masks_decide(model, volumes, accepted, truths, helps):
     assert crf_helps(model, accepted(*truths), volumes) is helps
+
+
+@pytest.mark.parametrize(
+    ("origin", "helps"), [(MaskOrigin.ACCEPTED, True), (MaskOrigin.CORRECTED, False), (MaskOrigin.DRAWN, False)]
+)
+def test_masks_that_were_accepted_as_they_were_do_not_decide(model, volumes, accepted, origin, helps):
+    scans = [replace(scan, mask_origins={"lesion": origin}) for scan in accepted(LARGER)]
+
+    assert crf_helps(model, scans, volumes) is helps
 
 
 def test_it_is_used_where_nobody_can_tell(model, volumes, tmp_path):

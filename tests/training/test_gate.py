@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lib.annotations.mask_origin import MaskOrigin
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
 from lib.inference.prediction import BrokenModelError
@@ -296,3 +297,28 @@ def test_judging_looks_at_some_scans_only_those_with_masks_first(tmp_path):
     assert {scan.image_id for scan in chosen[:3]} == {scan.image_id for scan in masked}
     again = found.gate(held_out=MOST_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
     assert again == chosen, "whatever their order"
+
+
+def test_masks_that_a_person_drew_or_corrected_are_used_before_those_accepted_as_they_were(tmp_path):
+    """A model that was wrong must not confirm itself."""
+    both = ("lesion", "cyst")
+    ways = {
+        "accepted": {"lesion": MaskOrigin.ACCEPTED, "cyst": MaskOrigin.ACCEPTED},
+        "corrected": {"lesion": MaskOrigin.CORRECTED, "cyst": MaskOrigin.ACCEPTED},
+        "drawn": {},
+        "half drawn": {"lesion": MaskOrigin.ACCEPTED},
+    }
+    masked = [
+        replace(phantoms.scan(tmp_path, f"{way} {n}", masked=both), mask_origins=origins)
+        for n in range(3)
+        for way, origins in ways.items()
+    ]
+    clicked = phantoms.scans(tmp_path, MOST_SCANS)
+
+    scans = Project(tmp_path, {}).gate(held_out=len(masked) + len(clicked), scans=[*clicked, *masked]).scans
+
+    order = [scan.image_id.rpartition(" ")[0] for scan in scans]
+    assert len(order) == MOST_SCANS
+    assert sorted(order[:9]) == sorted(3 * ["corrected", "drawn", "half drawn"])
+    assert order[9:12] == 3 * ["accepted"]
+    assert order[12:] == 4 * ["scan"]

@@ -292,8 +292,24 @@ def test_terms_of_the_partial_loss_are_those_of_the_label_sets():
 
     value = objective()(patches, logits)
 
-    for name, term in PartialLoss().terms(logits, value.possible).items():
-        torch.testing.assert_close(value.terms[name], term.detach())
+    expected = PartialLoss().terms(logits, value.possible)
+    for name in ("dice", "cross_entropy"):
+        torch.testing.assert_close(value.terms[name], expected[name].detach())
+
+
+@pytest.mark.parametrize("masks", [0, 1, 3])
+def test_focal_term_is_that_of_patches_with_unknown_voxels(masks):
+    patches = batch(*[masked()] * masks, patch(*BOTH_CLICKED))
+    logits = random_logits(masks + 1)
+
+    value = objective()(patches, logits)
+
+    of_clicks = PartialLoss().terms(logits[masks:], value.possible[masks:])["focal"]
+    torch.testing.assert_close(value.terms["focal"], of_clicks.detach() / (masks + 1))
+
+
+def test_full_masks_have_no_focal_term():
+    assert objective()(batch(masked(), masked()), random_logits(2)).terms["focal"] == 0
 
 
 @pytest.mark.parametrize(

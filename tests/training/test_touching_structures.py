@@ -8,11 +8,11 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
-from lib.demo.walkthrough import dice
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
 from lib.inference.automatic_mask import label_map
 from lib.inference.prediction import predict_probability
+from lib.metrics import dice
 from lib.networks.checkpoint import load_checkpoint
 from lib.training.objective import InExtremISObjective
 from tests.training.phantoms import LABELS, training, versions_in

@@ -33,7 +33,7 @@ from tests.viewer.phantom import phantom
 VIEWS = ("axial", "sagittal", "coronal")
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 # What a training of a minute on two cores needs to find a bright lesion.
-TRAINING = {"iterations": "40", "roi_size": "32x32x16", "levels": "3"}
+TRAINING = {"iterations": "120", "roi_size": "32x32x16", "levels": "3"}
 
 
 @dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import File, Form, HTTPException, UploadFile
+from fastapi import File, Form, HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.endpoints.who import name_of
 from lib.server.folder_studies import FolderStudies
 from lib.server.json_input import check_text, json_object
 from lib.server.pools import wait_for_archive
@@ -67,7 +67,7 @@ def update_image_info(image: str, info: Annotated[str, Form()] = "{}") -> dict[s
 
 
 async def add_image(
-    user: CurrentUser,
+    request: Request,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
@@ -77,7 +77,7 @@ async def add_image(
     check_text(image or "", "image")
     check_text(file.filename or "", "file name")
     name, extension = name_and_extension(file)
-    information["user"] = name_of(user, information)
+    information["user"] = name_of(request, information)
     return await run_in_threadpool(_add_image, image or name, extension, file, information)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,18 +16,26 @@ from fastapi.responses import Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
-from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
+from lib.exchange.dicom_seg import SegmentationError, file_content
+from lib.exchange.segment_origin import ModelFile, SegmentOrigin, origins_of_clicks
 from lib.geometry.gzip_stream import PIECE_BYTES, gzipped
 from lib.geometry.volume import VolumeError, load_volume
+from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
+from lib.infers.stored_clicks import asks_for_stored_clicks
+from lib.server.annotation_set import AnnotationSet
 from lib.server.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
+from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.upload_sessions import sessions
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.guard import record_nothing, set_details
 from lib.server.json_input import json_object
+from lib.server.login.user import Role, require_role
 from lib.server.network import is_loopback
 from lib.server.pools import compute, wait_for_archive
+from lib.server.project import CLICK_TAG
 from lib.server.uploads import stored_upload
 
 
@@ -51,28 +58,52 @@ async def infer(
 ) -> Response:
     """The mask that a model makes of an image: of the studies, of a session, or sent along as `file`."""
     parameters = json_object(params, "params")
+    refuse_where_review_only()
     require_model(model, app_instance().models)
     check_result_format(parameters)
     if output not in OUTPUTS:
         raise HTTPException(422, f"The output is {output[:80]!r}; expected image, json, all or dicom_seg.")
     if output == "dicom_seg" and not isinstance(studies(), ArchiveStudies):
         raise HTTPException(422, "DICOM SEG needs studies from a DICOMweb archive; these are files: ask for an image.")
+    stores = file is None and not session_id and _stores_clicks(model, parameters)
+    if stores:
+        require_role(user, Role.ANNOTATOR)
     upload = await run_in_threadpool(stored_upload, file) if file is not None else None
     try:
+        name = name_of(http_request, parameters)
         request = {
             **parameters,
-            "client_id": name_of(user, parameters),
+            "client_id": name,
             "model": model,
             "image": str(upload or await _image(image, session_id)),
             "image_id": image if upload is None and not session_id else None,
         }
         if request["image_id"]:
             await run_in_threadpool(studies().require_project)
-        path, answer = await compute(_run, request)
+        annotations = await run_in_threadpool(_annotations, image, name, stores)
+        path, answer = await compute(_run, request, annotations)
     finally:
         if upload is not None:
             upload.unlink(missing_ok=True)
-    return await _response(path, answer, output, image, http_request)
+    if stores:
+        set_details(http_request, labels=list(answer["extreme_points"]), absent=list(answer["absent"]))
+    else:
+        record_nothing(http_request)
+    return await _response(path, answer, output, annotations, http_request, image)
+
+
+def _annotations(image: str, name: str, stores: bool) -> AnnotationSet:
+    """Where clicks are stored, or found."""
+    readings = studies().readings
+    if not stores:
+        return readings.seen_by(name, image)
+    with readings.changing(image, name) as annotations:  # refuses before anything is computed
+        return annotations
+
+
+def _stores_clicks(model: str, parameters: Mapping[str, Any]) -> bool:
+    """Does the model store what it is sent of an image of the studies?"""
+    return isinstance(app_instance().models[model], ExtremePointsInferTask) and not asks_for_stored_clicks(parameters)
 
 
 async def _image(image: str, session_id: str) -> Path:
@@ -86,9 +117,12 @@ async def _image(image: str, session_id: str) -> Path:
     return await image_file(image)
 
 
-def _run(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _run(request: dict[str, Any], annotations: AnnotationSet) -> tuple[str, dict[str, Any]]:
+    task = app_instance().models[request["model"]]
+    if isinstance(task, ExtremePointsInferTask) and annotations is not studies():
+        task = task.storing_in(annotations.clicks, annotations.given_masks, lambda name: None)
     try:
-        path, answer = app_instance().models[request["model"]](request)
+        path, answer = task(request)
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise HTTPException(
@@ -104,13 +138,18 @@ def _run(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 async def _response(
-    path: str, answer: dict[str, Any], output: str | None, image: str, http_request: Request
+    path: str,
+    answer: dict[str, Any],
+    output: str | None,
+    annotations: AnnotationSet,
+    http_request: Request,
+    image: str,
 ) -> Response:
     try:
         if output == "json":
             return Response(json.dumps(answer), media_type="application/json")
         if output == "dicom_seg":
-            segmentation = await wait_for_archive(_segmentation, path, image)
+            segmentation = await wait_for_archive(_segmentation, path, image, answer, annotations)
             return Response(segmentation, media_type="application/dicom")
         # Once the file is open, its name is not needed any more.
         file, name = open(path, "rb"), os.path.basename(path)  # noqa: SIM115
@@ -118,7 +157,7 @@ async def _response(
         _remove(path)
     as_gzip = not name.endswith(".gz") and _takes_gzip(http_request)
     if output == "image":
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        headers = {"content-disposition": f'attachment; filename="{name}"', **_model_headers(answer)}
         return _stream(file, os.fstat(file.fileno()).st_size, "application/octet-stream", headers, as_gzip)
     fields = {
         "params": (None, json.dumps(answer), "application/json"),
@@ -126,6 +165,12 @@ async def _response(
     }
     message = MultipartEncoder(fields=fields)
     return _stream(message, message.len, message.content_type, {}, as_gzip)
+
+
+def _model_headers(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The network that took part, for those who take the mask alone."""
+    names = {"x-model-version": "model_version", "x-model-sha256": "model_sha256"}
+    return {name: str(answer[key]) for name, key in names.items() if answer.get(key) is not None}
 
 
 def _takes_gzip(http_request: Request) -> bool:
@@ -146,21 +191,24 @@ def _stream(
     return StreamingResponse(pieces, media_type=media_type, headers={**headers, "content-length": str(length)})
 
 
-def _segmentation(path: str, image: str) -> bytes:
+def _segmentation(path: str, image: str, answer: Mapping[str, Any], annotations: AnnotationSet) -> bytes:
     datastore = studies()
     assert isinstance(datastore, ArchiveStudies)
     try:
-        instance = dicom_segmentation(
-            load_volume(path), datastore.headers(image), datastore.label_values, by_hand=False
-        )
+        instance = datastore.segmentation(image, load_volume(path), _origins(image, answer, annotations))
     except (SegmentationError, VolumeError) as error:
         raise HTTPException(422, str(error)) from error
     except ArchiveError as error:
         raise HTTPException(502, str(error)) from error
-    with tempfile.TemporaryFile() as content:
-        instance.save_as(content, write_like_original=False)
-        content.seek(0)
-        return content.read()
+    return file_content(instance)
+
+
+def _origins(image: str, answer: Mapping[str, Any], annotations: AnnotationSet) -> dict[str, SegmentOrigin]:
+    """How the labels of an answer came about: from the clicks that are stored of them, or by the network alone."""
+    model = ModelFile.of(answer.get("model_version"), answer.get("model_sha256"))
+    if "extreme_points" not in answer:
+        return dict.fromkeys(answer["label_names"], SegmentOrigin("AUTOMATIC", model=model))
+    return origins_of_clicks(annotations.get_label_info(image, CLICK_TAG), model)
 
 
 def _remove(path: str) -> None:

@@ -14,13 +14,21 @@ from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 
+from lib.activelearning.strategies import REVIEW, require_strategy
 from lib.server.endpoints.images import studies
+from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.json_input import json_object
+from lib.server.login.user import Role, require_role
 from lib.server.pools import wait_for_archive
 from lib.server.training import start_training
 
 _FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")
+
+
+async def health() -> dict[str, str]:
+    """That the server has started."""
+    return {"status": "ok"}
 
 
 def app_info() -> dict[str, Any]:
@@ -30,22 +38,23 @@ def app_info() -> dict[str, Any]:
 
 
 async def next_sample(strategy: str, request: Request, user: CurrentUser) -> dict[str, Any]:
-    """A study to annotate next; empty where none is left."""
+    """A study to annotate next, or to review; empty where none is left."""
     parameters = json_object(await request.body(), "parameters")
-    return await wait_for_archive(_next_sample, strategy, name_of(user, parameters))
+    require_strategy(strategy, app_instance().strategies)
+    if studies().readings.people > 1:  # a study that is lent is lent to nobody else
+        require_role(user, Role.REVIEWER if strategy == REVIEW else Role.ANNOTATOR)
+    return await wait_for_archive(_next_sample, strategy, name_of(request, parameters))
 
 
 def _next_sample(strategy: str, client_id: str) -> dict[str, Any]:
-    sample = app_instance().next_sample({"strategy": strategy})
-    if not sample:
-        return {}
-    studies().note_offer(sample["id"], strategy, client_id)
-    return {**studies().get_image_info(sample["id"]), "id": sample["id"]}
+    sample = app_instance().next_sample({"strategy": strategy, "client_id": client_id})
+    return {} if not sample else {**studies().get_image_info(sample["id"]), "id": sample["id"]}
 
 
 async def train_all(request: Request) -> dict[str, Any]:
     """What "Update Model" in OHIF sends: parameters by trainer, or none."""
     parameters = json_object(await request.body(), "parameters")
+    refuse_where_review_only()
     started = {}
     for model in app_instance().trainers:
         of_model = parameters.get(model) or {}
@@ -58,6 +67,7 @@ async def train_all(request: Request) -> dict[str, Any]:
 
 async def train_model(model: str, request: Request, run_sync: bool = False, enqueue: bool = False) -> dict[str, Any]:
     """Starts a training; 429 while one runs, unless it may wait its turn (`enqueue`)."""
+    refuse_where_review_only()
     if run_sync:
         raise HTTPException(422, "run_sync is set; trainings run in the background only, so leave it out.")
     parameters = json_object(await request.body(), "parameters")

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import User, get_current_user
+from fastapi import Depends, Request
 
-CurrentUser = Annotated[User, Depends(get_current_user)]
+from lib.server.guard import set_details
+from lib.server.login.user import User
 
 
-def name_of(user: User, params: Mapping[str, Any]) -> str:
-    """The name of the login; without one what the client says (Slicer sends a `client_id`, OHIF nothing)."""
-    return user.username if settings.MONAI_LABEL_AUTH_ENABLE else str(params.get("client_id") or "unknown")[:200]
+def current_user(request: Request) -> User:
+    """As the guard in front of the routes has found (`lib.server.guard`)."""
+    user: User = request.state.user
+    return user
+
+
+CurrentUser = Annotated[User, Depends(current_user)]
+
+
+def name_of(request: Request, params: Mapping[str, Any]) -> str:
+    """The name of the login; without one what the client says (Slicer sends a `client_id`, OHIF nothing).
+
+    The audit log names the same.
+    """
+    user = current_user(request)
+    name = user.name if user.name is not None else str(params.get("client_id") or "unknown")[:200]
+    set_details(request, who=name)
+    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -120,13 +121,17 @@ def test_client_that_does_not_take_its_answer_is_given_up(port):
         assert len(answer_of(client)[2]) < MEGABYTES * 10**6
 
 
-def test_client_that_takes_its_answer_slowly_gets_all_of_it(port):
-    received = 0
+@pytest.mark.parametrize("piece", [2**16, 2**20])
+def test_client_that_takes_its_answer_slowly_gets_all_of_it(port, piece):
+    """Ten pieces a second for three times as long as a client may take nothing; then all that is left."""
+    received, end = 0, time.monotonic() + 3 * LIMITS.drain_s
     with connect(port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**17)
         client.sendall(request("GET", "/large"))
-        while chunk := client.recv(2**20):
+        while chunk := client.recv(piece):
             received += len(chunk)
-            time.sleep(0.1)
+            if time.monotonic() < end:
+                time.sleep(0.1)
 
     assert received > MEGABYTES * 10**6
 

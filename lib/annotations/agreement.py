@@ -1,0 +1,90 @@
+"""How far two readers agree on an image: by the overlap of their masks, and by where these end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.geometry.image_geometry import ImageGeometry
+from lib.metrics import dice
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two masks of one label in one image.
+
+    Attributes:
+        dice: in [0, 1]; 1 where both are empty, 0 where one is.
+        ends_mm: how far their outermost faces lie apart, by the end of the patient that each lies towards ("left",
+            "anterior", ...). All 0 where both are empty; none where one is, as it has no ends.
+    """
+
+    dice: float
+    ends_mm: dict[str, float]
+
+    @property
+    def largest_mm(self) -> float | None:
+        """The largest of `ends_mm`; None where there are none."""
+        return max(self.ends_mm.values(), default=None)
+
+    @property
+    def disagreement(self) -> tuple[float, float]:
+        """Pairs that disagree more have a larger one: by Dice, then by millimetres."""
+        largest_mm = self.largest_mm
+        return 1 - self.dice, float("inf") if largest_mm is None else largest_mm
+
+
+def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Agreement:
+    """Of two masks (X, Y, Z) bool on the grid of an image.
+
+    The faces are those of the outermost voxels along the three axes of the image. Both masks lie on its grid, so that
+    two faces are parallel planes, and their distance in millimetres is the same in voxels times the spacing.
+    """
+    names, spacing_mm = geometry.end_names, geometry.spacing_mm
+    ends_voxel = [_ends_voxel(mask) for mask in (one, other)]
+    if ends_voxel[0] is None or ends_voxel[1] is None:
+        both = ends_voxel[0] is ends_voxel[1]
+        return Agreement(float(both), {name: 0.0 for pair in names for name in pair} if both else {})
+    apart_voxel = np.abs(ends_voxel[0] - ends_voxel[1])
+    ends_mm = {
+        names[axis][end]: float(apart_voxel[axis, end] * spacing_mm[axis]) for axis in range(3) for end in range(2)
+    }
+    return Agreement(dice(one, other), ends_mm)
+
+
+def label_agreements(
+    one: np.ndarray, other: np.ndarray, labels: Sequence[str], geometry: ImageGeometry
+) -> dict[str, Agreement]:
+    """Of each label in two label maps (X, Y, Z) uint8 of the values 1, 2, ... in the order of `labels`."""
+    return {label: agreement(one == n, other == n, geometry) for n, label in enumerate(labels, start=1)}
+
+
+def slices_of_largest_difference(maps: Sequence[np.ndarray]) -> tuple[int, int, int]:
+    """Of each image axis the number of the slice in which label maps (X, Y, Z) differ in most voxels.
+
+    Where they are the same, the slice with most voxels of a label; in the middle of the image where there are none.
+    """
+    first, *others = maps
+    counted = np.zeros(first.shape, bool)
+    for other in others:
+        counted |= other != first
+    if not counted.any():
+        counted = first != 0
+    if not counted.any():
+        x, y, z = (n // 2 for n in first.shape)
+        return x, y, z
+    x, y, z = (int(counted.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2), (0, 1)))
+    return x, y, z
+
+
+def _ends_voxel(mask: np.ndarray) -> np.ndarray | None:
+    """(3, 2): the first and the last voxel of a mask (X, Y, Z) along each axis; None of an empty one."""
+    ends = []
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        found = np.flatnonzero(mask.any(axis=axes))
+        if not found.size:
+            return None
+        ends.append((int(found[0]), int(found[-1])))
+    return np.array(ends)

@@ -1,0 +1,99 @@
+"""The frame of a structure's tight box, in which structures of one kind lie on top of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from lib.clickmask.working_grid import WorkingGrid
+
+SIDE = 24
+"""Samples along each axis of a volume in the frame."""
+
+CONTEXT = 0.25
+"""Of the box's extent, that a volume in the frame reaches beyond each face."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoxFrame:
+    """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite one.
+
+    The box has the axes of the image. In an oblique scan each stands for the direction of the patient that it lies
+    closest to, so that neither the order nor the sign of an image's axes matters.
+
+    Attributes:
+        axes: for each image axis, the one of right, anterior, superior (0, 1, 2) that it lies along.
+        towards: for each image axis, whether it counts in that direction.
+        low_voxel, high_voxel: (3,) where the box's faces lie on the image axes, half a voxel outside of the outermost
+            voxels.
+    """
+
+    axes: tuple[int, int, int]
+    towards: tuple[bool, bool, bool]
+    low_voxel: np.ndarray
+    high_voxel: np.ndarray
+
+    @classmethod
+    def around(cls, points_voxel: np.ndarray, affine_ras: np.ndarray) -> BoxFrame:
+        """The frame of points (..., 3) in voxels of an image with an affine (4, 4), voxel to RAS mm."""
+        points = np.asarray(points_voxel).reshape(-1, 3)
+        orientation = nib.io_orientation(affine_ras)
+        i, j, k = orientation[:, 0].astype(int).tolist()
+        x, y, z = (orientation[:, 1] > 0).tolist()
+        return cls((i, j, k), (x, y, z), points.min(axis=0) - 0.5, points.max(axis=0) + 0.5)
+
+    def positions(self, points_voxel: np.ndarray) -> np.ndarray:
+        """(..., 3) voxels to positions along right, anterior, superior."""
+        along = (np.asarray(points_voxel) - self.low_voxel) / (self.high_voxel - self.low_voxel)
+        along = np.where(self.towards, along, 1 - along)
+        return along[..., np.argsort(self.axes)]
+
+    def extremes(self, extremes_voxel: np.ndarray) -> np.ndarray:
+        """Extreme points (3, 2, 3) along the image axes to positions (3, 2, 3) along the patient's."""
+        ends = self.positions(extremes_voxel)[np.argsort(self.axes)]
+        against = [axis for axis, towards in zip(self.axes, self.towards, strict=True) if not towards]
+        ends[against] = ends[against, ::-1]
+        return ends
+
+    def sampled(self, volume: np.ndarray, origin_voxel: np.ndarray) -> np.ndarray:
+        """A part of the image in the frame, averaged where the frame's samples are coarser.
+
+        Args:
+            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels go on.
+
+        Returns:
+            (SIDE, SIDE, SIDE) float32 along right, anterior, superior.
+        """
+        where, steps = [], []
+        for axis in range(3):
+            low, high = self.low_voxel[axis], self.high_voxel[axis]
+            along = low + sample_positions() * (high - low) - origin_voxel[axis]
+            where.append(along if self.towards[axis] else along[::-1])
+            steps.append((high - low) * (1 + 2 * CONTEXT) / SIDE)
+        blurred = ndimage.gaussian_filter(volume.astype(np.float32), [max(0.0, step - 1) / 2 for step in steps])
+        lines = (line.astype(np.float32) for line in where)
+        sampled = ndimage.map_coordinates(blurred, np.meshgrid(*lines, indexing="ij"), order=1, mode="nearest")
+        return sampled.transpose(np.argsort(self.axes)).astype(np.float32)
+
+    def on_grid(self, sampled: np.ndarray, grid: WorkingGrid) -> np.ndarray:
+        """A volume (SIDE, SIDE, SIDE) in the frame, on the voxels of a grid over the image: (X, Y, Z) float32."""
+        turned = sampled.transpose(self.axes)
+        lines = []
+        for axis, (size, factor) in enumerate(zip(grid.shape, grid.factors, strict=True)):
+            middles = grid.box.start[axis] + factor * np.arange(size) + (factor - 1) / 2
+            along = (middles - self.low_voxel[axis]) / (self.high_voxel[axis] - self.low_voxel[axis])
+            lines.append(sample_indices(along if self.towards[axis] else 1 - along).astype(np.float32))
+        return ndimage.map_coordinates(turned, np.meshgrid(*lines, indexing="ij"), order=1, mode="nearest")
+
+
+def sample_positions() -> np.ndarray:
+    """(SIDE,) where the samples of a volume lie along an axis."""
+    return (np.arange(SIDE) + 0.5) / SIDE * (1 + 2 * CONTEXT) - CONTEXT
+
+
+def sample_indices(positions: np.ndarray) -> np.ndarray:
+    """Positions to indices of samples, which are fractions between them."""
+    return (positions + CONTEXT) / (1 + 2 * CONTEXT) * SIDE - 0.5

@@ -1,0 +1,15 @@
+"""What is learnt of the structures of one label."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lib.clickmask.click_network import ClickNetwork
+from lib.clickmask.shape_atlas import ShapeAtlas
+
+
+class Learnt(NamedTuple):
+    """For masks of clicks on a label; the network needs the atlas."""
+
+    atlas: ShapeAtlas
+    network: ClickNetwork | None = None

@@ -1,0 +1,104 @@
+"""A small network that tells a structure from what surrounds it, voxel by voxel, whatever structure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from lib.clickmask.voxel_features import StructureNumbers, VoxelFeatures, VoxelMaps
+
+FEATURES = VoxelMaps._fields + StructureNumbers._fields
+"""In the order of the network's inputs."""
+
+WEIGHTS = Path(__file__).with_name("structure_net.npz")
+"""Made by `python -m scripts.train_structure_net`."""
+
+MOST_DEVIATIONS = 4.0
+"""Features further from their mean than in training count as these many standard deviations."""
+
+VOXELS_AT_ONCE = 16_384
+"""What fits the processor's cache."""
+
+
+class StructureNetError(Exception):
+    """A file that holds no network for these features; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class StructureNet:
+    """A perceptron with rectified linear units.
+
+    Attributes:
+        mean, deviation: (F,) float32 of the features in training.
+        weights: (outputs, inputs) float32 of each layer; the last has one output, the log-odds.
+        biases: (outputs,) float32 of each layer.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> StructureNet:
+        """Raises: StructureNetError: the file is not there, or made for other features."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                names = tuple(stored["features"].tolist())
+                count = int(stored["layers"])
+                arrays = {name: stored[name] for name in stored.files if name not in ("features", "layers")}
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise StructureNetError(f"{path} holds no network ({error}); restore the file.") from error
+        if names != FEATURES:
+            raise StructureNetError(f"{path} is for the features {names}; train it for {FEATURES}.")
+        layers = range(count)
+        return cls(
+            arrays["mean"],
+            arrays["deviation"],
+            tuple(arrays[f"weight{n}"] for n in layers),
+            tuple(arrays[f"bias{n}"] for n in layers),
+        )
+
+    def save(self, path: Path) -> None:
+        layers = {f"weight{n}": weight for n, weight in enumerate(self.weights)}
+        layers |= {f"bias{n}": bias for n, bias in enumerate(self.biases)}
+        np.savez(
+            path,
+            features=np.array(FEATURES),
+            layers=len(self.weights),
+            mean=self.mean,
+            deviation=self.deviation,
+            **layers,
+        )
+
+    def log_odds(self, features: VoxelFeatures) -> np.ndarray:
+        """(X, Y, Z) float32 of the region that the features are of."""
+        shape = features.maps.hull.shape
+        maps = [volume.ravel() for volume in features.maps]
+        numbers = self._scaled(np.array(features.numbers, dtype=np.float32), slice(len(maps), None))
+        first, constant = self.weights[0][:, : len(maps)], self.weights[0][:, len(maps) :] @ numbers + self.biases[0]
+        result = np.empty(maps[0].size, dtype=np.float32)
+        for begin in range(0, result.size, VOXELS_AT_ONCE):
+            voxels = slice(begin, begin + VOXELS_AT_ONCE)
+            layer = first @ self._scaled(np.stack([of[voxels] for of in maps]), slice(0, len(maps))) + constant[:, None]
+            for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+                layer = weight @ np.maximum(layer, 0) + bias[:, None]
+            result[voxels] = layer[0]
+        return result.reshape(shape)
+
+    def _scaled(self, features: np.ndarray, which: slice) -> np.ndarray:
+        """(F,) or (F, N) features as deviations from the mean."""
+        mean, deviation = self.mean[which], self.deviation[which]
+        if features.ndim == 2:
+            mean, deviation = mean[:, None], deviation[:, None]
+        return np.clip((features - mean) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+
+
+@cache
+def shipped() -> StructureNet:
+    """The network that comes with the app."""
+    return StructureNet.load(WEIGHTS)

@@ -1,0 +1,43 @@
+"""One structure in its scan, whose mask is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+LEAST_VOXELS, LEAST_EXTENT = 80, 3
+"""Of a structure to learn from: voxels, and voxels along each axis."""
+
+SURROUNDINGS, LEAST_SURROUNDINGS = 0.3, 4
+"""By which share of the structure's extent, and by how many voxels at least, the scan goes on around it."""
+
+
+class Example(NamedTuple):
+    """Attributes:
+    image: (X, Y, Z) float32.
+    mask: (X, Y, Z) bool, one component.
+    spacing_mm: voxel size along each axis.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def large_enough(mask: np.ndarray) -> bool:
+    """Can six clicks be placed on a mask (X, Y, Z) bool, and something be learnt?"""
+    if np.count_nonzero(mask) < LEAST_VOXELS:
+        return False
+    return bool(np.ptp(np.argwhere(mask), axis=0).min() + 1 >= LEAST_EXTENT)
+
+
+def margins(extent: np.ndarray) -> np.ndarray:
+    """(3,) int voxels of surroundings for a structure of an extent (3,) in voxels."""
+    return np.maximum(np.ceil(SURROUNDINGS * extent), LEAST_SURROUNDINGS).astype(int)
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) orthogonal; half of them mirror."""
+    rotation: np.ndarray = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    return rotation

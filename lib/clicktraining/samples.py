@@ -1,0 +1,73 @@
+"""Voxels of structures, as the structure net sees them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.clickmask.click_mask import features_of
+from lib.clicktraining.examples import Example
+
+VOXELS = 1200
+"""Of each structure: at most half of them inside, at most half outside."""
+
+CLICK_ERROR_VOXELS = 0.5
+TRIES = 20
+
+CORNER_SHARE = 0.1
+"""Of structures whose clicks are as near as can be to two opposite corners. Where an outermost slice is large, nobody
+knows where on it an annotator clicks, and clicks that lie together do not mean a rod."""
+
+
+class Sample(NamedTuple):
+    """Some voxels of one structure.
+
+    Attributes:
+        features: (N, F) float16, as `FEATURES` names them.
+        inside: (N,) bool.
+        weight: (N,) float32: how many voxels each stands for, as a share of all around the structure.
+    """
+
+    features: np.ndarray
+    inside: np.ndarray
+    weight: np.ndarray
+
+
+def sample(rng: np.random.Generator, example: Example) -> Sample | None:
+    """With clicks that a hand places with an error; None where they never span a box."""
+    clicks = next((c for _ in range(TRIES) if np.ptp(c := _clicks(rng, example.mask), axis=0).all()), None)
+    if clicks is None:
+        return None
+    points = ExtremePoints.from_clicks("structure", clicks)
+    features, grid, region = features_of(example.image, points, example.spacing_mm)
+    inside = (grid.averaged(example.mask) > 0.5)[region.slices].ravel()
+    chosen, weight = [], []
+    for side in (np.flatnonzero(inside), np.flatnonzero(~inside)):
+        some = side if len(side) <= VOXELS // 2 else rng.choice(side, VOXELS // 2, replace=False)
+        chosen.append(some)
+        weight.append(np.full(len(some), len(side) / max(len(some), 1) / inside.size, dtype=np.float32))
+    voxels = np.concatenate(chosen)
+    maps = np.stack([volume.ravel()[voxels] for volume in features.maps], axis=1)
+    numbers = np.broadcast_to(np.array(features.numbers), (len(voxels), len(features.numbers)))
+    together = np.concatenate([maps, numbers], axis=1).astype(np.float16)
+    return Sample(together, inside[voxels], np.concatenate(weight))
+
+
+def _clicks(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """(6, 3) int: anywhere on the outermost slices of the structure, or all near to two opposite corners of its box."""
+    if rng.random() > CORNER_SHARE:
+        return simulated_extreme_points(mask, rng, CLICK_ERROR_VOXELS)
+    voxels = np.argwhere(mask)
+    low, high = voxels.min(axis=0), voxels.max(axis=0)
+    first = np.where(rng.random(3) < 0.5, low, high)
+    ends = np.stack([first, low + high - first])
+    clicks = []
+    for axis in range(3):
+        for outermost in (low[axis], high[axis]):
+            face = voxels[voxels[:, axis] == outermost]
+            corner = ends[int(ends[0, axis] != outermost)]
+            clicks.append(face[((face - corner) ** 2).sum(axis=1).argmin()])
+    return np.array(clicks)

@@ -1,0 +1,123 @@
+"""The audit log: who did what, when, and from which client. It is only ever added to."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from filelock import FileLock
+
+logger = logging.getLogger(__name__)
+
+FILE_BYTES = 10 * 2**20
+
+
+class AuditLog:
+    """JSON lines in `audit.jsonl`; a file that is full gets the time as its name, and is kept for ever.
+
+    Safe for several processes of one project.
+
+    Args:
+        folder: of the files, made if it is missing.
+        file_bytes: after which a file is full.
+    """
+
+    def __init__(self, folder: Path, file_bytes: int = FILE_BYTES) -> None:
+        self._folder, self._file_bytes = folder, file_bytes
+
+    async def append(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
+        """As `write`, without making other requests wait for the disk."""
+        await run_in_threadpool(self.write, action, who, client, details)
+
+    def write(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
+        """Adds a record, and waits until it is on the disk. One that cannot be written goes to the server's log.
+
+        Args:
+            action: such as "clicks".
+            who: name of the login, or what the client says.
+            client: its address and program.
+            details: of what was done, such as the image.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "action": action, "who": who, "client": dict(client), **details})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / ".lock"):
+                self._rotate()
+                self._append(line)
+        except OSError as error:
+            logger.error("The audit log cannot be written (%s); it lacks: %s", error.strerror, line)
+
+    def write_script(self, action: str, script: str, **details: object) -> None:
+        """Adds what a user of this machine does by a script."""
+        self.write(action, getpass.getuser(), {"address": "this machine", "program": script}, details)
+
+    def _rotate(self) -> None:
+        path = self._folder / "audit.jsonl"
+        if path.exists() and path.stat().st_size >= self._file_bytes:
+            path.rename(self._folder / f"audit.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl")
+
+    def _append(self, line: str) -> None:
+        descriptor = os.open(self._folder / "audit.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a power cut
+            os.write(descriptor, (("\n" if is_torn else "") + line + "\n").encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """What somebody did.
+
+    Attributes:
+        of: what it was done to, such as "image: scan_1, labels: tumour".
+        address, program: of the client.
+    """
+
+    time: str
+    who: str
+    action: str
+    of: str
+    address: str
+    program: str
+
+
+def last_records(folder: Path, most: int) -> list[AuditRecord]:
+    """The newest records, the newest first; lines that cannot be read are left out."""
+    return list(reversed(deque(_records(folder), maxlen=most)))
+
+
+def _records(folder: Path) -> Iterator[AuditRecord]:
+    for path in [*sorted(folder.glob("audit.*T*.jsonl")), folder / "audit.jsonl"]:
+        try:
+            lines = path.read_text("utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                yield _record(json.loads(line))
+
+
+def _record(content: dict[str, Any]) -> AuditRecord:
+    known = {name: content.pop(name) for name in ("time", "who", "action")}
+    client = content.pop("client")
+    told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in content.items()}
+    return AuditRecord(
+        **{name: str(value) for name, value in known.items()},
+        of="; ".join(f"{name}: {value}" for name, value in told.items() if value != ""),
+        address=str(client.get("address", "")),
+        program=str(client.get("program", "")),
+    )

@@ -1,0 +1,21 @@
+"""What a server that is only for reviews does not do."""
+
+from __future__ import annotations
+
+from fastapi import HTTPException
+from monailabel.interfaces.utils.app import app_instance
+
+
+def is_review_only() -> bool:
+    """Was the server started with `--conf review true`?"""
+    return bool(app_instance().settings.review)
+
+
+def refuse_where_review_only() -> None:
+    """Raises: HTTPException: 409, the server has no model."""
+    if is_review_only():
+        raise HTTPException(
+            409,
+            "This server is for reviews only (--conf review true): it takes no clicks and has no model; ask one that "
+            "was started without it.",
+        )

@@ -1,0 +1,1 @@
+"""Who may use the server: users, their roles, their sessions, and where their passwords are checked."""

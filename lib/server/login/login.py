@@ -1,0 +1,111 @@
+"""Who sends a request, by a token or by the cookie of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from lib.server.login.attempts import Attempts
+from lib.server.login.directory import Directory, Granted
+from lib.server.login.sessions import LoginSessions
+from lib.server.login.user import User
+
+
+@dataclass(frozen=True)
+class Login:
+    """The login of a server.
+
+    Args:
+        directory: of the users.
+        sessions: of those who have logged in.
+        cookie: its name; servers of one machine share their cookies, so each project has a name of its own.
+    """
+
+    directory: Directory
+    sessions: LoginSessions
+    cookie: str
+    attempts: Attempts = field(default_factory=Attempts)
+
+    async def user_of(self, request: Request) -> User | None:
+        """Who sends a request; None where nobody is logged in.
+
+        Raises:
+            HTTPException: see `Directory`.
+        """
+        if "authorization" in request.headers:
+            token = bearer_token(request)
+            return None if token is None else self._of_session(token) or await self.directory.of_token(token)
+        session_id = request.cookies.get(self.cookie)
+        return None if session_id is None else self._of_session(session_id)
+
+    async def check_password(self, request: Request, name: str, password: str) -> Granted | None:
+        """None: there is no such user, or the password is wrong.
+
+        Raises:
+            HTTPException: 429, too many were wrong; and see `Directory`.
+        """
+        address = request.client.host if request.client else ""
+        self.attempts.begin(name, address)
+        try:
+            granted = await self.directory.of_password(name, password)
+        except HTTPException:
+            self.attempts.withdraw(name, address)
+            raise
+        if granted is not None:
+            self.attempts.succeeded(name, address)
+        return granted
+
+    async def start_session(self, granted: Granted) -> str:
+        """The id of a new session.
+
+        Raises:
+            HTTPException: 507, it cannot be kept.
+        """
+        try:
+            return await run_in_threadpool(self.sessions.start, granted.user, granted.proof)
+        except OSError as error:
+            raise _not_kept(error) from error
+
+    async def end_session(self, request: Request) -> None:
+        """Ends the session of a request, if it has one.
+
+        Raises:
+            HTTPException: 507, the end cannot be kept.
+        """
+        try:
+            for session_id in (bearer_token(request), request.cookies.get(self.cookie)):
+                if session_id is not None:
+                    await run_in_threadpool(self.sessions.end, session_id)
+        except OSError as error:
+            raise _not_kept(error) from error
+
+    def set_cookie(self, request: Request, response: Response, session_id: str) -> None:
+        """Scripts cannot read it, pages of others cannot send it with what changes something."""
+        response.set_cookie(
+            self.cookie,
+            session_id,
+            max_age=int(self.sessions.lifetime_s),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="lax",
+        )
+
+    def delete_cookie(self, request: Request, response: Response) -> None:
+        response.delete_cookie(self.cookie, secure=request.url.scheme == "https", httponly=True, samesite="lax")
+
+    def _of_session(self, session_id: str) -> User | None:
+        session = self.sessions.find(session_id)
+        return None if session is None else self.directory.of_session(session.user, session.proof)
+
+
+def bearer_token(request: Request) -> str | None:
+    """The token of `Authorization: Bearer`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _not_kept(error: OSError) -> HTTPException:
+    return HTTPException(507, f"The session could not be kept ({error.strerror}); make room on the server's disk.")

@@ -1,0 +1,58 @@
+"""Users and their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from fastapi import HTTPException
+from monailabel.config import settings
+
+
+class Role(IntEnum):
+    """What a user may do; each role may do what the ones before it may."""
+
+    USER = 1
+    ANNOTATOR = 2
+    REVIEWER = 3
+    ADMIN = 4
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def of_realm(cls, names: Iterable[object]) -> Role | None:
+        """The highest role among those that a realm gives (settings MONAI_LABEL_AUTH_ROLE_*); None without any."""
+        of_name = {
+            settings.MONAI_LABEL_AUTH_ROLE_USER: cls.USER,
+            settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR: cls.ANNOTATOR,
+            settings.MONAI_LABEL_AUTH_ROLE_REVIEWER: cls.REVIEWER,
+            settings.MONAI_LABEL_AUTH_ROLE_ADMIN: cls.ADMIN,
+        }
+        return max((of_name[name] for name in names if isinstance(name, str) and name in of_name), default=None)
+
+
+@dataclass(frozen=True)
+class User:
+    """Who sends a request.
+
+    Attributes:
+        name: of the login; None where the server asks for none.
+    """
+
+    name: str | None
+    role: Role
+
+
+# Where the server asks for no login.
+ANYBODY = User(None, Role.ADMIN)
+
+
+def require_role(user: User, role: Role) -> None:
+    """Raises: HTTPException: 403, the user has a lower role."""
+    if user.role < role:
+        raise HTTPException(
+            403,
+            f"This needs the role {role}, and {user.name!r} has the role {user.role}; ask who runs the server for it.",
+        )

@@ -1,0 +1,109 @@
+"""A file of users with roles and hashes of their passwords, for groups without OpenID Connect."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.annotations.atomic_write import write_atomically
+from lib.server.login.user import Role
+
+_NAME = re.compile(r"\w[\w.@ -]{0,62}\w|\w")
+_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
+_HEAD = "# NAME:ROLE:HASH, one user a line; scripts/users.sh writes this file.\n"
+
+
+class UsersFileError(ValueError):
+    """The file of users cannot be used; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of the file.
+
+    Attributes:
+        hashed: bcrypt hash of the password.
+    """
+
+    name: str
+    role: Role
+    hashed: str
+
+
+def check_name(name: str) -> str:
+    """Raises: UsersFileError: it is no name of a user."""
+    if not _NAME.fullmatch(name):
+        raise UsersFileError(
+            f"The name is {name[:80]!r}; expected at most 64 letters, digits, blanks and . @ - _, no blank at an end."
+        )
+    return name
+
+
+def role_named(text: str) -> Role:
+    """Raises: UsersFileError: there is no such role."""
+    try:
+        return Role[text.upper()]
+    except KeyError as error:
+        raise UsersFileError(f"The role is {text[:80]!r}; expected {', '.join(map(str, Role))}.") from error
+
+
+class UsersFile:
+    """The accounts of a file, which are read anew when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._accounts: dict[str, Account] = {}
+
+    def accounts(self) -> dict[str, Account]:
+        """By name.
+
+        Raises:
+            UsersFileError: it is not there, others may read it, or a line cannot be read.
+        """
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp != self._stamp:
+                if status.st_mode & 0o027:
+                    raise UsersFileError(f"Others may read {self._path}, or change it; run: chmod 600 {self._path}")
+                self._accounts, self._stamp = _parsed(self._path.read_text("utf-8")), stamp
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            raise UsersFileError(
+                f"The file of users {self._path} cannot be read ({reason}); scripts/users.sh makes one."
+            ) from error
+        return self._accounts
+
+    def change(self, account: Account | None, name: str) -> None:
+        """Puts an account in the place of the one of this name, or takes that away.
+
+        Raises:
+            UsersFileError: as `accounts`.
+            OSError: it cannot be written; it is as it was then.
+        """
+        accounts = dict(self.accounts()) if self._path.exists() else {}
+        accounts.pop(name, None)
+        if account is not None:
+            accounts[name] = account
+        lines = [f"{one.name}:{one.role}:{one.hashed}\n" for one in accounts.values()]
+        write_atomically(self._path, (_HEAD + "".join(lines)).encode())
+
+
+def _parsed(text: str) -> dict[str, Account]:
+    accounts: dict[str, Account] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        # The line itself is not repeated: it may hold a password.
+        parts = line.strip().split(":")
+        if len(parts) != 3 or not _HASH.fullmatch(parts[2]):
+            raise UsersFileError(
+                f"Line {number} of the file of users is not NAME:ROLE:HASH; write it by scripts/users.sh."
+            )
+        name, role = check_name(parts[0]), role_named(parts[1])
+        if name in accounts:
+            raise UsersFileError(f"The file of users has {name!r} twice; take one of the lines out.")
+        accounts[name] = Account(name, role, parts[2])
+    return accounts

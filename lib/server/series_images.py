@@ -1,0 +1,68 @@
+"""The images of a series: under which ids its volumes are listed, asked for and annotated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lib.geometry.dicom_series import UPRIGHT
+from lib.geometry.series_volumes import NAME
+from lib.server.json_file import JsonFile
+
+_MOST_NAMED = 8
+_ID = re.compile(rf"(?P<series>[0-9.]+)(_(?P<volume>{NAME.pattern}))?")
+
+
+def image_id(series: str, volume: str) -> str:
+    """Of a volume of a series: the series' UID, and the volume's name where it has one."""
+    return f"{series}_{volume}" if volume else series
+
+
+def series_and_volume(image: str) -> tuple[str, str]:
+    """The UID of the series of an image, and the name of its volume; empty where the image is no such id."""
+    match = _ID.fullmatch(image)
+    return (match["series"], match["volume"] or "") if match else ("", "")
+
+
+class SeriesImages:
+    """The names of the volumes of each series that is not a single upright one, as they were found when it was opened.
+
+    Args:
+        path: JSON file, in the project and not in the cache: annotations are stored under the ids.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._kept = JsonFile(path)
+
+    def of_all(self, series: Iterable[str]) -> list[str]:
+        """The ids of the images of all series, in order."""
+        kept = self._kept.items()
+        return [image for uid in series for image in _ids(uid, kept.get(uid, {}).get("volumes", []))]
+
+    def of(self, series: str) -> list[str]:
+        """The ids of the images of a series."""
+        return _ids(series, self._kept.get(series).get("volumes", []))
+
+    def keep(self, series: str, volumes: Sequence[str]) -> None:
+        """Raises: OSError: the disk is full or the folder cannot be written."""
+        names = [name for name in volumes if name]
+        self._kept.change(series, lambda kept: {"volumes": names} if names else None)
+
+
+def _ids(series: str, volumes: Sequence[str]) -> list[str]:
+    return [image_id(series, str(volume)) for volume in volumes] or [series]
+
+
+def series_refusal(series: str, images: Sequence[str]) -> str:
+    """What somebody is told who asks for a series, which is all that OHIF can do, where there are images of it."""
+    if list(images) == [image_id(series, UPRIGHT)]:
+        return (
+            f"The slices of the series are tilted, and OHIF shows and clicks them as if they were not. Take the image "
+            f"{images[0]}, in which they are straightened, in 3D Slicer or a request."
+        )
+    named = ", ".join(images[:_MOST_NAMED]) + (", ..." if len(images) > _MOST_NAMED else "")
+    return (
+        f"The series holds {len(images)} volumes, and its UID, which is all that OHIF sends, does not say which one is "
+        f"meant. Take one of these images in 3D Slicer or a request: {named}."
+    )

@@ -1,0 +1,136 @@
+"""Shape atlases for the masks of clicks that a training learns from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from lib.clickmask.atlas_file import save_atlases
+from lib.clickmask.click_network import ClickNetwork
+from lib.clickmask.learnt import Learnt
+from lib.clickmask.shape_atlas import MOST_SHAPES, Shape, ShapeAtlas
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import VolumeError, load_volume
+from lib.inference.group_atlas import (
+    MOST_STRUCTURES,
+    ClickedStructure,
+    frame_extremes,
+    group_atlas,
+    have_shape_in_common,
+)
+from lib.inference.shape_atlases import shapes_of_mask
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "atlases_of_clicks.npz"
+"""Beside the published network."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingAtlases:
+    """What is known of the shape of each label.
+
+    Attributes:
+        accepted: by label and image id, the shapes of accepted masks.
+        of_clicks: by label, the atlas of clicks; of labels without an accepted mask.
+        clicked: by label, the ids of the images of that atlas.
+        networks: by label, what has learnt from its accepted masks.
+    """
+
+    accepted: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
+    of_clicks: Mapping[str, ShapeAtlas] = field(default_factory=dict)
+    clicked: Mapping[str, list[str]] = field(default_factory=dict)
+    networks: Mapping[str, ClickNetwork] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...]) -> TrainingAtlases:
+        """From the accepted masks of some scans, and the clicks on labels that have none.
+
+        Args:
+            volumes: masks are read as they are there.
+            labels: names in order of their index 1, 2, ...
+        """
+        accepted = _accepted(scans, volumes, labels)
+        of_clicks, clicked = {}, {}
+        for label, structures in _clicked(scans, [label for label in labels if not accepted[label]]).items():
+            atlas = group_atlas(list(structures.values()))
+            if atlas is not None:
+                of_clicks[label], clicked[label] = atlas, list(structures)
+                logger.info("The clicks on %s in %d scans show a common shape.", label, len(structures))
+        return cls(accepted, of_clicks, clicked)
+
+    def for_scan(self, scan: AnnotatedScan) -> dict[str, Learnt]:
+        """What is known of each label without the scan's own accepted mask: else it would predict itself."""
+        found = {
+            label: Learnt(atlas, self.networks.get(label))
+            for label, atlas in {**self.of_clicks, **self._of_accepted}.items()
+        }
+        for label, shapes in self.accepted.items():
+            if scan.image_id in shapes:
+                others = [shape for image_id, shape in shapes.items() if image_id != scan.image_id]
+                found.pop(label)
+                found |= {label: Learnt(ShapeAtlas.of(others))} if others else {}
+        return found
+
+    @cached_property
+    def _of_accepted(self) -> dict[str, ShapeAtlas]:
+        return {label: ShapeAtlas.of(list(shapes.values())) for label, shapes in self.accepted.items() if shapes}
+
+    @property
+    def digest(self) -> str:
+        """Of all that a mask of clicks depends on."""
+        atlases = {**self.of_clicks, **self._of_accepted}
+        images = {label: sorted(shapes) for label, shapes in self.accepted.items()}
+        weights = {label: network.digest for label, network in self.networks.items()}
+        return f"{images} {[(label, atlas.digest) for label, atlas in atlases.items()]} {weights}"
+
+    def save(self, folder: Path) -> None:
+        """Leaves the atlases of clicks to the click requests. A full disk is told in the log."""
+        try:
+            save_atlases(folder / FILE_NAME, self.of_clicks, self.clicked)
+        except OSError as error:
+            logger.warning("The shapes that clicks have in common are not kept (%s).", error.strerror)
+
+
+def _accepted(
+    scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...]
+) -> dict[str, dict[str, Shape]]:
+    found: dict[str, dict[str, Shape]] = {label: {} for label in labels}
+    for scan in (scan for scan in scans if scan.mask_path is not None):
+        wanted = [label for label in scan.mask_labels if label in found and len(found[label]) < MOST_SHAPES]
+        try:
+            mask = volumes.mask(scan) if wanted else None
+        except VolumeError:
+            continue  # it is named in the log once a patch of it is drawn
+        if mask is not None:
+            shapes = shapes_of_mask(mask.voxels.numpy(), mask.affine, labels)
+            for label in wanted:
+                if label in shapes:
+                    found[label][scan.image_id] = shapes[label]
+    return found
+
+
+def _clicked(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> dict[str, dict[str, ClickedStructure]]:
+    """By label and image id, some structures of labels whose clicks show a common shape. Each image is read once."""
+    clicks = {
+        label: {scan.image_id: a for scan in scans for a in scan.annotations if a.label == label} for label in labels
+    }
+    found: dict[str, dict[str, ClickedStructure]] = {}
+    for label, of in clicks.items():
+        some = list(of.values())[:MOST_STRUCTURES]
+        if have_shape_in_common([frame_extremes(a.points, a.geometry.affine_ras) for a in some]):
+            found[label] = {}
+    for scan in scans:
+        wanted = [label for label in found if scan.image_id in clicks[label] and len(found[label]) < MOST_STRUCTURES]
+        try:
+            volume = load_volume(scan.image_path) if wanted else None
+        except VolumeError:
+            continue  # it is named in the log once a patch of it is drawn
+        if volume is not None:
+            for label in wanted:
+                found[label][scan.image_id] = ClickedStructure.of(volume, clicks[label][scan.image_id].points)
+    return found

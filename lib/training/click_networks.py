@@ -1,0 +1,81 @@
+"""The click networks of a project, brought up to date with its accepted masks at the start of a training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib.clickmask.click_network import ClickNetwork
+from lib.clickmask.network_file import StoredNetwork, load_networks, save_networks
+from lib.clickmask.shape_atlas import Shape
+from lib.data.annotated_scan import AnnotatedScan
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.volume import VolumeError
+from lib.training.click_network_training import LEAST_MASKS, ClickExample, seconds_by_label, train_click_network
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "click_networks.pt"
+"""Beside the published network."""
+
+
+def updated_click_networks(
+    folder: Path,
+    scans: Sequence[AnnotatedScan],
+    volumes: ScanVolumes,
+    accepted: Mapping[str, Mapping[str, Shape]],
+    labels: tuple[str, ...],
+    minutes: float,
+) -> dict[str, ClickNetwork]:
+    """Trains the networks of labels with new accepted masks, as far as there is time, and keeps them for clicks.
+
+    Labels that nobody clicks have no use for one. A network that has learnt from a mask which is gone goes too.
+
+    Args:
+        folder: of the file of networks.
+        accepted: by label and image id, the shapes of accepted masks.
+        labels: names in order of their index 1, 2, ...
+        minutes: of the training that these are a part of, 0 for no limit.
+    """
+    kept = {
+        label: stored
+        for label, stored in load_networks(folder / FILE_NAME).items()
+        if stored.images and set(stored.images) <= accepted.get(label, {}).keys()
+    }
+    clicked = {annotation.label for scan in scans for annotation in scan.annotations}
+    enough = {label: of for label, of in accepted.items() if label in clicked and len(of) >= LEAST_MASKS}
+    new = {
+        label: len(shapes.keys() - set(kept[label].images if label in kept else ())) for label, shapes in enough.items()
+    }
+    networks = dict(kept)
+    for label, seconds in seconds_by_label(new, minutes).items():
+        examples = _examples(scans, volumes, enough[label], 1 + labels.index(label))
+        network = train_click_network(list(examples.values()), seconds)
+        networks.pop(label, None)
+        if network is not None:
+            networks[label] = StoredNetwork(network, tuple(examples))
+            logger.info("A click network of %s has learnt from %d accepted masks.", label, len(examples))
+    try:
+        save_networks(folder / FILE_NAME, networks)
+    except OSError as error:
+        logger.warning("The click networks are not kept (%s).", error.strerror)
+    return {label: stored.network for label, stored in networks.items()}
+
+
+def _examples(
+    scans: Sequence[AnnotatedScan], volumes: ScanVolumes, shapes: Mapping[str, Shape], index: int
+) -> dict[str, ClickExample]:
+    """By image id, of the images that can be read."""
+    found = {}
+    for scan in (scan for scan in scans if scan.image_id in shapes):
+        try:
+            image, mask = volumes.image(scan).voxels.numpy(), volumes.mask(scan)
+        except VolumeError:
+            continue  # it is named in the log once a patch of it is drawn
+        assert mask is not None
+        is_label = np.asarray(mask.voxels.numpy() == index)
+        found[scan.image_id] = ClickExample.of(image, is_label, volumes.spacing_mm, shapes[scan.image_id])
+    return found

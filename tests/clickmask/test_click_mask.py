@@ -1,0 +1,518 @@
+"""The mask from clicks, on demo studies, simple bodies, and one real scan."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
+from lib.clickmask.click_mask import ClickMaskOptions, segment_from_clicks
+from lib.demo.studies import DemoStudySettings, make_demo_study
+from lib.geometry.volume import load_volume
+
+BRAIN1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "brain1"
+BRAIN1_BAR = 0.69
+ISOTROPIC = DemoStudySettings((64, 64, 64), (1.0, 1.0, 1.0))
+FINE = DemoStudySettings()
+THICK = DemoStudySettings((80, 80, 10), (0.9, 0.9, 6.5), (10.0, 20.0))
+ALL_SETTINGS = pytest.mark.parametrize("settings", [ISOTROPIC, FINE, THICK], ids=["isotropic", "fine", "thick"])
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@cache
+def demo(settings, index=0):
+    image, truth = make_demo_study(index, settings)
+    spacing_mm = tuple(float(s) for s in image.header.get_zooms())
+    return np.asarray(image.dataobj, np.float32), np.asarray(truth.dataobj) > 0, spacing_mm
+
+
+def clicks_on(truth, seed=0, error_voxels=0.0):
+    clicks = simulated_extreme_points(truth, np.random.default_rng(seed), error_voxels)
+    return ExtremePoints.from_clicks("lesion", clicks)
+
+
+def with_more(points, foreground=(), background=()):
+    return ExtremePoints.from_clicks(
+        points.label,
+        np.concatenate([points.foreground_voxel, np.reshape(foreground, (-1, 3))]),
+        np.reshape(background, (-1, 3)),
+    )
+
+
+def ellipsoid(shape, centre, radii):
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+
+
+def painted(mask, inside=300.0, outside=100.0, noise=15.0, seed=0):
+    return np.where(mask, inside, outside) + np.random.default_rng(seed).normal(0, noise, mask.shape)
+
+
+def obeys(mask, points):
+    return mask[tuple(points.foreground_voxel.T)].all() and not mask[tuple(points.background_voxel.T)].any()
+
+
+# --- How good it is
+
+
+@pytest.mark.skipif(not BRAIN1.exists(), reason=f"the real scan is not there: {BRAIN1}")
+@pytest.mark.parametrize("inverted, seeds", [(False, 50), (True, 10)], ids=["bright lesion", "dark lesion"])
+def test_brain1_beats_every_simpler_method_for_every_choice_of_extreme_points(inverted, seeds):
+    """Several voxels of the tumour share an extreme; whichever is clicked, the mask is better than a graph cut's."""
+    volume = load_volume(BRAIN1 / "image.nrrd")
+    truth = largest_component(load_volume(BRAIN1 / "label.nrrd").array > 0)
+    image = volume.array.max() - volume.array if inverted else volume.array
+
+    scores = [
+        dice(segment_from_clicks(image, clicks_on(truth, seed), volume.geometry.spacing_mm), truth)
+        for seed in range(seeds)
+    ]
+
+    assert min(scores) > BRAIN1_BAR + 0.1
+
+
+@pytest.mark.parametrize(
+    "settings, expected", [(ISOTROPIC, 0.93), (FINE, 0.9), (THICK, 0.8)], ids=["isotropic", "fine", "thick"]
+)
+@pytest.mark.parametrize("index", range(2))
+def test_demo_studies_on_any_slice_thickness(settings, expected, index):
+    image, truth, spacing_mm = demo(settings, index)
+
+    assert dice(segment_from_clicks(image, clicks_on(truth), spacing_mm), truth) > expected
+
+
+@pytest.mark.parametrize("error_voxels", [1.0, 2.0])
+@pytest.mark.parametrize("settings", [ISOTROPIC, FINE], ids=["isotropic", "fine"])
+def test_a_hand_that_errs_by_some_voxels_costs_little(settings, error_voxels):
+    image, truth, spacing_mm = demo(settings)
+
+    scores = [
+        dice(segment_from_clicks(image, clicks_on(truth, seed, error_voxels), spacing_mm), truth) for seed in range(5)
+    ]
+
+    assert np.mean(scores) > dice(segment_from_clicks(image, clicks_on(truth), spacing_mm), truth) - 0.05
+
+
+@ALL_SETTINGS
+def test_a_dark_lesion_is_as_good_as_a_bright_one(settings):
+    image, truth, spacing_mm = demo(settings)
+    points = clicks_on(truth)
+
+    bright = segment_from_clicks(image, points, spacing_mm)
+    dark = segment_from_clicks(image.max() - image, points, spacing_mm)
+
+    assert dice(bright, dark) > 0.99
+
+
+# --- Structures that are not round
+
+
+def voxels(shape):
+    return np.moveaxis(np.indices(shape), 0, -1)
+
+
+def rod(shape=(44, 44, 36), radius=2.3):
+    """Askew to all axes, so that its box is nearly empty."""
+    line = [6, 8, 7] + np.linspace(0, 1, 60)[:, None] * [30, 26, 20]
+    return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
+
+
+def arc(shape=(44, 44, 36), radius=2.3):
+    """Like a rib: bent, and rising."""
+    along = np.linspace(0, 1, 60)
+    line = np.stack([22 - 15 * np.cos(0.9 * np.pi * along), 10 + 22 * np.sin(0.9 * np.pi * along), 8 + 18 * along], 1)
+    return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
+
+
+def cap(shape=(44, 44, 36)):
+    """A piece of a shell, like a bone of the skull."""
+    from_centre = np.linalg.norm(voxels(shape) - [22, 22, 2], axis=-1)
+    return (np.abs(from_centre - 18) <= 1.6) & (voxels(shape)[..., 2] > 11)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.8, 0.8, 2.5)], ids=["isotropic", "thick"])
+@pytest.mark.parametrize("inside, outside", [(300, 100), (100, 300)], ids=["bright", "dark"])
+@pytest.mark.parametrize("body", [rod, arc, cap])
+def test_a_thin_structure_is_not_taken_for_a_thick_one(body, inside, outside, spacing_mm):
+    truth = body()
+    image, points = painted(truth, inside, outside, noise=50), clicks_on(truth)
+
+    mask = segment_from_clicks(image, points, spacing_mm)
+    without = segment_from_clicks(image, points, spacing_mm, options=ClickMaskOptions(net_share=0))
+
+    assert dice(mask, truth) > 0.9
+    assert dice(mask, truth) > dice(without, truth) + 0.1
+    assert 0.8 < mask.sum() / truth.sum() < 1.2
+
+
+@pytest.mark.parametrize("body", [rod, arc])
+def test_a_thin_structure_beside_another_one(body):
+    """Whose intensity is the same, inside the box."""
+    truth = body()
+    neighbour = np.roll(np.flip(truth, 0), 4, axis=2) & ~ndimage.binary_dilation(truth, iterations=3)
+    image = painted(truth | neighbour, noise=30)
+
+    mask = segment_from_clicks(image, clicks_on(truth), (1, 1, 1))
+
+    assert dice(mask, truth) > 0.8
+    assert mask[neighbour].mean() < 0.3
+
+
+# --- What it obeys
+
+
+@ALL_SETTINGS
+@pytest.mark.parametrize("error_voxels", [0.0, 2.0])
+def test_mask_obeys_every_click_and_hangs_together_with_them(settings, error_voxels):
+    image, truth, spacing_mm = demo(settings)
+    rng = np.random.default_rng(0)
+    points = clicks_on(truth, 1, error_voxels)
+    points = with_more(
+        points,
+        np.argwhere(truth)[rng.integers(truth.sum(), size=3)],
+        np.argwhere(~truth)[rng.integers((~truth).sum(), size=5)],
+    )
+
+    mask = segment_from_clicks(image, points, spacing_mm)
+
+    assert mask.dtype == bool and mask.shape == image.shape
+    assert obeys(mask, points)
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    assert set(parts[tuple(points.foreground_voxel.T)]) == set(range(1, count + 1))
+
+
+def test_clicks_against_all_evidence_are_obeyed():
+    """Foreground clicks in the dark and background clicks in the middle of a bright ball, at any smoothness."""
+    truth = ellipsoid((30, 30, 30), (15, 15, 15), (8, 8, 8))
+    points = with_more(clicks_on(truth), [[5, 5, 5], [25, 6, 24]], [[15, 15, 15], [15, 15, 18]])
+
+    for smoothness in (0.5, 4.0, 20.0):
+        options = ClickMaskOptions(smoothness=smoothness)
+        assert obeys(segment_from_clicks(painted(truth), points, (1, 1, 1), options=options), points)
+
+
+def test_nothing_beyond_the_relaxed_box():
+    image = painted(np.ones((40, 40, 40), bool))
+    points = clicks_on(ellipsoid(image.shape, (20, 20, 20), (6, 5, 7)))
+
+    voxels = np.argwhere(segment_from_clicks(image, points, (1, 1, 1)))
+
+    margin = ClickMaskOptions().margin_voxels
+    assert (voxels >= points.foreground_voxel.min(axis=0) - margin).all()
+    assert (voxels <= points.foreground_voxel.max(axis=0) + margin).all()
+
+
+def test_a_hole_is_filled_unless_a_background_click_stands_in_it():
+    hole = ellipsoid((40, 40, 40), (20, 20, 20), (5, 5, 5))
+    ring = ellipsoid((40, 40, 40), (20, 20, 20), (13, 13, 13)) & ~hole
+    points = clicks_on(ring)
+
+    sure_of_intensities = ClickMaskOptions(smoothness=0.5, intensity_weight=4.0)
+    filled = segment_from_clicks(painted(ring), points, (1, 1, 1), options=sure_of_intensities)
+    opened = segment_from_clicks(painted(ring), with_more(points, background=[[20, 20, 20]]), (1, 1, 1))
+
+    assert filled[hole].all()
+    assert opened[hole].mean() < 0.2
+    assert dice(opened, ring) > 0.95
+
+
+# --- Corrective clicks
+
+
+def test_a_foreground_click_adds_what_it_stands_in():
+    """A lobe of another intensity, as the surroundings', that six clicks on the whole do not bring in."""
+    body = ellipsoid((50, 40, 40), (20, 20, 20), (12, 9, 9))
+    lobe = ellipsoid((50, 40, 40), (33, 26, 20), (8, 7, 6)) & ~body
+    image = painted(body | lobe)
+    image[lobe] -= 182
+    truth = body | lobe
+    points = clicks_on(truth)
+
+    before = segment_from_clicks(image, points, (1, 1, 1))
+    after = segment_from_clicks(image, with_more(points, [[34, 26, 20]]), (1, 1, 1))
+
+    assert before[lobe].mean() < 0.5
+    assert after[lobe].mean() > before[lobe].mean() + 0.2
+    assert dice(after, truth) > dice(before, truth)
+
+
+def test_a_background_click_removes_what_it_stands_in():
+    """A neighbour as bright as the structure, inside the box of the six clicks."""
+    truth = ellipsoid((50, 40, 40), (22, 18, 20), (15, 9, 9)) | ellipsoid((50, 40, 40), (14, 27, 20), (7, 8, 6))
+    neighbour = ellipsoid((50, 40, 40), (32, 29, 20), (6, 5, 5)) & ~truth
+    image = painted(truth | neighbour)
+    points = clicks_on(truth)
+
+    before = segment_from_clicks(image, points, (1, 1, 1))
+    after = segment_from_clicks(image, with_more(points, background=[[32, 29, 20]]), (1, 1, 1))
+
+    assert before[neighbour].mean() > 0.5
+    assert after[neighbour].mean() < 0.3
+    assert dice(after, truth) > dice(before, truth)
+
+
+@ALL_SETTINGS
+def test_a_corrective_click_changes_the_mask_around_it_only(settings):
+    image, truth, spacing_mm = demo(settings)
+    points = clicks_on(truth)
+    click = np.argwhere(truth).mean(axis=0).astype(int)
+
+    before = segment_from_clicks(image, points, spacing_mm)
+    after = segment_from_clicks(image, with_more(points, background=[click]), spacing_mm)
+
+    changed = np.argwhere(before != after)
+    depth_mm = ndimage.distance_transform_edt(before, sampling=spacing_mm)[tuple(click)]
+    assert len(changed) > 0
+    assert np.linalg.norm((changed - click) * spacing_mm, axis=1).max() < 3 * max(depth_mm, max(spacing_mm))
+
+
+def test_clicks_that_agree_with_the_mask_change_nothing():
+    image, truth, spacing_mm = demo(ISOTROPIC)
+    points = clicks_on(truth)
+    mask = segment_from_clicks(image, points, spacing_mm)
+    deep = np.argwhere(ndimage.binary_erosion(mask, iterations=3))[0]
+    far = np.argwhere(~ndimage.binary_dilation(mask, iterations=6))[0]
+
+    np.testing.assert_array_equal(segment_from_clicks(image, with_more(points, [deep], [far]), spacing_mm), mask)
+
+
+# --- A trained network
+
+
+@ALL_SETTINGS
+def test_a_networks_probability_helps(settings):
+    image, truth, spacing_mm = demo(settings)
+    points = clicks_on(truth, 3, 1.0)
+    probability = np.clip(0.1 + 0.8 * ndimage.gaussian_filter(truth.astype(float), 0.5), 0, 1)
+
+    alone = segment_from_clicks(image, points, spacing_mm)
+    together = segment_from_clicks(image, points, spacing_mm, foreground_probability=probability)
+
+    assert dice(together, truth) >= dice(alone, truth) - 0.005
+    assert obeys(together, points)
+
+
+@ALL_SETTINGS
+def test_a_network_that_knows_nothing_changes_nothing(settings):
+    image, truth, spacing_mm = demo(settings)
+    points = clicks_on(truth)
+
+    undecided = segment_from_clicks(image, points, spacing_mm, foreground_probability=np.full(image.shape, 0.5))
+
+    np.testing.assert_array_equal(undecided, segment_from_clicks(image, points, spacing_mm))
+
+
+@pytest.mark.parametrize("blind", [0.0, 1.0])
+def test_clicks_are_obeyed_against_a_network_that_is_sure_and_wrong(blind):
+    image, truth, spacing_mm = demo(ISOTROPIC)
+    points = with_more(clicks_on(truth), background=[np.argwhere(truth).min(axis=0)])
+
+    mask = segment_from_clicks(image, points, spacing_mm, foreground_probability=np.full(image.shape, blind))
+
+    assert obeys(mask, points)
+    assert dice(mask, truth) > 0.7
+
+
+@pytest.mark.parametrize("blind", [0.0, 1.0])
+def test_network_that_is_not_trusted_changes_nothing(blind):
+    truth = ellipsoid((40, 40, 40), (20, 20, 20), (8, 7, 9))
+    image, points = painted(truth), clicks_on(truth)
+
+    alone = segment_from_clicks(image, points, (1, 1, 1))
+    beside_it = segment_from_clicks(
+        image, points, (1, 1, 1), foreground_probability=np.full(image.shape, blind), trust=0.0
+    )
+
+    np.testing.assert_array_equal(beside_it, alone)
+
+
+# --- Symmetry
+
+
+@ALL_SETTINGS
+@pytest.mark.parametrize("axis", range(3))
+def test_flipping_an_axis_flips_the_mask(settings, axis):
+    image, truth, spacing_mm = demo(settings)
+    points = with_more(clicks_on(truth), background=[np.argwhere(truth).mean(axis=0).astype(int)])
+    flip = points.background_voxel.copy(), points.foreground_voxel.copy()
+    for clicks in flip:
+        clicks[:, axis] = image.shape[axis] - 1 - clicks[:, axis]
+
+    mask = segment_from_clicks(np.flip(image, axis), ExtremePoints.from_clicks("lesion", flip[1], flip[0]), spacing_mm)
+
+    assert dice(np.flip(mask, axis), segment_from_clicks(image, points, spacing_mm)) > 0.995
+
+
+@ALL_SETTINGS
+@pytest.mark.parametrize("axes", [(1, 0, 2), (2, 0, 1), (1, 2, 0)])
+def test_permuting_the_axes_permutes_the_mask(settings, axes):
+    image, truth, spacing_mm = demo(settings)
+    points = clicks_on(truth)
+    turned = ExtremePoints.from_clicks("lesion", points.foreground_voxel[:, axes])
+
+    mask = segment_from_clicks(image.transpose(axes), turned, tuple(spacing_mm[a] for a in axes))
+
+    assert dice(mask, segment_from_clicks(image, points, spacing_mm).transpose(axes)) > 0.995
+
+
+# --- Unusual structures and images
+
+
+@pytest.mark.parametrize("thickness", [1, 2])
+@pytest.mark.parametrize("axis", range(3))
+def test_a_structure_of_one_or_two_slices(axis, thickness):
+    radii = [8.0, 8.0, 8.0]
+    truth = ellipsoid((24, 24, 24), (12, 12, 12), radii)
+    slices = [slice(None)] * 3
+    slices[axis] = slice(12, 12 + thickness)
+    flat = np.zeros_like(truth)
+    flat[tuple(slices)] = truth[tuple(slices)]
+
+    mask = segment_from_clicks(painted(flat), clicks_on(flat), (1, 1, 1))
+
+    assert dice(mask, flat) > 0.9
+
+
+def test_clicks_that_repeat_a_voxel():
+    truth = np.zeros((20, 20, 20), bool)
+    truth[6:14, 6:14, 6:14] = True
+    points = ExtremePoints.from_clicks("lesion", np.array([[6, 6, 6]] * 3 + [[13, 13, 13]] * 3))
+
+    mask = segment_from_clicks(painted(truth), points, (1, 1, 1))
+
+    assert obeys(mask, points)
+    assert dice(mask, truth) > 0.7
+
+
+def test_all_clicks_on_one_voxel_of_a_tiny_image():
+    points = ExtremePoints.from_clicks("lesion", np.zeros((6, 3), int))
+
+    assert segment_from_clicks(np.ones((1, 1, 1)), points, (1, 1, 1)).tolist() == [[[True]]]
+
+
+@pytest.mark.parametrize("centre", [(4, 20, 20), (20, 35, 20), (4, 4, 35)])
+def test_a_structure_cut_by_the_border_of_the_image(centre):
+    truth = ellipsoid((40, 40, 40), centre, (9, 8, 7))
+
+    assert dice(segment_from_clicks(painted(truth), clicks_on(truth), (1, 1, 1)), truth) > 0.93
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+def test_images_of_any_type(dtype):
+    truth = ellipsoid((30, 30, 30), (15, 15, 15), (9, 7, 8))
+    image = painted(truth, inside=180, outside=80).astype(dtype)
+
+    assert dice(segment_from_clicks(image, clicks_on(truth), (1, 1, 1)), truth) > 0.93
+
+
+def test_a_constant_image_gives_a_rounder_shape_than_the_box_of_the_clicks():
+    truth = ellipsoid((30, 30, 30), (15, 15, 15), (9, 7, 8))
+    box = np.zeros_like(truth)
+    box[6:25, 8:23, 7:24] = True
+
+    mask = segment_from_clicks(np.full(truth.shape, 7), clicks_on(truth), (1, 1, 1))
+
+    assert dice(mask, truth) > dice(box, truth) + 0.1
+
+
+@pytest.mark.parametrize("value", [1e9, -1e9])
+def test_one_huge_outlier_does_not_matter(value):
+    image, truth, spacing_mm = demo(ISOTROPIC)
+    points = clicks_on(truth)
+    broken = image.copy()
+    broken[tuple(points.foreground_voxel[0] + [1, 1, 1])] = value
+
+    assert dice(segment_from_clicks(broken, points, spacing_mm), segment_from_clicks(image, points, spacing_mm)) > 0.98
+
+
+def test_scale_and_offset_of_the_intensities_do_not_matter():
+    image, truth, spacing_mm = demo(FINE)
+    points = clicks_on(truth)
+
+    scaled = segment_from_clicks(image * 0.01 - 1000, points, spacing_mm)
+
+    assert dice(scaled, segment_from_clicks(image, points, spacing_mm)) > 0.98
+
+
+# --- Large structures
+
+
+def test_what_lies_far_from_the_structure_does_not_matter():
+    image, truth, spacing_mm = demo(ISOTROPIC)
+    points = clicks_on(truth)
+    moved = ExtremePoints.from_clicks("lesion", points.foreground_voxel + 40)
+    larger = np.pad(image, 40, constant_values=1e6)
+
+    mask = segment_from_clicks(larger, moved, spacing_mm)
+
+    low, high = points.foreground_voxel.min(axis=0) - 20, points.foreground_voxel.max(axis=0) + 20
+    if (low < 0).any() or (high > image.shape).any():
+        pytest.fail("the lesion lies too near to the border for this test")
+    np.testing.assert_array_equal(mask[40:-40, 40:-40, 40:-40], segment_from_clicks(image, points, spacing_mm))
+
+
+@pytest.mark.parametrize("max_voxels", [30_000, 8_000])
+def test_an_isolated_click_is_not_lost_between_coarse_voxels(max_voxels):
+    truth = ellipsoid((60, 60, 60), (30, 30, 30), (20, 20, 20))
+    points = with_more(clicks_on(truth), [[13, 13, 13], [46, 13, 47]])
+    options = ClickMaskOptions(max_voxels=max_voxels, click_log_odds=0.0)
+
+    mask = segment_from_clicks(painted(truth), points, (1, 1, 1), options=options)
+
+    assert obeys(mask, points)
+    assert dice(mask, truth) > 0.9
+
+
+@pytest.mark.parametrize("max_voxels", [30_000, 8_000])
+def test_clicks_that_fall_outside_a_large_structure_still_hold_it(max_voxels):
+    """Only the thin paths of the geodesics link such clicks to it, and coarse voxels must not break them."""
+    truth = ellipsoid((80, 80, 80), (40, 40, 40), (20, 20, 20))
+    clicks = [[13, 23, 35], [67, 57, 45], [55, 13, 25], [25, 67, 55], [30, 57, 13], [50, 23, 67]]
+    points = ExtremePoints.from_clicks("lesion", np.array(clicks))
+
+    mask = segment_from_clicks(painted(truth), points, (1, 1, 1), options=ClickMaskOptions(max_voxels=max_voxels))
+
+    assert dice(mask, truth) > 0.9
+
+
+@pytest.mark.parametrize("max_voxels", [30_000, 8_000])
+def test_coarser_voxels_give_nearly_the_same_mask_and_obey_all_clicks(max_voxels):
+    image, truth, spacing_mm = demo(FINE, 1)
+    points = clicks_on(truth)
+    beside_a_click = points.extremes_voxel[0, 0] - [1, 0, 0]  # in one coarse voxel with it
+    apart = np.argwhere(truth).min(axis=0)
+    points = with_more(points, [apart], [beside_a_click, apart + [0, 0, 1]])
+
+    mask = segment_from_clicks(image, points, spacing_mm, options=ClickMaskOptions(max_voxels=max_voxels))
+
+    assert obeys(mask, points)
+    assert dice(mask, segment_from_clicks(image, points, spacing_mm)) > 0.9
+
+
+# --- What is refused
+
+
+@pytest.mark.parametrize(
+    "image_shape, probability_shape, foreground, background, message",
+    [
+        ((9, 9), None, [1, 1, 1], [2, 2, 2], r"image has shape \(9, 9\); expected \(X, Y, Z\)"),
+        ((9, 9, 9), (9, 9, 8), [1, 1, 1], [2, 2, 2], r"foreground_probability has shape \(9, 9, 8\)"),
+        ((9, 9, 9), None, [1, 9, 1], [2, 2, 2], r"foreground click \[1, 9, 1\] is outside"),
+        ((9, 9, 9), None, [1, 1, 1], [-1, 2, 2], r"background click \[-1, 2, 2\] is outside"),
+        ((9, 9, 9), None, [2, 2, 2], [2, 2, 2], r"voxel \[2, 2, 2\] is clicked as foreground and as background"),
+    ],
+)
+def test_bad_input_is_refused(image_shape, probability_shape, foreground, background, message):
+    points = ExtremePoints.from_clicks("lesion", np.array([foreground] + [[4, 4, 4]] * 5), np.array([background]))
+    probability = None if probability_shape is None else np.zeros(probability_shape)
+
+    with pytest.raises(ValueError, match=message):
+        segment_from_clicks(np.zeros(image_shape), points, (1, 1, 1), foreground_probability=probability)

@@ -1,0 +1,45 @@
+"""Users of a test's server, and how they ask it."""
+
+from __future__ import annotations
+
+import bcrypt
+import requests
+
+from lib.server.login.user import Role
+
+PASSWORD = "six clicks are enough"
+# Of the cheapest cost, so that tests do not wait; `scripts/users.sh` takes a dear one.
+HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+NAMES = {Role.USER: "uma", Role.ANNOTATOR: "anna", Role.REVIEWER: "rené", Role.ADMIN: "ada"}
+
+
+def write_users(path, names=NAMES, hashed=HASH):
+    """A file with a user of each role; returns its path."""
+    path.write_text("".join(f"{name}:{role}:{hashed}\n" for role, name in names.items()), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+class Client(requests.Session):
+    """A program or, as it keeps cookies, a browser; it follows no redirects."""
+
+    def __init__(self, url, token=None):
+        super().__init__()
+        self.url = url
+        if token is not None:
+            self.headers["Authorization"] = f"Bearer {token}"
+
+    def request(self, method, path, **options):
+        url = path if path.startswith("http") else f"{self.url}{path}"
+        return super().request(method, url, **{"timeout": 60, **options, "allow_redirects": False})
+
+    def log_in(self, name, password=PASSWORD, target="/"):
+        """As the form of the login page does."""
+        return self.post("/login", data={"name": name, "password": password, "next": target})
+
+
+def token_of(url, name, password=PASSWORD):
+    """As Slicer's client asks for it."""
+    answer = requests.post(f"{url}/auth/token", data={"username": name, "password": password}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["access_token"]

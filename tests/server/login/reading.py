@@ -1,0 +1,145 @@
+"""People who read studies on a test's server: they click, accept, submit, and review."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from lib.demo.local_server import LocalServer
+from lib.server.login.user import Role
+from tests.exchange.studies import CLICKS, GEOMETRIES, write_studies
+from tests.physical import l_shape
+from tests.server.login.people import HASH, Client, token_of
+
+PEOPLE = {
+    "uma": Role.USER,
+    "anna": Role.ANNOTATOR,
+    "bert": Role.ANNOTATOR,
+    "carl": Role.ANNOTATOR,
+    "rené": Role.REVIEWER,
+    "rita": Role.REVIEWER,
+    "ada": Role.ADMIN,
+}
+
+
+def write_people(path, people=None):
+    """A file with these users; returns its path."""
+    lines = [f"{name}:{role}:{HASH}\n" for name, role in (people or PEOPLE).items()]
+    path.write_text("".join(lines), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def settings(root, **more):
+    """Of a server whose studies are read by two people each."""
+    users = root / "users"
+    if not users.exists():
+        write_people(users)
+    model = str(root / "model")
+    return {"users": str(users), "readers": "2", "labels": "lesion", "model_dir": model, "tracking": "None", **more}
+
+
+@dataclass
+class Site:
+    """A server, and the folders of its studies."""
+
+    server: LocalServer
+    studies: Path
+
+    def person(self, name):
+        return Person(self.server.url, name)
+
+
+class Person(Client):
+    """Somebody who is logged in."""
+
+    def __init__(self, url, name):
+        super().__init__(url, token_of(url, name))
+        self.name = name
+
+    def click(self, image, clicks=CLICKS, **params):
+        params = {"lesion": clicks, "result_extension": ".nii.gz", **params}
+        return self.post(
+            "/infer/extreme_points", params={"image": image, "output": "json"}, data={"params": json.dumps(params)}
+        )
+
+    def repeat(self, image):
+        """Asks for the mask of the stored clicks."""
+        return self.post(
+            "/infer/extreme_points",
+            params={"image": image, "output": "json"},
+            data={"params": json.dumps({"use_stored_clicks": True})},
+        )
+
+    def accept(self, image):
+        return self.post(f"/annotations/{image}/accept", json={})
+
+    def take_back(self, image):
+        return self.delete(f"/annotations/{image}/accept")
+
+    def submit(self, image, mask, tag="final", affine_ras=None):
+        """Submits a mask (X, Y, Z) of an image."""
+        file = nifti(mask, GEOMETRIES[image] if affine_ras is None else affine_ras)
+        return self.put("/datastore/label", params={"image": image, "tag": tag}, files={"label": ("mask.nii", file)})
+
+    def final(self, image):
+        """The mask (X, Y, Z) that is final for them; None without one."""
+        answer = self.get("/datastore/label", params={"label": image, "tag": "final"})
+        return None if answer.status_code == 404 else array_of(answer)
+
+    def listed(self, image):
+        """What a reviewer is told of a study; None where it is not in the list."""
+        answer = self.get("/readings/")
+        assert answer.status_code == 200, answer.text
+        return next((entry for entry in answer.json() if entry["id"] == image), None)
+
+    def decide(self, image, choice, version=None):
+        version = version or self.listed(image)["version"]
+        return self.post(f"/readings/{image}/decision", json={"choice": choice, "version": version})
+
+    def take_decision_back(self, image):
+        return self.delete(f"/readings/{image}/decision")
+
+    def next(self, strategy="first"):
+        answer = self.post(f"/activelearning/{strategy}", json={})
+        assert answer.status_code == 200, answer.text
+        return answer.json().get("id")
+
+    def completed(self):
+        return self.get("/datastore/").json()["completed"]
+
+
+def nifti(mask, affine_ras):
+    return nib.Nifti1Image(mask.astype(np.uint8), affine_ras).to_bytes()
+
+
+def array_of(answer):
+    """The voxels (X, Y, Z) of a mask that was sent."""
+    import gzip
+
+    assert answer.status_code == 200, answer.text
+    content = answer.content
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return np.asarray(nib.Nifti1Image.from_bytes(content).dataobj)
+
+
+def shape_mask(grow=0):
+    """(X, Y, Z) bool: a block in the images, larger by so many voxels towards the first axis' end."""
+    mask = np.zeros(l_shape().shape, bool)
+    mask[5 : 12 + grow, 5:12, 4:9] = True
+    return mask
+
+
+def wait_until(condition, timeout_s=20):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+__all__ = ["PEOPLE", "Person", "Site", "settings", "shape_mask", "write_people", "write_studies"]

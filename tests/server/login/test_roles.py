@@ -1,0 +1,140 @@
+"""Each role against each route of a real server, from the server's own list of routes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lib.demo.local_server import LocalServer
+from lib.server.login.user import Role
+from scripts.routes import all_routes
+from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.login.people import NAMES, Client, token_of, write_users
+
+ROUTES = all_routes()
+# The rest of each path: of nothing that is there, so that a request that may pass changes nothing.
+PARTS = {"path": "studies", "operation": "qido", "strategy": "none", "model": "none", "image": "none"}
+OPEN = {
+    ("GET", "/favicon.ico"),
+    ("GET", "/health"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("GET", "/login/callback"),
+    ("GET", "/login/done"),
+    ("GET", "/login/viewer.js"),
+    ("POST", "/logout"),
+    ("GET", "/auth/"),
+    ("POST", "/auth/token"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """On an archive, so that it has every route there is."""
+    root = tmp_path_factory.mktemp("roles")
+    archive = FakeDICOMweb()
+    archive.add("somebody")
+    conf = {
+        "users": str(write_users(root / "users")),
+        "model_dir": str(root / "model"),
+        "tracking": "None",
+        "readers": "2",
+    }
+    environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
+    with (
+        served(archive) as address,
+        LocalServer(address, conf, root / "server.log", environment=environment) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def clients(server):
+    return {role: Client(server.url, token_of(server.url, name)) for role, name in NAMES.items()}
+
+
+def ask(client, route):
+    path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: PARTS.get(part[1], "none"), route.path)
+    query = {"id": "none", "image": "none", "label": "none", "tag": "final", "output": "json"}
+    return client.request(route.method, path, params=query)
+
+
+def named(route):
+    return f"{route.method} {route.path}"
+
+
+def test_only_the_login_the_health_check_and_the_icon_are_open_to_everybody():
+    assert {(route.method, route.path) for route in ROUTES if route.role is None} == OPEN
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.role is not None], ids=named)
+def test_nobody_passes_without_a_login(server, route):
+    answer = ask(Client(server.url), route)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert route.method == "HEAD" or "log in at /login" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.role is None], ids=named)
+def test_open_routes_ask_for_no_login(server, route):
+    answer = ask(Client(server.url), route)
+
+    assert answer.status_code in (200, 404, 422) or named(route) in ("GET /login/callback", "GET /login/done")
+
+
+@pytest.mark.parametrize("role", Role, ids=str)
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.role is not None], ids=named)
+def test_route_is_for_its_role_and_those_above(clients, route, role):
+    answer = ask(clients[role], route)
+
+    if role >= route.role:
+        assert answer.status_code not in (401, 403) and answer.status_code < 500, answer.text
+    else:
+        assert answer.status_code == 403
+        assert f"needs the role {route.role}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("role", Role, ids=str)
+@pytest.mark.parametrize(
+    ("model", "params", "stores"),
+    [
+        ("extreme_points", "{}", True),
+        ("extreme_points_annotation", '{"absent": ["lesion"]}', True),
+        ("extreme_points", '{"use_stored_clicks": true}', False),
+        ("inextremis", "{}", False),
+    ],
+)
+def test_storing_clicks_needs_an_annotator_and_segmenting_does_not(clients, role, model, params, stores):
+    answer = clients[role].post(f"/infer/{model}", params={"image": "none"}, data={"params": params})
+
+    is_refused = stores and role < Role.ANNOTATOR
+    assert answer.status_code == (403 if is_refused else 404), answer.text
+
+
+def test_route_that_changes_something_is_recorded_or_one_of_these():
+    unrecorded = {named(r) for r in ROUTES if r.method not in ("GET", "HEAD") and r.records is None}
+
+    assert unrecorded == {
+        "POST /activelearning/{strategy}",  # offers a study for half an hour
+        "PUT /session/",  # keep an upload for an hour at most
+        "DELETE /session/{session_id}",
+        "POST /login",  # these record themselves
+        "POST /logout",
+        "POST /auth/token",
+    }
+
+
+def test_description_of_the_routes_needs_a_login_too(server, clients):
+    assert Client(server.url).get("/openapi.json").status_code == 401
+    assert clients[Role.USER].get("/openapi.json").status_code == 200
+
+
+def test_upload_of_nobody_is_refused_before_it_is_read(server):
+    """The refusal comes although most of the announced body never does."""
+    from tests.server.security.serving import request, send
+
+    head = request("PUT", "/datastore/?image=x", Content_Type="multipart/form-data; boundary=x", Content_Length=10**8)
+
+    assert send(server.port, head, b"--x", timeout_s=5)[0] == 401
