@@ -59,7 +59,7 @@ class AnnotationSet(ABC):
         self.identities = identities
         self.clicks = AnnotationStore(place.clicks)
         self.given_masks = GivenMaskStore(place.given_masks)
-        self._said: dict[Path, tuple[int, Said]] = {}
+        self._said: dict[Path, tuple[tuple[int, int], Said]] = {}
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -137,7 +137,8 @@ class AnnotationSet(ABC):
         One that cannot be read is about whichever image; in the store about the label of its name, a mask about none.
         """
         try:
-            stamp = path.stat().st_mtime_ns
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)  # two files that replace one another may have one time
             kept = self._said.get(path)
             if kept is None or kept[0] != stamp:
                 kept = self._said[path] = (stamp, self._read(tag, image_id, path))

@@ -442,6 +442,18 @@ def test_annotations_of_another_process_count_at_once(studies, folder):
     assert studies.status()["label_tags"] == {"extreme_points": 1}
 
 
+def test_two_masks_within_a_tick_of_the_clock_are_two(studies, folder):
+    """The time of a file may be that of a clock which ticks 250 times a second."""
+    submit(studies, "scan", labels=LABELS[:1])
+    path = studies.masks().path("scan")
+    time = path.stat().st_mtime_ns
+    before = studies.get_unlabeled_images()
+    submit(studies, "scan")
+    os.utime(studies.masks().path("scan"), ns=(time, time))
+
+    assert (before, studies.get_unlabeled_images()) == (["scan"], [])
+
+
 @pytest.mark.parametrize("annotate", [click, submit])
 def test_annotations_that_somebody_takes_away_no_longer_count(studies, annotate):
     annotate(studies, "scan").unlink()
