@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.leases import Leases
 from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
+from lib.annotations.json_file import JsonFile
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
@@ -34,7 +35,6 @@ from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.decisions import Review
 from lib.server.installation import Installation, has_event_loop
-from lib.server.json_file import JsonFile
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
 from lib.server.logs import configure_logging
