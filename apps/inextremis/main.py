@@ -70,7 +70,7 @@ class InExtremIS(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="InExtremIS",
-            description="Segmentation models learnt from six extreme points a structure",
+            description="Click the six extreme points of a structure for its mask; a model learns from such clicks",
             version="0.1.0",
             labels=list(self.settings.labels),
         )
@@ -100,7 +100,9 @@ class InExtremIS(MONAILabelApp):
             )
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "codes": self.settings.codes}
+        # OHIF's panel shows the name and no description.
+        name = self.name if self.settings.review else f"{self.name}: click the six ends of a structure"
+        return {**super().info(), "name": name, "codes": self.settings.codes}
 
     def init_datastore(self) -> Studies:
         return self.opened
