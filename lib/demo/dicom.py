@@ -82,8 +82,8 @@ def upload_studies(studies_dir: Path, studies: Sequence[str], dicomweb_url: str)
             volume.array.astype(np.int16),
             volume.geometry.affine_ras,
             study,
-            study=f"InExtremIS demo, {study}",
-            series=f"T1 contrast-enhanced, {study}",
+            study=f"InExtremIS demo {study.removeprefix('study_')}",
+            series=f"T1 contrast-enhanced {study.removeprefix('study_')}",
         )
         yield str(instances[0].StudyInstanceUID), upload(dicomweb_url, instances)
 
