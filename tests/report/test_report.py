@@ -405,7 +405,7 @@ def test_archive_that_was_never_served_is_refused(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("heard", "sentence"),
     [
-        ("2026-11-05T10:07:00+00:00", "A training runs since 5 Nov 2026, 10:00 : part 3 of 20, loss 0.41, last heard"),
+        ("2026-11-05T10:07:00+00:00", "began 5 Nov 2026, 10:00 has not ended: part 3 of 20, loss 0.41, last heard"),
         ("2026-11-05T09:07:00+00:00", "was last heard of 5 Nov 2026, 09:07 , after part 3 of 20: it was stopped."),
     ],
 )
