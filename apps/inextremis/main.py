@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.leases import Leases
 from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
+from lib.annotations.json_file import JsonFile
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
@@ -34,7 +35,6 @@ from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.decisions import Review
 from lib.server.installation import Installation, has_event_loop
-from lib.server.json_file import JsonFile
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
 from lib.server.logs import configure_logging
@@ -70,7 +70,7 @@ class InExtremIS(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="InExtremIS",
-            description="Segmentation models learnt from six extreme points a structure",
+            description="Click the six extreme points of a structure for its mask; a model learns from such clicks",
             version="0.1.0",
             labels=list(self.settings.labels),
         )
@@ -100,7 +100,9 @@ class InExtremIS(MONAILabelApp):
             )
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "codes": self.settings.codes}
+        # OHIF's panel shows the name and no description.
+        name = self.name if self.settings.review else f"{self.name}: click the six ends of a structure"
+        return {**super().info(), "name": name, "codes": self.settings.codes}
 
     def init_datastore(self) -> Studies:
         return self.opened

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError
 from lib.annotations.names import label_values
 from lib.exchange.dicom_seg import SegmentationError, Source, dicom_segmentation
@@ -29,7 +30,6 @@ from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError
 from lib.server.archive import Archive, ArchiveError, Series
 from lib.server.archive_listing import ArchiveListing
-from lib.server.json_file import JsonFile
 from lib.server.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.series_images import SeriesImages, series_and_volume, series_refusal

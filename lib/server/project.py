@@ -88,6 +88,11 @@ class Project:
         return self.own / "leases.json"
 
     @property
+    def skips(self) -> Path:
+        """The studies that were skipped, with the reason."""
+        return self.own / "skips.json"
+
+    @property
     def readings(self) -> Path:
         """What each of several readers made of the studies, a folder for each of them."""
         return self.folder / "readings"

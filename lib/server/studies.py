@@ -17,9 +17,9 @@ from monailabel.interfaces.datastore import Datastore
 from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.json_file import JsonFile
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
-from lib.server.json_file import JsonFile
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
 from lib.server.removal import remove_files

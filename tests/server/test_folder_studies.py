@@ -14,12 +14,12 @@ from fastapi import HTTPException
 
 from lib.activelearning.leases import Leases
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.json_file import JsonFile
 from lib.annotations.store import Annotation
 from lib.data.prepared_scans import PreparedScans
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
-from lib.server.json_file import JsonFile
 from lib.server.open_studies import open_studies
 from lib.server.removal import removals, restore
 from tests.server.images import CLICKS, LABELS, click, contents, geometry, say_absent, submit, write_image, write_nrrd
