@@ -5,8 +5,8 @@ from tests.viewer.ohif import browser_page
 
 
 @pytest.fixture(scope="module")
-def page():
-    """A page of a headless browser."""
+def page(request):
+    """A page of a headless browser; the module's `MAY_ASK` names hosts that pages of others ask."""
     need_chromium()
-    with browser_page() as page:
+    with browser_page(getattr(request.module, "MAY_ASK", ())) as page:
         yield page

@@ -10,6 +10,8 @@ from tests.installed import need_realm
 from tests.server.login.people import PASSWORD, write_users
 from tests.server.login.realm.realm import CLIENT, Realm
 
+MAY_ASK = ["fonts.googleapis.com"]  # by the pages of the realm
+
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
