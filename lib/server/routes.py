@@ -128,6 +128,7 @@ def _annotation_page_routes(pages: Pages) -> list[Route]:
         Route("POST", working, ANNOTATOR, studies.work_on, page, takes_json=True),
         Route("DELETE", working, ANNOTATOR, studies.leave, page),
         Route("GET", "/training", USER, progress.training, page),
+        Route("GET", "/events", USER, progress.events, page),
         Route("GET", "/models", USER, models.list_models, page),
         Route("POST", "/models/{version}/publish", ADMIN, models.publish_version, page, records="roll back"),
     ]

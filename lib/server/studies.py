@@ -141,6 +141,14 @@ class Studies(AnnotationSet, Datastore):
         left_out = self._annotated() | self.skipped()
         return [image_id for image_id in self.list_images() if image_id not in left_out]
 
+    def worked_on(self, image_id: str, annotator: str) -> None:
+        """Somebody has stored clicks or a mask: others are not offered the study meanwhile, and a skip has ended."""
+        self.leases.renew(image_id, annotator)
+        try:
+            self.skips.end(image_id)
+        except OSError as error:
+            logger.warning("It is not recorded that %s is no longer skipped (%s).", image_id, error.strerror)
+
     def skipped(self) -> set[str]:
         """The images that were skipped: they are not offered, and nothing is learnt from them."""
         return set(self.skips.all())

@@ -74,6 +74,7 @@ class StudyList:
             labels = label_states(studies.labels, said.get(image_id, {}))
             skip, problem = skips.get(image_id), problems.get(image_id)
             state = study_state(labels, is_skipped=skip is not None, is_readable=problem is None)
+            newest = _newest(said.get(image_id, {}))
             others = {who: age for who, age in lent.get(image_id, {}).items() if who != asker}
             entries.append(
                 {
@@ -82,7 +83,8 @@ class StudyList:
                     "detail": shown.detail,
                     "state": state,
                     "labels": labels,
-                    "annotator": newest_annotator(said.get(image_id, {})),
+                    "annotator": (newest.annotator or None) if newest is not None else None,
+                    "created": (newest.created or None) if newest is not None else None,
                     "working": min(others, key=others.__getitem__) if others and state != "final" else None,
                     "skip": skip,
                     "problem": problem,
@@ -107,8 +109,7 @@ def counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {"total": len(entries), **{state: found[state] for state in STATES}}
 
 
-def newest_annotator(said: Mapping[str, Sequence[Said]]) -> str | None:
-    """Who stored anything of a study last."""
+def _newest(said: Mapping[str, Sequence[Said]]) -> Said | None:
+    """What was stored last of a study."""
     of_all = [one for tag in (CLICK_TAG, FINAL_TAG) for one in said.get(tag, ())]
-    newest = max(of_all, key=lambda one: one.created, default=None)
-    return newest.annotator or None if newest is not None else None
+    return max(of_all, key=lambda one: one.created, default=None)

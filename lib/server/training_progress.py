@@ -52,16 +52,19 @@ def _seconds(task: Mapping[str, Any]) -> float:
 
 
 def _started(task: Mapping[str, Any] | None, stats: Mapping[str, Any]) -> str | None:
-    seconds = stats.get("start_ts") or (_seconds(task) if task is not None else None)
+    seconds = _seconds(task) if task is not None else stats.get("start_ts")
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _remaining_s(stats: Mapping[str, Any], progress: float) -> float | None:
-    """By the time that the parts so far took; None before the first has ended."""
-    if not 0 < progress < 1 or "reported_s" not in stats:
+    """By the time that the parts after the first took, before which scans are prepared; None before it has ended."""
+    if not 0 < progress < 1 or "first_report" not in stats:
         return None
-    since_report_s = time.time() - float(stats["start_ts"]) - float(stats["reported_s"])
-    return round(max(0.0, float(stats["reported_s"]) * (1 - progress) / progress - since_report_s), 1)
+    reported_s, (first, first_s) = float(stats["reported_s"]), stats["first_report"]
+    parts, took_s = stats["epoch"] - first, reported_s - first_s
+    part_s = took_s / parts if parts else reported_s / first
+    since_report_s = time.time() - float(stats["start_ts"]) - reported_s
+    return round(max(0.0, part_s * (stats["total_epochs"] - stats["epoch"]) - since_report_s), 1)
 
 
 def _error(words: Sequence[str]) -> str:

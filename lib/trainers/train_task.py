@@ -191,7 +191,9 @@ class _Figures:
         if picture is not None:
             self.trackers.picture("geodesics", picture, report.iterations)
         self.curves.add_loss(report.iterations, loss)
-        self._write(epoch=report.part, iteration=report.iterations, loss=loss, reported_s=time.time() - self.start_s)
+        now_s = time.time() - self.start_s
+        first = self.stats.get("first_report", (report.part, now_s))
+        self._write(epoch=report.part, iteration=report.iterations, loss=loss, reported_s=now_s, first_report=first)
 
     def judged(self, verdict: Verdict, iterations: int) -> None:
         if verdict.score is not None:

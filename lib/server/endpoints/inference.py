@@ -87,6 +87,7 @@ async def infer(
         if upload is not None:
             upload.unlink(missing_ok=True)
     if stores:
+        await run_in_threadpool(studies().worked_on, image, name)
         set_details(http_request, labels=list(answer["extreme_points"]), absent=list(answer["absent"]))
     else:
         record_nothing(http_request)
