@@ -33,6 +33,8 @@ from lib.training.run import REPORTS, Listener, Report, Training
 
 logger = logging.getLogger(__name__)
 
+_CURVES = "curves.json"
+
 
 class InExtremISTrainTask(TrainTask):
     """Gives `lib.training.run.Training` to MONAI Label.
@@ -126,7 +128,7 @@ class InExtremISTrainTask(TrainTask):
 
     @property
     def curves_path(self) -> Path:
-        return self.folder / "curves.json"
+        return self.folder / _CURVES
 
     @property
     def _stats_path(self) -> Path:
@@ -139,7 +141,7 @@ class InExtremISTrainTask(TrainTask):
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
         name = f"{datetime.now():%Y%m%d_%H%M%S}"
         trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, h))
-        figures = _Figures(self._stats_path, Curves(self.curves_path), trackers)
+        figures = _Figures(self._stats_path, trackers)
         try:
             Training(
                 scans,
@@ -170,9 +172,9 @@ class InExtremISTrainTask(TrainTask):
 class _Figures:
     """What viewers and trackers are told of a run."""
 
-    def __init__(self, stats_path: Path, curves: Curves, trackers: Trackers) -> None:
+    def __init__(self, stats_path: Path, trackers: Trackers) -> None:
         self.stats_path = stats_path
-        self.curves = curves
+        self.curves = Curves(stats_path.with_name(_CURVES))
         self.trackers = trackers
         self.start_s = time.time()
         # The record of an earlier training would hide that this one has begun.

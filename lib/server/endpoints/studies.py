@@ -174,6 +174,7 @@ def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
     except OSError as error:
         raise not_stored("The skip", error) from error
     datastore.leases.end(image, annotator)
+    _learn_anew()
     return dict(made)
 
 
@@ -193,7 +194,14 @@ def _take_skip_back(image: str) -> dict[str, Any]:
             raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
     except OSError as error:
         raise not_stored("The end of the skip", error) from error
+    _learn_anew()
     return {}
+
+
+def _learn_anew() -> None:
+    """A skipped study is one less that shapes are learnt from, or one more again."""
+    if not is_review_only():
+        app_instance().atlases.refresh_soon()
 
 
 async def work_on(image: str, request: Request) -> dict[str, Any]:
