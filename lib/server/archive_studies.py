@@ -312,7 +312,7 @@ def _shown(image_id: str, series: Mapping[str, Series], refused: Mapping[str, Ma
     uid, volume = series_and_volume(image_id)
     facts = series[uid].facts
     patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
-    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or uid
+    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or f"series …{uid[-6:]}"
     name = " · ".join(part for part in (patient, what, volume) if part)
     described = facts.get("StudyDescription", "") if facts.get("SeriesDescription") else ""
     detail = " · ".join(

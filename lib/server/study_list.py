@@ -74,7 +74,8 @@ class StudyList:
         """
         studies = self._studies
         images = studies.shown(time.monotonic() + budget_s)
-        skips, lent = studies.skips.all(), studies.leases.lent()
+        # Where several people read each study, none sees what another does.
+        skips, lent = studies.skips.all(), studies.leases.lent() if studies.readings.people == 1 else {}
         said = self.said(asker, list(images), budget_s)
         entries = []
         for image_id, shown in images.items():

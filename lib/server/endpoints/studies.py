@@ -207,17 +207,21 @@ def _learn_anew() -> None:
 async def work_on(image: str, request: Request) -> dict[str, Any]:
     """Tells others that the annotator works on a study: it is offered to nobody else for half an hour.
 
-    The body may give a `client_id`.
+    The body may give a `client_id`. Where several people read each study it does nothing: to look is not to read.
     """
     check_text(image, "image")
     parameters = json_object(await request.body(), "parameters")
+    name = name_of(request, parameters)
     await run_in_threadpool(studies().require_image, image)
-    await run_in_threadpool(studies().leases.renew, image, name_of(request, parameters))
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.renew, image, name)
     return {}
 
 
 async def leave(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
     """Tells others that the annotator no longer works on a study."""
     check_text(image, "image")
-    await run_in_threadpool(studies().leases.end, image, name_of(request, {"client_id": client_id}))
+    name = name_of(request, {"client_id": client_id})
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.end, image, name)
     return {}
