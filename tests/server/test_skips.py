@@ -116,8 +116,8 @@ class Annotator:
 
 
 @pytest.fixture
-def anna(site):
-    return Annotator(site, "study_07")
+def anna(own_site):
+    return Annotator(own_site, "study_01")
 
 
 def audited(site):
@@ -125,17 +125,17 @@ def audited(site):
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def test_skip_is_answered_listed_and_recorded(site, anna):
+def test_skip_is_answered_listed_and_recorded(own_site, anna):
     skip = anna.skip("metal artefact")
 
     assert (skip["reason"], skip["annotator"]) == ("metal artefact", "anna")
     assert (anna.listed()["state"], anna.listed()["skip"]) == ("skipped", skip)
     assert anna.ask("GET", f"/studies/{anna.study}").json()["skip"] == skip
-    assert [(r["who"], r["image"]) for r in audited(site) if r["action"] == "skip"][-1] == ("anna", anna.study)
+    assert [(r["who"], r["image"]) for r in audited(own_site) if r["action"] == "skip"][-1] == ("anna", anna.study)
 
     assert anna.ask("DELETE", f"/studies/{anna.study}/skip", params={"client_id": "bert"}).status_code == 200
     assert anna.listed()["skip"] is None
-    assert audited(site)[-1]["action"] == "skip taken back" and audited(site)[-1]["who"] == "bert"
+    assert audited(own_site)[-1]["action"] == "skip taken back" and audited(own_site)[-1]["who"] == "bert"
 
 
 def test_click_and_accept_and_mask_end_a_skip(anna):
@@ -165,29 +165,29 @@ def test_clicks_that_are_refused_leave_the_skip(anna):
     [
         ("POST", "none", {}, 404, "There is no image 'none'"),
         ("DELETE", "none", None, 404, "There is no image 'none'"),
-        ("DELETE", "study_06", None, 404, "was not skipped"),
-        ("POST", "study_06", {"reason": "x" * 201}, 422, "at most 200 characters"),
-        ("POST", "study_06", [], 422, "expected a JSON object"),
+        ("DELETE", "study_03", None, 404, "was not skipped"),
+        ("POST", "study_03", {"reason": "x" * 201}, 422, "at most 200 characters"),
+        ("POST", "study_03", [], 422, "expected a JSON object"),
         ("POST", "..%2F..", {}, 404, ""),
     ],
 )
-def test_what_cannot_be_skipped_is_refused_with_a_sentence(site, method, study, body, status, sentence):
-    answer = requests.request(method, f"{site.url}/studies/{study}/skip", json=body, timeout=60)
+def test_what_cannot_be_skipped_is_refused_with_a_sentence(own_site, method, study, body, status, sentence):
+    answer = requests.request(method, f"{own_site.url}/studies/{study}/skip", json=body, timeout=60)
 
     assert answer.status_code == status and sentence in answer.json()["detail"]
 
 
-def test_who_works_on_a_study_is_told_to_others(site):
-    url = f"{site.url}/studies/study_05/working"
+def test_who_works_on_a_study_is_told_to_others(own_site):
+    url = f"{own_site.url}/studies/study_02/working"
     assert requests.post(url, json={"client_id": "anna"}, timeout=60).status_code == 200
 
     def working(who):
-        listed = requests.get(f"{site.url}/studies", params={"client_id": who}, timeout=60).json()["studies"]
-        return next(entry["working"] for entry in listed if entry["id"] == "study_05")
+        listed = requests.get(f"{own_site.url}/studies", params={"client_id": who}, timeout=60).json()["studies"]
+        return next(entry["working"] for entry in listed if entry["id"] == "study_02")
 
     assert (working("bert"), working("anna")) == ("anna", None)
     assert requests.delete(url, params={"client_id": "bert"}, timeout=60).status_code == 200
     assert working("bert") == "anna"
     assert requests.delete(url, params={"client_id": "anna"}, timeout=60).status_code == 200
     assert working("bert") is None
-    assert requests.post(f"{site.url}/studies/none/working", json={}, timeout=60).status_code == 404
+    assert requests.post(f"{own_site.url}/studies/none/working", json={}, timeout=60).status_code == 404
