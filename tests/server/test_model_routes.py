@@ -15,8 +15,6 @@ from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.version_list import NoVersionError, kept_versions, roll_back
 from scripts.models import main as models_script
 
-SECOND = {"total_epochs": 20}
-
 
 def task(status="RUNNING", ago_s=100.0):
     start = datetime.fromtimestamp(time.time() - ago_s)
@@ -108,7 +106,7 @@ def test_curves_are_read_while_they_grow_and_begin_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", '{"loss": [[1]], "validation": []}', '{"loss": [[1, NaN]], "validation": []}']
+    "content", ["", "{}", '{"loss": [[1]], "validation": []}', '{"validation": [], "loss": [[1, NaN]]}', "[]"]
 )
 def test_curves_that_cannot_be_read_are_empty(tmp_path, content):
     (tmp_path / "curves.json").write_text(content)

