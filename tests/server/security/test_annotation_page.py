@@ -105,8 +105,10 @@ def test_file_with_a_hash_in_its_name_is_kept_and_others_are_asked_for(port):
     assert kept("main.js") == kept("index.html") == kept("icon.svg") == "no-cache"
     headers = send(port, request("GET", "/annotate"))[1]
     assert headers["cache-control"] == "no-cache"
-    status, _, body = send(port, request("GET", "/annotate", If_None_Match=headers["etag"]))
+    status, again, body = send(port, request("GET", "/annotate", If_None_Match=headers["etag"]))
     assert (status, body) == (304, b"")
+    # The page that a browser has kept would get another policy, under which it is without scripts.
+    assert again.get("content-security-policy") in (None, headers["content-security-policy"])
 
 
 def test_file_is_compressed_for_who_takes_that(port):
