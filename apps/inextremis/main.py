@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
+from lib.server.changes import Changes
 from lib.server.decisions import Review
+from lib.server.endpoints.models import published_model
+from lib.server.endpoints.progress import progress
+from lib.server.events import Events
 from lib.server.installation import Installation, has_event_loop
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
@@ -44,6 +49,7 @@ from lib.server.open_studies import open_studies
 from lib.server.project import ProjectError, claim_model
 from lib.server.sessions import Sessions
 from lib.server.studies import Studies
+from lib.server.study_list import StudyList
 from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
@@ -89,7 +95,7 @@ class InExtremIS(MONAILabelApp):
         self.images = OpenedImages(self.prepared, self.opened.identities)
         self.opening = Opening(self.images, self.published)
         files = (self.model_dir / ATLASES_OF_CLICKS, self.model_dir / CLICK_NETWORKS)
-        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files)
+        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files, self.opened.skipped)
         other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
         if other is not None:
             logger.warning(
@@ -165,8 +171,10 @@ class InExtremIS(MONAILabelApp):
         from monailabel.app import app as application
 
         assert self.installation is not None
+        self.events = Events(Changes(self.opened, progress, published_model).look, self.installation.is_ending)
         self.installation.install(application, self.opened, self.settings)
         end_on_ctrl_c_as_on_sigterm()
+        threading.Thread(target=StudyList(self.opened).read_ahead, name="study-list", daemon=True).start()
         if not self.settings.review:
             self._start_learning()
 

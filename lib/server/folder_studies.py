@@ -7,17 +7,19 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
 
+from lib.annotations.image_identity import Stamp, file_stamp
 from lib.annotations.names import check_image_id
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project, ProjectIdentity
-from lib.server.studies import Studies
+from lib.server.studies import Shown, Studies
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class FolderStudies(Studies):
         super().__init__(project, identity, labels, readers)
         self.folder = folder
         self._warned: set[str] = set()
+        self._problems: dict[Path, tuple[Stamp | None, str | None]] = {}
         self._file_checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
     def name(self) -> str:
@@ -74,9 +77,10 @@ class FolderStudies(Studies):
         if image_id in paths:
             self._warn(name, f"The image {paths[image_id].name} has the same id.")
             return False
-        if not os.path.isfile(self.folder / name):
+        path = os.path.join(self.folder, name)
+        if not os.path.isfile(path):
             return False
-        if not os.access(self.folder / name, os.R_OK):
+        if not os.access(path, os.R_OK):
             self._warn(name, "It cannot be read; allow it.")
             return False
         return True
@@ -98,6 +102,27 @@ class FolderStudies(Studies):
         except VolumeError as error:
             return str(error)
         return None
+
+    def shown(self, until: float = 0.0) -> dict[str, Shown]:
+        return {
+            image_id: Shown(path.name, "", self._known_problem(path, until))
+            for image_id, path in self.images_at_hand().items()
+        }
+
+    def _known_problem(self, path: Path, until: float) -> str | None:
+        """What is wrong with the header of a file, read once a version of it."""
+        stamp, kept = file_stamp(path), self._problems.get(path)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        if time.monotonic() > until:
+            return None
+        try:
+            read_geometry(path)
+            sentence = None
+        except VolumeError as error:
+            sentence = str(error)
+        self._problems[path] = (stamp, sentence)
+        return sentence
 
     def get_image_uri(self, image_id: str) -> str:
         return str(self.at_hand(image_id))

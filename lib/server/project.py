@@ -113,6 +113,11 @@ class Project:
         return self.own / "prepared"
 
     @property
+    def views(self) -> Path:
+        """Scans as the annotation page loads them, a cache that may be deleted at any time."""
+        return self.own / "views"
+
+    @property
     def checksums(self) -> Path:
         return self.own / "checksums.json"
 

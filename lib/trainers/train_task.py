@@ -26,6 +26,7 @@ from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import annotated_scans
+from lib.trainers.curves import Curves
 from lib.trainers.trackers import MLflowRun, Trackers, supervision_picture
 from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters, first_error
@@ -34,6 +35,8 @@ from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS, Listener, Report, Training
 
 logger = logging.getLogger(__name__)
+
+_CURVES = "curves.json"
 
 
 class InExtremISTrainTask(TrainTask):
@@ -153,6 +156,10 @@ class InExtremISTrainTask(TrainTask):
         return self.folder / "record.json"
 
     @property
+    def curves_path(self) -> Path:
+        return self.folder / _CURVES
+
+    @property
     def _stats_path(self) -> Path:
         return self.folder / "train_stats.json"
 
@@ -196,6 +203,7 @@ class _Figures:
 
     def __init__(self, stats_path: Path, trackers: Trackers) -> None:
         self.stats_path = stats_path
+        self.curves = Curves(stats_path.with_name(_CURVES))
         self.trackers = trackers
         self.start_s = time.time()
         # The record of an earlier training would hide that this one has begun.
@@ -213,11 +221,15 @@ class _Figures:
         picture = supervision_picture(report.step.batch.image, value.possible)
         if picture is not None:
             self.trackers.picture("geodesics", picture, report.iterations)
-        self._write(epoch=report.part, iteration=report.iterations, loss=loss)
+        self.curves.add_loss(report.iterations, loss)
+        now_s = time.time() - self.start_s
+        first = self.stats.get("first_report", (report.part, now_s))
+        self._write(epoch=report.part, iteration=report.iterations, loss=loss, reported_s=now_s, first_report=first)
 
     def judged(self, verdict: Verdict, iterations: int) -> None:
         if verdict.score is not None:
             self.trackers.figures({"score": verdict.score}, iterations)
+            self.curves.add_score(iterations, verdict.score)
         best = {"best_metric": verdict.score} if verdict.publish and verdict.score is not None else {}
         self._write(verdict=verdict.reason, **best)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from lib.server.annotation_page import AnnotationPage
 from lib.server.gate import Gate
 from lib.server.pages import STATIC, Pages
 from lib.server.proxy import ArchiveProxy
@@ -21,6 +23,7 @@ from tests.viewer.ohif import browser_page
 
 INDEX = (STATIC / "ohif" / "index.html").read_text()
 SECRET = b"not for browsers"
+NOT_BUILT = AnnotationPage(Path("/nonexistent"))
 
 
 def routes(pages):
@@ -35,7 +38,7 @@ def routes(pages):
 
 @pytest.fixture(scope="module")
 def port():
-    with serving(routes(Pages("InExtremIS", has_archive=True)), [Middleware(Gate)]) as port:
+    with serving(routes(Pages("InExtremIS", has_archive=True, annotation_page=NOT_BUILT)), [Middleware(Gate)]) as port:
         yield port
 
 
@@ -49,7 +52,7 @@ def port_of_copy(tmp_path_factory):
     for name in ("secret.txt", "ohif-private/secret.txt", "ohif/folder/file.txt"):
         (root / name).write_bytes(SECRET if "secret" in name else b"file")
     (root / "ohif" / "link.txt").symlink_to(root / "secret.txt")
-    with serving(routes(Pages("InExtremIS", True, root)), [Middleware(Gate)]) as port:
+    with serving(routes(Pages("InExtremIS", True, root, annotation_page=NOT_BUILT)), [Middleware(Gate)]) as port:
         yield port
 
 
@@ -175,7 +178,9 @@ class Elements(HTMLParser):
 
 @pytest.mark.parametrize(("has_archive", "addresses"), [(True, ["./ohif/"]), (False, [])])
 def test_start_page_says_where_to_go_and_loads_nothing(has_archive, addresses):
-    with serving(routes(Pages("Liver <b>&</b> spleen", has_archive)), [Middleware(Gate)]) as port:
+    with serving(
+        routes(Pages("Liver <b>&</b> spleen", has_archive, annotation_page=NOT_BUILT)), [Middleware(Gate)]
+    ) as port:
         status, headers, body = send(port, request("GET", "/", Host="localhost:8000"))
 
     elements = Elements(body.decode())
@@ -214,7 +219,9 @@ def test_viewer_works_in_a_browser_and_asks_no_other_host():
 
         passed_on = Route("/proxy/dicom/{operation}/{path:path}", read)
         with (
-            serving([*routes(Pages("InExtremIS", True)), passed_on], [Middleware(Gate)]) as port,
+            serving(
+                [*routes(Pages("InExtremIS", True, annotation_page=NOT_BUILT)), passed_on], [Middleware(Gate)]
+            ) as port,
             browser_page() as page,
         ):
             answered = []
