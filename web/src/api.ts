@@ -1,0 +1,282 @@
+// Client of the server's documented routes; nothing else in the page talks to the server.
+
+export type Voxel = [number, number, number];
+export type StudyState = "untouched" | "clicked" | "proposed" | "final" | "skipped" | "unreadable";
+export type LabelState = "none" | "clicked" | "absent" | "final";
+export type End = "left" | "right" | "anterior" | "posterior" | "inferior" | "superior";
+
+export interface Me {
+  name: string | null;
+  role: string;
+  asks_login: boolean;
+  may: { store: boolean; train: boolean; review: boolean };
+}
+
+export interface Skip {
+  reason: string;
+  annotator: string | null;
+  created: string;
+}
+
+export interface Project {
+  title: string;
+  labels: string[];
+  review_only: boolean;
+  readers: number;
+  model: { version: number; published: string } | null;
+  strategies: Record<string, string>;
+  default_strategy: string;
+  models: { clicks: string; automatic: string | null };
+  counts: Record<"total" | "untouched" | "clicked" | "proposed" | "final" | "skipped", number>;
+}
+
+export interface StudyRow {
+  id: string;
+  name: string;
+  detail: string;
+  state: StudyState;
+  labels: Record<string, LabelState>;
+  annotator: string | null;
+  working: string | null;
+  skip: Skip | null;
+  problem: string | null;
+}
+
+export interface Geometry {
+  shape: Voxel;
+  spacing_mm: [number, number, number];
+  /** 4 x 4, voxel indices to RAS mm. */
+  affine: number[][];
+}
+
+export interface StoredLabel {
+  state: LabelState;
+  annotator: string | null;
+  created: string | null;
+  clicks: { foreground_voxel: Voxel[]; background_voxel: Voxel[] } | null;
+  extremes: Record<End, Voxel> | null;
+}
+
+export interface Study {
+  id: string;
+  name: string;
+  state: StudyState;
+  geometry: Geometry;
+  volume: { url: string; bytes: number };
+  labels: Record<string, StoredLabel>;
+  final: {
+    annotator: string | null;
+    created: string;
+    labels: string[];
+    origin: Record<string, "accepted" | "corrected" | "drawn">;
+    url: string;
+  } | null;
+  skip: Skip | null;
+}
+
+export interface Training {
+  running: boolean;
+  started: string | null;
+  progress: number;
+  epoch: number;
+  epochs: number;
+  loss: [number, number][];
+  validation: [number, number][];
+  sentence: string | null;
+  remaining_s: number | null;
+  error: string | null;
+  may_train: boolean;
+}
+
+export interface ModelVersion {
+  version: number;
+  created: string;
+  dice: number | null;
+  scans: number;
+  sentence: string;
+  is_published: boolean;
+}
+
+export interface Models {
+  published: number | null;
+  versions: ModelVersion[];
+}
+
+/** A mask file as the server made it, and what it says of it. */
+export interface Answer {
+  mask: ArrayBuffer;
+  params: Record<string, unknown>;
+}
+
+/** A refusal; its message is the server's sentence. */
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    sentence: string,
+  ) {
+    super(sentence);
+  }
+}
+
+/** The server did not answer. */
+export class Away extends Error {}
+
+export class Api {
+  /** Told of each answer (true) and of each failure to reach the server (false). */
+  onReach: (reached: boolean) => void = () => {};
+
+  me(): Promise<Me> {
+    return this.json("GET", "/me");
+  }
+
+  studies(): Promise<{ project: Project; studies: StudyRow[] }> {
+    return this.json("GET", "/studies");
+  }
+
+  study(id: string): Promise<Study> {
+    return this.json("GET", `/studies/${encodeURIComponent(id)}`);
+  }
+
+  thumbnailUrl(id: string): string {
+    return `/studies/${encodeURIComponent(id)}/thumbnail`;
+  }
+
+  /** The bytes behind an address of this server; `onProgress` is told of the bytes so far. */
+  async bytes(url: string, onProgress: (loaded: number) => void, signal?: AbortSignal): Promise<Uint8Array> {
+    const answer = await this.send("GET", url, { signal });
+    if (!answer.body) return new Uint8Array(await answer.arrayBuffer());
+    const chunks: Uint8Array[] = [];
+    let loaded = 0;
+    const reader = answer.body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      chunks.push(value);
+      loaded += value.length;
+      onProgress(loaded);
+    }
+    const all = new Uint8Array(loaded);
+    let at = 0;
+    for (const chunk of chunks) {
+      all.set(chunk, at);
+      at += chunk.length;
+    }
+    return all;
+  }
+
+  /** The mask that a model makes of an image, as .nii.gz uint8 with the app's values. */
+  async infer(model: string, image: string, params: object, signal?: AbortSignal): Promise<Answer> {
+    const body = new FormData();
+    body.set("params", JSON.stringify({ ...params, result_extension: ".nii.gz", result_dtype: "uint8" }));
+    const query = `image=${encodeURIComponent(image)}&output=all`;
+    const answer = await this.send("POST", `/infer/${encodeURIComponent(model)}?${query}`, { body, signal });
+    return readAnswer(await answer.arrayBuffer(), answer.headers.get("content-type") ?? "");
+  }
+
+  /** Stores clicks or labels that are not in the image, without an answer of a mask. */
+  async tell(model: string, image: string, params: object): Promise<void> {
+    const body = new FormData();
+    body.set("params", JSON.stringify(params));
+    await this.send("POST", `/infer/${encodeURIComponent(model)}?image=${encodeURIComponent(image)}&output=json`, {
+      body,
+    });
+  }
+
+  accept(image: string, labels: string[], client_id: string): Promise<{ warning?: string }> {
+    return this.json("POST", `/annotations/${encodeURIComponent(image)}/accept`, { labels, client_id });
+  }
+
+  takeBack(image: string, client_id: string): Promise<{ warning?: string }> {
+    const query = `client_id=${encodeURIComponent(client_id)}`;
+    return this.json("DELETE", `/annotations/${encodeURIComponent(image)}/accept?${query}`);
+  }
+
+  /** Stores a drawn mask (.nii.gz with the app's values) as final for these labels. */
+  async submit(image: string, mask: Blob, params: object): Promise<{ warning?: string }> {
+    const body = new FormData();
+    body.set("label", mask, "mask.nii.gz");
+    body.set("params", JSON.stringify(params));
+    const query = `image=${encodeURIComponent(image)}&tag=final`;
+    const answer = await this.send("PUT", `/datastore/label?${query}`, { body });
+    return answer.json();
+  }
+
+  skip(image: string, reason: string, client_id: string): Promise<Skip> {
+    return this.json("POST", `/studies/${encodeURIComponent(image)}/skip`, { reason, client_id });
+  }
+
+  unskip(image: string, client_id: string): Promise<unknown> {
+    const query = `client_id=${encodeURIComponent(client_id)}`;
+    return this.json("DELETE", `/studies/${encodeURIComponent(image)}/skip?${query}`);
+  }
+
+  next(strategy: string, client_id: string): Promise<{ id?: string }> {
+    return this.json("POST", `/activelearning/${encodeURIComponent(strategy)}`, { client_id });
+  }
+
+  training(): Promise<Training> {
+    return this.json("GET", "/training");
+  }
+
+  startTraining(model: string): Promise<unknown> {
+    return this.json("POST", `/train/${encodeURIComponent(model)}`, {});
+  }
+
+  stopTraining(): Promise<unknown> {
+    return this.json("DELETE", "/train/");
+  }
+
+  models(): Promise<Models> {
+    return this.json("GET", "/models");
+  }
+
+  publish(version: number): Promise<unknown> {
+    return this.json("POST", `/models/${version}/publish`, {});
+  }
+
+  /** Server-sent events: hello, training, model, studies. */
+  events(): EventSource {
+    return new EventSource("/events");
+  }
+
+  private async json<T>(method: string, url: string, content?: object): Promise<T> {
+    const headers: Record<string, string> = content ? { "content-type": "application/json" } : {};
+    const answer = await this.send(method, url, { body: content && JSON.stringify(content), headers });
+    return answer.json();
+  }
+
+  private async send(method: string, url: string, options: RequestInit): Promise<Response> {
+    let answer: Response;
+    try {
+      answer = await fetch(url, { method, credentials: "same-origin", ...options });
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "AbortError") throw error;
+      this.onReach(false);
+      throw new Away(String(error));
+    }
+    this.onReach(![502, 503, 504].includes(answer.status) || answer.headers.has("content-length"));
+    if (!answer.ok) throw new Refusal(answer.status, await sentence(answer));
+    return answer;
+  }
+}
+
+async function sentence(answer: Response): Promise<string> {
+  const text = await answer.text();
+  try {
+    const { detail } = JSON.parse(text);
+    if (typeof detail === "string") return detail;
+    if (Array.isArray(detail) && detail[0]?.msg) return detail.map((one) => one.msg).join("; ");
+  } catch {
+    // not JSON: of a proxy before the server
+  }
+  return text && text.length < 300 && !text.startsWith("<") ? text : `${answer.status} ${answer.statusText}`;
+}
+
+/** The parts of a multipart answer: a form field "params" (JSON) and a file. */
+async function readAnswer(body: ArrayBuffer, contentType: string): Promise<Answer> {
+  const form = await new Response(body, { headers: { "content-type": contentType } }).formData();
+  const params = form.get("params");
+  const file = [...form.values()].find((value): value is File => value instanceof File);
+  if (!file) throw new Refusal(200, "The answer of the server holds no mask.");
+  return { mask: await file.arrayBuffer(), params: typeof params === "string" ? JSON.parse(params) : {} };
+}
