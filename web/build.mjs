@@ -1,4 +1,4 @@
-// Bundles the page into dist/: annotate.js, annotate.css, index.html and the notices of the libraries in it.
+// Bundles the page into dist/: annotate.js, annotate.css and index.html. No library is part of it.
 import { build } from "esbuild";
 import { copyFile, mkdir, rm } from "node:fs/promises";
 
@@ -11,8 +11,6 @@ await build({
   format: "esm",
   target: ["chrome110", "firefox115", "safari16.4"],
   minify: true,
-  legalComments: "none", // NOTICES.txt holds them
-  loader: { ".png": "dataurl" },
   logLevel: "warning",
 });
-for (const file of ["index.html", "NOTICES.txt", "icon.svg"]) await copyFile(file, `dist/${file}`);
+for (const file of ["index.html", "icon.svg"]) await copyFile(file, `dist/${file}`);

@@ -28,6 +28,8 @@ export const KEYS: Key[] = [
   { keys: ["mod+z"], action: "undo", group: "edit", does: k.undo },
   { keys: ["mod+y", "mod+shift+z"], action: "redo", group: "edit", does: k.redo },
   { keys: ["delete", "backspace"], action: "deletePoint", group: "edit", does: k.deletePoint },
+  { keys: ["enter"], action: "place", group: "edit", does: k.place },
+  { keys: ["shift+enter"], action: "placeOut", group: "edit", does: k.placeOut },
   { keys: ["q"], action: "points", group: "edit", does: k.points },
   { keys: ["b"], action: "brush", group: "edit", does: k.brush },
   { keys: ["e"], action: "eraser", group: "edit", does: k.eraser },
@@ -41,6 +43,9 @@ export const KEYS: Key[] = [
   })),
   { keys: ["arrowup"], action: "sliceUp", group: "view", does: k.sliceUp },
   { keys: ["arrowdown"], action: "sliceDown", group: "view", does: k.sliceDown },
+  ...["left", "right", "up", "down"].map((way, n): Key => ({
+    keys: [`shift+arrow${way}`], action: "moveCrosshair", argument: way, group: "view", does: n ? "" : k.moveCrosshair,
+  })),
   { keys: ["v"], action: "onePlane", group: "view", does: k.onePlane },
   { keys: ["+", "="], action: "zoomIn", group: "view", does: k.zoomIn },
   { keys: ["-"], action: "zoomOut", group: "view", does: k.zoomOut },
@@ -61,7 +66,7 @@ export function listenToKeys(app: App): void {
   window.addEventListener("keydown", (event) => {
     if (isTyping(event) || document.querySelector("dialog[open]")) return;
     const found = KEYS.find((key) => key.keys.includes(nameOf(event)));
-    if (!found || (found.keys[0] === "tab" && !isOverViewer(event))) return;
+    if (!found || (needsFocus(found) && !isOverViewer(event))) return;
     event.preventDefault();
     void app.do(found.action, found.argument);
   });
@@ -69,7 +74,7 @@ export function listenToKeys(app: App): void {
 
 function nameOf(event: KeyboardEvent): string {
   const mod = event.ctrlKey || event.metaKey ? "mod+" : "";
-  const shift = mod && event.shiftKey ? "shift+" : "";
+  const shift = event.shiftKey && (mod || event.key.length > 1) ? "shift+" : "";
   if (event.altKey) return "";
   return mod + shift + event.key.toLowerCase();
 }
@@ -79,7 +84,12 @@ function isTyping(event: KeyboardEvent): boolean {
   return Boolean(target?.closest("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]"));
 }
 
-/** Tab goes through the labels while the scan has the focus; elsewhere it moves the focus, as everywhere. */
+/** Elsewhere Tab moves the focus and Enter presses a button, as everywhere. */
+function needsFocus(key: Key): boolean {
+  return ["tab", "enter", "shift+enter"].includes(key.keys[0]!);
+}
+
+/** Has the scan the focus? */
 function isOverViewer(event: KeyboardEvent): boolean {
   return Boolean((event.target as HTMLElement | null)?.closest("#stage"));
 }

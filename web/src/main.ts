@@ -1,6 +1,8 @@
 // Puts the page together: its parts know the store, the server and each other's actions, and nothing else.
 
 import "./style.css";
+import "./viewer/viewer.css";
+import "./work/work.css";
 import { Api, Refusal } from "./api";
 import { App } from "./app";
 import { listenToKeys } from "./keys";

@@ -15,8 +15,6 @@ export interface LabelWork {
   source: MaskSource;
   /** Of the model that made the shown mask, where one did. */
   version: number | null;
-  /** Clicks of which the server made a mask last, as text; "" where it made none. */
-  answered: string;
   /** The server's sentence about these clicks. */
   refusal: string | null;
   busy: boolean;
@@ -51,11 +49,13 @@ export interface State {
     alone: Plane | null;
     radiological: boolean;
     outline: boolean;
+    /** Of the filled masks, 0 to 1. */
     opacity: number;
+    /** Shown from (black) to (white), values of the scan. */
+    window: [number, number];
     showMasks: boolean;
     showPoints: boolean;
     crosshair: boolean;
-    smooth: boolean;
   };
   canUndo: boolean;
   canRedo: boolean;
@@ -83,10 +83,10 @@ export const initialState: State = {
     radiological: true,
     outline: true,
     opacity: 0.3,
+    window: [0, 1],
     showMasks: true,
     showPoints: true,
     crosshair: true,
-    smooth: true,
   },
   canUndo: false,
   canRedo: false,

@@ -5,9 +5,6 @@ const plural = (n: number, one: string, many = `${one}s`): string => `${n} ${n =
 export const text = {
   title: "InExtremIS",
   loading: "Loading …",
-  noWebGL:
-    "This browser draws no WebGL 2, which the viewer needs. Allow hardware acceleration in its settings, or use a " +
-    "current Chromium, Firefox or Safari.",
   away: "The server does not answer. Your points are kept in this browser; the page goes on when it is back.",
   back: "The server is back.",
 
@@ -198,6 +195,9 @@ export const text = {
     label: "label 1 to 9",
     sliceUp: "next slice of the plane under the mouse",
     sliceDown: "previous slice",
+    place: "a point at the crosshair (while the scan has the focus)",
+    placeOut: "a point at the crosshair that is not the structure",
+    moveCrosshair: "crosshair by one voxel (Shift + arrow keys)",
     onePlane: "the plane under the mouse alone, and back",
     zoomIn: "zoom in",
     zoomOut: "zoom out",
