@@ -16,6 +16,7 @@ from lib.server.audit import AuditLog
 from lib.server.modes import set_umask_of
 from lib.server.project import project_of
 from lib.training.record import TrainingRecord
+from lib.training.version_list import NoVersionError, kept_versions, roll_back
 
 console = Console()
 errors = Console(stderr=True)
@@ -29,16 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions = ModelVersions(model_dir / "inextremis.pt")
     try:
         if options.command == "roll-back":
-            versions.roll_back(options.version)
+            roll_back(versions, options.version)
             AuditLog(project.audit).write_script("roll back", "scripts/models.sh", version=options.version)
             console.print(f"Version {options.version} is published again; the next training goes on from it.")
         else:
             console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))
+    except NoVersionError as error:
+        return _refuse(f"{error} They are looked for in {model_dir}; --model-dir names another folder.")
     except FileNotFoundError as error:
         kept = ", ".join(map(str, versions.numbers()))
         found = f"these are kept: {kept}" if kept else "none is kept"
-        missing = f"no version {options.version}" if options.command == "roll-back" else f"no model ({error})"
-        return _refuse(f"There is {missing} in {model_dir}; {found}. --model-dir names another folder.")
+        return _refuse(f"There is no model ({error}) in {model_dir}; {found}. --model-dir names another folder.")
     except (CheckpointError, OSError) as error:
         return _refuse(str(error))
     return 0
@@ -47,18 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _table(versions: ModelVersions, record: TrainingRecord) -> Table:
     """Raises: FileNotFoundError, CheckpointError: nothing usable is published."""
     published = load_checkpoint(versions.published_path)
-    runs = {run.version: run for run in record.runs}
     table = Table(title=f"Models in {versions.published_path.parent}")
     for heading in ("version", "trained", "scans", "iterations", "score", "judged on", ""):
         table.add_column(heading)
-    for number in sorted({*versions.numbers(), published.version}):
-        run = runs.get(number)
+    for version in kept_versions(versions, record, published.version):
+        run = version.run
         figures = ["", "", "", "", ""]
         if run is not None:
             score = "" if run.score is None else f"{run.score:.2f}"
             judged_on = f"{run.judged_on[0]} {run.judged_on[1]}"
             figures = [run.ended, str(run.scans), str(run.iterations), score, judged_on]
-        table.add_row(str(number), *figures, "published" if number == published.version else "")
+        table.add_row(str(version.number), *figures, "published" if version.is_published else "")
     return table
 
 

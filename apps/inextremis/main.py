@@ -32,7 +32,11 @@ from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
+from lib.server.changes import Changes
 from lib.server.decisions import Review
+from lib.server.endpoints.models import published_model
+from lib.server.endpoints.progress import progress
+from lib.server.events import Events
 from lib.server.installation import Installation, has_event_loop
 from lib.server.json_file import JsonFile
 from lib.server.launch import StartError, require_studies
@@ -163,6 +167,7 @@ class InExtremIS(MONAILabelApp):
         from monailabel.app import app as application
 
         assert self.installation is not None
+        self.events = Events(Changes(self.opened, progress, published_model).look, self.installation.is_ending)
         self.installation.install(application, self.opened, self.settings)
         end_on_ctrl_c_as_on_sigterm()
         if not self.settings.review:

@@ -79,6 +79,22 @@ class Leases:
             logger.warning("It is not recorded what was lent to %s (%s).", who, error.strerror)
         return chosen[0] if chosen else None
 
+    def lent(self) -> dict[str, dict[str, float]]:
+        """Who works on which study, with the seconds since each was lent; leases that have ended are left out."""
+        now = self._now()
+        ages = {image_id: self._ages(kept, now) for image_id, kept in self.file.items().items()}
+        lent = {image_id: {who: age for who, age in of.items() if age < self.lease_s} for image_id, of in ages.items()}
+        return {image_id: of for image_id, of in lent.items() if of}
+
+    def end(self, image_id: str, who: str) -> None:
+        """Somebody no longer works on a study."""
+        if who not in self.file.get(image_id):
+            return
+        try:
+            self.file.change(image_id, lambda kept: {name: at for name, at in kept.items() if name != who} or None)
+        except OSError as error:
+            logger.warning("It is not recorded that %s no longer works on %s (%s).", who, image_id, error.strerror)
+
     def renew(self, image_id: str, who: str) -> None:
         """Somebody works on a study now, whether they were lent it or not."""
         lent = self.file.get(image_id).get(who)

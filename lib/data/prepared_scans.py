@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lib.annotations.atomic_write import write_atomically
+from lib.data.bounded_folder import make_room
 from lib.data.grid import network_image, network_label_map
 from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry, shown_name
@@ -102,7 +103,7 @@ class PreparedScans:
             voxels, affine = make()
         content = _encoded(voxels, affine)
         try:
-            self._make_room(len(content))
+            make_room(self.folder, ["*.pt"], self.limit_bytes, len(content))
             write_atomically(path, content)
             return _load(path)
         except OSError as error:
@@ -113,22 +114,6 @@ class PreparedScans:
         """Deletes what was made of an image."""
         for path in self.folder.glob(f"{_name(checksum)}-*.pt"):
             path.unlink(missing_ok=True)
-
-    def _make_room(self, new_bytes: int) -> None:
-        used: list[tuple[float, int, Path]] = []
-        # A process that was killed while it wrote leaves a part.
-        for path in (*self.folder.glob("*.pt"), *self.folder.glob(".*.part")):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # another process made room
-                continue
-            used.append((status.st_mtime, status.st_size, path))
-        total = new_bytes + sum(size for _, size, _ in used)
-        for _, size, path in sorted(used, key=lambda file: file[0]):
-            if total <= self.limit_bytes:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
 
 
 def place_of(path: Path) -> str:

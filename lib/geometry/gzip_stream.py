@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 PIECE_BYTES = 2**20
@@ -26,6 +29,28 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
         checksum, length = zlib.crc32(piece, checksum), length + len(piece)
         is_zero = piece == bytes(len(piece))
         yield _deflated_zeros(len(piece)) if is_zero else _deflated(piece)
+    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
+    yield end.flush() + struct.pack("<LL", checksum, length % 2**32)
+
+
+def gzipped_in_threads(pieces: Iterable[bytes], threads: int | None = None) -> Iterator[bytes]:
+    """As `gzipped`, with several pieces compressed at once; a few of them are in memory at a time.
+
+    Args:
+        threads: default as many as there are processors, 4 at most.
+    """
+    checksum, length = 0, 0
+    threads = threads or min(4, os.cpu_count() or 1)
+    waiting: deque[Future[bytes]] = deque()
+    yield _HEADER
+    with ThreadPoolExecutor(threads, thread_name_prefix="gzip") as pool:
+        for piece in pieces:
+            checksum, length = zlib.crc32(piece, checksum), length + len(piece)
+            waiting.append(pool.submit(_deflated, piece))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     end = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
     yield end.flush() + struct.pack("<LL", checksum, length % 2**32)
 

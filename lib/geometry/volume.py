@@ -54,22 +54,22 @@ def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
             holds no value that was measured.
     """
     path = Path(path)
-    stored, geometry = _opened(path)
+    stored, geometry = open_header(path)
     name = shown_name(path)
     with _LARGE_READS if stored.voxels > _LARGE_VOXELS else nullcontext():
         check_size(geometry.shape, f"The image {name}", _READING_BYTES_PER_VOXEL)
         try:
             voxels = _measured(path, stored) if sentinels else _finite(path, stored)
         except Exception as error:  # a damaged file fails as its format likes
-            raise VolumeError(f"The image {name} cannot be read ({_first_sentence(error)}).") from error
+            raise unreadable(path, error) from error
         if sentinels:
-            _fill_unmeasured(voxels, name)
+            _fill_unmeasured(voxels, path)
     return Volume(voxels.reshape(geometry.shape, order="F"), geometry)
 
 
 def read_geometry(path: Path | str) -> ImageGeometry:
     """The grid of an image, from its header alone. Raises: VolumeError: missing, unreadable, too large, or not 3D."""
-    return _opened(Path(path))[1]
+    return open_header(Path(path))[1]
 
 
 def check_size(shape: Sequence[int], subject: str, bytes_per_voxel: float = 0) -> None:
@@ -88,8 +88,8 @@ def shown_name(path: Path) -> str:
     return "".join(character if character.isprintable() else "?" for character in path.name)
 
 
-def _opened(path: Path) -> tuple[StoredVolume, ImageGeometry]:
-    """The header of an image, and its grid."""
+def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
+    """The header of an image, and its grid. Raises: VolumeError: missing, unreadable, too large, or not 3D."""
     name = shown_name(path)
     try:
         if not path.exists():
@@ -101,7 +101,7 @@ def _opened(path: Path) -> tuple[StoredVolume, ImageGeometry]:
     except VolumeError:
         raise
     except Exception as error:  # the readers raise whatever their formats raise
-        raise VolumeError(f"The image {name} cannot be read ({_first_sentence(error)}).") from error
+        raise unreadable(path, error) from error
     if len(stored.shape) != 3 or min(stored.shape) < 2:
         size = " x ".join(map(str, stored.shape))
         raise VolumeError(f"The image {name} has the size {size}; expected a 3D volume of one channel.")
@@ -114,6 +114,19 @@ def _opened(path: Path) -> tuple[StoredVolume, ImageGeometry]:
     geometry = ImageGeometry((i, j, k), stored.affines_ras[0])
     _check_right_angles(geometry, name)
     return stored, geometry
+
+
+def unreadable(path: Path, error: Exception) -> VolumeError:
+    """What is said of an image whose reading ended in an error."""
+    return VolumeError(f"The image {shown_name(path)} cannot be read ({_first_sentence(error)}).")
+
+
+def nothing_measured(path: Path) -> VolumeError:
+    """What is said of an image without a value within `LARGEST_INTENSITY`."""
+    return VolumeError(
+        f"The image {shown_name(path)} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
+        "intensities. Choose another."
+    )
 
 
 def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
@@ -147,20 +160,17 @@ def _joined(stored: StoredVolume, pieces: Iterable[np.ndarray]) -> np.ndarray:
     return voxels
 
 
-def _fill_unmeasured(voxels: np.ndarray, name: str) -> None:
+def _fill_unmeasured(voxels: np.ndarray, path: Path) -> None:
     """Give NaN in voxels (N,) the lowest of the other values. Raises: VolumeError: there are no others."""
     lowest = np.fmin.reduce(voxels)
     if np.isnan(lowest):
-        raise VolumeError(
-            f"The image {name} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
-            "intensities. Choose another."
-        )
+        raise nothing_measured(path)
     unmeasured = np.isnan(voxels)
     if count := np.count_nonzero(unmeasured):
         np.copyto(voxels, lowest, where=unmeasured)
         logger.info(
             "The image %s has no measured value in %d voxels (NaN, inf, or beyond ±%g); they count as its lowest, %g.",
-            name,
+            shown_name(path),
             count,
             LARGEST_INTENSITY,
             lowest,

@@ -21,6 +21,7 @@ from lib.annotations.store import Annotation, AnnotationFileError
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, read_geometry
 from lib.server.annotation_set import AnnotationSet
+from lib.server.disk_full import not_stored
 from lib.server.project import FINAL_TAG
 
 
@@ -115,9 +116,7 @@ def _refusals() -> Iterator[None]:
     except MaskError as error:
         raise HTTPException(409, f"{error} Submit a mask in its place, or delete it, then retry.") from error
     except OSError as error:
-        raise HTTPException(
-            507, f"The mask could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
+        raise not_stored("The mask", error) from error
 
 
 def _image(annotations: AnnotationSet, image_id: str, path: Path) -> _Image:

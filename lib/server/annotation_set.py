@@ -30,11 +30,14 @@ class Said(NamedTuple):
     Attributes:
         labels: that it is about.
         absent: those of them that it says not to be in the image.
+        annotator, created: who made it, and when, in ISO 8601; empty where that is not known.
     """
 
     image_checksum: str | None
     labels: frozenset[str]
     absent: frozenset[str] = frozenset()
+    annotator: str = ""
+    created: str = ""
 
 
 class AnnotationSet(ABC):
@@ -78,10 +81,10 @@ class AnnotationSet(ABC):
         """Of each image, or of each of these, that has annotations: the tags, and the labels that each is about."""
         return {
             image_id: {tag: frozenset().union(*(one.labels for one in of_tag)) for tag, of_tag in found.items()}
-            for image_id, found in self._valid(images).items()
+            for image_id, found in self.said_of_images(images).items()
         }
 
-    def _valid(self, images: Sequence[str] | None = None) -> dict[str, dict[str, list[Said]]]:
+    def said_of_images(self, images: Sequence[str] | None = None) -> dict[str, dict[str, list[Said]]]:
         """Of each image, or of each of these, that has annotations: the tags, and what is said under each.
 
         Annotations of another image of the same name are left out; where that cannot be told, they count.
@@ -151,9 +154,10 @@ class AnnotationSet(ABC):
         if tag == CLICK_TAG:
             answer = self.clicks.load_file(path)
             about = frozenset([answer.label])
-            return Said(answer.image_checksum, about, about if isinstance(answer, Absence) else frozenset())
+            absent = about if isinstance(answer, Absence) else frozenset()
+            return Said(answer.image_checksum, about, absent, answer.annotator, answer.created)
         record = self.masks(tag).record(image_id)
-        return Said(record.image_checksum, frozenset(record.labels))
+        return Said(record.image_checksum, frozenset(record.labels), annotator=record.annotator, created=record.created)
 
     # Masks.
 

@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 _UID_TAG = "0020000E"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 
-_FACTS = ("StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID")
+_FACTS = (
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID"),
+    *("PatientName", "StudyDescription", "SeriesDescription"),
+)
 
 
 class ArchiveError(RuntimeError):

@@ -29,12 +29,13 @@ from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError
 from lib.server.archive import Archive, ArchiveError, Series
 from lib.server.archive_listing import ArchiveListing
+from lib.server.disk_full import not_stored
 from lib.server.json_file import JsonFile
 from lib.server.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.series_images import image_id as image_id_of
-from lib.server.studies import Studies
+from lib.server.studies import ShownName, Studies
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,16 @@ class ArchiveStudies(Studies):
         series = self._one(image_id)
         return self._refusal_of(series) or self._why_no_image(series, image_id)
 
+    def shown_names(self) -> dict[str, ShownName]:
+        series = self._series()
+        return {image_id: _shown_name(image_id, series) for image_id in self._images.of_all(series)}
+
+    def known_problems(self, until: float) -> dict[str, str]:
+        series, refused = self._series(), self._refused.items()
+        found = {uid: _refusal(series[uid], refused[uid]) for uid in series.keys() & refused.keys()}
+        images = {uid: self._images.of_all([uid]) for uid, sentence in found.items() if sentence is not None}
+        return {image_id: str(found[uid]) for uid, of_series in images.items() for image_id in of_series}
+
     def _why_no_image(self, series: Series, image_id: str) -> str | None:
         """Of a series whose volumes are images, and not it itself."""
         images = self._images.of(series.uid)
@@ -237,9 +248,7 @@ class ArchiveStudies(Studies):
             self._refuse(series, str(error))
             raise HTTPException(422, str(error)) from error
         except OSError as error:
-            raise HTTPException(
-                507, f"The series could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-            ) from error
+            raise not_stored("The series", error) from error
 
     def _drop_others(self, uid: str) -> None:
         """Of a series that held other volumes before."""
@@ -269,12 +278,7 @@ class ArchiveStudies(Studies):
             logger.warning("It is not recorded that %s was refused (%s).", series.uid, error.strerror)
 
     def _refusal_of(self, series: Series) -> str | None:
-        refusal = self._refused.get(series.uid)
-        if not refusal or refusal.get("instances") != series.instances:
-            return None
-        if series.instances is None and time.time() - refusal.get("time", 0) > ASK_AGAIN_S:
-            return None
-        return str(refusal.get("sentence"))
+        return _refusal(series, self._refused.get(series.uid))
 
     def segmentation(self, image_id: str, mask: Volume, origins: Mapping[str, SegmentOrigin]) -> Dataset:
         """A mask of an image as DICOM SEG. Raises: HTTPException: 404. ArchiveError. SegmentationError."""
@@ -298,3 +302,31 @@ class ArchiveStudies(Studies):
             logger.error("%s: %s", image_id, sentence)
             return sentence
         return None
+
+
+def _refusal(series: Series, kept: Mapping[str, Any]) -> str | None:
+    """The sentence of a refusal that was kept, as long as the archive has the same number of instances."""
+    if not kept or kept.get("instances") != series.instances:
+        return None
+    if series.instances is None and time.time() - kept.get("time", 0) > ASK_AGAIN_S:
+        return None
+    return str(kept.get("sentence"))
+
+
+def _shown_name(image_id: str, series: Mapping[str, Series]) -> ShownName:
+    """Patient and description of a series; the description of its study, its date and modality."""
+    uid, volume = series_and_volume(image_id)
+    facts = series[uid].facts
+    patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
+    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or uid
+    name = " · ".join(part for part in (patient, what, volume) if part)
+    described = facts.get("StudyDescription", "") if facts.get("SeriesDescription") else ""
+    detail = " · ".join(
+        part for part in (_date(facts.get("StudyDate", "")), facts.get("Modality", ""), described) if part
+    )
+    return ShownName(name, detail)
+
+
+def _date(dicom: str) -> str:
+    """A date as ISO 8601 writes it, from DICOM's."""
+    return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:8]}" if len(dicom) == 8 and dicom.isdecimal() else dicom

@@ -17,6 +17,7 @@ from lib.annotations.store import AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
 from lib.server.agreements import Agreements
+from lib.server.disk_full import not_stored
 from lib.server.readings import DECISION_KEY, Reading, Readings
 
 THIRD = "third"
@@ -284,9 +285,7 @@ def _refusals() -> Iterator[None]:
     except FileNotFoundError as error:
         raise HTTPException(409, "The study was changed by somebody else just now; look at it again.") from error
     except OSError as error:
-        raise HTTPException(
-            507, f"The decision could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
+        raise not_stored("The decision", error) from error
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[int, float, float, str]:

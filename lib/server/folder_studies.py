@@ -7,17 +7,19 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
 
+from lib.annotations.image_identity import Stamp, file_stamp
 from lib.annotations.names import check_image_id
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project, ProjectIdentity
-from lib.server.studies import Studies
+from lib.server.studies import ShownName, Studies
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class FolderStudies(Studies):
         super().__init__(project, identity, labels, readers)
         self.folder = folder
         self._warned: set[str] = set()
+        self._problems: dict[Path, tuple[Stamp | None, str | None]] = {}
         self._file_checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
     def name(self) -> str:
@@ -98,6 +101,28 @@ class FolderStudies(Studies):
         except VolumeError as error:
             return str(error)
         return None
+
+    def shown_names(self) -> dict[str, ShownName]:
+        return {image_id: ShownName(path.name, "") for image_id, path in self.images_at_hand().items()}
+
+    def known_problems(self, until: float) -> dict[str, str]:
+        found = {image_id: self._known_problem(path, until) for image_id, path in self.images_at_hand().items()}
+        return {image_id: sentence for image_id, sentence in found.items() if sentence is not None}
+
+    def _known_problem(self, path: Path, until: float) -> str | None:
+        """What is wrong with the header of a file, read once a version of it."""
+        stamp, kept = file_stamp(path), self._problems.get(path)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        if time.monotonic() > until:
+            return None
+        try:
+            read_geometry(path)
+            sentence = None
+        except VolumeError as error:
+            sentence = str(error)
+        self._problems[path] = (stamp, sentence)
+        return sentence
 
     def get_image_uri(self, image_id: str) -> str:
         return str(self.at_hand(image_id))

@@ -67,12 +67,21 @@ class Guard:
             _require_encryption(request)
         request.state.audit, request.state.details = self.audit, {}
         request.state.user = await self._user(request, route)
+        request.state.is_allowed = lambda: self._is_allowed(request, route)
         response = await handler(request)
         if route.records and response.status_code < 300 and request.state.details is not None:
             parts = {**request.query_params, **request.path_params}
             told = {name: parts[name] for name in _TOLD if parts.get(name)}
             await record(request, route.records, **{**told, **request.state.details})
         return response
+
+    async def _is_allowed(self, request: Request, route: GuardedRoute) -> bool:
+        """May who sends a request still do so? For answers that take longer than a login may."""
+        try:
+            await self._user(request, route)
+        except HTTPException:
+            return False
+        return True
 
     async def _user(self, request: Request, route: GuardedRoute) -> User | None:
         """Raises: HTTPException: 401 or 303 to the login, nobody is logged in; 403, their role is too low."""

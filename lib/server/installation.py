@@ -105,6 +105,11 @@ class Installation:
         os.environ[MAX_VOLUME_VARIABLE] = str(settings.max_volume_gb)
         return cls(listening, make_private_folder(), directory)
 
+    def is_ending(self) -> bool:
+        """Was the server told to end, and waits for the answers that it is giving?"""
+        server = self.listening.server if self.listening is not None else None
+        return server is not None and server.should_exit
+
     def install(self, application: FastAPI, studies: Studies, settings: ServerSettings) -> None:
         """Replaces everything that MONAI Label would serve."""
         configure_logging(studies.project.logs)

@@ -14,6 +14,7 @@ from lib.annotations.masks import MaskError, MaskRecord, mapped_values, require_
 from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 from lib.server.annotation_set import AnnotationSet
+from lib.server.disk_full import not_stored
 
 NAME = "that was submitted"
 
@@ -50,9 +51,7 @@ def store_mask(
     try:
         store.save(image_id, Volume(values, image.geometry), record)
     except OSError as error:
-        raise HTTPException(
-            507, f"The mask could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
+        raise not_stored("The mask", error) from error
 
 
 def values_of_labels(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:

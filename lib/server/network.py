@@ -29,10 +29,12 @@ class Listening:
     Args:
         config: its configuration; what is changed in it before the application has started holds.
         sockets: that a supervisor opened for it; it opens its own where there are none.
+        server: itself.
     """
 
     config: uvicorn.Config
     sockets: tuple[socket.socket, ...] = ()
+    server: uvicorn.Server | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -62,7 +64,7 @@ def starting_server() -> Listening | None:
         for frame in _frames(task.get_coro()):
             server = frame.f_locals.get("self")
             if isinstance(server, uvicorn.Server) and frame.f_code.co_name == "startup":
-                return Listening(server.config, tuple(frame.f_locals.get("sockets") or ()))
+                return Listening(server.config, tuple(frame.f_locals.get("sockets") or ()), server)
     return None
 
 

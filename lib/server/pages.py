@@ -1,4 +1,4 @@
-"""The pages that a browser opens: a start page of our own, and the OHIF viewer that MONAI Label ships."""
+"""The pages that a browser opens: the annotation page, or a start page, and the OHIF viewer that MONAI Label ships."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import monailabel.endpoints
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from lib.server.annotation_page import ANNOTATION_PAGE, AnnotationPage
 from lib.server.login.user import Role
 
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
@@ -55,6 +56,7 @@ class Pages:
         static: folder with `favicon.ico` and the folder `ohif`.
         asks_login: do the pages show who is logged in?
         has_readings: do several people read each study, and reviewers decide?
+        annotation_page: may not be built.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Pages:
         static: Path = STATIC,
         asks_login: bool = False,
         has_readings: bool = False,
+        annotation_page: AnnotationPage = ANNOTATION_PAGE,
     ) -> None:
+        self._annotation_page = annotation_page
         self._has_readings = has_readings
         self._title, self._has_archive, self._static, self._asks_login = title, has_archive, static, asks_login
         self._files = StaticFiles(directory=static / "ohif")
@@ -72,7 +76,9 @@ class Pages:
         self._viewer_policy = _viewer_policy(self._index.read_text("utf-8"))
 
     async def start(self, request: Request) -> Response:
-        """`/`: where to go from here."""
+        """`/`: to the annotation page; where it was not built, where to go from here."""
+        if self._annotation_page.is_built:
+            return RedirectResponse("annotate", 302)
         name = request.state.user.name if self._asks_login else None
         page = _START_PAGE.format(
             user="" if name is None else _USER.format(name=html.escape(name)),
@@ -83,6 +89,18 @@ class Pages:
         )
         policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; "
         return HTMLResponse(page, headers={"Content-Security-Policy": policy + "frame-ancestors 'none'"})
+
+    async def annotate(self, request: Request) -> Response:
+        """The page on which studies are clicked, corrected and accepted.
+
+        Raises:
+            HTTPException: 503, it is not built.
+        """
+        return await self._annotation_page.index(request)
+
+    async def annotate_file(self, request: Request, file: str) -> Response:
+        """A file of the annotation page. Raises: HTTPException: 404, there is no such file."""
+        return await self._annotation_page.file(request, file)
 
     async def favicon(self) -> Response:
         """The icon of the browser's tab."""

@@ -12,6 +12,8 @@ Result = TypeVar("Result")
 
 # Few threads, and always the same: each one that has run a network keeps tens of megabytes of buffers for itself.
 _INFERENCE = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="inference")
+_VIEWS = ThreadPoolExecutor(2, thread_name_prefix="views")
+_THUMBNAILS = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
 _ARCHIVE = ThreadPoolExecutor(32, thread_name_prefix="archive")
 
 
@@ -23,3 +25,13 @@ async def compute(function: Callable[..., Result], *arguments: object) -> Result
 async def wait_for_archive(function: Callable[..., Result], *arguments: object) -> Result:
     """Runs what may wait for an archive."""
     return await asyncio.get_running_loop().run_in_executor(_ARCHIVE, function, *arguments)
+
+
+async def make_view(function: Callable[..., Result], *arguments: object) -> Result:
+    """Runs what reads and writes a whole scan."""
+    return await asyncio.get_running_loop().run_in_executor(_VIEWS, function, *arguments)
+
+
+async def make_thumbnail(function: Callable[..., Result], *arguments: object) -> Result:
+    """Runs what reads a slice of a scan; a list asks for many at once."""
+    return await asyncio.get_running_loop().run_in_executor(_THUMBNAILS, function, *arguments)

@@ -88,6 +88,11 @@ class Project:
         return self.own / "leases.json"
 
     @property
+    def skips(self) -> Path:
+        """The studies that were skipped, with the reason."""
+        return self.own / "skips.json"
+
+    @property
     def readings(self) -> Path:
         """What each of several readers made of the studies, a folder for each of them."""
         return self.folder / "readings"
@@ -106,6 +111,11 @@ class Project:
     def prepared(self) -> Path:
         """Scans on the network's grid, a cache that may be deleted at any time."""
         return self.own / "prepared"
+
+    @property
+    def views(self) -> Path:
+        """Scans as the annotation page loads them, a cache that may be deleted at any time."""
+        return self.own / "views"
 
     @property
     def checksums(self) -> Path:

@@ -65,7 +65,7 @@ class Reading(AnnotationSet):
         Clicks alone are work in progress, until the mask that they give is accepted or another one is submitted.
         """
         found = {}
-        for image_id, said in self._valid(images).items():
+        for image_id, said in self.said_of_images(images).items():
             covered = {label for one in said.get(FINAL_TAG, ()) for label in one.labels}
             absent = {label for one in said.get(CLICK_TAG, ()) for label in one.absent}
             found[image_id] = set(self.labels) <= covered | absent

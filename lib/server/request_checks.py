@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{0,5})
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _CUT_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # A realm sends browsers to the callback.
-_PAGES = ("/", "/ohif", "/login", "/login/callback", "/login/done", "/review")
+_PAGES = ("/", "/annotate", "/ohif", "/login", "/login/callback", "/login/done", "/review")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 

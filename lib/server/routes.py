@@ -10,7 +10,19 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from lib.server.endpoints import acceptance, images, inference, labels, loop, readings, review_pages, upload_sessions
+from lib.server.endpoints import (
+    acceptance,
+    images,
+    inference,
+    labels,
+    loop,
+    models,
+    progress,
+    readings,
+    review_pages,
+    studies,
+    upload_sessions,
+)
 from lib.server.endpoints.login import LoginPages
 from lib.server.guard import Guard
 from lib.server.login.user import Role
@@ -87,6 +99,7 @@ def routes(
         Route("POST", "/train/", ADMIN, loop.train_all, "OHIF", True, "training"),
         Route("POST", "/train/{model}", ADMIN, loop.train_model, "Slicer, scripts", True, "training"),
         Route("DELETE", "/train/", ADMIN, loop.stop_training, "OHIF, Slicer", records="end of a training"),
+        *_annotation_page_routes(pages),
     ]
     if proxy is not None:
         store = readings.without_readings(proxy.store) if has_readings else proxy.store
@@ -98,6 +111,27 @@ def routes(
     if has_readings:
         served += _review_routes()
     return served if login is None else served + _login_routes(login)
+
+
+def _annotation_page_routes(pages: Pages) -> list[Route]:
+    page, skip, working = "annotation page", "/studies/{image}/skip", "/studies/{image}/working"
+    return [
+        Route("GET", "/annotate", USER, pages.annotate, "browsers", is_page=True),
+        Route("GET", "/annotate/{file}", USER, pages.annotate_file, "browsers"),
+        Route("GET", "/me", USER, studies.about_me, page),
+        Route("GET", "/studies", USER, studies.list_studies, page),
+        Route("GET", "/studies/{image}", USER, studies.study, page),
+        Route("GET", "/studies/{image}/volume", USER, studies.volume, page),
+        Route("GET", "/studies/{image}/thumbnail", USER, studies.thumbnail, page),
+        Route("POST", skip, ANNOTATOR, studies.skip, page, takes_json=True, records="skip"),
+        Route("DELETE", skip, ANNOTATOR, studies.take_skip_back, page, records="skip taken back"),
+        Route("POST", working, ANNOTATOR, studies.work_on, page, takes_json=True),
+        Route("DELETE", working, ANNOTATOR, studies.leave, page),
+        Route("GET", "/training", USER, progress.training, page),
+        Route("GET", "/events", USER, progress.events, page),
+        Route("GET", "/models", USER, models.list_models, page),
+        Route("POST", "/models/{version}/publish", ADMIN, models.publish_version, page, records="roll back"),
+    ]
 
 
 def _review_routes() -> list[Route]:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
@@ -19,14 +19,29 @@ from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
+from lib.server.disk_full import not_stored
 from lib.server.json_file import JsonFile
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
 from lib.server.removal import remove_files
+from lib.server.skips import Skips
+from lib.server.views import Views
 
 logger = logging.getLogger(__name__)
 
 MOST_INFO_CHARACTERS = 100_000
+
+
+class ShownName(NamedTuple):
+    """What people know an image by, in a list.
+
+    Attributes:
+        name: of its file, or of the patient and the series.
+        detail: a further line; may be empty.
+    """
+
+    name: str
+    detail: str
 
 
 class Studies(AnnotationSet, Datastore):
@@ -46,6 +61,8 @@ class Studies(AnnotationSet, Datastore):
         """Called, with a name for it, after an annotation was stored: an answer to a label, or a final mask."""
         self.leases = Leases(JsonFile(project.leases), readers)
         self.readings = Readings(self, readers, self.leases)
+        self.skips = Skips(JsonFile(project.skips))
+        self.views = Views(project.views)
         self._info = JsonFile(project.image_info)
         self._lock = threading.Lock()
 
@@ -66,6 +83,18 @@ class Studies(AnnotationSet, Datastore):
     @abstractmethod
     def refusal(self, image_id: str) -> str | None:
         """Why an image cannot be opened, as far as that is known without fetching it, or None."""
+
+    @abstractmethod
+    def shown_names(self) -> dict[str, ShownName]:
+        """What people know each image by."""
+
+    @abstractmethod
+    def known_problems(self, until: float) -> dict[str, str]:
+        """Why images cannot be opened, as far as that is known without fetching them.
+
+        Args:
+            until: of `time.monotonic()`; files that were not looked at before then are left to the next call.
+        """
 
     @abstractmethod
     def get_image_uri(self, image_id: str) -> str:
@@ -108,8 +137,21 @@ class Studies(AnnotationSet, Datastore):
         return [image_id for image_id in self.list_images() if image_id in annotated]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        annotated = self._annotated()
-        return [image_id for image_id in self.list_images() if image_id not in annotated]
+        """Those that are left to annotate: no skipped ones."""
+        left_out = self._annotated() | self.skipped()
+        return [image_id for image_id in self.list_images() if image_id not in left_out]
+
+    def worked_on(self, image_id: str, annotator: str) -> None:
+        """Somebody has stored clicks or a mask: others are not offered the study meanwhile, and a skip has ended."""
+        self.leases.renew(image_id, annotator)
+        try:
+            self.skips.end(image_id)
+        except OSError as error:
+            logger.warning("It is not recorded that %s is no longer skipped (%s).", image_id, error.strerror)
+
+    def skipped(self) -> set[str]:
+        """The images that were skipped: they are not offered, and nothing is learnt from them."""
+        return set(self.skips.all())
 
     def has_answers(self) -> bool:
         """Has anybody answered a label of the app in any image?"""
@@ -151,8 +193,10 @@ class Studies(AnnotationSet, Datastore):
         self.readings.forget_copies(image_id)
         if checksum is not None:
             PreparedScans(self.project.prepared).forget(checksum)
+        self.views.forget(image_id)
         self._write("The deletion", lambda: self._info.change(image_id, lambda kept: None))
-        for file in (self.project.leases, self.project.review_leases, self.project.agreements):
+        own = self.project
+        for file in (own.leases, own.review_leases, own.agreements, own.skips):
             self._forget(file, image_id)
 
     @abstractmethod
@@ -196,9 +240,7 @@ class Studies(AnnotationSet, Datastore):
         except FileNotFoundError as error:
             raise HTTPException(404, f"{what} was done by somebody else just now.") from error
         except OSError as error:
-            raise HTTPException(
-                507, f"{what} could not be written ({error.strerror}). Make room on the server's disk, then retry."
-            ) from error
+            raise not_stored(what, error, "written") from error
 
     # Listings.
 

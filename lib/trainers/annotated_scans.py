@@ -33,9 +33,11 @@ class AnnotatedStudies(Protocol):
 
     def masks(self) -> MaskStore: ...
 
+    def skipped(self) -> set[str]: ...
+
 
 def annotated_scans(studies: AnnotatedStudies, labels: tuple[str, ...]) -> list[AnnotatedScan]:
-    """Every usable scan; one that is not is named in the log and left out.
+    """Every usable scan that was not skipped; one that cannot be used is named in the log and left out.
 
     Raises:
         TrainingError: there is none.
@@ -44,7 +46,7 @@ def annotated_scans(studies: AnnotatedStudies, labels: tuple[str, ...]) -> list[
     for answer in studies.clicks.answers():
         if answer.label in labels:
             answers[answer.image_id].append(answer)
-    annotated = answers.keys() | studies.masks().paths().keys()
+    annotated = (answers.keys() | studies.masks().paths().keys()) - studies.skipped()
     scans = [
         scan
         for image_id in studies.list_images()

@@ -24,6 +24,7 @@ from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
 from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import annotated_scans
+from lib.trainers.curves import Curves
 from lib.trainers.trackers import MLflowRun, Trackers, supervision_picture
 from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters, first_error
@@ -124,6 +125,10 @@ class InExtremISTrainTask(TrainTask):
         return self.folder / "record.json"
 
     @property
+    def curves_path(self) -> Path:
+        return self.folder / "curves.json"
+
+    @property
     def _stats_path(self) -> Path:
         return self.folder / "train_stats.json"
 
@@ -134,7 +139,7 @@ class InExtremISTrainTask(TrainTask):
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
         name = f"{datetime.now():%Y%m%d_%H%M%S}"
         trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, h))
-        figures = _Figures(self._stats_path, trackers)
+        figures = _Figures(self._stats_path, Curves(self.curves_path), trackers)
         try:
             Training(
                 scans,
@@ -165,8 +170,9 @@ class InExtremISTrainTask(TrainTask):
 class _Figures:
     """What viewers and trackers are told of a run."""
 
-    def __init__(self, stats_path: Path, trackers: Trackers) -> None:
+    def __init__(self, stats_path: Path, curves: Curves, trackers: Trackers) -> None:
         self.stats_path = stats_path
+        self.curves = curves
         self.trackers = trackers
         self.start_s = time.time()
         # The record of an earlier training would hide that this one has begun.
@@ -184,11 +190,15 @@ class _Figures:
         picture = supervision_picture(report.step.batch.image, value.possible)
         if picture is not None:
             self.trackers.picture("geodesics", picture, report.iterations)
-        self._write(epoch=report.part, iteration=report.iterations, loss=loss)
+        self.curves.add_loss(report.iterations, loss)
+        now_s = time.time() - self.start_s
+        first = self.stats.get("first_report", (report.part, now_s))
+        self._write(epoch=report.part, iteration=report.iterations, loss=loss, reported_s=now_s, first_report=first)
 
     def judged(self, verdict: Verdict, iterations: int) -> None:
         if verdict.score is not None:
             self.trackers.figures({"score": verdict.score}, iterations)
+            self.curves.add_score(iterations, verdict.score)
         best = {"best_metric": verdict.score} if verdict.publish and verdict.score is not None else {}
         self._write(verdict=verdict.reason, **best)
 

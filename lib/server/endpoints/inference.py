@@ -26,6 +26,7 @@ from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.annotation_set import AnnotationSet
 from lib.server.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
+from lib.server.disk_full import not_stored
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.upload_sessions import sessions
@@ -86,6 +87,7 @@ async def infer(
         if upload is not None:
             upload.unlink(missing_ok=True)
     if stores:
+        await run_in_threadpool(studies().worked_on, image, name)
         set_details(http_request, labels=list(answer["extreme_points"]), absent=list(answer["absent"]))
     else:
         record_nothing(http_request)
@@ -131,9 +133,7 @@ def _run(request: dict[str, Any], annotations: AnnotationSet) -> tuple[str, dict
     except MemoryError as error:
         raise HTTPException(503, "The server has no memory left for this image; try again later.") from error
     except OSError as error:
-        raise HTTPException(
-            507, f"The mask could not be written ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
+        raise not_stored("The mask", error, "written") from error
     return path, answer
 
 

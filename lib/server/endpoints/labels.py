@@ -51,6 +51,8 @@ async def save_label(
         await run_in_threadpool(_store, image, path, upload, tag, information, annotator)
     finally:
         upload.unlink(missing_ok=True)
+    if tag == FINAL_TAG:
+        await run_in_threadpool(datastore.worked_on, image, annotator)
     answer: dict[str, Any] = {"image": image, "label": image}
     return {**answer, **(await told_of_final_mask(datastore, image) if tag == FINAL_TAG else {})}
 

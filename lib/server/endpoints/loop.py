@@ -93,10 +93,11 @@ def stop_training() -> Any:
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:
     """A training without tracebacks and folders of this machine in its last words."""
-    return {**task, "details": list(_without_folders(list(task.get("details", []))))}
+    return {**task, "details": list(without_folders(list(task.get("details", []))))}
 
 
-def _without_folders(lines: list[str]) -> Iterator[str]:
+def without_folders(lines: list[str]) -> Iterator[str]:
+    """The last words of a training, without tracebacks and folders of this machine."""
     in_traceback = False
     for line in lines:
         if line.startswith("Traceback (most recent call last)"):

@@ -1,0 +1,84 @@
+"""What changes on a server: the training, the published model, and the studies of its project."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib.server.events import Happened
+from lib.server.studies import Studies
+from lib.server.study_list import StudyList
+
+FULL_LOOK_S = 30.0
+"""After which the list of studies is made again though no file tells of a change; that somebody works on a study ends
+by itself."""
+
+
+class Changes:
+    """Compares the server with how it was before.
+
+    Args:
+        studies: also those that another server of the project has changed.
+        training: its figures.
+        model: what is published, or None.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        training: Callable[[], dict[str, Any]],
+        model: Callable[[], Mapping[str, Any] | None],
+    ) -> None:
+        self._studies, self._training, self._model = studies, training, model
+        self._training_before: dict[str, Any] | None = None
+        self._model_before: tuple[Mapping[str, Any] | None] | None = None
+        self._files_before: object = None
+        self._entries_before: dict[str, dict[str, Any]] | None = None
+        self._listed_s = 0.0
+
+    def look(self) -> Happened:
+        """What has changed since the last look; at the first one nothing."""
+        happened: Happened = {}
+        training = self._training()
+        figures = {name: value for name, value in training.items() if name != "remaining_s"}
+        if figures != self._training_before and self._training_before is not None:
+            happened["training"] = training
+        self._training_before = figures
+        model = self._model()
+        if (model,) != self._model_before and self._model_before is not None:
+            happened["model"] = {"version": None if model is None else model["version"]}
+        self._model_before = (model,)
+        if changed := self._changed_studies():
+            happened["studies"] = {"ids": changed}
+        return happened
+
+    def _changed_studies(self) -> list[str]:
+        try:
+            files = self._files()
+            if files == self._files_before and time.monotonic() - self._listed_s < FULL_LOOK_S:
+                return []
+            entries = {entry["id"]: entry for entry in StudyList(self._studies).entries(None)}
+        except HTTPException:  # a folder or an archive that is away
+            return []
+        before, self._entries_before = self._entries_before, entries
+        self._files_before, self._listed_s = files, time.monotonic()
+        if before is None:
+            return []
+        return sorted(id for id in entries.keys() | before.keys() if entries.get(id) != before.get(id))
+
+    def _files(self) -> object:
+        """What changes when a file does that the list is made of."""
+        project = self._studies.project
+        tags = sorted(path for path in project.labels.glob("*") if path.is_dir())
+        return self._studies.list_images(), [_written(path) for path in (*tags, project.skips, project.leases)]
+
+
+def _written(path: Path) -> tuple[str, int]:
+    try:
+        return path.name, path.stat().st_mtime_ns
+    except OSError:
+        return path.name, 0

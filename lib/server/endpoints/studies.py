@@ -1,0 +1,215 @@
+"""Requests of the annotation page about studies: the list, one of them, its scan, and skips."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.activelearning.strategies import REVIEW
+from lib.geometry.volume import VolumeError
+from lib.infers.requests import annotator_of
+from lib.server.disk_full import not_stored
+from lib.server.endpoints.images import image_file, studies
+from lib.server.endpoints.models import published_model
+from lib.server.endpoints.review_only import is_review_only
+from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.entity_tag import headers_of, is_known, not_modified
+from lib.server.json_input import check_text, json_object
+from lib.server.login.user import Role, User
+from lib.server.network import is_loopback
+from lib.server.pools import make_thumbnail, make_view
+from lib.server.skips import checked_reason
+from lib.server.study_details import study_details
+from lib.server.study_list import StudyList, counts
+from lib.server.views import View
+
+# Kept by the browser of who is logged in, which asks each time whether it may still show it.
+_PRIVATE = "private, no-cache"
+CLICKS, AUTOMATIC = "extreme_points", "inextremis"
+
+
+def about_me(user: CurrentUser) -> dict[str, Any]:
+    """Who is logged in, and what they may do; without a login everybody may do everything."""
+    review_only, has_readings = is_review_only(), studies().readings.people > 1
+    return {
+        "name": user.name,
+        "role": str(user.role),
+        "asks_login": user.name is not None,
+        "may": {
+            "store": user.role >= Role.ANNOTATOR and not review_only,
+            "train": user.role >= Role.ADMIN and not review_only,
+            "review": user.role >= Role.REVIEWER and has_readings,
+        },
+    }
+
+
+async def list_studies(request: Request, user: CurrentUser, client_id: str = "") -> Response:
+    """The project, and every study with its state. Nothing is fetched for it.
+
+    `client_id` is the asker's name where there is no login; what they work on themselves is not shown as `working`.
+    """
+    check_text(client_id, "client_id")
+    content = await run_in_threadpool(_listed, user, client_id)
+    tag = hashlib.sha256(content).hexdigest()[:32]
+    if is_known(request, tag):
+        return not_modified(tag, _PRIVATE)
+    headers = headers_of(tag, _PRIVATE)
+    is_here = request.client is not None and is_loopback(request.client.host)
+    if not is_here and "gzip" in request.headers.get("accept-encoding", ""):
+        content = await run_in_threadpool(gzip.compress, content, 1)
+        headers["Content-Encoding"] = "gzip"
+    return Response(content, media_type="application/json", headers={**headers, "Vary": "Accept-Encoding"})
+
+
+def _listed(user: User, client_id: str) -> bytes:
+    datastore, app = studies(), app_instance()
+    entries = StudyList(datastore).entries(_asker(user, client_id))
+    model = published_model()
+    strategies = {
+        name: strategy.description
+        for name, strategy in app.strategies.items()
+        if name != REVIEW or user.role >= Role.REVIEWER
+    }
+    project = {
+        "title": datastore.name(),
+        "labels": list(datastore.labels),
+        "review_only": is_review_only(),
+        "readers": datastore.readings.people,
+        "model": model,
+        "strategies": strategies,
+        "default_strategy": "first" if "first" in strategies else next(iter(strategies), None),
+        "models": {
+            "clicks": CLICKS if CLICKS in app.models else None,
+            "automatic": AUTOMATIC if model is not None and AUTOMATIC in app.models else None,
+        },
+        "counts": counts(entries),
+    }
+    return json.dumps({"project": project, "studies": entries}).encode()
+
+
+def _asker(user: User, client_id: str) -> str | None:
+    """The name of the login; without one what the client says."""
+    return user.name if user.name is not None else annotator_of({"client_id": client_id}) if client_id else None
+
+
+async def study(image: str, user: CurrentUser, client_id: str = "") -> dict[str, Any]:
+    """A study with its geometry, its clicks and its final mask; of an archive it is fetched, which may take a while."""
+    check_text(client_id, "client_id")
+    path = await image_file(image)
+    try:
+        return await run_in_threadpool(study_details, studies(), image, path, user.name)
+    except VolumeError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+async def volume(request: Request, image: str) -> Response:
+    """The scan as NIfTI (.nii.gz), on the voxel grid and in the place of the image; made once, then sent from disk."""
+    path = await image_file(image)
+    version = await run_in_threadpool(_version, path)
+    if is_known(request, version):
+        return not_modified(version, _PRIVATE)
+    try:
+        view = await make_view(studies().views.scan, image, path)
+    except VolumeError as error:
+        raise HTTPException(422, str(error)) from error
+    except OSError as error:
+        raise not_stored("The scan", error, "prepared") from error
+    return _file(view, "application/octet-stream")
+
+
+async def thumbnail(request: Request, image: str) -> Response:
+    """A PNG of the middle axial slice; 404 while an archive's image was not fetched."""
+    check_text(image, "image")
+    path = await run_in_threadpool(studies().at_hand, image)
+    if path is None:
+        raise HTTPException(404, f"The image {image[:80]!r} was not fetched from the archive yet; open it first.")
+    version = await run_in_threadpool(_version, path)
+    if is_known(request, version):
+        return not_modified(version, _PRIVATE)
+    try:
+        view = await make_thumbnail(studies().views.thumbnail, image, path)
+    except VolumeError as error:
+        raise HTTPException(422, str(error)) from error
+    except OSError as error:
+        raise not_stored("The picture", error, "prepared") from error
+    return _file(view, "image/png")
+
+
+def _version(path: Path) -> str:
+    try:
+        return studies().views.version(path)
+    except VolumeError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+def _file(view: View, media_type: str) -> Response:
+    return FileResponse(view.path, media_type=media_type, headers=headers_of(view.version, _PRIVATE))
+
+
+async def skip(image: str, request: Request) -> dict[str, Any]:
+    """Skips a study: it is not offered, and nothing is learnt from it, until somebody takes that back or works on it.
+
+    The body may give a `reason`, a text of at most 200 characters, and a `client_id`.
+    """
+    check_text(image, "image")
+    parameters = json_object(await request.body(), "parameters")
+    reason = checked_reason(parameters.get("reason"))
+    return await run_in_threadpool(_skip, image, reason, name_of(request, parameters))
+
+
+def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
+    datastore = studies()
+    datastore.require_image(image)
+    datastore.require_project()
+    try:
+        made = datastore.skips.skip(image, reason, annotator)
+    except OSError as error:
+        raise not_stored("The skip", error) from error
+    datastore.leases.end(image, annotator)
+    return dict(made)
+
+
+async def take_skip_back(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
+    """Takes a skip back: the study is offered again."""
+    check_text(image, "image")
+    name_of(request, {"client_id": client_id})
+    return await run_in_threadpool(_take_skip_back, image)
+
+
+def _take_skip_back(image: str) -> dict[str, Any]:
+    datastore = studies()
+    datastore.require_image(image)
+    datastore.require_project()
+    try:
+        if not datastore.skips.end(image):
+            raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
+    except OSError as error:
+        raise not_stored("The end of the skip", error) from error
+    return {}
+
+
+async def work_on(image: str, request: Request) -> dict[str, Any]:
+    """Tells others that the annotator works on a study: it is offered to nobody else for half an hour.
+
+    The body may give a `client_id`.
+    """
+    check_text(image, "image")
+    parameters = json_object(await request.body(), "parameters")
+    await run_in_threadpool(studies().require_image, image)
+    await run_in_threadpool(studies().leases.renew, image, name_of(request, parameters))
+    return {}
+
+
+async def leave(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
+    """Tells others that the annotator no longer works on a study."""
+    check_text(image, "image")
+    await run_in_threadpool(studies().leases.end, image, name_of(request, {"client_id": client_id}))
+    return {}

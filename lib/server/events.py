@@ -1,0 +1,145 @@
+"""Server-sent events: what has changed is told to every browser that listens, by one look at a time for all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.concurrency import run_in_threadpool
+
+logger = logging.getLogger(__name__)
+
+MOST_LISTENERS = 64
+LOOK_S = 1.0
+"""Between two looks; of each kind there is at most one event in this time."""
+
+END_POLL_S = 0.1
+"""How soon listeners are let go when the server ends, which waits for them."""
+
+KEEP_ALIVE_S = 15.0
+
+Happened = dict[str, Any]
+"""What has changed, by the kind of the event; the `ids` of `studies` are a list."""
+
+
+class _Listener:
+    """A browser. Of each kind one event waits for it at most, however slowly it reads."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self._waiting: Happened = {}
+
+    def tell(self, happened: Happened) -> None:
+        for kind, content in happened.items():
+            if kind == "studies" and kind in self._waiting:
+                content = {"ids": sorted({*content["ids"], *self._waiting[kind]["ids"]})}
+            self._waiting[kind] = content
+        self.woken.set()
+
+    def take(self) -> Happened:
+        self.woken.clear()
+        waiting, self._waiting = self._waiting, {}
+        return waiting
+
+
+class Events:
+    """The events of a server. Nobody looks while nobody listens.
+
+    Args:
+        look: gives what has changed since it was called last; called in a thread.
+        is_ending: does the server end? Then it waits for all answers.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Happened],
+        is_ending: Callable[[], bool] = lambda: False,
+        *,
+        look_s: float = LOOK_S,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self._look, self._is_ending = look, is_ending
+        self._look_s, self._keep_alive_s = look_s, keep_alive_s
+        self._listeners: set[_Listener] = set()
+        self._watch: asyncio.Task[None] | None = None
+        self._has_ended = False
+
+    def require_room(self) -> None:
+        """Raises: HTTPException: 503, too many listen already."""
+        if len(self._listeners) >= MOST_LISTENERS:
+            raise HTTPException(
+                503, f"{MOST_LISTENERS} pages listen to the server already; close some, or reload this page later."
+            )
+
+    async def stream(
+        self, is_allowed: Callable[[], Awaitable[bool]], seconds: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """The events for one browser, until it goes away, is allowed no longer, or the server ends.
+
+        Args:
+            is_allowed: asked at each keep-alive.
+            seconds: after which it ends; None for never.
+        """
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._watch_server())
+            yield _encoded("hello", {"server": self.id})
+            end = float("inf") if seconds is None else time.monotonic() + seconds
+            next_s = time.monotonic() + self._keep_alive_s
+            while (now := time.monotonic()) < end and not self._has_ended:
+                try:
+                    async with asyncio.timeout(max(0.0, min(next_s, end) - now)):
+                        await listener.woken.wait()
+                except TimeoutError:
+                    if time.monotonic() < next_s:
+                        continue
+                    if not await is_allowed():
+                        return
+                    yield b": still here\n\n"
+                    next_s = time.monotonic() + self._keep_alive_s
+                for kind, content in listener.take().items():
+                    yield _encoded(kind, content)
+        finally:
+            self._listeners.discard(listener)
+
+    async def _watch_server(self) -> None:
+        """Looks now and then, as long as somebody listens; lets all go at once when the server ends."""
+        looking: asyncio.Task[Happened] | None = asyncio.create_task(self._looked())  # what was before is not told
+        next_s = 0.0
+        while self._listeners and not self._is_ending():
+            await asyncio.sleep(END_POLL_S)
+            if looking is not None and looking.done():
+                self._tell(looking.result())
+                looking, next_s = None, time.monotonic() + self._look_s
+            if looking is None and time.monotonic() >= next_s:
+                looking = asyncio.create_task(self._looked())
+        self._has_ended = self._is_ending()
+        if looking is not None:
+            looking.cancel()
+        self._tell({})
+
+    async def _looked(self) -> Happened:
+        try:
+            return await run_in_threadpool(self._look)
+        except Exception:
+            logger.exception("It could not be seen what has changed; the next look tries again.")
+            return {}
+
+    def _tell(self, happened: Happened) -> None:
+        if not happened and not self._has_ended:
+            return
+        for listener in self._listeners:
+            listener.tell(happened)
+
+
+def _encoded(kind: str, content: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(content)}\n\n".encode()

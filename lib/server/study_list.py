@@ -1,0 +1,115 @@
+"""The list of studies with the state of each, as one annotator may see it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lib.server.annotation_set import Said
+from lib.server.project import CLICK_TAG, FINAL_TAG
+from lib.server.studies import Studies
+
+PROBLEMS_BUDGET_S = 0.1
+"""Time that one list spends on headers that were not read yet; the next list goes on."""
+
+STATES = ("untouched", "clicked", "proposed", "final", "skipped", "unreadable")
+"""Of a study. Untouched: nothing is stored of it. Final: each label is in a final mask, or said not to be in the image.
+Clicked: something is stored. Proposed: kept for proposals, of which none are stored."""
+
+
+def label_states(labels: Sequence[str], said: Mapping[str, Sequence[Said]]) -> dict[str, str]:
+    """What is stored of each label: `none`, `clicked`, `absent` or `final`.
+
+    Args:
+        said: of one image, by tag (`AnnotationSet.said_of_images`).
+    """
+    final = {label for one in said.get(FINAL_TAG, ()) for label in one.labels}
+    clicked = {label for one in said.get(CLICK_TAG, ()) for label in one.labels}
+    absent = {label for one in said.get(CLICK_TAG, ()) for label in one.absent}
+    return {
+        label: "final" if label in final else "absent" if label in absent else "clicked" if label in clicked else "none"
+        for label in labels
+    }
+
+
+def study_state(labels: Mapping[str, str], *, is_skipped: bool, is_readable: bool) -> str:
+    """One of `STATES`.
+
+    Args:
+        labels: their states (`label_states`).
+    """
+    if is_skipped:
+        return "skipped"
+    if set(labels.values()) <= {"final", "absent"}:
+        return "final"
+    if not is_readable:
+        return "unreadable"
+    return "clicked" if set(labels.values()) != {"none"} else "untouched"
+
+
+class StudyList:
+    """The studies of a server. Nothing is fetched for it."""
+
+    def __init__(self, studies: Studies) -> None:
+        self._studies = studies
+
+    def entries(self, asker: str | None, problems_budget_s: float = PROBLEMS_BUDGET_S) -> list[dict[str, Any]]:
+        """Every study, by name.
+
+        Args:
+            asker: who sees it. Where several people read each study, it is their own reading and what is decided;
+                None sees what is decided.
+
+        Raises:
+            HTTPException: 502, 503: the studies cannot be listed.
+        """
+        studies = self._studies
+        names, skips, lent = studies.shown_names(), studies.skips.all(), studies.leases.lent()
+        problems = studies.known_problems(time.monotonic() + problems_budget_s)
+        said = self.said(asker, list(names))
+        entries = []
+        for image_id, shown in names.items():
+            labels = label_states(studies.labels, said.get(image_id, {}))
+            skip, problem = skips.get(image_id), problems.get(image_id)
+            state = study_state(labels, is_skipped=skip is not None, is_readable=problem is None)
+            newest = _newest(said.get(image_id, {}))
+            others = {who: age for who, age in lent.get(image_id, {}).items() if who != asker}
+            entries.append(
+                {
+                    "id": image_id,
+                    "name": shown.name,
+                    "detail": shown.detail,
+                    "state": state,
+                    "labels": labels,
+                    "annotator": (newest.annotator or None) if newest is not None else None,
+                    "created": (newest.created or None) if newest is not None else None,
+                    "working": min(others, key=others.__getitem__) if others and state != "final" else None,
+                    "skip": skip,
+                    "problem": problem,
+                }
+            )
+        return sorted(entries, key=lambda entry: (entry["name"], entry["id"]))
+
+    def said(self, asker: str | None, images: Sequence[str]) -> dict[str, dict[str, list[Said]]]:
+        """What somebody may see of what is stored of images (`Readings.seen_by`)."""
+        studies, readings = self._studies, self._studies.readings
+        shared = studies.said_of_images(images)
+        if readings.people == 1 or asker is None:
+            return shared
+        decided = studies.decided(images)
+        own = readings.of(asker).said_of_images([image_id for image_id in images if image_id not in decided])
+        return own | {image_id: shared[image_id] for image_id in decided if image_id in shared}
+
+
+def counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many studies there are, and how many in each state."""
+    found = Counter(entry["state"] for entry in entries)
+    return {"total": len(entries), **{state: found[state] for state in STATES}}
+
+
+def _newest(said: Mapping[str, Sequence[Said]]) -> Said | None:
+    """What was stored last of a study."""
+    of_all = [one for tag in (CLICK_TAG, FINAL_TAG) for one in said.get(tag, ())]
+    return max(of_all, key=lambda one: one.created, default=None)
