@@ -27,7 +27,7 @@ export interface Project {
   strategies: Record<string, string>;
   default_strategy: string;
   models: { clicks: string; automatic: string | null };
-  counts: Record<"total" | "untouched" | "clicked" | "proposed" | "final" | "skipped", number>;
+  counts: Record<"total" | "untouched" | "clicked" | "proposed" | "final" | "skipped" | "unreadable", number>;
 }
 
 export interface StudyRow {
@@ -62,7 +62,8 @@ export interface Study {
   name: string;
   state: StudyState;
   geometry: Geometry;
-  volume: { url: string; bytes: number };
+  /** Bytes are known once the volume was made. */
+  volume: { url: string; bytes: number | null };
   labels: Record<string, StoredLabel>;
   final: {
     annotator: string | null;
@@ -125,43 +126,46 @@ export class Api {
   /** Told of each answer (true) and of each failure to reach the server (false). */
   onReach: (reached: boolean) => void = () => {};
 
+  /** Told of each answer that asks for a login. */
+  onExpired: () => void = () => {};
+
   me(): Promise<Me> {
     return this.json("GET", "/me");
   }
 
-  studies(): Promise<{ project: Project; studies: StudyRow[] }> {
-    return this.json("GET", "/studies");
+  /** `client_id`: without a login, whose own work is not shown as another's. */
+  studies(client_id = ""): Promise<{ project: Project; studies: StudyRow[] }> {
+    return this.json("GET", client_id ? `/studies?client_id=${encodeURIComponent(client_id)}` : "/studies");
   }
 
   study(id: string): Promise<Study> {
     return this.json("GET", `/studies/${encodeURIComponent(id)}`);
   }
 
-  thumbnailUrl(id: string): string {
-    return `/studies/${encodeURIComponent(id)}/thumbnail`;
+  /** A PNG; refused with 404 while an archive's study was not opened yet. */
+  async thumbnail(id: string): Promise<Blob> {
+    const answer = await this.send("GET", `/studies/${encodeURIComponent(id)}/thumbnail`, {});
+    return answer.blob();
   }
 
-  /** The bytes behind an address of this server; `onProgress` is told of the bytes so far. */
-  async bytes(url: string, onProgress: (loaded: number) => void, signal?: AbortSignal): Promise<Uint8Array> {
+  /** What is behind an address of this server; `onProgress` is told of the bytes so far and of all. */
+  async bytes(
+    url: string,
+    onProgress: (loaded: number, all: number) => void,
+    signal?: AbortSignal,
+  ): Promise<ReadableStream<Uint8Array>> {
     const answer = await this.send("GET", url, { signal });
-    if (!answer.body) return new Uint8Array(await answer.arrayBuffer());
-    const chunks: Uint8Array[] = [];
+    const all = Number(answer.headers.get("content-length") ?? 0);
     let loaded = 0;
-    const reader = answer.body.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      chunks.push(value);
-      loaded += value.length;
-      onProgress(loaded);
-    }
-    const all = new Uint8Array(loaded);
-    let at = 0;
-    for (const chunk of chunks) {
-      all.set(chunk, at);
-      at += chunk.length;
-    }
-    return all;
+    return answer.body!.pipeThrough(
+      new TransformStream<Uint8Array, Uint8Array>({
+        transform(chunk, out) {
+          loaded += chunk.length;
+          onProgress(loaded, all);
+          out.enqueue(chunk);
+        },
+      }),
+    );
   }
 
   /** The mask that a model makes of an image, as .nii.gz uint8 with the app's values. */
@@ -210,6 +214,16 @@ export class Api {
     return this.json("DELETE", `/studies/${encodeURIComponent(image)}/skip?${query}`);
   }
 
+  /** Tells others that this study is worked on, for half an hour. */
+  working(image: string, client_id: string): Promise<unknown> {
+    return this.json("POST", `/studies/${encodeURIComponent(image)}/working`, { client_id });
+  }
+
+  notWorking(image: string, client_id: string): Promise<unknown> {
+    const query = `client_id=${encodeURIComponent(client_id)}`;
+    return this.json("DELETE", `/studies/${encodeURIComponent(image)}/working?${query}`);
+  }
+
   next(strategy: string, client_id: string): Promise<{ id?: string }> {
     return this.json("POST", `/activelearning/${encodeURIComponent(strategy)}`, { client_id });
   }
@@ -255,6 +269,7 @@ export class Api {
       throw new Away(String(error));
     }
     this.onReach(![502, 503, 504].includes(answer.status) || answer.headers.has("content-length"));
+    if (answer.status === 401) this.onExpired();
     if (!answer.ok) throw new Refusal(answer.status, await sentence(answer));
     return answer;
   }

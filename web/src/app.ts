@@ -61,5 +61,7 @@ export interface Question {
   /** To choose from by a click; the field can still hold other text. */
   suggestions?: string[];
   button: string;
+  /** What the other button says. */
+  cancel?: string;
   longest?: number;
 }

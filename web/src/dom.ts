@@ -43,3 +43,11 @@ function fill<E extends Element>(made: E, attributes: Attributes, children: Chil
   replace(made, ...children);
   return made;
 }
+
+/** Builds a part anew; what had the focus has it again, known by its data-focus. */
+export function keepingFocus(part: HTMLElement, build: () => void): void {
+  const focused = document.activeElement instanceof HTMLElement ? document.activeElement : null;
+  const name = focused && part.contains(focused) ? focused.dataset.focus : undefined;
+  build();
+  if (name) part.querySelector<HTMLElement>(`[data-focus="${CSS.escape(name)}"]`)?.focus();
+}

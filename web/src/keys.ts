@@ -61,6 +61,24 @@ export const KEYS: Key[] = [
   { keys: ["t"], action: "theme", group: "page", does: k.theme },
 ];
 
+const NAMES: Record<string, string> = {
+  pagedown: "Page down", pageup: "Page up", arrowup: "↑", arrowdown: "↓", delete: "Delete", tab: "Tab", enter: "Enter",
+};
+
+/** The first key of an action, as people write it; "" where it has none. */
+export function keyFor(action: ActionName): string {
+  const key = KEYS.find((one) => one.action === action)?.keys[0];
+  return key ? written(key) : "";
+}
+
+/** A key of the table as people write it: "mod+z" is Ctrl + Z. */
+export function written(key: string): string {
+  return key
+    .split(/(?<=.)\+/)
+    .map((part) => ({ mod: "Ctrl", shift: "Shift" })[part] ?? NAMES[part] ?? (part.length === 1 ? part.toUpperCase() : part))
+    .join(" + ");
+}
+
 /** Calls actions for keys, except while text is typed or a dialog is open. */
 export function listenToKeys(app: App): void {
   window.addEventListener("keydown", (event) => {

@@ -15,9 +15,13 @@ import { mountWork } from "./work/work";
 const app = new App(new Store(initialState), new Api());
 
 app.refreshStudies = async () => {
-  const { project, studies } = await app.api.studies();
+  const { project, studies } = await app.api.studies(app.store.state.user ?? "");
   const { activeLabel } = app.store.state;
   app.store.set({ project, studies, activeLabel: activeLabel || (project.labels[0] ?? "") });
+};
+
+app.api.onReach = (reached) => {
+  if (reached !== app.store.state.reached) app.store.set({ reached });
 };
 
 async function start(): Promise<void> {

@@ -1,6 +1,6 @@
 // What the page knows, in one store that its parts watch.
 
-import type { LabelState, Me, Project, Study, StudyRow, Voxel } from "./api";
+import type { LabelState, Me, Models, Project, Study, StudyRow, Training, Voxel } from "./api";
 
 /** Where the shown mask of a label comes from. */
 export type MaskSource = "none" | "clicks" | "drawn" | "proposal" | "final";
@@ -15,6 +15,8 @@ export interface LabelWork {
   source: MaskSource;
   /** Of the model that made the shown mask, where one did. */
   version: number | null;
+  /** Did other labels keep voxels that the server's mask of this one has? */
+  overlaps: boolean;
   /** The server's sentence about these clicks. */
   refusal: string | null;
   busy: boolean;
@@ -29,6 +31,10 @@ export interface State {
   user: string | null;
   /** Does the server answer? */
   reached: boolean;
+  /** Has the login ended? */
+  expired: boolean;
+  training: Training | null;
+  models: Models | null;
   project: Project | null;
   studies: StudyRow[];
   /** The open study; null while none is, or another is being loaded. */
@@ -37,6 +43,9 @@ export interface State {
   /** Why the study could not be opened. */
   failure: { id: string; sentence: string } | null;
   activeLabel: string;
+  /** Is the automatic mask being made, or a decision on its way? */
+  proposing: boolean;
+  deciding: boolean;
   work: Record<string, LabelWork>;
   /** Counts the changes of the label map, which is kept in work/label_map.ts. */
   maskRevision: number;
@@ -67,12 +76,17 @@ export const initialState: State = {
   me: null,
   user: null,
   reached: true,
+  expired: false,
+  training: null,
+  models: null,
   project: null,
   studies: [],
   study: null,
   loading: null,
   failure: null,
   activeLabel: "",
+  proposing: false,
+  deciding: false,
   work: {},
   maskRevision: 0,
   strategy: "",

@@ -2,6 +2,11 @@
 
 const plural = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`;
 
+const short = (value: number): string =>
+  Math.abs(value) >= 100 || Number.isInteger(value) ? value.toFixed(0).replace("-", "−") : value.toPrecision(3).replace("-", "−");
+
+const side = (mm: number, more: string, less: string): string => `${mm < 0 ? less : more}${Math.abs(mm).toFixed(1)}`;
+
 export const text = {
   title: "InExtremIS",
   loading: "Loading …",
@@ -63,6 +68,15 @@ export const text = {
       version === null ? "Automatic proposal" : `Automatic proposal, model version ${version}`,
     proposalHint: "Accept it, correct it with the brush, or click the six ends anew.",
     absentHint: "You said that this structure is not in this scan. Clicks on it take that back.",
+    finalHint: "This mask is final. Clicks or the brush change it; accept it again then.",
+    drawnHint: "Drawn by hand. Accept it, or go on drawing.",
+    begun: "begun",
+    chooseLabel: (label: string, number: number): string => `Annotate ${label} (${number})`,
+    goTo: (end: string): string => `${end}: go to this point`,
+    isFound: "found",
+    isMissing: "missing",
+    pointsHeading: "Clicks",
+    skipped: (who: string | null, why: string): string => `Skipped${who ? ` by ${who}` : ""}: ${why || "no reason given"}`,
     delete: "Delete point",
     kept: "Not stored yet; kept in this browser.",
   },
@@ -78,6 +92,7 @@ export const text = {
     undo: "Undo",
     redo: "Redo",
     clear: "Clear",
+    clearTitle: "Take all points and the mask of this label away; undo brings them back",
     takeBack: "Take back",
     unskip: "No longer skip",
     points: "Points",
@@ -100,6 +115,12 @@ export const text = {
     planes: { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal" },
     slice: (n: number, of: number): string => `${n} / ${of}`,
     window: "Window",
+    windowTitle: "window; drag with the right button to change it",
+    windowed: (centre: number, width: number): string => `${short(centre)} / ${short(width)}`,
+    radiologicalButton: "Radiological",
+    radius: (mm: number): string => `${mm.toFixed(1)} mm`,
+    place: (voxel: number[], mm: number[], value: number): string =>
+      `voxel ${voxel.join(", ")}   ·   ${side(mm[0]!, "R", "L")} ${side(mm[1]!, "A", "P")} ${side(mm[2]!, "S", "I")} mm   ·   value ${short(value)}`,
     presets: {
       auto: "Automatic",
       soft: "Soft tissue (40 / 400)",
@@ -131,7 +152,11 @@ export const text = {
     absent: (label: string): string => `${label}: recorded as not in this scan.`,
     skipped: (name: string): string => `${name} is skipped.`,
     unskipped: (name: string): string => `${name} is no longer skipped.`,
+    proposed: (labels: string, version: number | null): string =>
+      `Automatic mask of ${labels}${version === null ? "" : ` by model version ${version}`}: accept it, correct it or click anew.`,
+    nothingProposed: "The model finds nothing to propose in this scan.",
     rejected: "The proposal is rejected.",
+    sameAgain: "This study is still the next one.",
     noneLeft: "No study is left that waits for an annotation.",
     noMask: "There is no mask to accept yet. Click the six ends first.",
     noModel: "There is no trained model yet, so nothing can be proposed.",

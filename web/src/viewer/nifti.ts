@@ -42,12 +42,23 @@ export function readNifti(file: ArrayBuffer): Nifti {
   return { shape, voxels, slope: scaled ? slope : 1, intercept: scaled ? header.getFloat32(116, true) : 0 };
 }
 
-/** Bytes without their gzip, where they have one. */
-export async function gunzipped(bytes: Uint8Array): Promise<ArrayBuffer> {
-  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b)
-    return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
-  const stream = new Blob([bytes as BlobPart]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
+/** All bytes of a stream, without their gzip where they have one. */
+export async function gunzipped(stream: ReadableStream<Uint8Array>): Promise<ArrayBuffer> {
+  const reader = stream.getReader();
+  const { value: first } = await reader.read();
+  if (!first) return new ArrayBuffer(0);
+  const whole = new ReadableStream<Uint8Array>({
+    start: (out) => out.enqueue(first),
+    async pull(out) {
+      const { done, value } = await reader.read();
+      if (done) out.close();
+      else out.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  const isZipped = first[0] === 0x1f && first[1] === 0x8b;
+  const plain = isZipped ? whole.pipeThrough(new DecompressionStream("gzip") as never) : whole;
+  return new Response(plain).arrayBuffer();
 }
 
 export async function gzipped(bytes: Uint8Array): Promise<Blob> {

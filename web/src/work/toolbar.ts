@@ -1,0 +1,86 @@
+// The tools above the scan.
+
+import type { ActionName, App } from "../app";
+import { byId, element, replace } from "../dom";
+import { keyFor } from "../keys";
+import { text } from "../text";
+import type { Viewer } from "../viewer/viewer";
+import type { Preset } from "../viewer/window";
+import type { State } from "../state";
+
+export function mountToolbar(app: App, viewer: Viewer): void {
+  const { store } = app;
+  const { buttons: b, view: v, keys: k } = text;
+
+  const button = (
+    action: ActionName, words: string, title: string, pressed?: (state: Readonly<State>) => boolean,
+    enabled?: (state: Readonly<State>) => boolean,
+  ): HTMLButtonElement => {
+    const made = element("button", { type: "button", title: withKey(title, action), onclick: () => void app.do(action) }, words);
+    if (pressed) store.watch(pressed, (is) => made.setAttribute("aria-pressed", String(is)));
+    if (enabled) store.watch(enabled, (is) => (made.disabled = !is));
+    return made;
+  };
+
+  const size = element("input", {
+    type: "range", min: 0.5, max: 40, step: 0.5, "aria-label": b.size, title: withKey(b.size, "brushLarger"),
+    oninput: () => store.set({ brush: { ...store.state.brush, radius_mm: Number(size.value) } }),
+  });
+  const sizeText = element("span", { class: "quiet number" });
+  store.watch(({ brush }) => brush, (brush) => {
+    size.value = String(brush.radius_mm);
+    sizeText.textContent = text.view.radius(brush.radius_mm);
+  });
+
+  const presets = element("select", {
+    "aria-label": v.window, title: withKey(v.windowTitle, "windowPreset"),
+    onchange: () => void app.do("windowPreset", presets.value),
+  });
+  store.watch(({ study, view }) => [study, view.window], () => {
+    const { windows } = viewer;
+    const [low, high] = store.state.view.window;
+    const shown = windows?.presets ?? [];
+    const isPreset = windows?.range(viewer.preset).every((value, n) => value === store.state.view.window[n]);
+    replace(presets,
+      ...shown.map((one: Preset) => element("option", { value: one }, v.presets[one])),
+      !isPreset && shown.length ? element("option", { value: "" }, v.windowed((low + high) / 2, high - low)) : null);
+    presets.value = isPreset ? viewer.preset : "";
+    presets.disabled = !shown.length;
+  });
+
+  const opacity = element("input", {
+    type: "range", min: 0, max: 1, step: 0.05, "aria-label": v.opacity, title: v.opacity,
+    oninput: () => viewer.setView({ opacity: Number(opacity.value) }),
+  });
+  store.watch(({ view }) => view.opacity, (value) => (opacity.value = String(value)));
+
+  const isDrawing = ({ tool }: Readonly<State>): boolean => tool !== "points";
+  const drawing = element("div", { class: "group" },
+    size, sizeText,
+    button("ball", b.ball, k.ball, ({ brush }) => brush.ball),
+    button("fillBetween", b.fillBetween, k.fillBetween));
+  store.watch(isDrawing, (is) => (drawing.hidden = !is));
+
+  replace(byId("tools"),
+    element("div", { class: "group", role: "group" },
+      button("points", b.points, k.points, ({ tool }) => tool === "points"),
+      button("brush", b.brush, k.brush, ({ tool }) => tool === "brush"),
+      button("eraser", b.eraser, k.eraser, ({ tool }) => tool === "eraser")),
+    drawing,
+    element("div", { class: "group" },
+      button("undo", b.undo, k.undo, undefined, ({ canUndo }) => canUndo),
+      button("redo", b.redo, k.redo, undefined, ({ canRedo }) => canRedo)),
+    element("div", { class: "group end" },
+      presets,
+      button("masks", v.masks, k.masks, ({ view }) => view.showMasks),
+      opacity,
+      button("outline", v.outline, k.outline, ({ view }) => view.outline),
+      button("radiological", v.radiologicalButton, k.radiological, ({ view }) => view.radiological),
+      button("fit", v.fit, k.fit)));
+}
+
+export function withKey(title: string, action: ActionName): string {
+  const key = keyFor(action);
+  const sentence = title.charAt(0).toUpperCase() + title.slice(1);
+  return key ? `${sentence} (${key})` : sentence;
+}
