@@ -93,8 +93,8 @@ export interface ModelVersion {
   version: number;
   created: string;
   dice: number | null;
-  scans: number;
-  sentence: string;
+  scans: number | null;
+  sentence: string | null;
   is_published: boolean;
 }
 
@@ -244,7 +244,7 @@ export class Api {
     return this.json("GET", "/models");
   }
 
-  publish(version: number): Promise<unknown> {
+  publish(version: number): Promise<Models> {
     return this.json("POST", `/models/${version}/publish`, {});
   }
 
