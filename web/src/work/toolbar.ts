@@ -1,7 +1,7 @@
 // The tools above the scan.
 
 import type { ActionName, App } from "../app";
-import { byId, element, replace } from "../dom";
+import { byId, element, replace, svg } from "../dom";
 import { keyFor } from "../keys";
 import { text } from "../text";
 import type { Viewer } from "../viewer/viewer";
@@ -14,9 +14,11 @@ export function mountToolbar(app: App, viewer: Viewer): void {
 
   const button = (
     action: ActionName, words: string, title: string, pressed?: (state: Readonly<State>) => boolean,
-    enabled?: (state: Readonly<State>) => boolean,
+    enabled?: (state: Readonly<State>) => boolean, content: Node | string = words,
   ): HTMLButtonElement => {
-    const made = element("button", { type: "button", title: withKey(title, action), onclick: () => void app.do(action) }, words);
+    const made = element("button", {
+      type: "button", title: withKey(title, action), "aria-label": words, onclick: () => void app.do(action),
+    }, content);
     if (pressed) store.watch(pressed, (is) => made.setAttribute("aria-pressed", String(is)));
     if (enabled) store.watch(enabled, (is) => (made.disabled = !is));
     return made;
@@ -68,15 +70,20 @@ export function mountToolbar(app: App, viewer: Viewer): void {
       button("eraser", b.eraser, k.eraser, ({ tool }) => tool === "eraser")),
     drawing,
     element("div", { class: "group" },
-      button("undo", b.undo, k.undo, undefined, ({ canUndo }) => canUndo),
-      button("redo", b.redo, k.redo, undefined, ({ canRedo }) => canRedo)),
-    element("div", { class: "group end" },
+      button("undo", b.undo, k.undo, undefined, ({ canUndo }) => canUndo, arrow("M6 3 2 7l4 4M2 7h7a4 4 0 0 1 0 8H7")),
+      button("redo", b.redo, k.redo, undefined, ({ canRedo }) => canRedo, arrow("m10 3 4 4-4 4M14 7H7a4 4 0 0 0 0 8h2"))),
+    element("div", { class: "group end toggles" },
       presets,
       button("masks", v.masks, k.masks, ({ view }) => view.showMasks),
       opacity,
       button("outline", v.outline, k.outline, ({ view }) => view.outline),
       button("radiological", v.radiologicalButton, k.radiological, ({ view }) => view.radiological),
       button("fit", v.fit, k.fit)));
+}
+
+function arrow(path: string): SVGElement {
+  return svg("svg", { viewBox: "0 0 16 17", width: 15, height: 16, class: "icon", "aria-hidden": "true" },
+    svg("path", { d: path }));
 }
 
 export function withKey(title: string, action: ActionName): string {

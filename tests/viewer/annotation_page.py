@@ -1,0 +1,113 @@
+"""The annotation page in a headless browser, worked by mouse and keys as a person would."""
+
+from __future__ import annotations
+
+import io
+import time
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+
+class AnnotationPage:
+    """The page of one server; planes are "axial", "coronal" and "sagittal"."""
+
+    def __init__(self, page, server_url):
+        self.page = page
+        self.server_url = server_url
+        self.refused = []
+        self.asked_hosts = set()
+        page.on("console", lambda said: self.refused.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.refused.append(str(error)))
+        page.on("request", lambda request: self.asked_hosts.add(request.url.split("/")[2]))
+
+    def open(self, study, name="anna"):
+        """Opens a study by its address; the name is the one that somebody typed before."""
+        self.page.add_init_script(f"localStorage.setItem('inextremis.name', {name!r})")
+        self.page.goto(f"{self.server_url}/annotate#{quote(study)}")
+        self.page.reload()  # another study behind the # alone is no navigation
+        self.wait_until_ready(study)
+
+    def wait_until_ready(self, study):
+        self.wait_until("id => window.inextremis?.ready && window.inextremis.study === id", study)
+
+    def wait_until_idle(self):
+        self.wait_until("() => window.inextremis.idle")
+
+    def wait_until(self, function, argument=None, timeout_s=30):
+        """Playwright's own wait would need 'unsafe-eval', which the page's policy forbids."""
+        end = time.monotonic() + timeout_s
+        while not self.page.evaluate(function, argument):
+            assert time.monotonic() < end, f"not so after {timeout_s} s: {function}"
+            self.page.wait_for_timeout(30)
+
+    def fact(self, expression, *arguments):
+        """`work('lesion')`, `crosshair`, ... of the page's own hook."""
+        return self.page.evaluate(f"args => window.inextremis.{expression}", list(arguments))
+
+    def work(self, label="lesion"):
+        return self.fact("work(args[0])", label)
+
+    def go_to(self, voxel, plane):
+        """Scrolls a plane to the slice of a voxel, by the wheel over it; where it is then on the page."""
+        place = self._place(voxel, plane)
+        self.page.mouse.move(*self._over(plane))
+        for _ in range(abs(place["slices"])):
+            self.page.mouse.wheel(0, -100 if place["slices"] > 0 else 100)
+        self.wait_until(
+            "([voxel, plane]) => window.inextremis.screenOf(voxel, plane).slices === 0", [list(voxel), plane]
+        )
+        place = self._place(voxel, plane)
+        return place["x"], place["y"]
+
+    def click(self, voxel, plane="axial", **how):
+        """A click on the middle of a voxel; `button="right"` says that it does not belong."""
+        x, y = self.go_to(voxel, plane)
+        self.page.mouse.click(x, y, **how)
+        return self.fact("voxelAt(args[0], args[1])", x, y)
+
+    def drag(self, voxel, to, plane="axial", steps=8, button="left"):
+        x, y = self.go_to(voxel, plane)
+        end = self._place(to, plane)
+        self.page.mouse.move(x, y)
+        self.page.mouse.down(button=button)
+        self.page.mouse.move(end["x"], end["y"], steps=steps)
+        self.page.mouse.up(button=button)
+
+    def press(self, key):
+        self.page.keyboard.press(key)
+
+    def mask(self, shape, label="lesion"):
+        """(X, Y, Z) bool: what the page shows of a label, in the order of the file."""
+        mask = np.zeros(int(np.prod(shape)), bool)
+        mask[self.fact("maskVoxels(args[0])", label)] = True
+        return mask.reshape(shape, order="F")
+
+    def wait_for_mask(self, label="lesion", source="clicks"):
+        self.wait_until(
+            "([label, source]) => window.inextremis.idle && window.inextremis.work(label)?.source === source",
+            [label, source],
+        )
+
+    def button(self, name):
+        return self.page.locator("#structure, #tools").get_by_role("button", name=name, exact=True)
+
+    def says(self, text):
+        self.page.locator("#status").get_by_text(text).wait_for()
+
+    def pixels(self):
+        """(rows, columns, 3) of the page as it is drawn now."""
+        self.fact("voxelAt(0, 0)")  # draws
+        return np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")).astype(int)
+
+    def _place(self, voxel, plane):
+        place = self.fact("screenOf(args[0], args[1])", [int(index) for index in voxel], plane)
+        assert place is not None, f"the {plane} plane is not shown"
+        return place
+
+    def _over(self, plane):
+        box = self.page.evaluate(
+            "plane => document.querySelector(`#overlay [data-plane=${plane}]`).getBoundingClientRect().toJSON()", plane
+        )
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
