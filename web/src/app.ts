@@ -8,7 +8,7 @@ export type ActionName =
   | "undo" | "redo" | "deletePoint" | "clear" | "nextLabel" | "previousLabel" | "label"
   | "points" | "brush" | "eraser" | "brushSmaller" | "brushLarger" | "ball" | "fillBetween"
   | "onePlane" | "sliceUp" | "sliceDown" | "zoomIn" | "zoomOut" | "fit"
-  | "windowPreset" | "outline" | "masks" | "crosshair" | "radiological" | "centre" | "moveCrosshair" | "place" | "placeOut"
+  | "windowPreset" | "outline" | "masks" | "showPoints" | "crosshair" | "radiological" | "centre" | "moveCrosshair" | "place" | "placeOut"
   | "help" | "search" | "theme" | "train" | "name";
 
 type Action = (argument?: string) => void | Promise<void>;

@@ -53,6 +53,7 @@ export const KEYS: Key[] = [
   { keys: ["f"], action: "fit", group: "view", does: k.fit },
   { keys: ["c"], action: "centre", group: "view", does: k.centre },
   { keys: ["m"], action: "masks", group: "view", does: k.masks },
+  { keys: ["i"], action: "showPoints", group: "view", does: k.showPoints },
   { keys: ["o"], action: "outline", group: "view", does: k.outline },
   { keys: ["h"], action: "crosshair", group: "view", does: k.crosshair },
   { keys: ["r"], action: "radiological", group: "view", does: k.radiological },

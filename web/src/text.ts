@@ -59,7 +59,7 @@ export const text = {
     proposing: "Making the automatic mask …",
     source: {
       none: "No mask yet",
-      clicks: "Mask from your clicks",
+      clicks: "Mask from clicks",
       drawn: "Mask drawn by hand",
       proposal: "Proposal",
       final: "Final mask",
@@ -98,7 +98,7 @@ export const text = {
     points: "Points",
     brush: "Brush",
     eraser: "Eraser",
-    fillBetween: "Fill between",
+    fillBetween: "Fill",
     ball: "Ball",
     disc: "In plane",
     size: "Size",
@@ -108,8 +108,7 @@ export const text = {
   },
 
   view: {
-    radiological: "Radiological: the patient's left is on the right of the image",
-    neurological: "Neurological: the patient's left is on the left of the image",
+    radiological: "Radiological (patient's left on the right)",
     radiologicalShort: "Radiological",
     neurologicalShort: "Neurological",
     planes: { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal" },
@@ -117,7 +116,9 @@ export const text = {
     window: "Window",
     windowTitle: "window; drag with the right button to change it",
     windowed: (centre: number, width: number): string => `${short(centre)} / ${short(width)}`,
-    radiologicalButton: "Radiological",
+    menu: "View",
+    points: "Points and box",
+    crosshair: "Crosshair",
     radius: (mm: number): string => `${mm.toFixed(1)} mm`,
     place: (voxel: number[], mm: number[], value: number): string =>
       `voxel ${voxel.join(", ")}   ·   ${side(mm[0]!, "R", "L")} ${side(mm[1]!, "A", "P")} ${side(mm[2]!, "S", "I")} mm   ·   value ${short(value)}`,
@@ -130,7 +131,7 @@ export const text = {
       liver: "Liver (60 / 160)",
       full: "All values",
     },
-    opacity: "Opacity",
+    opacity: "Opacity of masks",
     outline: "Outline",
     masks: "Masks",
     fit: "Fit",
@@ -230,7 +231,8 @@ export const text = {
     centre: "crosshair to the middle of the structure",
     windowPreset: "next window preset",
     masks: "show or hide the masks",
-    outline: "outline or filled",
+    showPoints: "show or hide the points and the box",
+    outline: "with or without the outline",
     crosshair: "show or hide the crosshair",
     radiological: "radiological or neurological view",
     help: "this sheet",
@@ -261,8 +263,8 @@ export const text = {
     },
     next: {
       title: "Open the next study that waits for an annotation (N)",
-      chooser: "Next by",
-      names: { first: "Name", random: "Chance", review: "Disagreement" } as Record<string, string>,
+      chooser: "How the next study is chosen",
+      names: { first: "by name", random: "by chance", review: "by disagreement" } as Record<string, string>,
     },
     progress: {
       final: (n: number, of: number): string => `${n} of ${of} final`,

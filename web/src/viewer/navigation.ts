@@ -16,6 +16,7 @@ export function defineViewActions(app: App, viewer: Viewer): void {
     viewer.setView({ alone: view().alone ? null : ((plane as Plane | undefined) ?? viewer.plane) }));
   app.define("outline", () => viewer.setView({ outline: !view().outline }));
   app.define("masks", () => viewer.setView({ showMasks: !view().showMasks }));
+  app.define("showPoints", () => viewer.setView({ showPoints: !view().showPoints }));
   app.define("crosshair", () => viewer.setView({ crosshair: !view().crosshair }));
   app.define("radiological", () => viewer.setView({ radiological: !view().radiological }));
   app.define("windowPreset", (preset) => {

@@ -67,6 +67,7 @@ export class Opener {
     app.store.set({ study: session.study, loading: null, activeLabel: open });
     this.onOpen(session);
     session.repaint();
+    void app.do("centre");
     app.say(restored ? text.said.restored : text.said.opened(session.study.name));
     if (restored) keep(session);
   }

@@ -127,7 +127,7 @@ function showMask(session: Session, work: LabelWork, state: Readonly<State>, int
   if (work.foreground.length + work.background.length)
     rows.push([text.structure.pointsHeading, text.structure.points(work.foreground.length, work.background.length)]);
   replace(into,
-    rows.length ? element("dl", {}, ...rows.flatMap(([term, words]) => [element("dt", {}, term), element("dd", {}, words)])) : null,
+    rows.length ? element("dl", {}, ...rows.map(([term, words]) => element("div", {}, element("dt", {}, term), element("dd", {}, words)))) : null,
     session.isUnsaved(state.activeLabel) && !work.busy ? element("p", { class: "quiet kept" }, text.structure.kept) : null);
 }
 
@@ -147,7 +147,6 @@ function buttons(app: App, session: Session, work: LabelWork, state: Readonly<St
   const hasFinal = Boolean(session.study.final) || session.labels.some((label) => session.work(label).stored === "final");
   return [
     button("accept", b.accept, b.acceptTitle, may && isOpen && !work.busy, "primary wide"),
-    button("next", b.next, k.next, true, "wide"),
     work.source === "proposal" ? button("reject", b.reject, k.reject, may) : null,
     state.project?.models.automatic && work.source === "none" && !state.proposing
       ? button("propose", b.propose, k.propose, true)

@@ -3,6 +3,7 @@
 import type { ActionName, App } from "../app";
 import { byId, element, replace, svg } from "../dom";
 import { keyFor } from "../keys";
+import { menu } from "../panels/menu";
 import { text } from "../text";
 import type { Viewer } from "../viewer/viewer";
 import type { Preset } from "../viewer/window";
@@ -63,22 +64,32 @@ export function mountToolbar(app: App, viewer: Viewer): void {
     button("fillBetween", b.fillBetween, k.fillBetween));
   store.watch(isDrawing, (is) => (drawing.hidden = !is));
 
+  const check = (action: ActionName, words: string, is: (state: Readonly<State>) => boolean): HTMLElement => {
+    const box = element("input", { type: "checkbox", onchange: () => void app.do(action) });
+    store.watch(is, (now) => (box.checked = now));
+    return element("label", { class: "check", title: withKey(words, action) },
+      box, element("span", {}, words), element("kbd", {}, keyFor(action)));
+  };
+
+  const viewMenu = menu(v.menu, [v.menu], [
+    element("label", { class: "check" }, element("span", {}, v.opacity), opacity),
+    check("masks", v.masks, ({ view }) => view.showMasks),
+    check("outline", v.outline, ({ view }) => view.outline),
+    check("showPoints", v.points, ({ view }) => view.showPoints),
+    check("crosshair", v.crosshair, ({ view }) => view.crosshair),
+    check("radiological", v.radiological, ({ view }) => view.radiological),
+  ]);
+
   replace(byId("tools"),
     element("div", { class: "group", role: "group" },
       button("points", b.points, k.points, ({ tool }) => tool === "points"),
       button("brush", b.brush, k.brush, ({ tool }) => tool === "brush"),
       button("eraser", b.eraser, k.eraser, ({ tool }) => tool === "eraser")),
-    drawing,
     element("div", { class: "group" },
       button("undo", b.undo, k.undo, undefined, ({ canUndo }) => canUndo, arrow("M6 3 2 7l4 4M2 7h7a4 4 0 0 1 0 8H7")),
       button("redo", b.redo, k.redo, undefined, ({ canRedo }) => canRedo, arrow("m10 3 4 4-4 4M14 7H7a4 4 0 0 0 0 8h2"))),
-    element("div", { class: "group end toggles" },
-      presets,
-      button("masks", v.masks, k.masks, ({ view }) => view.showMasks),
-      opacity,
-      button("outline", v.outline, k.outline, ({ view }) => view.outline),
-      button("radiological", v.radiologicalButton, k.radiological, ({ view }) => view.radiological),
-      button("fit", v.fit, k.fit)));
+    drawing,
+    element("div", { class: "group end" }, presets, viewMenu, button("fit", v.fit, k.fit)));
 }
 
 function arrow(path: string): SVGElement {
