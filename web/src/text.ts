@@ -316,7 +316,7 @@ export const text = {
       newModel: (n: number): string => `A new model is there: version ${n}. Proposals are made by it from now on.`,
     },
     time: {
-      seconds: "less than a minute",
+      seconds: "under 1 min",
       minutes: (n: number): string => `about ${n} min`,
       hours: (h: number, min: number): string => `about ${h} h ${min} min`,
     },

@@ -23,7 +23,7 @@ export function curve(
   range: [number, number] | null,
   words: CurveWords,
 ): SVGSVGElement {
-  const xs = ticks(...spread(points.map(([x]) => x)), 3);
+  const xs = ticks(...spread(points.map(([x]) => x)), 4);
   const ys = ticks(...(range ?? spread(points.map(([, y]) => y))), 3);
   const [x0, x1] = spread(points.map(([x]) => x));
   const [y0, y1] = [ys[0]!, ys[ys.length - 1]!];

@@ -12,15 +12,14 @@ const words = text.panels.next;
 /** The button, and the choice of the strategy. */
 export function mountNextStudy(app: App): HTMLElement {
   app.store.set({ strategy: recall("inextremis.strategy") ?? "" });
-  const button = element("button", { class: "primary next", title: words.title, onclick: () => void app.do("next") },
+  const button = element("button", { class: "next", title: words.title, onclick: () => void app.do("next") },
     text.buttons.next, element("kbd", { "aria-hidden": "true" }, "N"));
-  const chooser = element("select", { id: "strategy" });
-  const row = element("label", { class: "strategy" }, words.chooser, chooser);
+  const chooser = element("select", { id: "strategy", "aria-label": words.chooser });
 
   const show = (): void => {
     const { project, strategy } = app.store.state;
     const strategies = Object.entries(project?.strategies ?? {});
-    row.hidden = strategies.length < 2;
+    chooser.hidden = strategies.length < 2;
     button.disabled = strategies.length === 0;
     replace(chooser, ...strategies.map(([name, description]) =>
       element("option", { value: name, title: description }, words.names[name] ?? name)));
@@ -32,6 +31,7 @@ export function mountNextStudy(app: App): HTMLElement {
     app.store.set({ strategy: chooser.value });
   });
   app.store.watch(({ project, strategy }) => [project, strategy], show);
+  app.store.watch(({ study, loading }) => !study && !loading, (isFree) => button.classList.toggle("primary", isFree));
 
   let asking = false;
   app.define("next", async () => {
@@ -48,5 +48,5 @@ export function mountNextStudy(app: App): HTMLElement {
       asking = false;
     }
   });
-  return element("div", { class: "next-row" }, button, row);
+  return element("div", { class: "next-row" }, button, chooser);
 }

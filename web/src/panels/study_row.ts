@@ -14,14 +14,15 @@ export function studyRow(study: StudyRow, picture: string | null): HTMLElement {
     class: `study-row is-${study.state}`, role: "option", "data-id": study.id,
     title: [study.name, study.detail, study.working ? words.working(study.working) : "", state].filter(Boolean).join("\n"),
   },
-    element("span", { class: "thumbnail" }, picture && element("img", { src: picture, alt: "" })),
+    element("span", { class: "thumbnail" },
+      study.state === "unreadable" ? icon("unreadable") : picture && element("img", { src: picture, alt: "" })),
     element("span", { class: "study-text" },
       element("span", { class: "study-name" }, study.name),
       study.detail && element("span", { class: "study-detail quiet" }, study.detail),
       element("span", { class: "study-state" },
         icon(study.working ? "person" : study.state),
         element("span", { class: "study-state-words" }, study.working ? words.working(study.working) : state),
-        ...labelsOf(study))));
+        ...(study.working ? [] : labelsOf(study)))));
 }
 
 /** What decides whether a row has to be drawn anew. */
