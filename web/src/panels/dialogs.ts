@@ -29,7 +29,6 @@ export function showDialog(
 /** Asks for one line of text; null where it is cancelled. */
 export function ask(question: Question): Promise<string | null> {
   return new Promise((resolve) => {
-    let answer: string | null = null;
     const field = element("input", {
       type: "text", value: question.value ?? "", maxlength: question.longest ?? 200, required: true,
       autocomplete: "off", autofocus: true,
@@ -45,8 +44,10 @@ export function ask(question: Question): Promise<string | null> {
       const form = element("form", {
         onsubmit: (event: SubmitEvent) => {
           event.preventDefault();
-          answer = field.value.trim() || null;
-          if (answer) close();
+          const answer = field.value.trim();
+          if (!answer) return;
+          resolve(answer);
+          close();
         },
       },
         element("label", {}, question.label, field),
@@ -55,7 +56,7 @@ export function ask(question: Question): Promise<string | null> {
           element("button", { type: "button", onclick: close }, question.cancel ?? text.buttons.cancel),
           element("button", { type: "submit", class: "primary" }, question.button)));
       return [element("p", { class: "quiet" }, question.text), form];
-    }, () => resolve(answer));
+    }, () => resolve(null));
     field.select();
   });
 }
@@ -63,7 +64,6 @@ export function ask(question: Question): Promise<string | null> {
 /** Asks for a yes. */
 export function confirm(title: string, words: string, button: string): Promise<boolean> {
   return new Promise((resolve) => {
-    let answer = false;
     showDialog(title, "question", (close) => [
       element("p", { class: "quiet" }, words),
       element("div", { class: "dialog-buttons" },
@@ -71,11 +71,11 @@ export function confirm(title: string, words: string, button: string): Promise<b
         element("button", {
           class: "primary", autofocus: true,
           onclick: () => {
-            answer = true;
+            resolve(true);
             close();
           },
         }, button)),
-    ], () => resolve(answer));
+    ], () => resolve(false));
   });
 }
 
