@@ -26,7 +26,6 @@ class AnnotationPage:
         """Opens a study by its address; the name is the one that somebody typed before."""
         self.page.add_init_script(f"localStorage.setItem('inextremis.name', {name!r})")
         self.page.goto(f"{self.server_url}/annotate#{quote(study)}")
-        self.page.reload()  # another study behind the # alone is no navigation
         self.wait_until_ready(study)
 
     def wait_until_ready(self, study):
@@ -35,7 +34,7 @@ class AnnotationPage:
     def wait_until_idle(self):
         self.wait_until("() => window.inextremis.idle")
 
-    def wait_until(self, function, argument=None, timeout_s=30):
+    def wait_until(self, function, argument=None, timeout_s=20):
         """Playwright's own wait would need 'unsafe-eval', which the page's policy forbids."""
         end = time.monotonic() + timeout_s
         while not self.page.evaluate(function, argument):
@@ -50,11 +49,20 @@ class AnnotationPage:
         return self.fact("work(args[0])", label)
 
     def go_to(self, voxel, plane):
-        """Scrolls a plane to the slice of a voxel, by the wheel over it; where it is then on the page."""
-        place = self._place(voxel, plane)
-        self.page.mouse.move(*self._over(plane))
-        for _ in range(abs(place["slices"])):
-            self.page.mouse.wheel(0, -100 if place["slices"] > 0 else 100)
+        """Brings a plane to the slice of a voxel; where it is then on the page.
+
+        By the wheel, or from afar by Alt and a click into another plane.
+        """
+        slices = int(self._place(voxel, plane)["slices"])
+        if abs(slices) > 2:
+            other = self._place(voxel, "coronal" if plane == "axial" else "axial")
+            self.page.keyboard.down("Alt")
+            self.page.mouse.click(other["x"], other["y"])
+            self.page.keyboard.up("Alt")
+        else:
+            self.page.mouse.move(*self._over(plane))
+            for _ in range(abs(slices)):
+                self.page.mouse.wheel(0, -100 if slices > 0 else 100)
         self.wait_until(
             "([voxel, plane]) => window.inextremis.screenOf(voxel, plane).slices === 0", [list(voxel), plane]
         )

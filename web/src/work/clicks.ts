@@ -139,7 +139,7 @@ export class Clicks {
     for (const label of session.labels) {
       const work = session.work(label);
       const isKnown = session.sent.get(label) === keyOfWork(work);
-      if (work.foreground.length >= 6 && !isKnown && !work.busy && ["none", "clicks"].includes(work.source))
+      if (work.foreground.length >= 6 && !isKnown && !work.busy && work.source !== "drawn")
         void this.send(label);
     }
   }

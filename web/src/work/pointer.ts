@@ -12,9 +12,11 @@ import { same } from "./voxels";
 
 /** Pixels within which a point is taken hold of. */
 const REACH = 9;
+/** Pixels that a click may move. */
+const STILL = 4;
 
 type Drag =
-  | { what: "point"; kind: Kind; index: number; start: Voxel; now: Voxel }
+  | { what: "point"; kind: Kind; index: number; start: Voxel; now: Voxel; pressed: Place; moved: boolean }
   | { what: "stroke"; stroke: Stroke; recorder: Recorder; last: readonly number[] };
 
 export class WorkPointer implements Pointer {
@@ -46,7 +48,7 @@ export class WorkPointer implements Pointer {
       const found = event.shiftKey ? null : this.pointAt(place);
       if (!found) return false;
       const start = this.voxelsOf(found.kind)[found.index]!;
-      this.current = { what: "point", ...found, start, now: start };
+      this.current = { what: "point", ...found, start, now: start, pressed: place, moved: false };
       return true;
     }
     const stroke: Stroke = {
@@ -65,6 +67,8 @@ export class WorkPointer implements Pointer {
   drag(place: Place): void {
     const { session, current: drag } = this;
     if (drag?.what === "point" && place.voxel) {
+      drag.moved ||= Math.hypot(place.x - drag.pressed.x, place.y - drag.pressed.y) >= STILL;
+      if (!drag.moved) return;
       drag.now = place.voxel;
       this.dragged = { kind: drag.kind, index: drag.index, voxel: place.voxel };
       this.refresh();
@@ -80,6 +84,8 @@ export class WorkPointer implements Pointer {
     this.current = null;
     this.dragged = null;
     if (drag?.what === "point") {
+      // A click beside a point, not on it, is a point of its own.
+      if (!drag.moved && drag.pressed.voxel && !same(drag.pressed.voxel, drag.start)) this.click(drag.pressed, true);
       if (same(drag.now, drag.start)) {
         this.refresh();
         return;
