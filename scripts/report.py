@@ -14,7 +14,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.report.page import render
 from lib.report.project import ReportError, read_project
 from lib.server.modes import set_umask
-from lib.server.project import images_of, project_of
+from lib.server.project import project_of
 
 console = Console()
 errors = Console(stderr=True)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.add_task("Reading the annotations", total=None)
             place = project_of(options.studies, options.project_dir)
             labels = [label.strip() for label in options.labels.split(",") if label.strip()]
-            project = read_project(images_of(options.studies), place, options.model_dir or place.model, labels)
+            project = read_project(options.studies, place, options.model_dir or place.model, labels)
             bar = progress.add_task("Drawing the masks", total=len(project.images))
             page = render(project, options.max_pictures, lambda: progress.advance(bar))
         write_atomically(options.out, page.encode())

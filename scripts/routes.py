@@ -20,7 +20,7 @@ _HEAD = """# Routes
 The server serves these requests and answers every other with 404. `python -m scripts.routes` writes this page from
 `lib/server/routes.py`. Those below `/proxy/dicom` exist for archives only, those below `/login`, `/logout` and `/auth`
 where a login is asked for, those below `/readings` and `/review` where several people read each study
-([review.md](review.md)).
+([review.md](review.md)). [api.md](api.md) shows those of the annotation page with `curl`.
 
 Roles hold where a login is asked for: an admin may do what a reviewer may, a reviewer what an annotator may, an
 annotator what a user may. "Everybody" needs no login. What changes something is written into the audit log, under the

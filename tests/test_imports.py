@@ -15,6 +15,8 @@ LAYERS = [
     {"infers", "trainers", "activelearning", "server"},
     {"configs"},
 ]
+# Within one layer, what the server uses and does not ask back.
+ONE_WAY = [("activelearning", "server"), ("trainers", "server"), ("trainers", "infers")]
 FACING_MONAI_LABEL = {"infers", "trainers", "activelearning", "configs", "server"}
 # The demo is a client of the app, and may use all of it.
 PACKAGES = sorted(set.union(*LAYERS) & {path.name for path in (ROOT / "lib").iterdir()})
@@ -36,6 +38,11 @@ def test_no_layer_imports_one_above_it(package):
 
     wrong = [(f, m) for f, m in imported(package) if m.startswith("lib.") and m.split(".")[1] not in below]
     assert wrong == []
+
+
+@pytest.mark.parametrize(("package", "user"), ONE_WAY)
+def test_what_the_server_uses_does_not_import_it(package, user):
+    assert [(f, m) for f, m in imported(package) if m.split(".")[:2] == ["lib", user]] == []
 
 
 @pytest.mark.parametrize("package", [p for p in PACKAGES if p not in FACING_MONAI_LABEL])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.leases import Leases
 from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
+from lib.annotations.json_file import JsonFile
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.configs.tasks import auto_train, infer_tasks, train_tasks
@@ -38,7 +40,6 @@ from lib.server.endpoints.models import published_model
 from lib.server.endpoints.progress import progress
 from lib.server.events import Events
 from lib.server.installation import Installation, has_event_loop
-from lib.server.json_file import JsonFile
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
 from lib.server.logs import configure_logging
@@ -48,6 +49,7 @@ from lib.server.open_studies import open_studies
 from lib.server.project import ProjectError, claim_model
 from lib.server.sessions import Sessions
 from lib.server.studies import Studies
+from lib.server.study_list import StudyList
 from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
@@ -74,7 +76,7 @@ class InExtremIS(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="InExtremIS",
-            description="Segmentation models learnt from six extreme points a structure",
+            description="Click the six extreme points of a structure for its mask; a model learns from such clicks",
             version="0.1.0",
             labels=list(self.settings.labels),
         )
@@ -93,7 +95,7 @@ class InExtremIS(MONAILabelApp):
         self.images = OpenedImages(self.prepared, self.opened.identities)
         self.opening = Opening(self.images, self.published)
         files = (self.model_dir / ATLASES_OF_CLICKS, self.model_dir / CLICK_NETWORKS)
-        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files)
+        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files, self.opened.skipped)
         other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
         if other is not None:
             logger.warning(
@@ -104,7 +106,9 @@ class InExtremIS(MONAILabelApp):
             )
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "codes": self.settings.codes}
+        # OHIF's panel shows the name and no description.
+        name = self.name if self.settings.review else f"{self.name}: click the six ends of a structure"
+        return {**super().info(), "name": name, "codes": self.settings.codes}
 
     def init_datastore(self) -> Studies:
         return self.opened
@@ -170,6 +174,7 @@ class InExtremIS(MONAILabelApp):
         self.events = Events(Changes(self.opened, progress, published_model).look, self.installation.is_ending)
         self.installation.install(application, self.opened, self.settings)
         end_on_ctrl_c_as_on_sigterm()
+        threading.Thread(target=StudyList(self.opened).read_ahead, name="study-list", daemon=True).start()
         if not self.settings.review:
             self._start_learning()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 
 logger = logging.getLogger(__name__)
 

@@ -185,13 +185,13 @@ class MaskStore:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_file())
         except FileNotFoundError:
             return {}
-        ids = {
-            name.removesuffix(extension)
-            for extension in EXTENSIONS
-            for name in names
-            if name.endswith(extension) and not name.startswith(".")
-        }
-        return {image_id: path for image_id in ids if (path := self.path(image_id)) is not None}
+        found: dict[str, list[str]] = {}
+        for name in names:
+            extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
+            if extension is not None and not name.startswith("."):
+                found.setdefault(name.removesuffix(extension), []).append(name)
+        paths = {i: self.folder / of[0] if len(of) == 1 else self.path(i) for i, of in found.items()}
+        return {image_id: path for image_id, path in paths.items() if path is not None}
 
     def record(self, image_id: str) -> MaskRecord:
         """Raises: FileNotFoundError: there is no mask. MaskError: it cannot be read."""

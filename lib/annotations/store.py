@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from lib.geometry.image_geometry import ImageGeometry
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+_FILE_NAME = re.compile(r"[^.].*\..*\.json", re.DOTALL)
 
 
 class AnnotationFileError(ValueError):
@@ -215,7 +218,11 @@ class AnnotationStore:
         return self.paths_by_image().get(image_id, [])
 
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.*.json") if not path.name.startswith("."))
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
+        return [self.folder / name for name in names if _FILE_NAME.fullmatch(name)]
 
     def path(self, image_id: str, label: str) -> Path:
         """The file of an image and a label.

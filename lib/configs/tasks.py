@@ -82,4 +82,5 @@ def train_tasks(
 ) -> dict[str, TrainTask]:
     """The one trainer."""
     versions = ModelVersions(model.path, settings.keep_versions)
-    return {"inextremis": InExtremISTrainTask(versions, settings.labels, prepared, hyperparameters, settings.tracking)}
+    fixed = (versions, settings.labels, prepared, hyperparameters, settings.tracking)
+    return {"inextremis": InExtremISTrainTask(*fixed, published=model.current)}

@@ -28,6 +28,7 @@ def dicom_series(
     patient: str,
     *,
     modality: str = "MR",
+    study: str = "InExtremIS demo",
     series: str = "T1 contrast-enhanced",
     instance_order: Sequence[int] | None = None,
 ) -> list[FileDataset]:
@@ -40,7 +41,7 @@ def dicom_series(
         affine_ras: (4, 4); voxel index to RAS mm. i and j become columns and rows of an instance.
         patient: name and id.
         modality: "MR", "CT" or "PT".
-        series: description.
+        study, series: descriptions.
         instance_order: the k of instance number 1, 2, ...; None for ascending k.
 
     Raises:
@@ -59,7 +60,7 @@ def dicom_series(
     for number, index in enumerate(slices, start=1):
         instance = _instance(identity, number, modality)
         instance.PatientName = instance.PatientID = patient
-        instance.StudyDescription, instance.SeriesDescription = "InExtremIS demo", series
+        instance.StudyDescription, instance.SeriesDescription = study, series
         _set_plane(instance, geometry, index)
         _set_pixels(instance, array[:, :, index])
         instances.append(instance)
@@ -76,7 +77,14 @@ def upload_studies(studies_dir: Path, studies: Sequence[str], dicomweb_url: str)
     """Sends NIfTI studies to an archive; yields the study UID and the series UID of each when it is there."""
     for study in studies:
         volume = load_volume(studies_dir / f"{study}.nii.gz")
-        instances = dicom_series(volume.array.astype(np.int16), volume.geometry.affine_ras, study)
+        # Viewers show the one or the other description alone.
+        instances = dicom_series(
+            volume.array.astype(np.int16),
+            volume.geometry.affine_ras,
+            study,
+            study=f"InExtremIS demo {study.removeprefix('study_')}",
+            series=f"T1 contrast-enhanced {study.removeprefix('study_')}",
+        )
         yield str(instances[0].StudyInstanceUID), upload(dicomweb_url, instances)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from types import TracebackType
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
+
+_PORTS = range(15_000, 32_000)
 
 
 class ServerError(RuntimeError):
@@ -100,10 +103,16 @@ class LocalServer:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of the loopback interface that nobody listens on now.
+
+    It is drawn from below the ports that Linux gives to outgoing connections: one of these may take it before the
+    server does.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def is_free(port: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -65,11 +65,20 @@ class ShapeAtlases:
         clicks: where those are that a training has made atlases of.
         made_of_clicks: the file of these atlases.
         networks: the file of click networks.
+        left_out: gives the images whose masks do not count.
     """
 
-    def __init__(self, masks: MaskStore, clicks: AnnotationStore, made_of_clicks: Path, networks: Path) -> None:
+    def __init__(
+        self,
+        masks: MaskStore,
+        clicks: AnnotationStore,
+        made_of_clicks: Path,
+        networks: Path,
+        left_out: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
         self.masks = masks
         self.clicks = clicks
+        self._left_out = left_out
         self._of_clicks = _WatchedFile(made_of_clicks, load_atlases)
         self._networks = _WatchedFile(networks, load_networks)
         self._snapshot = _Snapshot()
@@ -99,7 +108,8 @@ class ShapeAtlases:
         """Reads masks that are new, and forgets those that are gone."""
         with self._lock:
             kept = self._still_there()
-            paths = self.masks.paths()
+            left_out = self._left_out()
+            paths = {image_id: path for image_id, path in self.masks.paths().items() if image_id not in left_out}
             newest_first = sorted(paths, key=lambda image_id: _modified(paths[image_id]), reverse=True)
             accepted: dict[str, _AcceptedShapes] = {}
             counts = dict.fromkeys(self.masks.labels, 0)

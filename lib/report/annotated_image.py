@@ -1,24 +1,64 @@
-"""An annotated image, and what the network and the clicks make of it."""
+"""An annotated image, and the masks of its structures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
-from lib.annotations.mask_origin import MaskOrigin
+from lib.annotations.completeness import unanswered_labels
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
+from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Absence, Annotation, Answer
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.inference.click_masks import click_label_map, network_trust
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import TrainedModel
+from lib.report.listed_studies import ListedStudy
 from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinalMask:
+    """The final mask of an image.
+
+    Attributes:
+        record: None of a mask that cannot be read.
+        load: gives its values, those of the app; raises MaskError.
+    """
+
+    record: MaskRecord | None
+    load: Callable[[], Volume]
+
+    @property
+    def origins(self) -> Mapping[str, MaskOrigin]:
+        """How each label that it covers came about."""
+        return {} if self.record is None else origins(self.record)
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """What is known of one structure in an image, in words; `annotator` and `created` (ISO 8601) may be empty."""
+
+    label: str
+    said: str
+    annotator: str = ""
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class StructureMask:
+    """A mask of one structure, (X, Y, Z) bool, with the clicks on it where there are any."""
+
+    row: LabelRow
+    mask: np.ndarray
+    points: ExtremePoints | None
 
 
 @dataclass(frozen=True)
@@ -26,43 +66,119 @@ class AnnotatedImage:
     """An image of which annotators have said something.
 
     Attributes:
-        path: None where the image is gone, or was never fetched from its archive.
+        study: as people know it; None where it is not among the studies any more.
+        labels: of the app.
         annotations: the clicks on its structures.
         absences: structures that are not in it.
-        mask_origins: how each label of the final mask came about; None without one.
-        unanswered: labels of the app that nobody has answered; where there are none, it counts as annotated.
+        final: its final mask, if it has one.
+        skip: why somebody skipped it, and who; None where nobody did.
     """
 
     image_id: str
-    path: Path | None
-    annotations: tuple[Annotation, ...]
-    absences: tuple[Absence, ...]
-    mask_origins: Mapping[str, MaskOrigin] | None
-    unanswered: tuple[str, ...]
+    study: ListedStudy | None
+    labels: tuple[str, ...]
+    annotations: tuple[Annotation, ...] = ()
+    absences: tuple[Absence, ...] = ()
+    final: FinalMask | None = None
+    skip: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.image_id if self.study is None else self.study.name
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Labels of the app that nobody has answered; where there are none, it counts as annotated."""
+        in_store = [answer.label for answer in self._answers]
+        return unanswered_labels(self.labels, in_store, self.final.origins if self.final else ())
+
+    @property
+    def state(self) -> str:
+        if self.skip is not None:
+            return "skipped"
+        settled = {*(self.final.origins if self.final else ()), *(absence.label for absence in self.absences)}
+        return "final" if settled >= set(self.labels) else "annotated" if not self.unanswered else "begun"
+
+    @property
+    def _answers(self) -> tuple[Answer, ...]:
+        return (*self.annotations, *self.absences)
 
     @property
     def answered(self) -> datetime:
-        """When the newest answer was given; long ago where there is a final mask only."""
-        answers: tuple[Answer, ...] = (*self.annotations, *self.absences)
-        return max((datetime.fromisoformat(a.created) for a in answers), default=datetime.min.replace(tzinfo=UTC))
+        """When the newest answer was given; long ago where no time is recorded."""
+        times = [answer.created for answer in self._answers]
+        if self.final is not None and self.final.record is not None:
+            times.append(self.final.record.created)
+        return max((moment for time in times if (moment := moment_of(time))), default=datetime.min.replace(tzinfo=UTC))
+
+    def rows(self) -> list[LabelRow]:
+        """One for each label of the app, and for others that were answered once."""
+        of_final = self.final.origins if self.final is not None else {}
+        answered = [*of_final, *(answer.label for answer in self._answers)]
+        rows = [self._row(label) for label in dict.fromkeys([*self.labels, *answered])]
+        unreadable = self.final is not None and self.final.record is None
+        return [*rows, LabelRow("", "final mask that cannot be read")] if unreadable else rows
+
+    def _row(self, label: str) -> LabelRow:
+        clicks = next((_clicks(annotation) for annotation in self.annotations if annotation.label == label), "")
+        record = self.final.record if self.final is not None else None
+        if record is not None and self.final is not None and label in self.final.origins:
+            origin = f"final mask, {self.final.origins[label]}"
+            who = {"annotator": record.annotator, "created": record.created, **acceptances(record).get(label, {})}
+            said = f"{origin}; {clicks}" if clicks else origin
+            return LabelRow(label, said, str(who["annotator"]), str(who["created"]))
+        answer = next((answer for answer in self._answers if answer.label == label), None)
+        if answer is None:
+            return LabelRow(label, "open")
+        return LabelRow(label, clicks or "not in this scan", answer.annotator, answer.created)
 
     def volume(self) -> Volume:
         """Raises: VolumeError: it is gone, cannot be read, or is not the image that was clicked on."""
-        if self.path is None:
-            raise VolumeError(f"The image {self.image_id} is not in the folder.")
-        volume = load_volume(self.path)
+        if self.study is None:
+            raise VolumeError(f"{self.name} is not among the studies any more.")
+        if self.study.path is None:
+            raise VolumeError(f"{self.name} is in the archive, and the server has no copy of it to draw.")
+        volume = load_volume(self.study.path)
         if not all(annotation.geometry.is_close(volume.geometry) for annotation in self.annotations):
-            raise VolumeError(f"The image {self.image_id} is not the one that was clicked on.")
+            raise VolumeError(f"{self.name} is not the image that was clicked on.")
         return volume
 
-    def masks(self, volume: Volume, model: TrainedModel | None) -> Iterator[tuple[Annotation, np.ndarray]]:
-        """Of each structure, (X, Y, Z) bool: what the clicks on it give now, with the network's help if it has trust.
+    def masks(self, volume: Volume, model: TrainedModel | None) -> Iterator[StructureMask]:
+        """Of each structure the final mask, or what the clicks on it give now, with the network's help if it has trust.
 
-        The network is asked once.
+        The network is asked once, and only where a structure has clicks and no final mask.
+
+        Raises:
+            VolumeError, MaskError: the final mask cannot be used, or is of another image.
         """
-        probability = None if model is None or network_trust(model) == 0 else _probability(model, volume)
-        for annotation in self.annotations:
-            yield annotation, _mask(volume, annotation, model, probability)
+        points = {annotation.label: annotation.points for annotation in self.annotations}
+        final = self.final.load() if self.final is not None and self.final.record is not None else None
+        if final is not None and not final.geometry.is_close(volume.geometry):
+            raise VolumeError(f"The final mask of {self.name} is not of this image.")
+        of_final = self.final.origins if self.final is not None else {}
+        to_make = [annotation for annotation in self.annotations if annotation.label not in of_final]
+        wants_network = bool(to_make) and model is not None and network_trust(model) > 0
+        probability = _probability(model, volume) if wants_network and model is not None else None
+        for n, label in enumerate(self.labels, start=1):
+            if final is not None and label in of_final and (mask := final.array == n).any():
+                yield StructureMask(self._row(label), mask, points.get(label))
+        for annotation in to_make:
+            mask = _mask(volume, annotation, model, probability)
+            yield StructureMask(self._row(annotation.label), mask, annotation.points)
+
+
+def moment_of(text: str) -> datetime | None:
+    """A time in ISO 8601; one without a zone is UTC, and one that cannot be read None."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _clicks(annotation: Annotation) -> str:
+    on_it, beside = len(annotation.points.foreground_voxel), len(annotation.points.background_voxel)
+    return f"{on_it} clicks on it" + (f", {beside} beside it" if beside else "")
 
 
 def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:

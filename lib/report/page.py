@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from lib.annotations.masks import MaskError
 from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel
 from lib.report.annotated_image import AnnotatedImage
 from lib.report.pictures import learning_curve, overlay
 from lib.report.project import AnnotatedProject
+from lib.report.wording import duration, local_time, program_name
+
+# What the audit log names an image by.
+_IMAGE = re.compile(r"\b(?:image|id): (?P<image>[^;]+)")
 
 
 @dataclass(frozen=True)
@@ -25,43 +32,71 @@ class Picture:
     caption: str
 
 
-def render(project: AnnotatedProject, max_pictures: int, progress: Callable[[], None] = lambda: None) -> str:
+def render(
+    project: AnnotatedProject,
+    max_pictures: int,
+    progress: Callable[[], None] = lambda: None,
+    now: datetime | None = None,
+) -> str:
     """The page.
 
     Args:
         max_pictures: of masks; those of the images that were answered last come first.
         progress: called after each image.
+        now: with a time zone; default: that of the clock.
     """
+    now = now or datetime.now(UTC)
     pictures: list[Picture] = []
     left_out: list[str] = []
     for image in project.images:
-        if len(pictures) < max_pictures and image.annotations:
+        if len(pictures) < max_pictures and (image.annotations or image.final):
             try:
                 pictures += _pictures(image, project.model)
-            except VolumeError as error:
+            except (VolumeError, MaskError) as error:
                 left_out.append(str(error))
         progress()
+    runs = [run for run in project.record.runs if run.score is not None]
+    return (
+        _environment(project)
+        .get_template("page.html")
+        .render(
+            project=project,
+            now=now,
+            curve=_address(learning_curve(project.record)) if runs else None,
+            pictures=pictures[:max_pictures],
+            left_out=left_out,
+        )
+    )
+
+
+def _environment(project: AnnotatedProject) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["score"] = lambda value: "" if value is None else f"{value:.2f}"
-    runs = [run for run in project.record.runs if run.score is not None]
-    return environment.get_template("page.html").render(
-        project=project,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        curve=_address(learning_curve(project.record)) if runs else None,
-        pictures=pictures[:max_pictures],
-        left_out=left_out,
-        records=project.records,
-    )
+    environment.filters |= {
+        "score": lambda value: "" if value is None else f"{value:.2f}",
+        "time": _time,
+        "program": program_name,
+        "named": lambda of: _IMAGE.sub(lambda found: project.name_of(found["image"]), of),
+    }
+    environment.globals["duration"] = duration
+    return environment
+
+
+def _time(time: str | datetime) -> Markup:
+    exact = time if isinstance(time, str) else time.isoformat(timespec="seconds")
+    return Markup('<time datetime="{}">{}</time>').format(exact, local_time(time)) if time else Markup()
 
 
 def _pictures(image: AnnotatedImage, model: TrainedModel | None) -> Iterator[Picture]:
     """Of each structure."""
     volume = image.volume()
-    for annotation, mask in image.masks(volume, model):
-        who = f"{annotation.points.label}, clicked by {annotation.annotator} on {annotation.created[:10]}"
-        yield Picture(_address(overlay(volume, annotation, mask)), f"{image.image_id}: {who}")
+    for shown in image.masks(volume, model):
+        row = shown.row
+        who = f", {row.annotator}" if row.annotator else ""
+        when = f", {local_time(row.created)}" if row.created else ""
+        caption = f"{image.name}: {row.label} ({row.said}){who}{when}"
+        yield Picture(_address(overlay(volume, shown.mask, shown.points)), caption)
 
 
 def _address(png: bytes) -> str:

@@ -7,18 +7,19 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lib.annotations.completeness import unanswered_labels
-from lib.annotations.mask_origin import MaskOrigin, origins
+from lib.annotations.json_file import JsonFile
+from lib.annotations.mask_origin import MaskOrigin
 from lib.annotations.masks import MaskError, MaskStore
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
-from lib.exchange.study_images import visible_files, without_extension
-from lib.geometry.volume_files import EXTENSIONS
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
-from lib.report.annotated_image import AnnotatedImage
+from lib.report.annotated_image import AnnotatedImage, FinalMask
+from lib.report.listed_studies import ListedStudy, listed_studies, project_name
 from lib.report.readings import ReaderAgreement, reader_agreements
+from lib.report.running_training import RunningTraining, running_training
 from lib.server.audit import AuditRecord, last_records
-from lib.server.project import Project, first_labels
+from lib.server.project import Project, first_labels, is_archive
 from lib.training.record import TrainingRecord
 
 logger = logging.getLogger(__name__)
@@ -35,95 +36,126 @@ class AnnotatedProject:
     """Images with annotations, those that were answered last first; all trainings.
 
     Attributes:
+        name: of the folder or the archive.
         labels: of the app.
-        images: with an answer to a label, or a final mask.
-        n_images: how many there are, with and without.
+        studies: all that there are, by image id.
+        images: with an answer to a label, a final mask, or a skip.
+        training: that runs now, or was stopped before its end.
         records: the newest of the audit log.
         agreements: of the readers of studies that several have read, those that disagree most first.
     """
 
-    studies: Path
+    name: str
     labels: tuple[str, ...]
+    studies: Mapping[str, ListedStudy]
     images: list[AnnotatedImage]
-    n_images: int
     record: TrainingRecord
+    training: RunningTraining | None
     model: TrainedModel | None
     records: list[AuditRecord]
     agreements: list[ReaderAgreement]
 
     @property
+    def listed(self) -> list[AnnotatedImage]:
+        """The images that are among the studies still."""
+        return [image for image in self.images if image.study is not None]
+
+    @property
+    def untouched(self) -> list[ListedStudy]:
+        """The studies of which nobody has said anything, by name."""
+        touched = {image.image_id for image in self.images}
+        return sorted((of for i, of in self.studies.items() if i not in touched), key=lambda of: of.name)
+
+    @property
     def n_annotated(self) -> int:
-        """How many images have an answer to every label."""
-        return sum(not image.unanswered for image in self.images)
+        """How many studies have an answer to every label."""
+        return sum(not image.unanswered for image in self.listed)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many studies are in each state; they add up to the number of studies."""
+        found = Counter(image.state for image in self.listed)
+        states = {state: found[state] for state in ("final", "annotated", "begun", "skipped")}
+        return {**states, "not begun": len(self.studies) - len(self.listed)}
+
+    def name_of(self, image_id: str) -> str:
+        return self.studies[image_id].name if image_id in self.studies else image_id
 
     def n_labels_that_were(self, origin: str) -> int:
         """How many labels of final masks came about in this way."""
-        return Counter(of for image in self.images for of in (image.mask_origins or {}).values())[MaskOrigin(origin)]
+        finals = (image.final for image in self.images if image.final is not None)
+        return Counter(of for final in finals for of in final.origins.values())[MaskOrigin(origin)]
 
 
-def read_project(studies: Path, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
-    """Reads the images, the annotations and the models; changes nothing.
+def read_project(studies: str, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
+    """Reads the images, the annotations and the models; changes nothing and asks no archive.
 
     Args:
-        studies: folder of the images.
+        studies: folder of the images, or address of the archive.
         place: of the annotations.
         labels: of the app; default: those that it had when the project began.
 
     Raises:
         ReportError: there is no such folder, or nothing is annotated in it.
     """
-    if not studies.is_dir():
-        raise ReportError(f"There is no folder {studies}; expected the one that the server was started with.")
-    labels = labels or first_labels(place) or ("lesion",)
-    paths = {without_extension(path.name): path for path in visible_files(studies, EXTENSIONS)}
-    answers: dict[str, list[Answer]] = defaultdict(list)
-    for answer in AnnotationStore(place.clicks).answers():
-        answers[answer.image_id].append(answer)
+    expected = place.folder if is_archive(studies) else Path(studies)
+    if not expected.is_dir():
+        what = f"project of {project_name(studies)}" if is_archive(studies) else f"folder {studies}"
+        raise ReportError(f"There is no {what}; expected what the server was started with.")
+    labels = tuple(labels or first_labels(place) or ("lesion",))
+    listed = listed_studies(studies, place)
     masks = MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels)
-    finals, agreements = _origins_of_masks(masks), reader_agreements(place.agreements, masks)
-    begun = sorted({*answers, *(finals.keys() & set(paths))})
-    if not begun and not agreements:
-        raise ReportError(f"Nothing is annotated in {studies}; click on a study first.")
-    images = [_image(i, paths.get(i), answers.get(i, []), finals.get(i), labels) for i in begun]
+    agreements = reader_agreements(place.agreements, masks)
+    images = _images(place, listed, masks)
+    if not images and not agreements:
+        raise ReportError(f"Nothing is annotated in {project_name(studies)}; click on a study first.")
+    folder = model_dir / "inextremis"
     return AnnotatedProject(
-        studies,
-        tuple(labels),
+        project_name(studies),
+        labels,
+        listed,
         sorted(images, key=lambda image: image.answered, reverse=True),
-        len(set(paths) | set(begun)),
-        TrainingRecord.load(model_dir / "inextremis" / "record.json"),
+        TrainingRecord.load(folder / "record.json"),
+        running_training(folder / "train_stats.json"),
         _model(model_dir / "inextremis.pt"),
         last_records(place.audit, MOST_RECORDS),
         agreements,
     )
 
 
-def _origins_of_masks(finals: MaskStore) -> dict[str, dict[str, MaskOrigin]]:
-    """How each label that the final mask of an image covers came about; none of one that cannot be read."""
-    covered: dict[str, dict[str, MaskOrigin]] = {}
-    for image_id in finals.paths():
-        try:
-            covered[image_id] = origins(finals.record(image_id))
-        except MaskError as error:
-            logger.warning("%s", error)
-            covered[image_id] = {}
-    return covered
+def _images(place: Project, listed: Mapping[str, ListedStudy], masks: MaskStore) -> list[AnnotatedImage]:
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for answer in AnnotationStore(place.clicks).answers():
+        answers[answer.image_id].append(answer)
+    skips = JsonFile(place.skips).items() if place.skips.exists() else {}
+    finals = {image_id: _final(masks, image_id) for image_id in masks.paths()}
+    return [
+        AnnotatedImage(
+            image_id,
+            listed.get(image_id),
+            masks.labels,
+            tuple(answer for answer in answers[image_id] if isinstance(answer, Annotation)),
+            tuple(answer for answer in answers[image_id] if isinstance(answer, Absence)),
+            finals.get(image_id),
+            _skip(skips[image_id]) if image_id in skips else None,
+        )
+        for image_id in sorted({*answers, *finals, *skips})
+    ]
 
 
-def _image(
-    image_id: str,
-    path: Path | None,
-    answers: Sequence[Answer],
-    mask_origins: Mapping[str, MaskOrigin] | None,
-    labels: Sequence[str],
-) -> AnnotatedImage:
-    return AnnotatedImage(
-        image_id,
-        path,
-        tuple(answer for answer in answers if isinstance(answer, Annotation)),
-        tuple(answer for answer in answers if isinstance(answer, Absence)),
-        mask_origins,
-        unanswered_labels(labels, [answer.label for answer in answers], mask_origins or ()),
-    )
+def _skip(kept: Mapping[str, Any]) -> str:
+    """In words."""
+    said = [str(kept.get("reason") or ""), f"by {kept['annotator']}" if kept.get("annotator") else ""]
+    return ", ".join(filter(None, said))
+
+
+def _final(masks: MaskStore, image_id: str) -> FinalMask:
+    try:
+        record = masks.record(image_id)
+    except MaskError as error:
+        logger.warning("%s", error)
+        record = None
+    return FinalMask(record, lambda: masks.load(image_id))
 
 
 def _model(path: Path) -> TrainedModel | None:

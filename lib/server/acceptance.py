@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +13,13 @@ from fastapi import HTTPException
 
 from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.given_masks import GivenMask, GivenMaskError, clicks_digest
-from lib.annotations.mask_origin import ACCEPTED_KEY, MaskOrigin, acceptances
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore
+from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.names import label_values
 from lib.annotations.store import Annotation, AnnotationFileError
-from lib.geometry.image_geometry import ImageGeometry
-from lib.geometry.volume import Volume, VolumeError, read_geometry
+from lib.geometry.volume import VolumeError, read_geometry
 from lib.server.annotation_set import AnnotationSet
-from lib.server.disk_full import not_stored
+from lib.server.final_mask import MaskedImage, mask_before, refusals, save_mask
 from lib.server.project import FINAL_TAG
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image as it is now."""
-
-    id: str
-    geometry: ImageGeometry
-    checksum: str
 
 
 @dataclass(frozen=True)
@@ -68,17 +56,14 @@ def accept(
     clicks = _clicks(annotations, image, request)
     shown = {label: _shown(annotations, image, annotation, annotator) for label, annotation in clicks.items()}
     masks = annotations.masks()
-    with _refusals(), masks.locked():
-        before, array = _final_mask(masks, image)
+    with refusals(), masks.locked():
+        before, array = mask_before(masks, image)
         accepted = acceptances(before)
         new = {label: one for label, one in shown.items() if not _is_same(accepted.get(label), one.record)}
         if new:
             _draw(array, new, annotations.labels)
             accepted |= {label: one.record for label, one in new.items()}
-            covered = {*before.labels, *new}
-            values = {label: value for label, value in label_values(annotations.labels).items() if label in covered}
-            record = MaskRecord(values, annotator, image_checksum=image.checksum, info={ACCEPTED_KEY: accepted})
-            masks.save(image_id, Volume(array, image.geometry), record)
+            save_mask(masks, image, array, {*before.labels, *new}, annotator, accepted)
     return {"image": image_id, "labels": {label: accepted[label] for label in shown}}, bool(new)
 
 
@@ -94,7 +79,7 @@ def take_back(annotations: AnnotationSet, image_id: str, annotator: str) -> dict
     """
     annotations.require_label(image_id, FINAL_TAG)
     masks = annotations.masks()
-    with _refusals(), masks.locked():
+    with refusals(), masks.locked():
         record = masks.record(image_id)
         if not acceptances(record):
             raise HTTPException(
@@ -107,26 +92,14 @@ def take_back(annotations: AnnotationSet, image_id: str, annotator: str) -> dict
         return {"image": image_id, "final_mask": masks.revert(image_id)}
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
+def _image(annotations: AnnotationSet, image_id: str, path: Path) -> MaskedImage:
     try:
-        yield
-    except FileNotFoundError as error:
-        raise HTTPException(404, "The final mask was deleted just now.") from error
-    except MaskError as error:
-        raise HTTPException(409, f"{error} Submit a mask in its place, or delete it, then retry.") from error
-    except OSError as error:
-        raise not_stored("The mask", error) from error
-
-
-def _image(annotations: AnnotationSet, image_id: str, path: Path) -> _Image:
-    try:
-        return _Image(image_id, read_geometry(path), annotations.identities.checksum(path))
+        return MaskedImage(image_id, read_geometry(path), annotations.identities.checksum(path))
     except VolumeError as error:
         raise HTTPException(422, str(error)) from error
 
 
-def _clicks(annotations: AnnotationSet, image: _Image, request: Mapping[str, Any]) -> dict[str, Annotation]:
+def _clicks(annotations: AnnotationSet, image: MaskedImage, request: Mapping[str, Any]) -> dict[str, Annotation]:
     """The stored clicks on the labels of a request, in the app's order."""
     try:
         chosen = named_labels(request, "labels", annotations.labels)
@@ -144,7 +117,7 @@ def _clicks(annotations: AnnotationSet, image: _Image, request: Mapping[str, Any
     return clicks
 
 
-def _annotation(annotations: AnnotationSet, image: _Image, label: str) -> Annotation | None:
+def _annotation(annotations: AnnotationSet, image: MaskedImage, label: str) -> Annotation | None:
     """The stored clicks on a label; None where there are none."""
     try:
         answer = annotations.clicks.load(image.id, label)
@@ -159,7 +132,7 @@ def _annotation(annotations: AnnotationSet, image: _Image, label: str) -> Annota
     return answer
 
 
-def _shown(annotations: AnnotationSet, image: _Image, annotation: Annotation, annotator: str) -> _Shown:
+def _shown(annotations: AnnotationSet, image: MaskedImage, annotation: Annotation, annotator: str) -> _Shown:
     """What an annotator was shown of a label for the stored clicks on it."""
     points, label = annotation.points, annotation.label
     remedy = "Ask for the mask of the stored clicks (use_stored_clicks) or click anew, then accept it."
@@ -196,19 +169,6 @@ def _shown(annotations: AnnotationSet, image: _Image, annotation: Annotation, an
 def _is_same(accepted: Mapping[str, Any] | None, record: Mapping[str, Any]) -> bool:
     """Is it the same mask, accepted by the same annotator?"""
     return accepted is not None and all(accepted.get(key) == record[key] for key in ("annotator", "given"))
-
-
-def _final_mask(masks: MaskStore, image: _Image) -> tuple[MaskRecord, np.ndarray]:
-    """The record and the label map (X, Y, Z) uint8 of an image's final mask; empty ones where it has none.
-
-    Raises: MaskError; OSError.
-    """
-    empty = MaskRecord({}), np.zeros(image.geometry.shape, np.uint8, order="F")
-    if masks.path(image.id) is None:
-        return empty
-    record, mask = masks.record(image.id), masks.load(image.id)
-    of_image = mask.geometry.is_close(image.geometry) and record.image_checksum in (None, image.checksum)
-    return (record, mask.array) if of_image else empty
 
 
 def _draw(label_map: np.ndarray, shown: Mapping[str, _Shown], labels: tuple[str, ...]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lib.annotations.agreement import Agreement, label_agreements
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError, require_grid
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.server.json_file import JsonFile
 from lib.server.readings import Readings
 
 logger = logging.getLogger(__name__)

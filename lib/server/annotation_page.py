@@ -49,7 +49,7 @@ _TYPES = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+_NAME = re.compile(r"(?=.{1,100}$)[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 # As esbuild names what it may name by its content.
 _HASHED = re.compile(r".*-[A-Z0-9]{8}\.[a-z0-9.]+")
 _NO_CACHE, _FOR_EVER = "no-cache", "private, max-age=31536000, immutable"

@@ -62,7 +62,7 @@ class AnnotationSet(ABC):
         self.identities = identities
         self.clicks = AnnotationStore(place.clicks)
         self.given_masks = GivenMaskStore(place.given_masks)
-        self._said: dict[Path, tuple[int, Said]] = {}
+        self._said: dict[Path, tuple[tuple[int, int], Said]] = {}
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -84,13 +84,18 @@ class AnnotationSet(ABC):
             for image_id, found in self.said_of_images(images).items()
         }
 
-    def said_of_images(self, images: Sequence[str] | None = None) -> dict[str, dict[str, list[Said]]]:
+    def said_of_images(
+        self, images: Sequence[str] | None = None, checksum_budget_s: float = CHECKSUM_BUDGET_S
+    ) -> dict[str, dict[str, list[Said]]]:
         """Of each image, or of each of these, that has annotations: the tags, and what is said under each.
 
         Annotations of another image of the same name are left out; where that cannot be told, they count.
+
+        Args:
+            checksum_budget_s: time that is spent on images whose checksum is not known yet.
         """
         images, files = self.list_images() if images is None else images, self.images_at_hand()
-        end = time.monotonic() + CHECKSUM_BUDGET_S
+        end = time.monotonic() + checksum_budget_s
         paths = {CLICK_TAG: self.clicks.paths_by_image()}
         for tag in self._mask_tags():
             paths[tag] = {image_id: [path] for image_id, path in self.masks(tag).paths().items()}
@@ -140,7 +145,8 @@ class AnnotationSet(ABC):
         One that cannot be read is about whichever image; in the store about the label of its name, a mask about none.
         """
         try:
-            stamp = path.stat().st_mtime_ns
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)  # two files that replace one another may have one time
             kept = self._said.get(path)
             if kept is None or kept[0] != stamp:
                 kept = self._said[path] = (stamp, self._read(tag, image_id, path))

@@ -39,7 +39,7 @@ class ArchiveListing:
         self._on_gone = on_gone
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[str, Series] | None = _load(path)
+        self._known: dict[str, Series] | None = known_series(path)
         self._asked = -EXPIRES_S
         self._refresh: threading.Thread | None = None
         self.problem: str | None = None
@@ -95,7 +95,8 @@ class ArchiveListing:
             logger.warning("The list of the archive's series is not kept on disk (%s).", error.strerror)
 
 
-def _load(path: Path) -> dict[str, Series] | None:
+def known_series(path: Path) -> dict[str, Series] | None:
+    """What an archive told last, by UID, from the file that keeps it; None where that is not there."""
     try:
         content = json.loads(path.read_bytes())
         return {uid: Series(uid, dict(one["facts"]), one["instances"]) for uid, one in content.items()}

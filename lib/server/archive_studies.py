@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError
 from lib.annotations.names import label_values
 from lib.exchange.dicom_seg import SegmentationError, Source, dicom_segmentation
@@ -30,12 +31,11 @@ from lib.geometry.volume import Volume, VolumeError
 from lib.server.archive import Archive, ArchiveError, Series
 from lib.server.archive_listing import ArchiveListing
 from lib.server.disk_full import not_stored
-from lib.server.json_file import JsonFile
 from lib.server.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.series_images import image_id as image_id_of
-from lib.server.studies import ShownName, Studies
+from lib.server.studies import Shown, Studies
 
 logger = logging.getLogger(__name__)
 
@@ -156,15 +156,9 @@ class ArchiveStudies(Studies):
         series = self._one(image_id)
         return self._refusal_of(series) or self._why_no_image(series, image_id)
 
-    def shown_names(self) -> dict[str, ShownName]:
-        series = self._series()
-        return {image_id: _shown_name(image_id, series) for image_id in self._images.of_all(series)}
-
-    def known_problems(self, until: float) -> dict[str, str]:
+    def shown(self, until: float = 0.0) -> dict[str, Shown]:
         series, refused = self._series(), self._refused.items()
-        found = {uid: _refusal(series[uid], refused[uid]) for uid in series.keys() & refused.keys()}
-        images = {uid: self._images.of_all([uid]) for uid, sentence in found.items() if sentence is not None}
-        return {image_id: str(found[uid]) for uid, of_series in images.items() for image_id in of_series}
+        return {image_id: _shown(image_id, series, refused) for image_id in self._images.of_all(series)}
 
     def _why_no_image(self, series: Series, image_id: str) -> str | None:
         """Of a series whose volumes are images, and not it itself."""
@@ -313,18 +307,18 @@ def _refusal(series: Series, kept: Mapping[str, Any]) -> str | None:
     return str(kept.get("sentence"))
 
 
-def _shown_name(image_id: str, series: Mapping[str, Series]) -> ShownName:
+def _shown(image_id: str, series: Mapping[str, Series], refused: Mapping[str, Mapping[str, Any]]) -> Shown:
     """Patient and description of a series; the description of its study, its date and modality."""
     uid, volume = series_and_volume(image_id)
     facts = series[uid].facts
     patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
-    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or uid
+    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or f"series …{uid[-6:]}"
     name = " · ".join(part for part in (patient, what, volume) if part)
     described = facts.get("StudyDescription", "") if facts.get("SeriesDescription") else ""
     detail = " · ".join(
         part for part in (_date(facts.get("StudyDate", "")), facts.get("Modality", ""), described) if part
     )
-    return ShownName(name, detail)
+    return Shown(name, detail, _refusal(series[uid], refused.get(uid, {})))
 
 
 def _date(dicom: str) -> str:

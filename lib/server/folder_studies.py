@@ -19,7 +19,7 @@ from lib.annotations.names import check_image_id
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project, ProjectIdentity
-from lib.server.studies import ShownName, Studies
+from lib.server.studies import Shown, Studies
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +77,10 @@ class FolderStudies(Studies):
         if image_id in paths:
             self._warn(name, f"The image {paths[image_id].name} has the same id.")
             return False
-        if not os.path.isfile(self.folder / name):
+        path = os.path.join(self.folder, name)
+        if not os.path.isfile(path):
             return False
-        if not os.access(self.folder / name, os.R_OK):
+        if not os.access(path, os.R_OK):
             self._warn(name, "It cannot be read; allow it.")
             return False
         return True
@@ -102,12 +103,11 @@ class FolderStudies(Studies):
             return str(error)
         return None
 
-    def shown_names(self) -> dict[str, ShownName]:
-        return {image_id: ShownName(path.name, "") for image_id, path in self.images_at_hand().items()}
-
-    def known_problems(self, until: float) -> dict[str, str]:
-        found = {image_id: self._known_problem(path, until) for image_id, path in self.images_at_hand().items()}
-        return {image_id: sentence for image_id, sentence in found.items() if sentence is not None}
+    def shown(self, until: float = 0.0) -> dict[str, Shown]:
+        return {
+            image_id: Shown(path.name, "", self._known_problem(path, until))
+            for image_id, path in self.images_at_hand().items()
+        }
 
     def _known_problem(self, path: Path, until: float) -> str | None:
         """What is wrong with the header of a file, read once a version of it."""

@@ -17,6 +17,8 @@ from lib.server.request_checks import HostCheck, OriginCheck, check_syntax
 logger = logging.getLogger(__name__)
 
 # Where an answer has one of its own, as pages have, that one stays.
+NOT_MODIFIED = 304
+
 DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     # Not no-referrer: by it a browser sends "Origin: null" with some requests of our own pages.
@@ -99,8 +101,10 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._is_started = True
             headers = MutableHeaders(raw=list(message.get("headers", [])))
-            for name, value in DEFAULT_HEADERS.items():
-                headers.setdefault(name, value)
+            # A browser gives the headers of a 304 to the page that it has kept, in the place of that page's own.
+            if message["status"] != NOT_MODIFIED:
+                for name, value in DEFAULT_HEADERS.items():
+                    headers.setdefault(name, value)
             message = {**message, "headers": headers.raw}
         await self._send(message)
 

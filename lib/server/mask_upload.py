@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
 
+from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.masks import MaskError, MaskRecord, mapped_values, require_grid
+from lib.annotations.mask_origin import MaskOrigin, acceptances
+from lib.annotations.masks import MaskError, MaskStore, mapped_values, require_grid
 from lib.annotations.names import MOST_LABELS, label_values
-from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
+from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.server.annotation_set import AnnotationSet
-from lib.server.disk_full import not_stored
+from lib.server.final_mask import MaskedImage, mask_before, refusals, save_mask
 
 NAME = "that was submitted"
+
+_MODEL = ("model_version", "model_sha256")
 
 
 def store_mask(
@@ -33,11 +39,16 @@ def store_mask(
     Args:
         image_path: of the image `image_id`.
         upload: file of the mask.
-        params: of the request; `label_info` names the labels as Slicer does.
+        params: of the request. `label_info` names the labels as Slicer does. `labels` lists those that the mask
+            answers; what is stored of other labels stays, but for voxels that one of these claims. Without `labels` the
+            mask answers all. `proposal` says that it is the network's own mask, unchanged: an object with the
+            `model_version` and the `model_sha256` that came with it.
 
     Raises:
-        HTTPException: 422, not a mask of this image with labels of this app; 507, the disk is full.
+        HTTPException: 409, the mask before cannot be read; 422, not a mask of this image with labels of this app; 507,
+            the disk is full.
     """
+    labels, proposal = _answered(params, annotations.labels), _proposal(params)
     try:
         stamp = file_stamp(image_path)
         require_grid(read_geometry(upload), read_geometry(image_path), NAME)
@@ -46,12 +57,65 @@ def store_mask(
         checksum = annotations.identities.checksum(image_path, image.array, stamp)
     except (VolumeError, MaskError) as error:
         raise HTTPException(422, str(error).replace(upload.name, NAME)) from error
-    record = MaskRecord(label_values(annotations.labels), annotator, image_checksum=checksum)
-    store = annotations.masks(tag)
+    accepted = {} if proposal is None else {label: _acceptance(proposal, annotator) for label in labels}
+    masked, masks = MaskedImage(image_id, image.geometry, checksum), annotations.masks(tag)
+    with refusals():
+        if set(labels) == set(annotations.labels):
+            save_mask(masks, masked, values, labels, annotator, accepted)
+        else:
+            _replace_labels(masks, masked, values, labels, annotator, accepted)
+
+
+def _replace_labels(
+    masks: MaskStore,
+    image: MaskedImage,
+    values: np.ndarray,
+    labels: Sequence[str],
+    annotator: str,
+    accepted: Mapping[str, Any],
+) -> None:
+    """Stores what a label map (X, Y, Z) says of some labels. Raises: MaskError; OSError."""
+    index = label_values(masks.labels)
+    replaced = [index[label] for label in labels]
+    with masks.locked():
+        before, array = mask_before(masks, image)
+        array[np.isin(array, replaced)] = 0
+        drawn = np.isin(values, replaced)
+        array[drawn] = values[drawn]
+        kept = {label: said for label, said in acceptances(before).items() if label not in labels}
+        save_mask(masks, image, array, {*before.labels, *labels}, annotator, {**kept, **accepted})
+
+
+def _answered(params: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels that a mask answers. Raises: HTTPException: 422."""
     try:
-        store.save(image_id, Volume(values, image.geometry), record)
-    except OSError as error:
-        raise not_stored("The mask", error) from error
+        chosen = named_labels(params, "labels", labels)
+    except ClickRequestError as error:
+        raise HTTPException(422, str(error)) from error
+    if "labels" in params and not chosen:
+        raise HTTPException(422, "The list 'labels' names none; leave it out where the mask answers all labels.")
+    return chosen or tuple(labels)
+
+
+def _proposal(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a request says of the network whose mask it is. Raises: HTTPException: 422."""
+    proposal = params.get("proposal")
+    if proposal is None:
+        return None
+    version, checksum = (proposal.get(key) for key in _MODEL) if isinstance(proposal, dict) else (None, None)
+    if type(version) is not int or not (checksum is None or isinstance(checksum, str)):
+        raise HTTPException(
+            422,
+            f"The proposal is {str(proposal)[:80]}; expected an object with the model_version, a whole number, and the "
+            "model_sha256 that came with the mask.",
+        )
+    return {"model_version": version, "model_sha256": None if checksum is None else checksum[:64]}
+
+
+def _acceptance(proposal: dict[str, Any], annotator: str) -> dict[str, Any]:
+    """What is recorded of a label that was accepted as the network had made it."""
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"origin": MaskOrigin.ACCEPTED.value, "annotator": annotator, "created": created, "clicks": 0, **proposal}
 
 
 def values_of_labels(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import monailabel.endpoints
 from starlette.datastructures import URL
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from lib.server.annotation_page import ANNOTATION_PAGE, AnnotationPage
 from lib.server.login.user import Role
+from lib.server.viewer_files import ViewerFiles, no_archive_page
 
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-# Of OHIF's own pages, such as /ohif/viewer; files have an extension.
-_CLIENT_ROUTE = re.compile(r"(?!/)[A-Za-z0-9_/-]*")
 _NO_CACHE = "no-cache"  # keep it, but ask each time whether it is still the same
 
 _START_PAGE = """<!doctype html>
@@ -71,9 +68,8 @@ class Pages:
         self._annotation_page = annotation_page
         self._has_readings = has_readings
         self._title, self._has_archive, self._static, self._asks_login = title, has_archive, static, asks_login
-        self._files = StaticFiles(directory=static / "ohif")
-        self._index = static / "ohif" / "index.html"
-        self._viewer_policy = _viewer_policy(self._index.read_text("utf-8"))
+        self._viewer = ViewerFiles(static / "ohif", _LOGIN_SCRIPT if asks_login else "")
+        self._viewer_policy = _viewer_policy(self._viewer.index.read_text("utf-8"))
 
     async def start(self, request: Request) -> Response:
         """`/`: to the annotation page; where it was not built, where to go from here."""
@@ -109,6 +105,8 @@ class Pages:
     async def ohif(self, request: Request, path: str = "") -> Response:
         """`/ohif/` and below: a file of the viewer, or its page for the routes that it has in the browser.
 
+        Where the studies are a folder of files, a page that says where to go instead, with status 404.
+
         Args:
             request: of the browser.
             path: decoded, below /ohif/.
@@ -116,14 +114,9 @@ class Pages:
         Raises:
             HTTPException: 404, there is no such file.
         """
-        try:
-            answer = await self._files.get_response(path, request.scope)
-        except (HTTPException, OSError) as error:
-            if not _CLIENT_ROUTE.fullmatch(path):
-                raise HTTPException(404, "The viewer has no such file.") from error
-            answer = await self._files.get_response("index.html", request.scope)
-        if self._asks_login and isinstance(answer, FileResponse) and Path(answer.path) == self._index:
-            answer = HTMLResponse(self._index.read_text("utf-8").replace("</head>", f"{_LOGIN_SCRIPT}</head>", 1))
+        if not self._has_archive:
+            return no_archive_page(self._title, path)
+        answer = await self._viewer.answer(request, path)
         answer.headers["Cache-Control"] = _NO_CACHE
         answer.headers["Content-Security-Policy"] = self._viewer_policy
         return answer

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lib.annotations.json_file import JsonFile
 from lib.geometry.dicom_series import UPRIGHT
 from lib.geometry.series_volumes import NAME
-from lib.server.json_file import JsonFile
 
 _MOST_NAMED = 8
 _ID = re.compile(rf"(?P<series>[0-9.]+)(_(?P<volume>{NAME.pattern}))?")

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 
 MOST_REASON_CHARACTERS = 200
 

@@ -17,10 +17,10 @@ from monailabel.interfaces.datastore import Datastore
 from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.json_file import JsonFile
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
 from lib.server.disk_full import not_stored
-from lib.server.json_file import JsonFile
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
 from lib.server.removal import remove_files
@@ -32,16 +32,18 @@ logger = logging.getLogger(__name__)
 MOST_INFO_CHARACTERS = 100_000
 
 
-class ShownName(NamedTuple):
-    """What people know an image by, in a list.
+class Shown(NamedTuple):
+    """What people are told of an image, in a list.
 
     Attributes:
         name: of its file, or of the patient and the series.
         detail: a further line; may be empty.
+        problem: why it cannot be opened, as far as that is known; a sentence.
     """
 
     name: str
     detail: str
+    problem: str | None = None
 
 
 class Studies(AnnotationSet, Datastore):
@@ -85,15 +87,11 @@ class Studies(AnnotationSet, Datastore):
         """Why an image cannot be opened, as far as that is known without fetching it, or None."""
 
     @abstractmethod
-    def shown_names(self) -> dict[str, ShownName]:
-        """What people know each image by."""
-
-    @abstractmethod
-    def known_problems(self, until: float) -> dict[str, str]:
-        """Why images cannot be opened, as far as that is known without fetching them.
+    def shown(self, until: float = 0.0) -> dict[str, Shown]:
+        """What people are told of each image, without fetching any.
 
         Args:
-            until: of `time.monotonic()`; files that were not looked at before then are left to the next call.
+            until: of `time.monotonic()`; from then on no file is looked at that was not before.
         """
 
     @abstractmethod

@@ -37,7 +37,7 @@ def study_details(studies: Studies, image_id: str, image_path: Path, asker: str 
     version = studies.views.version(image_path)
     return {
         "id": image_id,
-        "name": studies.shown_names()[image_id].name,
+        "name": studies.shown()[image_id].name,
         "state": study_state(states, is_skipped=skip is not None, is_readable=True),
         "geometry": {
             "shape": list(geometry.shape),

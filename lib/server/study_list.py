@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import HTTPException
+
 from lib.server.annotation_set import Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
 
-PROBLEMS_BUDGET_S = 0.1
-"""Time that one list spends on headers that were not read yet; the next list goes on."""
+logger = logging.getLogger(__name__)
+
+BUDGET_S = 0.05
+"""Time that one list spends on files that were not read yet, their headers and then their voxels; the next goes on."""
 
 STATES = ("untouched", "clicked", "proposed", "final", "skipped", "unreadable")
 """Of a study. Untouched: nothing is stored of it. Final: each label is in a final mask, or said not to be in the image.
@@ -55,25 +61,27 @@ class StudyList:
     def __init__(self, studies: Studies) -> None:
         self._studies = studies
 
-    def entries(self, asker: str | None, problems_budget_s: float = PROBLEMS_BUDGET_S) -> list[dict[str, Any]]:
+    def entries(self, asker: str | None, budget_s: float = BUDGET_S) -> list[dict[str, Any]]:
         """Every study, by name.
 
         Args:
             asker: who sees it. Where several people read each study, it is their own reading and what is decided;
                 None sees what is decided.
+            budget_s: see `BUDGET_S`.
 
         Raises:
             HTTPException: 502, 503: the studies cannot be listed.
         """
         studies = self._studies
-        names, skips, lent = studies.shown_names(), studies.skips.all(), studies.leases.lent()
-        problems = studies.known_problems(time.monotonic() + problems_budget_s)
-        said = self.said(asker, list(names))
+        images = studies.shown(time.monotonic() + budget_s)
+        # Where several people read each study, none sees what another does.
+        skips, lent = studies.skips.all(), studies.leases.lent() if studies.readings.people == 1 else {}
+        said = self.said(asker, list(images), budget_s)
         entries = []
-        for image_id, shown in names.items():
+        for image_id, shown in images.items():
             labels = label_states(studies.labels, said.get(image_id, {}))
-            skip, problem = skips.get(image_id), problems.get(image_id)
-            state = study_state(labels, is_skipped=skip is not None, is_readable=problem is None)
+            skip = skips.get(image_id)
+            state = study_state(labels, is_skipped=skip is not None, is_readable=shown.problem is None)
             newest = _newest(said.get(image_id, {}))
             others = {who: age for who, age in lent.get(image_id, {}).items() if who != asker}
             entries.append(
@@ -87,19 +95,29 @@ class StudyList:
                     "created": (newest.created or None) if newest is not None else None,
                     "working": min(others, key=others.__getitem__) if others and state != "final" else None,
                     "skip": skip,
-                    "problem": problem,
+                    "problem": shown.problem,
                 }
             )
         return sorted(entries, key=lambda entry: (entry["name"], entry["id"]))
 
-    def said(self, asker: str | None, images: Sequence[str]) -> dict[str, dict[str, list[Said]]]:
+    def read_ahead(self) -> None:
+        """Reads the headers and the annotations that lists are made of, so that the first list is quick."""
+        try:
+            self.said(None, list(self._studies.shown(until=math.inf)), budget_s=0)
+        except HTTPException as error:  # a folder or an archive that is away
+            logger.warning("The list of studies is not prepared. %s", error.detail)
+
+    def said(
+        self, asker: str | None, images: Sequence[str], budget_s: float = BUDGET_S
+    ) -> dict[str, dict[str, list[Said]]]:
         """What somebody may see of what is stored of images (`Readings.seen_by`)."""
         studies, readings = self._studies, self._studies.readings
-        shared = studies.said_of_images(images)
+        shared = studies.said_of_images(images, budget_s)
         if readings.people == 1 or asker is None:
             return shared
         decided = studies.decided(images)
-        own = readings.of(asker).said_of_images([image_id for image_id in images if image_id not in decided])
+        undecided = [image_id for image_id in images if image_id not in decided]
+        own = readings.of(asker).said_of_images(undecided, budget_s)
         return own | {image_id: shared[image_id] for image_id in decided if image_id in shared}
 
 

@@ -46,7 +46,7 @@ def read_curves(path: Path) -> dict[str, list[list[float]]]:
     try:
         content = json.loads(path.read_bytes())
         return {name: [_point(point) for point in content[name]] for name in ("loss", "validation")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {"loss": [], "validation": []}
 
 

@@ -6,11 +6,12 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
@@ -22,6 +23,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
+from lib.networks.checkpoint import TrainedModel
 from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import annotated_scans
 from lib.trainers.curves import Curves
@@ -29,9 +31,12 @@ from lib.trainers.trackers import MLflowRun, Trackers, supervision_picture
 from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters, first_error
 from lib.training.loop import TrainingError
+from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS, Listener, Report, Training
 
 logger = logging.getLogger(__name__)
+
+_CURVES = "curves.json"
 
 
 class InExtremISTrainTask(TrainTask):
@@ -42,6 +47,7 @@ class InExtremISTrainTask(TrainTask):
         labels: of the app.
         prepared: cache of scans on the network's grid.
         tracking: "mlflow", kept in a sqlite file beside the model, or "None".
+        published: the model that requests are answered with.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class InExtremISTrainTask(TrainTask):
         prepared: PreparedScans,
         hyperparameters: Hyperparameters,
         tracking: str,
+        published: Callable[[], TrainedModel | None],
     ) -> None:
         super().__init__("Learns from extreme points, in the background")
         self.versions = versions
@@ -58,6 +65,7 @@ class InExtremISTrainTask(TrainTask):
         self.prepared = prepared
         self.hyperparameters = hyperparameters
         self.tracking = tracking
+        self._published = published
         published_path = versions.published_path
         self.folder = published_path.parent / published_path.stem
 
@@ -70,14 +78,37 @@ class InExtremISTrainTask(TrainTask):
         return fixed | self.hyperparameters.model_dump()
 
     def stats(self) -> dict[str, Any]:
-        """Figures for viewers, which take a record without `total_time` for that of a running training."""
+        """Figures for viewers, which take a record without `total_time` for that of a running training.
+
+        `best_metric` is the score of the published model, through a training too; missing where there is none.
+        """
+        running = list(processes("train").values())
+        stats = self._kept_stats() or {"epoch": 0, "total_epochs": REPORTS}
+        if running and stats.get("start_ts", 0) < _start_s(running[0].pid):
+            stats = {"epoch": 0, "total_epochs": REPORTS}  # its process begins, and the file is that of another
+        if not running:
+            stats.setdefault("total_time", stats.get("current_time", "0:00:00"))
+        score = self._published_score(stats.pop("best_metric", None))
+        return stats if score is None else stats | {"best_metric": score}
+
+    def _kept_stats(self) -> dict[str, Any]:
         try:
             stats: dict[str, Any] = json.loads(self._stats_path.read_bytes())
         except (OSError, ValueError):
-            stats = {"epoch": 0, "total_epochs": REPORTS}
-        if not processes("train"):
-            stats.setdefault("total_time", stats.get("current_time", "0:00:00"))
+            return {}
         return stats
+
+    def _published_score(self, of_this_run: float | None) -> float | None:
+        """Of the published model, in [0, 1], on scans that were learnt from where none is held out.
+
+        Args:
+            of_this_run: of the last version that the run of the figures published.
+        """
+        model = self._published()
+        if model is None or model.score is not None:
+            return None if model is None else model.score
+        runs = TrainingRecord.load(self.record_path).runs
+        return next((run.score for run in reversed(runs) if run.version == model.version), of_this_run)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Runs a training. Raises: SystemExit: what is wrong stands, as a sentence, at the end of the task's log."""
@@ -126,7 +157,7 @@ class InExtremISTrainTask(TrainTask):
 
     @property
     def curves_path(self) -> Path:
-        return self.folder / "curves.json"
+        return self.folder / _CURVES
 
     @property
     def _stats_path(self) -> Path:
@@ -139,7 +170,7 @@ class InExtremISTrainTask(TrainTask):
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
         name = f"{datetime.now():%Y%m%d_%H%M%S}"
         trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, h))
-        figures = _Figures(self._stats_path, Curves(self.curves_path), trackers)
+        figures = _Figures(self._stats_path, trackers)
         try:
             Training(
                 scans,
@@ -170,9 +201,9 @@ class InExtremISTrainTask(TrainTask):
 class _Figures:
     """What viewers and trackers are told of a run."""
 
-    def __init__(self, stats_path: Path, curves: Curves, trackers: Trackers) -> None:
+    def __init__(self, stats_path: Path, trackers: Trackers) -> None:
         self.stats_path = stats_path
-        self.curves = curves
+        self.curves = Curves(stats_path.with_name(_CURVES))
         self.trackers = trackers
         self.start_s = time.time()
         # The record of an earlier training would hide that this one has begun.
@@ -212,6 +243,14 @@ class _Figures:
 
     def _time(self) -> str:
         return str(timedelta(seconds=int(time.time() - self.start_s)))
+
+
+def _start_s(process: int) -> int:
+    """When a process was started, in seconds since 1970; 0 where it has ended."""
+    try:
+        return int(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:

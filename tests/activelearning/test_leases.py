@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.activelearning.leases import LEASE_S, Leases
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 
 
 @pytest.fixture

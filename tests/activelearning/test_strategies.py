@@ -10,7 +10,7 @@ from fastapi import HTTPException
 
 from lib.activelearning.leases import LEASE_S, Leases
 from lib.activelearning.strategies import require_strategy, strategies
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 
 STUDIES = ["c", "a", "b"]
 NAMES = ["random", "first"]

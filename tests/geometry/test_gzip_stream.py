@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from lib.geometry.gzip_stream import PIECE_BYTES, gzipped, pieces_of
+from lib.geometry.gzip_stream import PIECE_BYTES, gzipped, gzipped_in_threads, pieces_of
 
 RNG = np.random.default_rng(0)
 PIECES = {
@@ -18,9 +18,13 @@ PIECES = {
 }
 
 
-@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
-def test_every_reader_gets_what_was_written(pieces):
-    written = b"".join(gzipped(pieces))
+MANY = {**PIECES, "many": [RNG.bytes(n) for n in range(1, 50)]}
+
+
+@pytest.mark.parametrize("compress", [gzipped, gzipped_in_threads])
+@pytest.mark.parametrize("pieces", MANY.values(), ids=MANY)
+def test_every_reader_gets_what_was_written(pieces, compress):
+    written = b"".join(compress(pieces))
 
     assert gzip.decompress(written) == b"".join(pieces)
     # As one stream, for readers that stop after the first of several.
@@ -42,3 +46,25 @@ def test_an_array_is_cut_into_pieces_in_its_order_in_memory():
 
     assert b"".join(pieces) == array.tobytes()
     assert {len(piece) for piece in pieces[:-1]} == {PIECE_BYTES}
+
+
+def test_few_pieces_are_in_memory_at_a_time():
+    taken = 0
+
+    def pieces():
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield bytes(1000)
+
+    for given, _ in enumerate(gzipped_in_threads(pieces(), threads=2)):
+        assert taken - given <= 6
+
+
+def test_what_the_pieces_raise_is_raised():
+    def pieces():
+        yield b"abc"
+        raise ValueError("a damaged file")
+
+    with pytest.raises(ValueError, match="a damaged file"):
+        list(gzipped_in_threads(pieces()))

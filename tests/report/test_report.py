@@ -1,28 +1,39 @@
 """The report of a project: one page with all that is known, and nothing in it that a name could break."""
 
 import base64
+import io
+import json
+import os
 import re
 import subprocess
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskRecord, MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.inference.prediction import BrokenModelError, predict_probability
-from lib.networks.checkpoint import NetworkSpec, TrainedModel, save_checkpoint
+from lib.networks.checkpoint import NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
 from lib.report import annotated_image
+from lib.report import pictures as pictures_of_report
+from lib.report.page import render
+from lib.report.pictures import overlay
 from lib.report.project import read_project
+from lib.report.wording import duration, local_time, program_name
 from lib.server.audit import AuditLog
-from lib.server.project import Project, open_project
+from lib.server.project import Project, archive_cache, open_project, project_of
 from lib.training.record import TrainingRecord, TrainingRun
 from scripts.report import main
 
@@ -38,7 +49,7 @@ class Text(HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.words, self.tags, self.sources = [], [], []
-        self.feed(page)
+        self.feed(page.partition("</style>")[2])
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
@@ -49,7 +60,7 @@ class Text(HTMLParser):
 
 
 def add_image(studies, name, annotator=None, clicked=True):
-    studies.mkdir(exist_ok=True)
+    studies.mkdir(parents=True, exist_ok=True)
     image = np.random.default_rng(0).normal(0, 0.05, SHAPE) + BALL
     nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), studies / f"{name}.nii.gz")
     if clicked:
@@ -91,6 +102,15 @@ def pictures(page):
 
 
 @pytest.fixture
+def in_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
 def asked(monkeypatch):
     """The images that the network was asked about."""
     volumes = []
@@ -108,9 +128,11 @@ def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
 
     words = " ".join(Text(page).words)
     assert status == 0
-    assert "2 of 3 images are annotated (lesion); version 2 of the model is published" in words
-    assert "one lesion 6 on it, 1 beside it reader 1" in words
-    for figures in ("1 8 240 0.61 0.60 2 held-out", "not published 8 480 0.43", "2 8 720 0.72"):
+    assert "2 of 3 studies are annotated : each structure (lesion)" in words
+    assert "Version 2 of the model is published; its score is 0.72." in words
+    assert "one.nii.gz clicked lesion 6 clicks on it, 1 beside it reader 1" in words
+    assert "1 not begun open.nii.gz" in words
+    for figures in ("2 min 1 8 240 0.61 0.60 2 held-out scans", "2 min not published 8 480 0.43", "2 8 720 0.72"):
         assert figures in words
 
 
@@ -124,7 +146,7 @@ def test_page_shows_the_newest_of_the_audit_log(project):
 
     words = " ".join(Text(page).words)
     assert status == 0
-    assert f"anna clicks image: one; labels: lesion 10.1.2.3 {HOSTILE}" in words
+    assert f"anna clicks one.nii.gz; labels: lesion {HOSTILE} 10.1.2.3" in words
     assert words.index("training") < words.index("anna clicks")
     assert "script" not in Text(page).tags
 
@@ -140,12 +162,12 @@ def test_images_count_as_annotated_when_all_labels_are_answered(project):
     _, page = report(studies, model_dir, "--labels", "lesion,cyst")
 
     words = " ".join(Text(page).words)
-    assert "1 of 3 images are annotated (lesion, cyst)" in words
-    assert "two cyst not in this image reader 2" in words
-    assert "one cyst not answered yet" in words
-    assert "open lesion not answered yet" in words
-    assert "open cyst not" not in words and "two lesion not" not in words
-    assert len(pictures(page)) == 3  # the learning curve and the clicks on two lesions
+    assert "1 of 3 studies are annotated : each structure (lesion, cyst)" in words
+    assert f"two.nii.gz clicked lesion 6 clicks on it, 1 beside it {HOSTILE}" in words
+    assert "cyst not in this scan reader 2" in words
+    assert re.search("one.nii.gz in part lesion 6 clicks on it, 1 beside it reader 1 [^:]*:.. cyst open", words)
+    assert "open.nii.gz in part lesion open cyst final mask, drawn" in words
+    assert len(pictures(page)) == 4  # the learning curve, the clicks on two lesions, the mask of a cyst
 
 
 def test_labels_are_those_that_the_project_began_with(project):
@@ -153,7 +175,7 @@ def test_labels_are_those_that_the_project_began_with(project):
 
     _, page = report(*project)
 
-    assert "0 of 3 images are annotated (lesion, cyst)" in " ".join(Text(page).words)
+    assert "0 of 3 studies are annotated : each structure (lesion, cyst)" in " ".join(Text(page).words)
 
 
 def test_page_holds_its_pictures_and_loads_nothing(project):
@@ -179,17 +201,18 @@ def test_only_so_many_masks_are_made_as_asked_for(project, asked):
 
 
 def test_newest_is_first(project):
-    """By clicks and absences, in whichever time zone they are stored; an image with a final mask only comes last."""
+    """By clicks and absences, in whichever time zone they are stored; final masks by their time too."""
     studies, model_dir = project
     place, geometry = Project(studies), ImageGeometry(SHAPE, AFFINE)
     mask = Volume(BALL.astype(np.uint8), geometry)
-    MaskStore(place.masks(), ("lesion",), place.mapped_masks).save("open", mask, MaskRecord({"lesion": 1}))
+    record = MaskRecord({"lesion": 1}, created="2026-11-01T08:00+00:00")
+    MaskStore(place.masks(), ("lesion",), place.mapped_masks).save("open", mask, record)
     store = AnnotationStore(place.clicks)
     for name, created in {"one": "2026-11-02T08:00+02:00", "two": "2026-11-02T07:00+00:00"}.items():
         store.save(replace(store.load(name, "lesion"), created=created))
 
     def order():
-        return [image.image_id for image in read_project(studies, place, model_dir).images]
+        return [image.image_id for image in read_project(str(studies), place, model_dir).images]
 
     assert order() == ["two", "one", "open"]
     store.save(replace(Absence.now("one", "cyst", geometry, "reader 1"), created="2026-11-02T07:30+00:00"))
@@ -231,11 +254,11 @@ def test_masks_are_made_of_the_clicks_alone_where_the_network_is_broken(project,
 def test_mask_is_that_of_the_clicks_in_the_shape_of_the_image(project):
     studies, model_dir = project
 
-    image = read_project(studies, Project(studies), model_dir).images[0]
+    image = read_project(str(studies), Project(studies), model_dir).images[0]
 
-    ((_, mask),) = image.masks(image.volume(), None)
-    assert mask.shape == SHAPE
-    assert 2 * (mask & BALL).sum() / (mask.sum() + BALL.sum()) > 0.9
+    (shown,) = image.masks(image.volume(), None)
+    assert shown.mask.shape == SHAPE
+    assert 2 * (shown.mask & BALL).sum() / (shown.mask.sum() + BALL.sum()) > 0.9
 
 
 def test_project_without_a_model_has_a_report(project):
@@ -256,8 +279,11 @@ def test_image_that_is_gone_or_another_is_named(project):
     status, page = report(studies, model_dir)
 
     assert status == 0
-    assert "The image one is not in" in page
-    assert "The image two is not the one that was clicked on." in page
+    words = " ".join(Text(page).words)
+    assert "1 of 2 studies are annotated" in words
+    assert "one clicked · not among the studies any more lesion 6 clicks on it" in words
+    assert "one is not among the studies any more." in words
+    assert "two.nii.gz is not the image that was clicked on." in words
 
 
 @pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "There is no folder"), ("empty", "Nothing is annotated")])
@@ -275,7 +301,7 @@ def test_command_takes_paths_relative_to_the_caller(project):
 
     subprocess.run([SCRIPT, studies.name, "--model-dir", "model"], cwd=studies.parent, check=True, capture_output=True)
 
-    assert "2 of 3 images" in (studies.parent / "report.html").read_text()
+    assert "2 of 3 studies" in (studies.parent / "report.html").read_text()
 
 
 def test_page_with_pictures_of_patients_is_for_its_owner_only(project):
@@ -297,7 +323,167 @@ def test_final_masks_are_annotations_too(tmp_path):
     status, page = report(tmp_path / "studies", tmp_path / "model")
 
     assert status == 0
-    assert "1 of 1 images" in " ".join(Text(page).words)
+    assert "1 of 1 studies" in " ".join(Text(page).words)
+    assert len(pictures(page)) == 1  # of the mask
+
+
+def test_final_mask_is_drawn_in_place_of_what_the_clicks_give(project, asked):
+    studies, model_dir = project
+    place = Project(studies)
+    half = BALL & (np.arange(SHAPE[0]) < 14)[:, None, None]
+    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
+    for name in ("one", "two"):
+        store.save(name, Volume(half.astype(np.uint8), ImageGeometry(SHAPE, AFFINE)), MaskRecord({"lesion": 1}))
+
+    for image in read_project(str(studies), place, model_dir).images:
+        (shown,) = image.masks(image.volume(), load_checkpoint(model_dir / "inextremis.pt"))
+        assert np.array_equal(shown.mask, half)
+        assert shown.row.said == "final mask, drawn; 6 clicks on it, 1 beside it"
+    assert not asked
+
+
+def test_final_mask_of_another_image_or_one_that_cannot_be_read_is_named(project):
+    studies, model_dir = project
+    place = Project(studies)
+    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
+    other = Volume(np.ones((9, 9, 9), np.uint8), ImageGeometry((9, 9, 9), AFFINE))
+    store.save("one", other, MaskRecord({"lesion": 1}))
+    (place.masks() / "two.nii.gz").write_bytes(b"no mask")
+
+    status, page = report(studies, model_dir)
+
+    assert status == 0
+    assert "The final mask of one.nii.gz is not of this image." in page
+    assert "final mask that cannot be read" in page
+    assert len(pictures(page)) == 2  # the learning curve and the clicks of the other
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """An archive of three series, of which one was fetched; the address and the project."""
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
+    address = "http://127.0.0.1:9/dicom-web/"
+    place, cache = project_of(address), archive_cache(address)
+    add_image(cache / "volumes", "1.2.840.1", clicked=False)
+    facts = {"PatientID": "17", "StudyDate": "20260203", "Modality": "MR", "SeriesDescription": "T1 post"}
+    series = {f"1.2.840.{n}": {"facts": facts, "instances": 28} for n in (1, 2, 3)}
+    series["1.2.840.1"]["facts"] = facts | {"PatientName": "Meyer^Anna"}
+    (cache / "listing.json").write_text(json.dumps(series))
+    open_project(place, ("lesion",))
+    return address, place
+
+
+def test_report_of_an_archive_of_final_masks_names_patients_and_counts_what_was_never_fetched(archive, tmp_path):
+    address, place = archive
+    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
+    for uid in ("1.2.840.1", "1.2.840.2"):
+        store.save(uid, Volume(BALL.astype(np.uint8), ImageGeometry(SHAPE, AFFINE)), MaskRecord({"lesion": 1}, "anna"))
+    AuditLog(place.audit).write("mask", "anna", {"address": "", "program": ""}, {"image": "1.2.840.1"})
+
+    assert main([address, "--out", str(tmp_path / "report.html")]) == 0
+
+    page = (tmp_path / "report.html").read_text()
+    words = " ".join(Text(page).words)
+    assert "127.0.0.1:9/dicom-web Report of" in words
+    assert "2 of 3 studies are annotated" in words
+    assert "Meyer Anna · T1 post final · 2026-02-03 · MR lesion final mask, drawn anna" in words
+    assert "17 · T1 post final · 2026-02-03 · MR lesion final mask, drawn anna" in words
+    assert "1 not begun 17 · T1 post 2026-02-03 · MR" in words
+    assert "mask Meyer Anna · T1 post" in words.split("Who did what")[1]
+    assert "17 · T1 post is in the archive, and the server has no copy of it to draw." in words
+    assert "1.2.840" not in page
+    assert len(pictures(page)) == 1
+
+
+def test_archive_that_was_never_served_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
+
+    assert main(["http://127.0.0.1:9/dicom-web", "--out", str(tmp_path / "report.html")]) == 2
+    assert "There is no project of 127.0.0.1:9/dicom-web" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("heard", "sentence"),
+    [
+        ("2026-11-05T10:07:00+00:00", "began 5 Nov 2026, 10:00 has not ended: part 3 of 20, loss 0.41, last heard"),
+        ("2026-11-05T09:07:00+00:00", "was last heard of 5 Nov 2026, 09:07 , after part 3 of 20: it was stopped."),
+    ],
+)
+def test_page_tells_of_a_training_that_runs_or_was_stopped(project, heard, sentence, in_utc):
+    studies, model_dir = project
+    stats = model_dir / "inextremis" / "train_stats.json"
+    began = datetime(2026, 11, 5, 10, tzinfo=UTC).timestamp()
+    stats.write_text(json.dumps({"epoch": 3, "total_epochs": 20, "start_ts": began, "loss": 0.41}))
+    os.utime(stats, (began, datetime.fromisoformat(heard).timestamp()))
+
+    read = read_project(str(studies), Project(studies), model_dir)
+    page = render(read, 0, now=datetime(2026, 11, 5, 10, 10, tzinfo=UTC))
+
+    assert sentence in " ".join(Text(page).words)
+
+
+def test_training_that_ended_is_not_told_as_one_that_runs(project):
+    studies, model_dir = project
+    stats = {"epoch": 20, "total_epochs": 20, "start_ts": 1, "total_time": "0:02:00"}
+    (model_dir / "inextremis" / "train_stats.json").write_text(json.dumps(stats))
+
+    assert read_project(str(studies), Project(studies), model_dir).training is None
+
+
+def test_skipped_studies_are_told_with_their_reason(project):
+    studies, model_dir = project
+    place = Project(studies)
+    JsonFile(place.skips).change("open", lambda kept: {"reason": "motion", "annotator": "anna", "created": ""})
+
+    _, page = report(studies, model_dir)
+
+    words = " ".join(Text(page).words)
+    assert "open.nii.gz skipped: motion, by anna lesion open" in words
+    assert "1 skipped" in words and "not begun" not in words
+
+
+def test_times_are_those_of_the_reader_and_programs_have_names(in_utc):
+    assert local_time("2026-11-05T23:30:00+01:00") == "5 Nov 2026, 22:30"
+    assert local_time("2026-11-05T22:30:00.123+00:00", timezone(timedelta(hours=9))) == "6 Nov 2026, 07:30"
+    assert local_time("2026-11-05T22:30") == "5 Nov 2026, 22:30"
+    assert local_time("some day") == "some day"
+    assert duration("2026-11-05T22:30:00+00:00", "2026-11-05T23:29:40+00:00") == "1 h 0 min"
+    assert duration("2026-11-05T22:30:00+00:00", "2026-11-05T22:30:40+00:00") == "40 s"
+    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36"
+    assert program_name(chrome) == "Chrome 138"
+    assert program_name(f"{chrome} Edg/138.0.3351.95") == "Edge 138"
+    assert program_name("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") == "Firefox 140"
+    assert program_name("python-requests/2.32") == "python-requests/2.32"
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_picture_shows_the_patient_as_radiologists_look_at_one(monkeypatch, flips, order):
+    """A structure at the patient's left, front and top, however the voxels are stored."""
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) * flips)[:, list(order)]
+    affine[:3, 3] = -affine[:3, :3] @ [15, 16, 17]
+    geometry = ImageGeometry((30, 32, 34), affine)
+    mask = np.zeros(geometry.shape, bool)
+    mask[5:-5, 5:-5, 5:-5] = True
+    from_left_front_top_mm = geometry.voxel_to_ras(np.moveaxis(np.indices(mask.shape), 0, -1)) - [-9, 9, 9]
+    bright = np.abs(from_left_front_top_mm).max(axis=-1) < 4.5
+    monkeypatch.setattr(pictures_of_report, "MASK", "#000000")
+    # The cut is where the mask is largest: through what is bright.
+    mask &= (np.abs(from_left_front_top_mm) < 4.5).any(axis=-1)
+    volume = Volume(1000.0 * bright, geometry)
+
+    picture = np.asarray(Image.open(io.BytesIO(overlay(volume, mask, None))).convert("RGB")).astype(int)
+
+    rows, columns = np.nonzero(picture.min(axis=-1) > 250)
+    views = [picture.shape[1] * n / 3 for n in range(4)]
+    for n, is_right_of_middle in enumerate((True, True, False)):  # left of the patient; sagittal: front
+        letters_off = 0.1 * (views[n + 1] - views[n])
+        inside = (columns > views[n] + letters_off) & (columns < views[n + 1] - letters_off)
+        inside &= (rows > 0.1 * picture.shape[0]) & (rows < 0.9 * picture.shape[0])
+        middle = (views[n] + views[n + 1]) / 2
+        assert (np.median(columns[inside]) > middle) == is_right_of_middle
+        assert np.median(rows[inside]) < picture.shape[0] / 2  # front, or top
 
 
 def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
@@ -312,4 +498,4 @@ def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
 
     words = " ".join(" ".join(Text(page).words).split())
     assert "1 accepted as the app made them, 1 after corrective clicks, 1 drawn." in words
-    assert [f"final mask: lesion {origin}" in words for origin in ("accepted", "corrected", "drawn")] == [True] * 3
+    assert [f"lesion final mask, {origin}" in words for origin in ("accepted", "corrected", "drawn")] == [True] * 3

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.demo import local_server
+
 ROOT = Path(__file__).resolve().parents[2]
 
 NETWORK = ("--conf", "allow_network_without_login", "true")
@@ -44,10 +46,7 @@ def studies(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return local_server.free_port()
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,24 @@ class Site:
         return simulated_extreme_points(self.mask(study), np.random.default_rng(seed)).tolist()
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """A server on a folder of demo studies; its name holds a blank, as users' folders do."""
-    root = tmp_path_factory.mktemp("my studies")
-    write_demo_studies(root / "studies", root / "truth", 8)
-    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
+@contextmanager
+def running_site(root, count, **conf):
+    """A server on a folder of demo studies."""
+    write_demo_studies(root / "studies", root / "truth", count)
+    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None", **conf}
     with LocalServer(root / "studies", conf, root / "server.log") as server:
         yield Site(server.url, root / "studies", root / "truth", server)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A server for all tests; the name of its folder holds a blank, as users' folders do."""
+    with running_site(tmp_path_factory.mktemp("my studies"), 8) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def own_site(tmp_path_factory):
+    """A server for the tests of one file, which may change what they find."""
+    with running_site(tmp_path_factory.mktemp("own studies"), 4, iterations="2", roi_size="16x16x16") as site:
+        yield site

@@ -40,6 +40,7 @@ class FakeDICOMweb:
         answer: for each search, in place of the usual one: (status, headers, body).
         login: name and password that it asks for.
         odd: elements that it gives in DICOM JSON in the headers of every instance.
+        tells: tags of the attributes of a series that a search tells.
         before: called with the path of each request, before it is answered.
         asked: path and query of each request, in order.
     """
@@ -50,6 +51,7 @@ class FakeDICOMweb:
         self.breaks_after, self.hang_s, self.cut_in, self.accepts = None, 0.0, "chunks", None
         self.answer, self.login = None, None
         self.odd, self.before = {}, lambda path: None
+        self.tells = ["0020000D", "0020000E", "00080060", "00100020", "00080020", "00080030"]
         self.asked, self.stored = [], []
 
     def add(self, patient, modality="MR", shape=SHAPE):
@@ -81,11 +83,7 @@ class FakeDICOMweb:
         return matching[offset : offset + limit]
 
     def _told(self, made):
-        told = {
-            tag: value
-            for tag, value in made[0].to_json_dict().items()
-            if tag in ("0020000D", "0020000E", "00080060", "00100020", "00080020", "00080030")
-        }
+        told = {tag: value for tag, value in made[0].to_json_dict().items() if tag in self.tells}
         if self.counts:
             told["00201209"] = {"vr": "IS", "Value": [len(made)]}
         return told

@@ -14,12 +14,12 @@ from fastapi import HTTPException
 
 from lib.activelearning.leases import Leases
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.json_file import JsonFile
 from lib.annotations.store import Annotation
 from lib.data.prepared_scans import PreparedScans
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
-from lib.server.json_file import JsonFile
 from lib.server.open_studies import open_studies
 from lib.server.removal import removals, restore
 from tests.server.images import CLICKS, LABELS, click, contents, geometry, say_absent, submit, write_image, write_nrrd
@@ -440,6 +440,18 @@ def test_annotations_of_another_process_count_at_once(studies, folder):
 
     assert studies.get_labeled_images() == ["scan"]
     assert studies.status()["label_tags"] == {"extreme_points": 1}
+
+
+def test_two_masks_within_a_tick_of_the_clock_are_two(studies, folder):
+    """The time of a file may be that of a clock which ticks 250 times a second."""
+    submit(studies, "scan", labels=LABELS[:1])
+    path = studies.masks().path("scan")
+    time = path.stat().st_mtime_ns
+    before = studies.get_unlabeled_images()
+    submit(studies, "scan")
+    os.utime(studies.masks().path("scan"), ns=(time, time))
+
+    assert (before, studies.get_unlabeled_images()) == (["scan"], [])
 
 
 @pytest.mark.parametrize("annotate", [click, submit])

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from fastapi import HTTPException
 
+from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
 from lib.annotations.masks import MaskError
 from lib.geometry.volume import load_volume
 from lib.server.mask_upload import store_mask, values_of_labels
@@ -98,7 +99,7 @@ def mask_array(value=1, dtype=np.uint8):
 def submit(studies, tmp_path):
     """Submits an array on a grid, or a file; gives the refusal, or the stored mask."""
 
-    def submitted(array=None, affine=AFFINE, name="upload.nii.gz", content=None, info=None, tag="final"):
+    def submitted(array=None, affine=AFFINE, name="upload.nii.gz", content=None, info=None, tag="final", **params):
         upload = tmp_path / name
         if content is not None:
             upload.write_bytes(content)
@@ -112,7 +113,7 @@ def submit(studies, tmp_path):
             else:
                 nifti.rename(upload)
         path = studies.image_path("scan")
-        params = {} if info is None else {"label_info": info}
+        params |= {} if info is None else {"label_info": info}
         store_mask(studies, "scan", path, upload, tag, params, "reader 1")
         return studies.masks(tag).load("scan").array
 
@@ -169,6 +170,68 @@ def test_segment_that_the_app_does_not_have_may_be_empty(submit):
 def test_empty_mask_says_that_nothing_is_there(submit, studies):
     assert not submit(mask_array(0)).any()
     assert studies.get_labeled_images() == ["scan"]
+
+
+# Some of the labels
+
+
+def test_upload_of_one_label_answers_no_other(submit, studies):
+    stored = submit(mask_array(1), labels=["tumour"])
+
+    np.testing.assert_array_equal(stored, mask_array(1))
+    assert studies.masks().record("scan").labels == {"tumour": 1}
+    assert studies.get_labeled_images() == []
+
+
+def test_upload_of_one_label_keeps_what_is_stored_of_another(submit, studies):
+    """But for a voxel that both claim; what the upload holds of the other is not looked at."""
+    both, tumour = mask_array(2), np.zeros(SHAPE, np.uint8)
+    both[7, 7, 5] = APP["tumour"]
+    tumour[4, 5, 3], tumour[0, 0, 0], tumour[1, 1, 1] = APP["tumour"], APP["tumour"], APP["cyst"]
+    submit(both)
+
+    stored = submit(tumour, labels=["tumour"])
+
+    expected = mask_array(2)
+    expected[4, 5, 3], expected[0, 0, 0] = APP["tumour"], APP["tumour"]
+    np.testing.assert_array_equal(stored, expected)
+    assert studies.masks().record("scan").labels == APP
+
+
+def test_mask_of_the_network_that_is_submitted_unchanged_is_not_drawn(submit, studies):
+    submit(mask_array(2), labels=["cyst"], proposal={"model_version": 3, "model_sha256": "ab"})
+    before = acceptances(studies.masks().record("scan"))["cyst"]
+    submit(mask_array(1), labels=["tumour"])
+    record = studies.masks().record("scan")
+
+    assert {key: before[key] for key in ("annotator", "model_version", "model_sha256", "clicks")} == {
+        "annotator": "reader 1",
+        "model_version": 3,
+        "model_sha256": "ab",
+        "clicks": 0,
+    }
+    assert origins(record) == {"tumour": MaskOrigin.DRAWN, "cyst": MaskOrigin.ACCEPTED}
+    assert acceptances(record) == {"cyst": before}
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"labels": []}, "names none"),
+        ({"labels": "cyst"}, "expected a list"),
+        ({"labels": ["bone"]}, "does not exist in this app"),
+        ({"proposal": 3}, "expected an object"),
+        ({"proposal": {}}, "model_version"),
+        ({"proposal": {"model_version": True}}, "model_version"),
+        ({"proposal": {"model_version": 3, "model_sha256": 7}}, "model_sha256"),
+    ],
+)
+def test_labels_and_proposals_that_say_nothing_are_refused(submit, studies, params, reason):
+    with pytest.raises(HTTPException, match=reason) as error:
+        submit(mask_array(), **params)
+
+    assert error.value.status_code == 422
+    assert studies.masks().path("scan") is None
 
 
 def flipped(affine=AFFINE):

@@ -14,12 +14,12 @@ from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.metrics import dice
 from lib.networks.checkpoint import load_training_state
-from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS
 
 CLICKED, UNSEEN = 5, 3
-STILL = {"learning_rate": 1e-9}
-"""The network stays as it is, and so good enough to be published."""
+ROI = {"roi_size": "40x40x24"}
+STILL = {"learning_rate": 1e-9} | ROI
+"""The network stays as it is, and so good enough to be published: windows of another size would change its masks."""
 
 
 def finished(client, timeout_s=600):
@@ -84,7 +84,7 @@ def test_clicks_then_training_then_masks_of_studies_never_clicked(site):
     for study in list(truth)[:CLICKED]:
         client.infer("extreme_points", study, {"lesion": simulated_extreme_points(truth[study]).tolist()})
 
-    client.train_start("inextremis", {"iterations": 200, "train_batch_size": 1, "roi_size": "40x40x24"})
+    client.train_start("inextremis", {"iterations": 200, "train_batch_size": 1} | ROI)
     task = finished(client)
 
     assert task["status"] == "DONE", "\n".join(task["details"])
@@ -135,8 +135,9 @@ def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
     assert task["status"] == "DONE"
     assert any("A training that was interrupted goes on" in line for line in server_log(root))
     assert not unfinished.exists()
-    record = TrainingRecord.load(root / "model" / "inextremis" / "record.json")
-    assert record.runs[-1].iterations in range(stopped_at + 1, stopped_at + 20)
+    assert load_training_state(root / "model" / "inextremis.pt").iterations in range(stopped_at + 1, stopped_at + 20)
+    _, params = client.infer("inextremis", "study_00", {})
+    assert params["model_version"] == 2
 
 
 def test_worse_network_is_not_published(site):

@@ -3,14 +3,19 @@
 import contextlib
 import json
 import logging
+import os
+import subprocess
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
+from lib.infers.published_model import PublishedModel
 from lib.trainers import train_task
 from lib.trainers.train_task import InExtremISTrainTask
+from lib.training.gate import PublishGate
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
 from lib.training.record import TrainingRecord
@@ -20,7 +25,15 @@ from tests.training.phantoms import TINY, scans, versions_in
 
 def task_in(folder, tracking="None", **changes):
     h = Hyperparameters.of_preset("cpu").changed({**TINY, **changes})
-    return InExtremISTrainTask(versions_in(folder), ("lesion",), PreparedScans(folder / "prepared"), h, tracking)
+    versions = versions_in(folder)
+    published = PublishedModel(versions.published_path, ("lesion",))
+    prepared = PreparedScans(folder / "prepared")
+    return InExtremISTrainTask(versions, ("lesion",), prepared, h, tracking, published.current)
+
+
+@dataclass
+class Process:
+    pid: int
 
 
 @pytest.fixture
@@ -55,7 +68,7 @@ def test_viewers_see_so_many_epochs_and_how_it_ended(task):
 def test_viewers_see_how_far_it_is(task, monkeypatch):
     """They take figures without `total_time` for those of a training that runs."""
     seen = []
-    monkeypatch.setattr(train_task, "processes", lambda method: {"one": object()})
+    monkeypatch.setattr(train_task, "processes", lambda method: {"one": Process(os.getpid())})
     write = train_task.write_atomically
     monkeypatch.setattr(
         train_task, "write_atomically", lambda path, content: write(path, content) or seen.append(task.stats())
@@ -68,6 +81,53 @@ def test_viewers_see_how_far_it_is(task, monkeypatch):
     assert set(epochs) == set(range(REPORTS + 1))
     assert all("total_time" not in stats for stats in seen[:-1])
     assert "total_time" in seen[-1]
+
+
+def test_training_whose_process_begins_is_shown_before_its_first_figures(task, monkeypatch):
+    task({"iterations": 40}, None)
+    stats = json.loads(task._stats_path.read_text()) | {"start_ts": 1}
+    task._stats_path.write_text(json.dumps(stats))
+    best = task.stats()["best_metric"]
+    with subprocess.Popen(["sleep", "60"]) as process:
+        monkeypatch.setattr(train_task, "processes", lambda method: {"one": process})
+        shown = task.stats()
+        process.kill()
+
+    assert shown == {"epoch": 0, "total_epochs": REPORTS, "best_metric": best}
+
+
+def test_best_score_is_that_of_the_published_model_through_the_next_training(task, monkeypatch):
+    """Also where that publishes nothing, and after a roll-back."""
+    task({"iterations": 40}, None)
+    first = task.stats()["best_metric"]
+    seen = []
+    judge = PublishGate.judge
+
+    def worse(self, candidate, kept):
+        seen.append(task.stats()["best_metric"])
+        return replace(judge(self, candidate, kept), publish=False)
+
+    monkeypatch.setattr(PublishGate, "judge", worse)
+    task({"iterations": 10}, None)
+    assert {*seen, task.stats()["best_metric"]} == {first}
+
+    better = lambda self, candidate, kept: replace(judge(self, candidate, kept), publish=True, score=0.99)  # noqa: E731
+    monkeypatch.setattr(PublishGate, "judge", better)
+    task({"iterations": 10}, None)
+    assert task.stats()["best_metric"] == 0.99
+
+    task.versions.roll_back(1)
+    assert task.stats()["best_metric"] == first
+
+
+def test_where_no_scan_is_held_out_the_best_score_is_that_of_the_scans_that_were_learnt_from(task):
+    task.hyperparameters = task.hyperparameters.changed({"held_out_share": 0})
+
+    task({"iterations": 40}, None)
+
+    (run,) = TrainingRecord.load(task.record_path).runs
+    assert run.judged_on[1] == "training"
+    assert task.stats()["best_metric"] == run.score is not None
 
 
 def test_figures_of_an_earlier_training_do_not_hide_that_one_has_begun(task):

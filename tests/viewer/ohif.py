@@ -8,11 +8,14 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 from playwright.sync_api import TimeoutError, sync_playwright
 from requests_toolbelt import MultipartDecoder
+
+from tests.viewer.recording_proxy import recording_proxy
 
 # WebGL 2 without a GPU, and nothing that looks for a network.
 FLAGS = [
@@ -34,15 +37,28 @@ _VIEWPORT = """id => window.cornerstone.getRenderingEngines().flatMap(e => e.get
 
 
 @contextmanager
-def browser_page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+def browser_page(may_ask=()):
+    """A page of a headless browser. Fails at its end where a page asked another host, or told the browser to.
+
+    Args:
+        may_ask: hosts that are asked by pages which are not the server's.
+    """
+    with recording_proxy() as (address, asked), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=FLAGS, proxy={"server": address, "bypass": "127.0.0.1"}
+        )
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(PATIENCE_MS)
-        # Fonts, which OHIF does without; the wait for them would be the only use of a network.
-        page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+        # What a policy keeps from being asked counts too.
+        page.context.on("request", lambda request: asked.append(request.url) if _is_elsewhere(request.url) else None)
         yield page
         browser.close()
+    asked = [target for target in asked if not any(host in target for host in may_ask)]
+    assert not asked, f"The browser asked other hosts: {asked}"
+
+
+def _is_elsewhere(url):
+    return urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname != "127.0.0.1"
 
 
 @dataclass

@@ -6,17 +6,11 @@ import pytest
 
 from lib.demo.local_server import LocalServer, free_port
 from tests.exchange.studies import write_studies
-from tests.installed import need_chromium, need_realm
+from tests.installed import need_realm
 from tests.server.login.people import PASSWORD, write_users
 from tests.server.login.realm.realm import CLIENT, Realm
-from tests.viewer.ohif import browser_page
 
-
-@pytest.fixture(scope="module")
-def page():
-    need_chromium()
-    with browser_page() as page:
-        yield page
+MAY_ASK = ["fonts.googleapis.com"]  # by the pages of the realm
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,7 @@ def test_panel_offers_the_click_model_and_its_labels(session):
     viewer.connect()
     viewer.open_tab("Point Prompts")
 
+    assert viewer.page.locator(".monaiLabelPanel .subtitle", has_text="click the six ends of a structure").count() == 1
     tab = viewer.tab("Point Prompts")
     assert [model.strip() for model in tab.locator("select option").all_text_contents()] == ["extreme_points"]
     assert tab.locator("tr.clickable-row").all_text_contents() == ["background", "cyst", "lesion"]
@@ -294,6 +295,10 @@ def test_update_model_trains_to_the_end_while_the_panel_is_polled(session):
     viewer.connect()
     assert viewer.figures()["Training:"] == ("0%", "Not Running")
     assert viewer.figures()["Train Acc:"][1].endswith("is current best metric")
+    # The panel believes that it trains until it is told otherwise.
+    viewer.page.get_by_role("button", name="Stop Training").click()
+    viewer.wait_for_message("Model update task STOPPED")
+    assert viewer.page.get_by_role("button", name="Update Model").is_visible()
 
 
 def test_auto_segmentation_draws_a_study_never_clicked(session):

@@ -7,17 +7,8 @@ import pytest
 
 from lib.demo.local_server import LocalServer
 from tests.exchange.studies import write_studies
-from tests.installed import need_chromium
 from tests.server.login.people import PASSWORD
 from tests.server.login.reading import Site, settings, shape_mask
-from tests.viewer.ohif import browser_page
-
-
-@pytest.fixture(scope="module")
-def page():
-    need_chromium()
-    with browser_page() as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,13 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
+from psutil import NoSuchProcess
 
 from lib.activelearning.strategies import REVIEW, require_strategy
 from lib.server.endpoints.images import studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.guard import record_nothing
 from lib.server.json_input import json_object
 from lib.server.login.user import Role, require_role
 from lib.server.pools import wait_for_archive
@@ -82,13 +84,19 @@ def training_status(all: bool = False, check_if_running: bool = False) -> Any:
     return [_shown(task) for task in found] if isinstance(found, list) else _shown(found)
 
 
-def stop_training() -> Any:
-    """Ends the training that runs."""
+def stop_training(request: Request) -> Any:
+    """Ends the training that runs, and tells of it; null where none runs.
+
+    OHIF's panel offers to stop a training that has ended, and offers a new one only after this has succeeded.
+    """
     try:
         task = AsyncTask.stop("train")
-    except Exception as error:  # it may have ended by itself just now
-        raise HTTPException(409, "The training has ended already.") from error
-    return None if task is None else _shown(task)
+    except (NoSuchProcess, StopIteration, IndexError):  # it ended by itself just now
+        task = None
+    if task is None:
+        record_nothing(request)
+        return None
+    return _shown(task)
 
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:

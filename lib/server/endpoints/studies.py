@@ -174,6 +174,7 @@ def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
     except OSError as error:
         raise not_stored("The skip", error) from error
     datastore.leases.end(image, annotator)
+    _learn_anew()
     return dict(made)
 
 
@@ -193,23 +194,34 @@ def _take_skip_back(image: str) -> dict[str, Any]:
             raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
     except OSError as error:
         raise not_stored("The end of the skip", error) from error
+    _learn_anew()
     return {}
+
+
+def _learn_anew() -> None:
+    """A skipped study is one less that shapes are learnt from, or one more again."""
+    if not is_review_only():
+        app_instance().atlases.refresh_soon()
 
 
 async def work_on(image: str, request: Request) -> dict[str, Any]:
     """Tells others that the annotator works on a study: it is offered to nobody else for half an hour.
 
-    The body may give a `client_id`.
+    The body may give a `client_id`. Where several people read each study it does nothing: to look is not to read.
     """
     check_text(image, "image")
     parameters = json_object(await request.body(), "parameters")
+    name = name_of(request, parameters)
     await run_in_threadpool(studies().require_image, image)
-    await run_in_threadpool(studies().leases.renew, image, name_of(request, parameters))
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.renew, image, name)
     return {}
 
 
 async def leave(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
     """Tells others that the annotator no longer works on a study."""
     check_text(image, "image")
-    await run_in_threadpool(studies().leases.end, image, name_of(request, {"client_id": client_id}))
+    name = name_of(request, {"client_id": client_id})
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.end, image, name)
     return {}

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 from lib.server.login.user import Role, User
 
 

@@ -56,7 +56,7 @@ def clients(server):
 
 def ask(client, route):
     path = re.sub(r"\{(\w+)(?::path)?\}", lambda part: PARTS.get(part[1], "none"), route.path)
-    query = {"id": "none", "image": "none", "label": "none", "tag": "final", "output": "json"}
+    query = {"id": "none", "image": "none", "label": "none", "tag": "final", "output": "json", "seconds": 0}
     return client.request(route.method, path, params=query)
 
 
@@ -90,7 +90,9 @@ def test_route_is_for_its_role_and_those_above(clients, route, role):
     answer = ask(clients[role], route)
 
     if role >= route.role:
-        assert answer.status_code not in (401, 403) and answer.status_code < 500, answer.text
+        assert answer.status_code not in (401, 403), answer.text
+        is_not_built = route.path == "/annotate" and answer.status_code == 503
+        assert answer.status_code < 500 or is_not_built, answer.text
     else:
         assert answer.status_code == 403
         assert f"needs the role {route.role}" in answer.json()["detail"]
@@ -118,6 +120,8 @@ def test_route_that_changes_something_is_recorded_or_one_of_these():
 
     assert unrecorded == {
         "POST /activelearning/{strategy}",  # offers a study for half an hour
+        "POST /studies/{image}/working",  # keeps one from being offered for half an hour
+        "DELETE /studies/{image}/working",
         "PUT /session/",  # keep an upload for an hour at most
         "DELETE /session/{session_id}",
         "POST /login",  # these record themselves

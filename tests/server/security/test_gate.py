@@ -171,7 +171,7 @@ def test_pages_of_others_are_refused(port, method, headers):
 NAVIGATION = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
-@pytest.mark.parametrize("path", ["/", "/ohif", "/ohif/", "/ohif/viewer?StudyInstanceUIDs=1.2"])
+@pytest.mark.parametrize("path", ["/", "/annotate", "/ohif", "/ohif/", "/ohif/viewer?StudyInstanceUIDs=1.2"])
 def test_links_on_other_pages_open_the_servers_pages(port, path):
     assert send(port, request("GET", path, **NAVIGATION))[0] == 200
 

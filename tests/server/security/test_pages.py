@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from lib.server.annotation_page import AnnotationPage
 from lib.server.gate import Gate
 from lib.server.pages import STATIC, Pages
 from lib.server.proxy import ArchiveProxy
@@ -19,8 +21,9 @@ from tests.server.security.fake_archive import fake_archive
 from tests.server.security.serving import request, send, serving
 from tests.viewer.ohif import browser_page
 
-INDEX = (STATIC / "ohif" / "index.html").read_bytes()
+INDEX = (STATIC / "ohif" / "index.html").read_text()
 SECRET = b"not for browsers"
+NOT_BUILT = AnnotationPage(Path("/nonexistent"))
 
 
 def routes(pages):
@@ -35,7 +38,7 @@ def routes(pages):
 
 @pytest.fixture(scope="module")
 def port():
-    with serving(routes(Pages("InExtremIS", has_archive=True)), [Middleware(Gate)]) as port:
+    with serving(routes(Pages("InExtremIS", has_archive=True, annotation_page=NOT_BUILT)), [Middleware(Gate)]) as port:
         yield port
 
 
@@ -49,12 +52,12 @@ def port_of_copy(tmp_path_factory):
     for name in ("secret.txt", "ohif-private/secret.txt", "ohif/folder/file.txt"):
         (root / name).write_bytes(SECRET if "secret" in name else b"file")
     (root / "ohif" / "link.txt").symlink_to(root / "secret.txt")
-    with serving(routes(Pages("InExtremIS", True, root)), [Middleware(Gate)]) as port:
+    with serving(routes(Pages("InExtremIS", True, root, annotation_page=NOT_BUILT)), [Middleware(Gate)]) as port:
         yield port
 
 
 @pytest.mark.parametrize(
-    "path", ["app-config.js", "app.bundle.css", "assets/favicon.ico", "assets/images/CT-Bone.png", "sw.js"]
+    "path", ["app-config.js", "3933.css", "assets/favicon.ico", "assets/images/CT-Bone.png", "sw.js"]
 )
 def test_files_of_the_viewer_are_served(port, path):
     status, headers, body = send(port, request("GET", f"/ohif/{path}"))
@@ -68,15 +71,43 @@ def test_files_of_the_viewer_are_served(port, path):
 def test_routes_of_the_viewer_are_its_page(port, path):
     status, headers, body = send(port, request("GET", f"/ohif/{path}"))
 
-    assert (status, body) == (200, INDEX)
+    assert status == 200
     assert headers["content-type"].startswith("text/html")
+    assert Elements(body.decode()).tags == Elements(INDEX).tags
+    assert "<title>OHIF Viewer</title>" in body.decode()
 
 
-def test_file_that_is_unchanged_is_not_sent_again(port):
-    headers = send(port, request("GET", "/ohif/app-config.js"))[1]
+@pytest.mark.parametrize("path", ["", "app.bundle.css"])
+def test_viewer_is_served_without_the_fonts_of_another_host(port, path):
+    """The browser would look for these hosts, even where the policy lets it load nothing from them."""
+    original = (STATIC / "ohif" / (path or "index.html")).read_text()
+
+    served = send(port, request("GET", f"/ohif/{path}"))[2].decode()
+
+    assert "fonts.googleapis.com" in original
+    assert not re.search(r"(<link|@import)[^>;]*https?:", served)
+    assert len(original) - 400 < len(served) < len(original)
+
+
+@pytest.mark.parametrize("path", ["app-config.js", "app.bundle.css", "viewer"])
+def test_file_that_is_unchanged_is_not_sent_again(port, path):
+    headers = send(port, request("GET", f"/ohif/{path}"))[1]
 
     assert headers["cache-control"] == "no-cache"
-    assert send(port, request("GET", "/ohif/app-config.js", If_None_Match=headers["etag"]))[0] == 304
+    status, _, body = send(port, request("GET", f"/ohif/{path}", If_None_Match=headers["etag"]))
+    assert (status, body) == (304, b"")
+
+
+@pytest.mark.parametrize(("path", "address"), [("", "../annotate"), ("viewer/x?a=1", "../../annotate")])
+def test_viewer_of_a_folder_says_where_to_go_instead(path, address):
+    with serving(routes(Pages("Liver <b>&</b> spleen", False)), [Middleware(Gate)]) as port:
+        status, headers, body = send(port, request("GET", f"/ohif/{path}"))
+
+    elements = Elements(body.decode())
+    assert (status, elements.addresses) == (404, [address])
+    assert not elements.tags & {"script", "link", "img", "iframe", "form", "b"}
+    assert "OHIF shows those of a DICOMweb archive only" in body.decode()
+    assert "default-src 'none'" in headers["content-security-policy"]
 
 
 OUTSIDE = [
@@ -147,7 +178,9 @@ class Elements(HTMLParser):
 
 @pytest.mark.parametrize(("has_archive", "addresses"), [(True, ["./ohif/"]), (False, [])])
 def test_start_page_says_where_to_go_and_loads_nothing(has_archive, addresses):
-    with serving(routes(Pages("Liver <b>&</b> spleen", has_archive)), [Middleware(Gate)]) as port:
+    with serving(
+        routes(Pages("Liver <b>&</b> spleen", has_archive, annotation_page=NOT_BUILT)), [Middleware(Gate)]
+    ) as port:
         status, headers, body = send(port, request("GET", "/", Host="localhost:8000"))
 
     elements = Elements(body.decode())
@@ -172,7 +205,7 @@ def test_policy_of_the_viewer_names_no_other_host(port, path):
 def test_policy_allows_just_the_scripts_in_the_page(port):
     policy = send(port, request("GET", "/ohif/"))[1]["content-security-policy"]
 
-    assert policy.count("'sha256-") == INDEX.count(b"<script>") == 2
+    assert policy.count("'sha256-") == INDEX.count("<script>") == 2
     assert hashlib.sha256(b"alert(1)").hexdigest() not in policy
 
 
@@ -186,7 +219,9 @@ def test_viewer_works_in_a_browser_and_asks_no_other_host():
 
         passed_on = Route("/proxy/dicom/{operation}/{path:path}", read)
         with (
-            serving([*routes(Pages("InExtremIS", True)), passed_on], [Middleware(Gate)]) as port,
+            serving(
+                [*routes(Pages("InExtremIS", True, annotation_page=NOT_BUILT)), passed_on], [Middleware(Gate)]
+            ) as port,
             browser_page() as page,
         ):
             answered = []

@@ -1,4 +1,4 @@
-"""Small facts that the server keeps in a JSON file."""
+"""Small facts in a JSON file that threads and processes share."""
 
 from __future__ import annotations
 

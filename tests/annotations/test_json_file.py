@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib.server.json_file import JsonFile
+from lib.annotations.json_file import JsonFile
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""The training that runs, as far as its files tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+SILENT = timedelta(minutes=30)
+"""A training that has not written for so long was probably stopped."""
+
+
+@dataclass(frozen=True)
+class RunningTraining:
+    """A training that began and has not come to its end.
+
+    Attributes:
+        started, heard: when it began, and when it wrote last.
+        part, parts: how far it was then.
+        loss: None before the first part has ended.
+    """
+
+    started: datetime
+    heard: datetime
+    part: int
+    parts: int
+    loss: float | None
+
+    def seems_stopped(self, now: datetime) -> bool:
+        return now - self.heard > SILENT
+
+
+def running_training(stats: Path) -> RunningTraining | None:
+    """None where none runs, or the file cannot be read.
+
+    Args:
+        stats: file with the figures of the training that began last; it has its `total_time` at the end.
+    """
+    try:
+        content = json.loads(stats.read_bytes())
+        if "total_time" in content:
+            return None
+        times = (float(content["start_ts"]), stats.stat().st_mtime)
+        started, heard = (datetime.fromtimestamp(seconds, UTC) for seconds in times)
+        loss = content.get("loss")
+        figures = (int(content["epoch"]), int(content["total_epochs"]))
+        return RunningTraining(started, heard, *figures, None if loss is None else float(loss))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return None
