@@ -286,6 +286,8 @@ def test_drawing_is_undone_filled_between_slices_and_accepted_where_it_was_drawn
 
     page.press("a")
     page.wait_for_mask(source="final")
+    states = {label: stored["state"] for label, stored in site.stored("drawn")["labels"].items()}
+    assert states == {"lesion": "final", "cyst": "none"}  # nothing was said of the cyst
     stored = site.final("drawn")
     assert np.array_equal(sitk.GetArrayFromImage(stored).T == 1, filled)
     for voxel in ([20, 30, 10], [15, 30, 14]):
@@ -423,6 +425,7 @@ def test_automatic_mask_is_proposed_with_its_version_and_can_be_rejected_or_acce
     page.press("a")
     page.wait_for_mask(source="final")
     assert np.array_equal(sitk.GetArrayFromImage(site.final("proposed")).T == 1, shown)
+    assert site.stored("proposed")["final"]["origin"] == {"lesion": "accepted"}
 
 
 def test_server_that_is_killed_loses_nothing(page, site, root):

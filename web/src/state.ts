@@ -15,6 +15,8 @@ export interface LabelWork {
   source: MaskSource;
   /** Of the model that made the shown mask, where one did. */
   version: number | null;
+  /** Checksum of that model. */
+  sha256: string | null;
   /** Did other labels keep voxels that the server's mask of this one has? */
   overlaps: boolean;
   /** The server's sentence about these clicks. */

@@ -1,6 +1,7 @@
 // Points of the active label: placed, moved, deleted; from the sixth on the server makes a mask of them.
 
 import { Away, Refusal, type Answer, type Voxel } from "../api";
+import type { LabelWork } from "../state";
 import { text } from "../text";
 import { gunzipped, readNifti } from "../viewer/nifti";
 import { keyOfWork, type Session } from "./session";
@@ -100,7 +101,7 @@ export class Clicks {
       const mask = await maskOf(answer);
       if (asked.signal.aborted) return;
       session.sent.set(label, key);
-      this.show(label, mask, versionOf(answer));
+      this.show(label, mask, modelOf(answer));
     } catch (error) {
       if (asked.signal.aborted) return;
       session.update(label, { busy: false, refusal: error instanceof Refusal ? error.message : null });
@@ -110,12 +111,12 @@ export class Clicks {
     }
   }
 
-  private show(label: string, mask: Uint8Array, version: number | null): void {
+  private show(label: string, mask: Uint8Array, model: Model): void {
     const { session } = this;
     const was = session.work(label);
     const { change, kept } = session.map.take(mask, session.valueOf(label));
     const stored = was.stored === "final" ? "final" : "clicked";
-    const now = { source: "clicks", version, stored, overlaps: kept > 0, busy: false, refusal: null } as const;
+    const now = { source: "clicks", ...model, stored, overlaps: kept > 0, busy: false, refusal: null } as const;
     session.amend(label, now, [change]);
     const size = text.structure.volume(session.millilitres(label));
     session.app.say(was.source === "drawn" ? text.said.replaced : text.said.mask(label, size), "success");
@@ -160,7 +161,13 @@ export async function maskOf(answer: Answer): Promise<Uint8Array> {
   return voxels instanceof Uint8Array ? voxels : Uint8Array.from(voxels);
 }
 
-export function versionOf(answer: Answer): number | null {
-  const version = answer.params.model_version;
-  return typeof version === "number" ? version : null;
+export type Model = Pick<LabelWork, "version" | "sha256">;
+
+/** The model that had a part in an answer. */
+export function modelOf({ params }: Answer): Model {
+  const { model_version: version, model_sha256: sha256 } = params;
+  return {
+    version: typeof version === "number" ? version : null,
+    sha256: typeof sha256 === "string" ? sha256 : null,
+  };
 }

@@ -37,13 +37,13 @@ export class Decisions {
 
   private async submit(label: string): Promise<{ warning?: string }> {
     const { session } = this;
-    const { source, version } = session.work(label);
+    const { source, version, sha256, overlaps } = session.work(label);
     const value = session.valueOf(label);
     const file = writeNifti(session.map.only(value), session.scan.shape, session.scan.affine);
     const params = {
       ...who(session.user),
       labels: [label],
-      ...(source === "proposal" ? { proposal: version } : {}),
+      ...(source === "proposal" && !overlaps ? { proposal: { model_version: version, model_sha256: sha256 } } : {}),
     };
     return session.app.api.submit(session.study.id, await gzipped(file), params);
   }

@@ -6,7 +6,7 @@ import { text } from "../text";
 import { gunzipped, readNifti } from "../viewer/nifti";
 import { makeScan, type Scan } from "../viewer/scan";
 import type { Viewer } from "../viewer/viewer";
-import { maskOf, versionOf, who } from "./clicks";
+import { maskOf, modelOf, who } from "./clicks";
 import { keep, restoreKept } from "./kept";
 import { keyOfWork, Session } from "./session";
 
@@ -100,7 +100,7 @@ async function showStoredClicks(session: Session): Promise<void> {
     const mask = await maskOf(answer);
     for (const label of open) {
       const { kept } = session.map.take(mask, session.valueOf(label));
-      session.update(label, { source: "clicks", version: versionOf(answer), overlaps: kept > 0 });
+      session.update(label, { source: "clicks", ...modelOf(answer), overlaps: kept > 0 });
     }
   } catch (error) {
     // The clicks are shown without a mask; the next one asks for it again.

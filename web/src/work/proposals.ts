@@ -2,7 +2,7 @@
 
 import { Refusal } from "../api";
 import { text } from "../text";
-import { maskOf, versionOf, who } from "./clicks";
+import { maskOf, modelOf, who, type Model } from "./clicks";
 import type { Session } from "./session";
 
 export class Proposals {
@@ -39,7 +39,7 @@ export class Proposals {
       const answer = await app.api.infer(model, session.study.id, who(session.user), signal);
       const mask = await maskOf(answer);
       // Clicks that came meanwhile go before it.
-      if (!signal.aborted) this.show(mask, versionOf(answer), this.open.filter((label) => labels.includes(label)));
+      if (!signal.aborted) this.show(mask, modelOf(answer), this.open.filter((label) => labels.includes(label)));
     } catch (error) {
       if (!signal.aborted && asked) app.say(error instanceof Error ? error.message : String(error), "error");
       else if (!(error instanceof Refusal) && !signal.aborted) console.warn(error);
@@ -49,15 +49,15 @@ export class Proposals {
     }
   }
 
-  private show(mask: Uint8Array, version: number | null, labels: string[]): void {
+  private show(mask: Uint8Array, model: Model, labels: string[]): void {
     const { session } = this;
     for (const label of labels) {
       const { change, kept } = session.map.take(mask, session.valueOf(label));
       if (!session.map.count(session.valueOf(label))) continue;
-      session.edit(label, { source: "proposal", version, overlaps: kept > 0 }, [change]);
+      session.edit(label, { source: "proposal", ...model, overlaps: kept > 0 }, [change]);
     }
     const shown = labels.filter((label) => session.work(label).source === "proposal");
-    session.app.say(shown.length ? text.said.proposed(shown.join(", "), version) : text.said.nothingProposed);
+    session.app.say(shown.length ? text.said.proposed(shown.join(", "), model.version) : text.said.nothingProposed);
   }
 
   reject(): void {

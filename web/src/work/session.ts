@@ -15,6 +15,7 @@ export const UNTOUCHED: LabelWork = {
   stored: "none",
   source: "none",
   version: null,
+  sha256: null,
   overlaps: false,
   refusal: null,
   busy: false,
