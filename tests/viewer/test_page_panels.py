@@ -186,6 +186,8 @@ def test_filter_and_search_by_keys_alone(site, visit):
     page.keyboard.type("motion")  # the reason of a skip
     wait_for_list(page, ["scan_06"])
     page.keyboard.press("Escape")
+    page.keyboard.press("Escape")  # out of the field
+    assert page.evaluate("document.activeElement.id") == "stage"
 
     page.locator("#study-filter").select_option("clicked")
     wait_for_list(page, CLICKED)

@@ -14,7 +14,7 @@ import { boxOf } from "./voxels";
 export function mountStructure(app: App, session: () => Session | null): void {
   const { store } = app;
   const panel = byId("structure");
-  const labels = element("ul", { class: "labels", role: "listbox", "aria-label": text.structure.labels });
+  const labels = element("ul", { class: "labels", "aria-label": text.structure.labels });
   const ends = element("div", { class: "ends" });
   const hint = element("p", { class: "hint" });
   const mask = element("div", { class: "mask" });
@@ -53,7 +53,7 @@ function labelRow(app: App, session: Session, label: string): HTMLElement {
   const { stored, source, busy } = session.work(label);
   const isActive = label === app.store.state.activeLabel;
   const state = session.isUnsaved(label) && stored === "none" ? text.structure.begun : text.labelStates[stored];
-  return element("li", { role: "option", "aria-selected": String(isActive) },
+  return element("li", {},
     element("button", {
       type: "button", class: `label ${colourClass(value)} ${stored} ${source === "proposal" ? "proposal" : ""}`,
       "data-focus": `label ${label}`, "aria-pressed": String(isActive),
