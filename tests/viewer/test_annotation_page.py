@@ -25,7 +25,7 @@ from lib.networks.versions import ModelVersions
 from lib.server.annotation_page import WEB
 from tests.exchange.studies import write_volume
 from tests.installed import need_chromium
-from tests.physical import OBLIQUE, A, I, L, P, R, S, affine_ras
+from tests.physical import OBLIQUE, I, L, P, R, S, affine_ras
 from tests.viewer.annotation_page import AnnotationPage
 from tests.viewer.ohif import browser_page
 from tests.viewer.phantom import SHAPE, SPACING_MM, phantom
@@ -42,7 +42,19 @@ STUDIES = {
     **GRIDS,
     **{
         name: ([L, P, S], SPACING_MM)
-        for name in ("ends", "undo", "correct", "drawn", "accept", "labels", "refused", "keys", "kept", "proposed", "away")
+        for name in (
+            "ends",
+            "undo",
+            "correct",
+            "drawn",
+            "accept",
+            "labels",
+            "refused",
+            "keys",
+            "kept",
+            "proposed",
+            "away",
+        )
     },
 }
 
@@ -149,7 +161,8 @@ def test_each_plane_shows_the_patient_where_it_says_and_clicks_hit_the_voxel(pag
         outside = next(
             place
             for place in ((x + dx, y + dy) for dx, dy in ((90, 0), (-90, 0), (0, 90), (0, -90)))
-            if (found := page.fact("voxelAt(args[0], args[1])", *place)) and found["voxel"]
+            if (found := page.fact("voxelAt(args[0], args[1])", *place))
+            and found["voxel"]
             and not any(mask[tuple(found["voxel"])] for mask in site.masks[study].values())
         )
         assert pixels[round(y) + 4, round(x) + 4].mean() > 2 * pixels[round(outside[1]), round(outside[0])].mean()
@@ -379,6 +392,12 @@ def test_window_is_dragged_and_the_view_turned(page, site):
     assert page.fact(right_of, x, y) < 20
     assert "Neurological" in page.page.locator("#overlay").text_content()
     page.press("r")
+
+    page.page.locator("#overlay .plane", has_text="Coronal").click()
+    page.wait_until("() => document.querySelectorAll('#overlay [data-plane]').length === 1")
+    assert page.work()["foreground"] == []  # a click on the name is no point
+    page.press("v")
+    page.wait_until("() => document.querySelectorAll('#overlay [data-plane]').length === 3")
 
 
 def test_what_is_not_stored_is_back_after_the_tab_was_closed(page, site, browser):

@@ -196,7 +196,7 @@ export const text = {
       ["Drag with the middle button, or Space", "pan"],
       ["Drag with the right button", "window (brightness and contrast)"],
       ["Alt + click", "crosshair to here, without a point"],
-      ["Double click on a plane's name", "that plane alone"],
+      ["Click on a plane's name", "that plane alone, and back"],
     ] as [string, string][],
     accept: "accept the mask of the label",
     next: "next study, as the strategy brings it",

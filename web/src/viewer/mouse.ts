@@ -81,7 +81,9 @@ export function listenToMouse(viewer: Viewer): void {
 }
 
 function click(viewer: Viewer, place: Place, event: PointerEvent): void {
-  if (event.altKey) {
+  if ((event.target as Element).classList.contains("plane")) {
+    void viewer.app.do("onePlane", place.tile.plane);
+  } else if (event.altKey) {
     if (place.voxel) viewer.moveTo(place.voxel);
   } else if (event.button === 0 || event.button === 2) {
     viewer.pointer?.click(place, event.button === 0 && !event.shiftKey);

@@ -15,6 +15,9 @@ interface Picture {
   any: boolean;
 }
 
+/** Between the planes. */
+const BETWEEN = "#3a4450";
+
 export class Painter {
   private pictures = new Map<string, Picture>();
 
@@ -33,7 +36,7 @@ export class Painter {
     if (this.canvas.height !== down) this.canvas.height = down;
     const context = this.canvas.getContext("2d", { alpha: false })!;
     context.setTransform(dense, 0, 0, dense, 0, 0);
-    context.fillStyle = "#000";
+    context.fillStyle = BETWEEN;
     context.fillRect(0, 0, width, height);
     for (const tile of viewer.tiles) this.paintTile(context, viewer, tile);
   }
@@ -47,6 +50,8 @@ export class Painter {
     context.beginPath();
     context.rect(tile.rect.left, tile.rect.top, tile.rect.width, tile.rect.height);
     context.clip();
+    context.fillStyle = "#000";
+    context.fill();
     context.translate(...corner(tile, order));
     context.scale(...tile.pitch);
 
