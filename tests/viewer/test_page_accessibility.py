@@ -124,11 +124,11 @@ def test_training_and_server_away(page, theme):
     curves = {"loss": [[n, 2 - n / 20] for n in range(20)], "validation": [[10, 0.4], [20, 0.6]]}
     figures = {"running": True, "started": None, "progress": 0.4, "epoch": 8, "epochs": 20, "sentence": None}
     running = figures | curves | {"remaining_s": 200, "error": None, "may_train": True}
+    common = {"dice": 0.7, "scans": 8, "sentence": "Its score is 0.70."}
     versions = [
-        {"version": n, "created": f"2026-11-0{n}T10:00:00+00:00", "dice": 0.7, "scans": 8, "sentence": "Its score is 0.7.",
-         "is_published": n == 2}
-        for n in (2, 1)
-    ]  # fmt: skip
+        common | {"version": number, "created": f"2026-11-0{number}T10:00:00+00:00", "is_published": number == 2}
+        for number in (2, 1)
+    ]
     page.route("**/training", lambda route: route.fulfill(json=running))
     page.route("**/models", lambda route: route.fulfill(json={"published": 2, "versions": versions}))
     visit(page)

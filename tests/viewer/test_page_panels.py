@@ -1,4 +1,4 @@
-"""The panels around the viewer in a real browser: studies, next, training, versions, other people, a server that ends."""
+"""The panels around the viewer in a real browser: studies, next, training, versions, others, a server that ends."""
 
 from __future__ import annotations
 

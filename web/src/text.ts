@@ -285,7 +285,6 @@ export const text = {
       starting: "The training starts: scans are read and prepared.",
       progress: "Progress of the training",
       remaining: (words: string): string => `${words} left`,
-      percent: (percent: number): string => `${percent} % done`,
       last: "Last training",
       failed: (sentence: string): string => `The last training failed: ${sentence}`,
       loss: "Loss",

@@ -50,7 +50,7 @@ export class Connection {
     try {
       const me = await this.app.api.me();
       store.set({ me, expired: false, ...(me.asks_login ? { user: me.name } : {}) });
-      if (!reached) this.app.toast(text.back, "success");
+      if (!reached) this.tellBack();
       if (!reached || expired) this.connect();
       else this.later(() => this.connect());
     } catch (error) {
@@ -113,6 +113,12 @@ export class Connection {
     const words = text.panels.training;
     if (error) this.app.toast(words.broke(error), "error");
     else this.app.toast(sentence ? words.ended(sentence) : words.stopped);
+  }
+
+  private tellBack(): void {
+    const { app } = this;
+    app.toast(text.back, "success");
+    if (app.store.state.status.text === text.away) app.say("");
   }
 
   private async readTraining(): Promise<void> {

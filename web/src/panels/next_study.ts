@@ -1,6 +1,5 @@
 // The next study, as a strategy brings it.
 
-import { Away } from "../api";
 import type { App } from "../app";
 import { element, replace } from "../dom";
 import { text } from "../text";
@@ -42,7 +41,6 @@ export function mountNextStudy(app: App): HTMLElement {
       if (id === undefined) app.toast(text.said.noneLeft);
       else await app.open(id);
     } catch (error) {
-      if (error instanceof Away) app.say(text.away, "error");
       report(app, error);
     } finally {
       asking = false;

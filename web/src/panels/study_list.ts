@@ -58,7 +58,7 @@ export class StudyList {
 
   show(studies: StudyRow[]): void {
     this.studies = studies;
-    const height_px = studies.some((study) => study.detail) ? ROW_WITH_DETAIL_PX : ROW_PX;
+    const height_px = studies.some(({ name, detail }) => detail || name.includes(" · ")) ? ROW_WITH_DETAIL_PX : ROW_PX;
     if (height_px !== this.height_px) this.clear();
     this.height_px = height_px;
     this.element.hidden = studies.length === 0;

@@ -10,6 +10,9 @@ const words = text.panels.studies;
 /** `picture`: address of its thumbnail. */
 export function studyRow(study: StudyRow, picture: string | null): HTMLElement {
   const state = stateOf(study);
+  // A patient's name, and what the study of that patient is.
+  const [first, ...rest] = study.name.split(" · ");
+  const second = [...rest, study.detail].filter(Boolean).join(" · ");
   return element("div", {
     class: `study-row is-${study.state}`, role: "option", "data-id": study.id,
     title: [study.name, study.detail, study.working ? words.working(study.working) : "", state].filter(Boolean).join("\n"),
@@ -17,8 +20,8 @@ export function studyRow(study: StudyRow, picture: string | null): HTMLElement {
     element("span", { class: "thumbnail" },
       study.state === "unreadable" ? icon("unreadable") : picture && element("img", { src: picture, alt: "" })),
     element("span", { class: "study-text" },
-      element("span", { class: "study-name" }, study.name),
-      study.detail && element("span", { class: "study-detail quiet" }, study.detail),
+      element("span", { class: "study-name" }, first),
+      second && element("span", { class: "study-detail quiet" }, second),
       element("span", { class: "study-state" },
         icon(study.working ? "person" : study.state),
         element("span", { class: "study-state-words" }, study.working ? words.working(study.working) : state),

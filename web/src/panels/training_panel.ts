@@ -67,15 +67,11 @@ function showNow(app: App, connection: Connection, now: Element, training: Train
   if (!training) return replace(now);
   const stop = element("button", { title: words.stopTitle, onclick: () => void stopTraining(app, connection) }, words.stop);
   if (training.running) {
-    const percent = Math.round(100 * training.progress);
     replace(now,
       element("div", { class: "training-run" },
         element("progress", { max: 1, value: training.progress || null, "aria-label": words.progress }),
         mayTrain && stop),
-      element("p", { class: "quiet" }, training.progress
-        ? [words.percent(percent), training.remaining_s === null ? "" : words.remaining(duration(training.remaining_s))]
-            .filter(Boolean).join(" · ")
-        : words.starting));
+      !training.progress && element("p", { class: "quiet" }, words.starting));
     return;
   }
   replace(now,
