@@ -12,9 +12,12 @@ export class Proposals {
     session.closed.signal.addEventListener("abort", () => this.asked?.abort());
   }
 
-  /** Labels for which there is room for a proposal. */
+  /** Labels for which there is room for a proposal. What nobody has ever annotated, no model has learnt. */
   private get open(): string[] {
-    return this.session.labels.filter((label) => {
+    const { studies } = this.session.app.store.state;
+    const isLearnt = (label: string): boolean =>
+      studies.some(({ labels }) => labels[label] === "clicked" || labels[label] === "final");
+    return this.session.labels.filter(isLearnt).filter((label) => {
       const { stored, source, foreground, busy } = this.session.work(label);
       return (stored === "none" || label === this.session.active) && !busy && !foreground.length &&
         (source === "none" || source === "proposal");
