@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from monailabel.client.client import MONAILabelClientException
 from rich.console import Console
@@ -95,7 +96,7 @@ def main() -> int:
         )
         _report(out, studies_dir, outcomes, scope.clicked)
         if not arguments.no_serve:
-            _serve(server, studies_dir)
+            _serve(server, studies_dir, studies[scope.clicked])
     except (ServerError, TrainingFailedError, MONAILabelClientException) as error:
         console.print(str(error), style="red", markup=False)
         return 1
@@ -162,11 +163,16 @@ def _cell(score: float | None) -> str:
     return "none" if score is None else f"{score:.2f}"
 
 
-def _serve(server: LocalServer, studies_dir: Path) -> None:
-    console.print(f"\nThe server runs at {server.url} (its interface: {server.url}/info/).")
-    console.print("In 3D Slicer, enter this address in the MONAI Label module; the studies are in", studies_dir)
+def _serve(server: LocalServer, studies_dir: Path, study: str) -> None:
+    console.print(f"\nAnnotate in a browser: {_page_of(server, study)}", soft_wrap=True)
+    console.print(f"In 3D Slicer, enter {server.url} in the MONAI Label module; the studies are in", studies_dir)
     console.print("Press Ctrl-C to stop it.")
     server.process.wait()
+
+
+def _page_of(server: LocalServer, image: str) -> str:
+    """The annotation page with an image open."""
+    return f"{server.url}/annotate#{quote(image)}"
 
 
 def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: argparse.Namespace) -> int:
@@ -184,7 +190,7 @@ def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: arg
             environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache")}
             log = out / "server.log"
             with LocalServer(orthanc.dicomweb_url, conf, log, port, environment) as server:
-                _tell_how_to_click(server, orthanc, uploaded[0][0])
+                _tell_how_to_click(server, orthanc, *uploaded[0])
                 if not arguments.no_serve:
                     server.process.wait()
     except (OrthancError, ServerError, OSError) as error:
@@ -195,9 +201,12 @@ def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: arg
     return 0
 
 
-def _tell_how_to_click(server: LocalServer, orthanc: Orthanc, study_uid: str) -> None:
-    console.print(f"\nThe first study: {server.url}/ohif/monai-label?StudyInstanceUIDs={study_uid}", soft_wrap=True)
-    console.print(f"All studies: {server.url}/ohif/   Orthanc: {orthanc.url}", soft_wrap=True)
+def _tell_how_to_click(server: LocalServer, orthanc: Orthanc, study_uid: str, series_uid: str) -> None:
+    console.print(f"\nAnnotate in a browser: {_page_of(server, series_uid)}", soft_wrap=True)
+    console.print(
+        f"The same study in OHIF: {server.url}/ohif/monai-label?StudyInstanceUIDs={study_uid}", soft_wrap=True
+    )
+    console.print(f"All studies in OHIF: {server.url}/ohif/   Orthanc: {orthanc.url}", soft_wrap=True)
     console.print(f"In the panel MONAI Label, see that the server is {server.url}, and press the button beside it.")
     console.print("Under Point Prompts choose the lesion, click its six extreme points in any of the views, press Run.")
     console.print(

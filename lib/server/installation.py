@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from lib.server.routes import routes, serve
 from lib.server.studies import Studies
 from lib.server.timeouts import limit_connections
 from lib.server.training import end_in_error_what_cannot_start
+
+logger = logging.getLogger(__name__)
 
 
 class ServerSettings(Protocol):
@@ -137,3 +140,9 @@ class Installation:
         # MONAI Label makes the app when the application has started already; without a stack it makes one anew.
         application.middleware_stack = None
         end_in_error_what_cannot_start()
+        self._tell_address()
+
+    def _tell_address(self) -> None:
+        url = self.listening.url if self.listening is not None else None
+        if url is not None:
+            logger.info("Open %s in a browser to annotate.", url)

@@ -22,6 +22,9 @@ class NetworkError(RuntimeError):
     """The server may not listen where it is told to; the text is for who starts it."""
 
 
+_ALL_ADDRESSES = ("", "0.0.0.0", "::")
+
+
 @dataclass(frozen=True)
 class Listening:
     """The uvicorn server that starts.
@@ -35,6 +38,16 @@ class Listening:
     config: uvicorn.Config
     sockets: tuple[socket.socket, ...] = ()
     server: uvicorn.Server | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where a browser reaches it; None where that is up to a supervisor or a socket of this machine."""
+        if self.sockets or self.config.fd is not None or self.config.uds or not self.config.port:
+            return None
+        host = self.config.host or ""
+        host = socket.gethostname() if host in _ALL_ADDRESSES else host
+        scheme = "https" if self.config.ssl_certfile else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.config.port}"
 
     @property
     def addresses(self) -> list[str]:

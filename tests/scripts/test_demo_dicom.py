@@ -34,6 +34,8 @@ def test_ohif_address_is_printed_and_all_servers_end_with_ctrl_c(demo):
     (archive,) = re.findall(r"Orthanc: (http://\S+)", text)
     server = study.split("/ohif/")[0]
     assert requests.get(study, timeout=30).ok
+    (image,) = re.findall(rf"{server}/annotate#(\S+)", text)
+    assert requests.get(f"{server}/studies/{image}", timeout=60).json()["id"] == image
     assert requests.get(f"{server}/datastore/", timeout=30).json()["total"] == 8
     series = requests.get(f"{server}/proxy/dicom/qido/series", timeout=30).json()
     for tag in ("0008103E", "00100010"):  # the description of a series, the name of a patient: viewers show one of them

@@ -63,6 +63,22 @@ def test_sockets_that_were_opened_before_are_looked_at(address, is_refused, way)
             require_login_beyond_loopback(server, login=False, allowed=False)
 
 
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({"host": "127.0.0.1", "port": 8001}, "http://127.0.0.1:8001"),
+        ({"host": "::1", "port": 8001}, "http://[::1]:8001"),
+        ({"host": "pacs.example", "port": 8001, "ssl_certfile": "cert.pem"}, "https://pacs.example:8001"),
+        ({"host": "0.0.0.0", "port": 8001}, f"http://{socket.gethostname()}:8001"),
+        ({"uds": "/run/server"}, None),
+        ({"fd": 3}, None),
+        ({"host": "127.0.0.1", "port": 0}, None),
+    ],
+)
+def test_address_for_a_browser_is_told_where_there_is_one(settings, url):
+    assert listening(**settings).url == url
+
+
 def test_server_that_starts_is_found_and_no_other():
     found = []
     other = uvicorn.Config("none:none", host="0.0.0.0")
