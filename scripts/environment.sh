@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv from requirements.txt where it is missing or out of date, activates it.
+# Sourced by the other scripts: makes .venv from requirements.txt and web/dist from web/src where they are missing or out
+# of date, activates .venv.
 # PYTHON names the interpreter to make it with; without it the first that fits is taken.
 
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -83,10 +84,18 @@ _write_command() {
     printf '%s\n' "$text" >"$command.$$" && chmod 755 "$command.$$" && mv -f "$command.$$" "$command"
 }
 
+_build_page() {
+    [[ -f $_root/web/package-lock.json ]] || return 0
+    (flock 9 && "$_root/scripts/build_page.sh") 9<"$_root/web/package-lock.json" ||
+        echo "The annotation page could not be built; the cause stands above. The server does without it:" \
+            "OHIF and 3D Slicer work, and the next start tries again." >&2
+}
+
 # The lock keeps a second script from installing into the same folder. It is held in a subshell only: a server that
 # the calling script becomes would never let go of it.
 _up_to_date || (flock 9 && { _up_to_date || _install; }) 9<"$_root/requirements.txt" || exit 1
 _write_command
+_build_page
 
 # shellcheck disable=SC1091
 source "$_venv/bin/activate"

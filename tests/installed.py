@@ -25,6 +25,13 @@ def need_chromium():
     _need(shutil.which("chromium") is not None, "apt-get install chromium")
 
 
+def need_axe():
+    """The script of npm's axe-core."""
+    script = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+    _need(script.is_file(), "(cd web && npm ci --ignore-scripts)")
+    return script
+
+
 def need_schemathesis():
     install = ".venv-schemathesis/bin/pip install -r tests/server/schemathesis.txt"
     _need(SCHEMATHESIS.exists(), f"python3.11 -m venv .venv-schemathesis && {install}")

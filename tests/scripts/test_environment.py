@@ -193,3 +193,47 @@ def test_names_the_debian_packages_where_there_is_no_fitting_python(checkout: Pa
     status, _, said = source(checkout, "", str(commands))
     assert status == 1
     assert "sudo apt-get install python3.11 python3.11-venv" in said
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_page_is_built_and_the_server_does_without_it(made: Path, status: int) -> None:
+    (made / "web").mkdir(exist_ok=True)
+    (made / "web" / "package-lock.json").write_text("{}")
+    executable(made / "scripts" / "build_page.sh", f"#!/bin/sh\necho building the page >&2; exit {status}\n")
+    assert source(made)[0] == 0
+    said = source(made)[2]
+    assert "building the page" in said
+    assert ("The annotation page could not be built" in said) == bool(status)
+    shutil.rmtree(made / "web")
+
+
+def test_page_is_built_once_for_its_sources(tmp_path: Path) -> None:
+    """npm stands for itself: what it is asked for is written down, and its build makes one file."""
+    shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "dist*"))
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts" / "build_page.sh", tmp_path / "scripts")
+    (tmp_path / "bin").mkdir()
+    executable(tmp_path / "bin" / "node", "#!/bin/sh\nexit 0\n")
+    asked = tmp_path / "asked"
+    npm = f'#!/bin/sh\necho "$1 $3" >>{asked}\nmkdir -p dist && echo built >dist/index.html\n'
+    executable(tmp_path / "bin" / "npm", npm)
+    variables = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+
+    def build() -> int:
+        return subprocess.run([script], env=variables, capture_output=True).returncode
+
+    assert build() == 0
+    assert (tmp_path / "web" / "dist" / "index.html").read_text() == "built\n"
+    times = len(asked.read_text().splitlines())
+    assert build() == 0
+    assert len(asked.read_text().splitlines()) == times == 3  # install, check, build; and no more
+    (tmp_path / "web" / "src" / "text.ts").write_text("export const text = {};")
+    assert build() == 0
+    assert len(asked.read_text().splitlines()) == 2 * times
+
+    # A build that fails leaves the page of before.
+    executable(tmp_path / "bin" / "npm", "#!/bin/sh\nexit 1\n")
+    (tmp_path / "web" / "src" / "text.ts").write_text("broken")
+    assert build() == 1
+    assert (tmp_path / "web" / "dist" / "index.html").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tmp.")] == []

@@ -1,0 +1,46 @@
+// Puts the page together: its parts know the store, the server and each other's actions, and nothing else.
+
+import "./style.css";
+import "./viewer/viewer.css";
+import "./work/work.css";
+import { Api, Refusal } from "./api";
+import { App } from "./app";
+import { listenToKeys } from "./keys";
+import { mountPanels } from "./panels/panels";
+import { initialState, Store } from "./state";
+import { mountStatus } from "./status";
+import { mountViewer } from "./viewer/viewer";
+import { mountWork } from "./work/work";
+
+const app = new App(new Store(initialState), new Api());
+
+app.refreshStudies = async () => {
+  const { project, studies } = await app.api.studies(app.store.state.user ?? "");
+  const { activeLabel } = app.store.state;
+  app.store.set({ project, studies, activeLabel: activeLabel || (project.labels[0] ?? "") });
+};
+
+app.api.onReach = (reached) => {
+  if (reached !== app.store.state.reached) app.store.set({ reached });
+};
+
+async function start(): Promise<void> {
+  mountStatus(app);
+  const viewer = await mountViewer(app);
+  mountWork(app, viewer);
+  mountPanels(app);
+  listenToKeys(app);
+  const me = await app.api.me();
+  app.store.set({ me, user: me.name ?? app.store.state.user });
+  await app.refreshStudies();
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  if (app.store.state.studies.some((study) => study.id === wanted)) await app.open(wanted);
+  window.addEventListener("hashchange", () => {
+    const id = decodeURIComponent(location.hash.slice(1));
+    if (id && id !== app.store.state.study?.id) void app.open(id);
+  });
+}
+
+start().catch((error) => {
+  app.say(error instanceof Refusal || error instanceof Error ? error.message : String(error), "error");
+});

@@ -1,0 +1,25 @@
+// Does something at most once in a time: at once, and again at the end of the time where it was asked for meanwhile.
+
+export class Throttle {
+  private timer: number | undefined;
+  private again = false;
+
+  constructor(
+    private readonly milliseconds: number,
+    private readonly act: () => unknown,
+  ) {}
+
+  ask(): void {
+    if (this.timer !== undefined) {
+      this.again = true;
+      return;
+    }
+    this.act();
+    this.timer = window.setTimeout(() => {
+      this.timer = undefined;
+      if (!this.again) return;
+      this.again = false;
+      this.ask();
+    }, this.milliseconds);
+  }
+}

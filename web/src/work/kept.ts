@@ -1,0 +1,75 @@
+// What the server has not yet, kept in this browser until it has.
+
+import type { Voxel } from "../api";
+import { fromRuns, runsOf } from "./label_map";
+import type { Session } from "./session";
+
+/** Characters of one study; a browser keeps about five million in all. */
+const MOST = 1_500_000;
+
+interface Kept {
+  shape: number[];
+  labels: Record<string, { foreground: Voxel[]; background: Voxel[] }>;
+  drawn: { labels: string[]; runs: number[] } | null;
+}
+
+function nameOf(session: Session): string {
+  return `inextremis.kept:${session.app.store.state.project?.title ?? ""}:${session.study.id}`;
+}
+
+/** Keeps it now; removes what was kept where the server has all. */
+export function keep(session: Session): void {
+  const unsaved = session.labels.filter((label) => session.isUnsaved(label));
+  const name = nameOf(session);
+  try {
+    if (!unsaved.length) {
+      localStorage.removeItem(name);
+      return;
+    }
+    const kept: Kept = { shape: [...session.map.shape], labels: {}, drawn: null };
+    for (const label of unsaved) {
+      const { foreground, background } = session.work(label);
+      kept.labels[label] = { foreground, background };
+    }
+    const drawn = unsaved.filter((label) => session.work(label).source === "drawn");
+    if (drawn.length) kept.drawn = { labels: drawn, runs: runsOf(session.map.values) };
+    const words = JSON.stringify(kept);
+    localStorage.setItem(name, words.length <= MOST ? words : JSON.stringify({ ...kept, drawn: null }));
+  } catch {
+    // The browser allows nothing to be kept, or is full.
+  }
+}
+
+/** Brings back what was kept of this study; says whether there was anything. */
+export function restoreKept(session: Session): boolean {
+  const kept = read(nameOf(session));
+  if (!kept || kept.shape.some((size, axis) => size !== session.map.shape[axis])) return false;
+  const drawing = kept.drawn && fromRuns(kept.drawn.runs, session.map.values.length);
+  let any = false;
+  for (const label of session.labels) {
+    const clicks = kept.labels[label];
+    if (!clicks) continue;
+    const isDrawn = Boolean(drawing && kept.drawn!.labels.includes(label));
+    const { foreground, background } = clicks;
+    session.update(label, { foreground, background, ...(isDrawn ? { source: "drawn" as const } : {}) });
+    if (drawing && isDrawn) session.map.take(drawing, session.valueOf(label));
+    any = true;
+  }
+  session.repaint();
+  return any;
+}
+
+function read(name: string): Kept | null {
+  try {
+    const kept: unknown = JSON.parse(localStorage.getItem(name) ?? "null");
+    return isKept(kept) ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+function isKept(kept: unknown): kept is Kept {
+  const { shape, labels } = (kept ?? {}) as Partial<Kept>;
+  return Array.isArray(shape) && typeof labels === "object" && labels !== null &&
+    Object.values(labels).every((clicks) => Array.isArray(clicks.foreground) && Array.isArray(clicks.background));
+}
