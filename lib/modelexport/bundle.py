@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lib.annotations.atomic_write import new_folder, write_atomically
 from lib.modelexport import bundle_steps
 from lib.modelexport.facts import ModelFacts
 from lib.modelexport.source_files import LIBRARY, copied_sources
@@ -33,22 +31,9 @@ def write_bundle(folder: Path, facts: ModelFacts) -> None:
         FileExistsError: there is something of this name.
         OSError: as from the file system.
     """
-    if folder.exists():
-        raise FileExistsError(folder)
-    files = bundle_files(facts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        for name, content in files.items():
-            path = part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(content)
-                os.fsync(file.fileno())
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with new_folder(folder) as part:
+        for name, content in bundle_files(facts).items():
+            write_atomically(part / name, content)
 
 
 def bundle_files(facts: ModelFacts) -> dict[str, bytes]:
