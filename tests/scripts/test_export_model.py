@@ -171,6 +171,18 @@ def test_torchscript_gives_the_logits(tmp_path, studies, spec):
     np.testing.assert_allclose(found, logits(network, patches), rtol=0, atol=1e-4)
 
 
+def test_onnx_of_a_large_window_is_as_exact_as_of_a_small_one(tmp_path, studies):
+    spec = NetworkSpec.plan(("lesion",), (0.5, 0.5, 1.5), (224, 224, 48), levels=3, base_channels=4)
+    network = load_checkpoint(published(studies, spec)).network
+    patch = np.random.default_rng(1).normal(size=(1, 1, *spec.roi_size)).astype(np.float32)
+
+    assert main([str(studies), str(tmp_path / "model.onnx"), "--format", "onnx"]) == 0
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["logits"], {"image": patch})[0]
+    np.testing.assert_allclose(found, logits(network, patch), rtol=0, atol=1e-4)
+
+
 def test_files_of_all_formats_say_the_same_of_the_model(tmp_path, studies):
     published(studies)
     recorded(studies)
