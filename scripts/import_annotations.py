@@ -1,4 +1,7 @@
-"""Brings annotations from files into a studies folder, whose server then counts and learns from them."""
+"""Brings annotations from files, or from an archive, into a project, whose server then counts and learns from them.
+
+Points become clicks. DICOM segmentations and structure sets become final masks.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,41 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from lib.annotations.masks import named_record
+from lib.annotations.masks import MaskStore, named_record
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf
 from lib.exchange.annotation_files import NamingRule, Reader, read_all
 from lib.exchange.annotation_import import ImportPlan, plan_import
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
+from lib.exchange.dicom_import import DicomImport, NamedLabels
+from lib.exchange.dicom_objects import read_files
 from lib.exchange.label_indices import label_indices_of
 from lib.exchange.mask_clicks import read_mask_clicks
+from lib.exchange.mask_import import MaskPlan, StructureVoxels, plan_masks
 from lib.exchange.paper_label_maps import read_paper_label_map
 from lib.exchange.point_table import read_point_table
 from lib.exchange.slicer_markups import EXTENSION, read_markups
 from lib.exchange.study_images import StudyImages
 from lib.geometry.volume_files import EXTENSIONS
+from lib.server.archive import ArchiveError
+from lib.server.archive_annotations import annotations_of_archive
 from lib.server.audit import AuditLog
 from lib.server.modes import set_umask_of
-from lib.server.project import images_of, project_of
+from lib.server.project import FINAL_TAG, Project, first_labels, images_of, is_archive, project_of
+
+EXAMPLE = """examples:
+  scripts/import_annotations.sh studies --points points.csv --labels lesion,cyst
+  scripts/import_annotations.sh studies --dicom case01.seg.dcm structures/ --rename GTV-1=lesion
+  scripts/import_annotations.sh http://localhost:8042/dicom-web --archive --skip-other-labels
+"""
 
 console = Console()
 errors = Console(stderr=True)
@@ -40,46 +55,87 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings, _ = read_conf({"labels": options.labels})
         set_umask_of((project := project_of(options.studies, options.project_dir)).labels)
         images = StudyImages(images_of(options.studies))
-        records = _records(options, settings.labels, images)
-        plan = plan_import(
-            records,
-            images,
-            settings.labels,
-            store := AnnotationStore(project.clicks),
-            options.annotator or ("simulated" if options.masks else "imported"),
-            overwrite=options.overwrite,
-        )
+        stores = AnnotationStore(project.clicks), _finals(project, settings.labels)
+        records, structures = _found(options, settings.labels, images)
+        annotator = options.annotator or ("simulated" if options.masks else "imported")
+        clicks = plan_import(records, images, settings.labels, stores[0], annotator, overwrite=options.overwrite)
+        masks = plan_masks(structures, stores[1], overwrite=options.overwrite)
     except ImportRefusedError as error:
         for sentence in error.sentences:
             errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
         errors.print("Nothing was imported.")
         return 2
-    except (ConfigurationError, ValueError) as error:
+    except (ConfigurationError, ArchiveError, ValueError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
-    status = _carry_out(plan, store, options)
-    if plan.new and not options.dry_run:
-        log = AuditLog(project.audit)
-        log.write_script("import of clicks", "scripts/import_annotations.sh", annotations=len(plan.new), status=status)
+    status = _carry_out(clicks, masks, images, *stores, options)
+    log = AuditLog(project.audit)
+    done = {"import of clicks": clicks.new, "import of masks": masks.new}
+    for action, new in done.items() if not options.dry_run else ():
+        if new:
+            log.write_script(action, "scripts/import_annotations.sh", annotations=len(new), status=status)
     return status
 
 
-def _carry_out(plan: ImportPlan, store: AnnotationStore, options: argparse.Namespace) -> int:
+def _finals(project: Project, labels: tuple[str, ...]) -> MaskStore:
+    mapped = project.mapped_masks / FINAL_TAG
+    return MaskStore(project.masks(), labels, mapped, first_labels(project) or labels)
+
+
+def _carry_out(
+    clicks: ImportPlan,
+    masks: MaskPlan,
+    images: StudyImages,
+    store: AnnotationStore,
+    finals: MaskStore,
+    options: argparse.Namespace,
+) -> int:
     if options.dry_run:
-        for annotation in plan.new:
-            clicks = f"{len(annotation.points.foreground_voxel)} clicks"
-            console.print(f"{annotation.image_id}: {annotation.points.label}: {clicks}", markup=False, highlight=False)
+        for annotation in clicks.new:
+            _tell(f"{annotation.image_id}: {annotation.points.label}: {len(annotation.points.foreground_voxel)} clicks")
+        for image, structures in masks.new.items():
+            _tell(f"{image}: mask of {', '.join(structure.label for structure in structures)}")
     else:
+        total = len(clicks.new) + len(masks.new)
+        done = chain(clicks.carry_out(store), masks.carry_out(images, finals))
         try:
-            for _ in track(plan.carry_out(store), "Importing", total=len(plan.new), console=errors):
+            for _ in track(done, "Importing", total=total, console=errors):
                 pass
         except OSError as error:
             errors.print(f"{error}. Make room, then give the same command again: it goes on from here.", style="red")
             return 1
-    kept = f"; {len(plan.kept)} that exist were kept (--overwrite replaces them)" if plan.kept else ""
-    done = "would be imported" if options.dry_run else "imported"
-    console.print(f"{len(plan.new)} annotations {done} into {store.folder}{kept}.", soft_wrap=True, highlight=False)
+    imported = "would be imported" if options.dry_run else "imported"
+    if clicks.new or clicks.kept or not (masks.new or masks.kept):
+        kept = f"; {len(clicks.kept)} that exist were kept (--overwrite replaces them)" if clicks.kept else ""
+        _tell(f"{len(clicks.new)} annotations {imported} into {store.folder}{kept}.")
+    if masks.new or masks.kept:
+        kept = f"; {len(masks.kept)} that exist were kept (--overwrite replaces them)" if masks.kept else ""
+        _tell(f"{len(masks.new)} masks {imported} into {finals.folder}{kept}.")
     return 0
+
+
+def _tell(sentence: str) -> None:
+    console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+
+def _found(
+    options: argparse.Namespace, labels: tuple[str, ...], images: StudyImages
+) -> tuple[list[ClickRecord], list[StructureVoxels]]:
+    """Clicks and structures. Raises: ImportRefusedError, ArchiveError: they cannot be had, or there are none."""
+    if options.dicom is None and options.archive is None:
+        return _records(options, labels, images), []
+    named = NamedLabels(labels, options.label, dict(options.rename), options.skip_other_labels)
+    reader = DicomImport(images, named, options.image, options.annotator, options.skip_missing_images)
+    if options.dicom:
+        files = read_files(options.dicom)
+    elif is_archive(options.studies):
+        files = annotations_of_archive(options.studies, options.archive, images)
+    else:
+        raise ImportRefusedError([f"{options.studies} is no archive; --archive reads from one, --dicom from files."])
+    records, structures = reader.read(track(files.objects, "Reading", console=errors), files.slices)
+    if not records and not structures:
+        raise ImportRefusedError([f"There is nothing to import for the images in {images.folder}."])
+    return records, structures
 
 
 def _records(options: argparse.Namespace, labels: tuple[str, ...], images: StudyImages) -> list[ClickRecord]:
@@ -126,7 +182,12 @@ def _masks(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Rea
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/import_annotations.sh", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/import_annotations.sh",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "studies",
         metavar="STUDIES",
@@ -139,15 +200,27 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--label-maps", type=Path, nargs="+", metavar="PATH", help="as the paper's: codes 1 to 6 and 12"
     )
+    source.add_argument(
+        "--dicom", type=Path, nargs="+", metavar="PATH", help="SEG, RTSTRUCT and SR (TID 1500), files or folders"
+    )
+    source.add_argument(
+        "--archive", nargs="*", metavar="UID", help="the same from the archive STUDIES (default: all such series)"
+    )
     source.add_argument("--masks", type=Path, nargs="+", metavar="PATH", help="masks to compute extreme points from")
     parser.add_argument("--labels", default="lesion", metavar="A,B", help="of the app (default: %(default)s)")
     parser.add_argument("--label", metavar="A", help="the one structure that the files tell of")
-    parser.add_argument("--image", metavar="ID", help="the image that the --markups are of (default: by file name)")
+    parser.add_argument("--image", metavar="ID", help="of --markups and --dicom (default: as the files say)")
+    parser.add_argument(
+        "--rename", type=_renaming, nargs="+", default=[], metavar="NAME=LABEL", help="of structures of --dicom"
+    )
+    parser.add_argument("--skip-other-labels", action="store_true", help="leave out structures of no label, of --dicom")
     parser.add_argument("--file-suffix", default="", metavar="TEXT", help="end of the files' names, such as _Extremes")
     parser.add_argument("--image-suffix", default="", metavar="TEXT", help="end of the images' ids, such as _T2")
     parser.add_argument("--error-voxels", type=_not_negative, default=0.0, metavar="N", help="of a hand, for --masks")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of that error (default: 0)")
-    parser.add_argument("--annotator", metavar="NAME", help="who clicked (default: imported, or simulated)")
+    parser.add_argument(
+        "--annotator", metavar="NAME", help="who clicked or drew (default: as DICOM says, imported, or simulated)"
+    )
     parser.add_argument("--skip-missing-images", action="store_true", help="leave out what is of no image in STUDIES")
     parser.add_argument("--overwrite", action="store_true", help="replace clicks that exist; they stay as history")
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
@@ -158,6 +231,13 @@ def _not_negative(text: str) -> float:
     if not 0 <= (number := float(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{number} is not a number of voxels from 0")
     return number
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    name, separator, label = text.rpartition("=")
+    if not separator or not name.strip() or not label.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=LABEL")
+    return name.strip(), label.strip()
 
 
 def _seed(text: str) -> int:

@@ -11,7 +11,7 @@ LAYERS = [
     {"annotations"},
     {"supervision"},
     {"losses", "networks", "data", "clickmask", "exchange", "compile_kernels"},
-    {"training", "inference", "clicktraining"},
+    {"training", "inference", "clicktraining", "modelexport"},
     {"infers", "trainers", "activelearning", "server"},
     {"configs"},
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -41,3 +45,23 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, under a temporary name beside `folder`; it gets its name at the end, or is gone.
+
+    Raises:
+        FileExistsError: there is something of this name already.
+        OSError: as from the file system.
+    """
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+    part = folder.absolute().with_name(f".{secrets.token_hex(8)}.part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        part.rename(folder.absolute())
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

@@ -50,7 +50,7 @@ def plan_import(
 
     Args:
         labels: of the app.
-        annotator: who clicked.
+        annotator: who clicked, where a record does not tell.
         overwrite: answers that exist are replaced, and stay as history; otherwise they are kept.
 
     Raises:
@@ -101,7 +101,7 @@ class _Checker:
         request = {record.label: [list(point) for point in record.points], "coordinates": record.coordinates}
         background = [list(point) for point in record.background]
         (points,) = parse_click_request({**request, "background": background}, self.labels, geometry).structures
-        return Annotation.now(image_id, points, geometry, self.annotator, checksum)
+        return Annotation.now(image_id, points, geometry, record.annotator or self.annotator, checksum)
 
     def _image(self, image_id: str) -> tuple[ImageGeometry, str]:
         """Its grid and the checksum of its voxels."""

@@ -31,6 +31,7 @@ class ClickRecord:
         points: foreground clicks, three numbers each.
         background: background clicks.
         coordinates: what the numbers are: voxel indices, or millimetres in LPS or RAS.
+        annotator: who clicked, where the file tells it.
         grid: that voxel indices count on, where the file tells it; it has to be the image's.
     """
 
@@ -41,3 +42,4 @@ class ClickRecord:
     background: tuple[tuple[float, float, float], ...] = ()
     coordinates: Coordinates = "voxel"
     grid: ImageGeometry | None = None
+    annotator: str | None = None

@@ -1,0 +1,213 @@
+"""DICOM objects that hold annotations: segmentations, structure sets, structured reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
+
+from lib.exchange.click_records import ImportRefusedError
+from lib.exchange.seg_provenance import MODEL_NAME
+from lib.exchange.study_images import StudyImages
+
+MODALITIES = ("SEG", "RTSTRUCT", "SR")
+KINDS = {
+    SegmentationStorage: "SEG",
+    RTStructureSetStorage: "RTSTRUCT",
+    EnhancedSRStorage: "SR",
+    ComprehensiveSRStorage: "SR",
+    Comprehensive3DSRStorage: "SR",
+}
+_EXTENSIONS = (".dcm", ".seg", ".rtstruct", ".sr")
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Where the pixels of a frame lie.
+
+    Attributes:
+        corner_lps_mm: (3,) of the middle of the first pixel.
+        column_step_mm, row_step_mm: (3,) from a pixel to the next column, and to the next row.
+    """
+
+    corner_lps_mm: np.ndarray
+    column_step_mm: np.ndarray
+    row_step_mm: np.ndarray
+
+    @classmethod
+    def of(cls, *places: Dataset) -> Plane:
+        """From the functional groups of a frame, those that are shared, or the header of a slice, the first that says.
+
+        Raises:
+            ValueError: none says where the frame lies.
+        """
+        try:
+            position = _first(places, "PlanePositionSequence", "ImagePositionPatient")
+            orientation = _first(places, "PlaneOrientationSequence", "ImageOrientationPatient").reshape(2, 3)
+            row_mm, column_mm = _first(places, "PixelMeasuresSequence", "PixelSpacing")
+            return cls(position.reshape(3), orientation[0] * column_mm, orientation[1] * row_mm)
+        except (AttributeError, TypeError, ValueError, StopIteration) as error:
+            raise ValueError("does not say where its frames lie (position, orientation, pixel spacing).") from error
+
+    def to_lps(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(N,) columns and rows, counted from the middle of the first pixel, to (N, 3) LPS mm."""
+        return self.corner_lps_mm + columns[:, None] * self.column_step_mm + rows[:, None] * self.row_step_mm
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationObject:
+    """A segmentation, a structure set, or a structured report.
+
+    Attributes:
+        source: for messages, such as the name of its file.
+        file_name: by which an image may be meant; empty of one from an archive.
+    """
+
+    source: str
+    file_name: str
+    dataset: Dataset
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.dataset.SOPClassUID]
+
+    @property
+    def is_own(self) -> bool:
+        """Was it written by this app?"""
+        return str(self.dataset.get("ManufacturerModelName", "")) == MODEL_NAME
+
+    @property
+    def annotator(self) -> str | None:
+        """Who made it, as far as it says."""
+        names = [self.dataset.get(keyword) for keyword in ("ContentCreatorName", "ReviewerName", "OperatorsName")]
+        names += [item.get("PersonName") for item in _items(self.dataset) if _code(item) == "121008"]
+        said = (str(name).replace("^", " ").strip() for name in names if name)
+        return next((name for name in said if name), None)
+
+    def facts(self) -> dict[str, str]:
+        """What it is, for the record of what is made from it."""
+        maker = [str(self.dataset.get(name, "")) for name in ("Manufacturer", "ManufacturerModelName")]
+        maker.append(str(self.dataset.get("SoftwareVersions", "")))
+        uid = str(self.dataset.get("SOPInstanceUID", ""))
+        return {"kind": self.kind, "sop_instance_uid": uid, "made_by": " ".join(filter(None, maker))}
+
+    def image_in(self, images: StudyImages, named: str | None = None) -> str | None:
+        """The id of the image that it is of: the one that is named, of the series that it refers to, or of its name.
+
+        Raises:
+            ImportRefusedError: the series has several images.
+        """
+        if named is not None:
+            return images.id_of(named)
+        uids = referenced_series(self.dataset)
+        found = [i for i in sorted(images.paths) if any(i == uid or i.startswith(f"{uid}_") for uid in uids)]
+        if len(found) > 1:
+            raise ImportRefusedError(
+                [f"{self.source}: it may be of {', '.join(found[:8])}; name the image that it is of with --image."]
+            )
+        return found[0] if found else images.id_of(_stem(self.file_name))
+
+
+@dataclass(frozen=True, eq=False)
+class DicomFiles:
+    """What was found.
+
+    Attributes:
+        objects: that hold annotations.
+        slices: headers of images by the UID of their instance; their pixels are left out.
+    """
+
+    objects: list[AnnotationObject]
+    slices: dict[str, Dataset]
+
+
+def read_files(paths: Iterable[Path]) -> DicomFiles:
+    """The DICOM files among the paths, and in the folders among them and below.
+
+    Raises:
+        ImportRefusedError: a path is not there, a file is not DICOM or holds no annotations, or a folder has none.
+    """
+    objects: list[AnnotationObject] = []
+    slices: dict[str, Dataset] = {}
+    refused: list[str] = []
+    for path in paths:
+        found = 0
+        files = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if _is_visible(p, path))
+        for file in files:
+            try:
+                header = pydicom.dcmread(file, stop_before_pixels=True)
+                sop_class = header.get("SOPClassUID")
+                if sop_class in KINDS:
+                    objects.append(AnnotationObject(file.name, file.name, pydicom.dcmread(file)))
+                    found += 1
+                elif "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header:
+                    slices[str(header.SOPInstanceUID)] = header
+                elif file is path:
+                    name = getattr(sop_class, "name", "no SOP class")
+                    refused.append(f"{path}: it is of {name}; expected a SEG, an RTSTRUCT or an SR.")
+            except Exception as error:  # pydicom raises whatever the bytes make it raise
+                if file is path:
+                    what = "does not exist" if not path.exists() else f"cannot be read as DICOM ({_short(error)})"
+                    refused.append(f"{path} {what}; expected a file or a folder of DICOM.")
+        if path.is_dir() and not found:
+            refused.append(f"The folder {path} holds no DICOM SEG, RTSTRUCT or SR.")
+    if refused:
+        raise ImportRefusedError(refused)
+    return DicomFiles(objects, slices)
+
+
+def referenced_series(dataset: Dataset) -> set[str]:
+    """The UIDs of the series that an object refers to, at any depth."""
+    uids = set()
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                if element.keyword.endswith("ReferencedSeriesSequence") and "SeriesInstanceUID" in item:
+                    uids.add(str(item.SeriesInstanceUID))
+                uids |= referenced_series(item)
+    return uids
+
+
+def _first(places: Iterable[Dataset], sequence: str, keyword: str) -> np.ndarray:
+    """Of the functional groups or headers, the first that has the attribute."""
+    candidates = (place[sequence].value[0] if place.get(sequence) else place for place in places)
+    return next(np.array(place[keyword].value, dtype=float) for place in candidates if place.get(keyword) is not None)
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    for item in dataset.get("ContentSequence") or []:
+        yield item
+        yield from _items(item)
+
+
+def _code(item: Dataset) -> str:
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].get("CodeValue", "")) if names else ""
+
+
+def _stem(file_name: str) -> str:
+    """IMAGE of `IMAGE.dcm` and `IMAGE.seg.dcm`."""
+    while file_name.lower().endswith(_EXTENSIONS):
+        file_name = file_name.rpartition(".")[0]
+    return file_name
+
+
+def _is_visible(path: Path, folder: Path) -> bool:
+    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _short(error: Any) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:120] if text else type(error).__name__

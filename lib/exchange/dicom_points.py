@@ -1,0 +1,92 @@
+"""Points and lines of measurements in DICOM structured reports (PS3.16 TID 1500)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from lib.exchange.dicom_objects import Plane
+
+_GROUP, _TRACKING_IDENTIFIER, _FINDING = "125007", "112039", "121071"
+_SITES = ("363698007", "G-C0E3")
+_POINT_TYPES = ("POINT", "MULTIPOINT", "POLYLINE")
+
+
+def measured_points(dataset: Dataset, slices: Mapping[str, Dataset]) -> list[tuple[list[str], np.ndarray]]:
+    """Of each measurement group with coordinates: the names by which it may be known, and its points (N, 3) in LPS mm.
+
+    The names are its tracking identifier, its finding, and the site of that, in this order. Points are those of
+    SCOORD3D and SCOORD items of the types POINT, MULTIPOINT and POLYLINE, such as the two ends of a length.
+
+    Args:
+        slices: headers of the images that SCOORD items are of, by the UID of their instance.
+
+    Raises:
+        ValueError: no such report, coordinates of another type, or of an image that is not among the slices.
+    """
+    groups = [item for item in _all_items(dataset) if _concept(item) == _GROUP]
+    if not groups:
+        raise ValueError("holds no measurement groups; expected a report by TID 1500.")
+    found = []
+    for group in groups:
+        points = [
+            _points(item, slices) for item in _all_items(group) if item.get("ValueType") in ("SCOORD", "SCOORD3D")
+        ]
+        if points:
+            found.append((_names(group), np.unique(np.concatenate(points), axis=0)))
+    return found
+
+
+def _points(item: Dataset, slices: Mapping[str, Dataset]) -> np.ndarray:
+    kind = str(item.get("GraphicType"))
+    if kind not in _POINT_TYPES:
+        raise ValueError(f"holds coordinates of type {kind}; expected {', '.join(_POINT_TYPES)}.")
+    numbers = np.array(item.GraphicData, dtype=float)
+    if item.ValueType == "SCOORD3D":
+        return numbers.reshape(-1, 3)
+    columns, rows = numbers.reshape(-1, 2).T
+    # Counted from the corner of the first pixel, and not from its middle.
+    return _plane(item, slices).to_lps(columns - 0.5, rows - 0.5)
+
+
+def _plane(item: Dataset, slices: Mapping[str, Dataset]) -> Plane:
+    """Of the frame that a SCOORD item is selected from."""
+    image = next((child for child in item.get("ContentSequence") or [] if child.get("ValueType") == "IMAGE"), None)
+    if image is None:
+        raise ValueError("holds coordinates that do not say which image they are of.")
+    reference = image.ReferencedSOPSequence[0]
+    header = slices.get(str(reference.ReferencedSOPInstanceUID))
+    if header is None:
+        raise ValueError(
+            "holds coordinates on an image whose file is not there; give the files of its series too, or read the "
+            "report from the archive."
+        )
+    frames = header.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        return Plane.of(header)
+    number = reference.get("ReferencedFrameNumber") or 1
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    return Plane.of(frames[int(number) - 1], shared, header)
+
+
+def _names(group: Dataset) -> list[str]:
+    items = list(group.get("ContentSequence") or [])
+    names = [str(item.get("TextValue", "")) for item in items if _concept(item) == _TRACKING_IDENTIFIER]
+    for concepts in ((_FINDING,), _SITES):
+        for item in items:
+            if _concept(item) in concepts and item.get("ConceptCodeSequence"):
+                names.append(str(item.ConceptCodeSequence[0].get("CodeMeaning", "")))
+    return [name.strip() for name in names if name.strip()]
+
+
+def _all_items(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence") or []:
+        yield child
+        yield from _all_items(child)
+
+
+def _concept(item: Dataset) -> str:
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].get("CodeValue", "")) if names else ""

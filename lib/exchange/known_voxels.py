@@ -1,0 +1,65 @@
+"""What annotators have said of each voxel of a scan: its class, or that it is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lib.annotations.store import Annotation
+from lib.data.annotated_scan import AnnotatedScan
+from lib.geometry.volume import Volume, VolumeError, check_size, load_volume
+from lib.supervision.boxes import Box
+from lib.supervision.geodesics import extreme_point_geodesics
+from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+
+
+def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], margin: int) -> np.ndarray:
+    """The class of each voxel of which it follows from the annotations.
+
+    Labels that the final mask covers are known everywhere. Of a label that was clicked, the geodesics between opposite
+    extreme points and the clicks are the structure, and what lies outside of the relaxed box is not (paper, Section
+    3). A label that was said to be absent is nowhere; one that nobody answered may be anywhere.
+
+    Args:
+        volume: the scan.
+        labels: of the app, with the values 1, 2, ...
+        margin: voxels of the scan by which tight boxes are relaxed.
+
+    Returns:
+        (X, Y, Z) int16: 0 for the background, 1 ... C for the labels, C + 1 where it is not known.
+
+    Raises:
+        VolumeError: the mask cannot be read, or the free memory does not hold the work.
+    """
+    n_labels = len(labels)
+    check_size(volume.geometry.shape, f"The scan {scan.image_id} with {n_labels} labels", 2 * (1 + n_labels) + 12)
+    index = {label: value for value, label in enumerate(labels, start=1)}
+    clicked = [a for a in scan.annotations if a.label in index and a.label not in scan.mask_labels]
+    structures = [_structure(a, index[a.label], volume, margin) for a in clicked]
+    absent = [index[label] for label in scan.absent if label in index]
+    possible = label_sets_of_clicks(volume.geometry.shape, n_labels, structures, absent)
+    if scan.mask_path is not None:
+        mask = load_volume(scan.mask_path, sentinels=False)
+        if mask.array.shape != volume.array.shape:
+            raise VolumeError(f"The mask of {scan.image_id} is not on the grid of its image; submit it anew.")
+        drawn = torch.from_numpy(mask.array.astype(np.uint8))
+        covered = [index[label] for label in scan.mask_labels if label in index]
+        possible = narrowed(possible, label_sets_of_mask(drawn, n_labels, covered))
+    is_known = possible.sum(dim=0) == 1
+    classes = possible.to(torch.uint8).argmax(dim=0)
+    return torch.where(is_known, classes, 1 + n_labels).to(torch.int16).numpy()
+
+
+def _structure(annotation: Annotation, index: int, volume: Volume, margin: int) -> StructureSupervision:
+    points = annotation.points
+    inside = torch.zeros(volume.geometry.shape, dtype=torch.bool)
+    inside[Box.around(points.foreground_voxel).relaxed(margin, volume.geometry.shape).slices] = True
+    # All that the paths depend on.
+    region = Box.around(points.foreground_voxel).relaxed(1, volume.geometry.shape)
+    start = np.array(region.start)
+    paths = extreme_point_geodesics(
+        volume.array[region.slices], points.extremes_voxel - start, volume.geometry.spacing_mm
+    )
+    return StructureSupervision(index, points, inside, [path + start for path in paths])

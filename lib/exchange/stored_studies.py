@@ -1,0 +1,40 @@
+"""A project's studies and annotations by its folders, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.masks import MaskStore
+from lib.annotations.store import AnnotationStore
+from lib.exchange.study_images import StudyImages
+
+
+class StoredStudies:
+    """What `lib.trainers.annotated_scans` asks of the studies, of a folder of images.
+
+    Args:
+        clicks: the annotations.
+        finals: the final masks.
+        identities: knows the checksum of an image by its file.
+    """
+
+    def __init__(
+        self, images: StudyImages, clicks: AnnotationStore, finals: MaskStore, identities: ImageIdentities
+    ) -> None:
+        self.images = images
+        self.clicks = clicks
+        self.finals = finals
+        self.identities = identities
+
+    def list_images(self) -> list[str]:
+        return sorted(self.images.paths)
+
+    def get_image_uri(self, image_id: str) -> str:
+        return str(self.image_path(image_id))
+
+    def image_path(self, image_id: str) -> Path:
+        return self.images.paths[image_id]
+
+    def masks(self) -> MaskStore:
+        return self.finals

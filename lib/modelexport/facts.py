@@ -1,0 +1,137 @@
+"""What an exported model says of itself: version, labels, preprocessing, training, and who annotated for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lib.annotations.mask_origin import acceptances
+from lib.annotations.masks import MaskError, MaskRecord, MaskStore, named_record
+from lib.annotations.names import label_values
+from lib.annotations.store import AnnotationFileError, AnnotationStore
+from lib.data.grid import CLIPPED_PERCENTILES
+from lib.exchange.seg_provenance import MANUFACTURER, VERSION
+from lib.exchange.segment_origin import NOBODY
+from lib.networks.checkpoint import TrainedModel
+from lib.training.record import TrainingRecord, TrainingRun
+
+logger = logging.getLogger(__name__)
+
+NORMALISATION = (
+    "axes towards right, anterior, superior; smoothed along axes whose voxels become larger, and resampled linearly "
+    f"to spacing_mm; clipped to the percentiles {CLIPPED_PERCENTILES[0]} and {CLIPPED_PERCENTILES[1]}; mean 0 and "
+    "standard deviation 1 of the whole image; rounded to 16-bit floats"
+)
+"""What `lib.data.grid.network_image` does, in words."""
+
+_DECISION = "decision"
+"""In `MaskRecord.info`: whose reading of several was decided for (`lib.server.readings.DECISION_KEY`)."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A version of a model, and what is known of its training.
+
+    Attributes:
+        run: the training that published it; None where it is not in the record, as of a model from elsewhere.
+        annotators: who annotated the studies that it was learnt from, until that training began; None where that is
+            not known.
+    """
+
+    model: TrainedModel
+    run: TrainingRun | None
+    annotators: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, model: TrainedModel, record: TrainingRecord, clicks: AnnotationStore, masks: MaskStore) -> ModelFacts:
+        """From the records of a project."""
+        run = next((run for run in record.runs if run.version == model.version), None)
+        if run is None:
+            return cls(model, None, None)
+        names = annotators(record.trained_on, _moment(run.started), clicks, masks)
+        return cls(model, run, tuple(sorted(names)))
+
+    @property
+    def said_of_training(self) -> dict[str, Any]:
+        """Of the training, in values of JSON. It names no study."""
+        run = self.run
+        return {
+            "ended": run and run.ended,
+            "iterations": run and run.iterations,
+            "studies": run and run.scans,
+            "annotators": None if self.annotators is None else list(self.annotators),
+            "score": self.model.score,
+            "score_is": "in [0, 1]: the mean Dice with accepted masks, or without one how well the clicks fit",
+            "score_of": run and {"studies": run.judged_on[0], "kind": run.judged_on[1]},
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in values of JSON."""
+        model, spec = self.model, self.model.spec
+        return {
+            "software": {"name": MANUFACTURER, "version": VERSION},
+            "model": {"version": model.version, "sha256": model.sha256, "predecessors": list(model.predecessors)},
+            "network": {"architecture": spec.architecture, "arguments": spec.arguments},
+            "labels": label_values(spec.labels),
+            "spacing_mm": list(spec.spacing_mm),
+            "window_voxels": list(spec.roi_size),
+            "normalisation": NORMALISATION,
+            "crf": model.crf,
+            "training": self.said_of_training,
+        }
+
+
+def annotators(images: Iterable[str], until: datetime, clicks: AnnotationStore, masks: MaskStore) -> set[str]:
+    """Who said anything of these images before a moment, by what is stored and by what it replaced."""
+    files = clicks.paths_by_image()
+    said = [
+        (name, created)
+        for image in images
+        for name, created in (*_who_clicked(clicks, files.get(image, [])), *_who_masked(masks, image))
+    ]
+    return {name for name, created in said if name not in ("", NOBODY) and _moment(created) <= until}
+
+
+def _who_clicked(clicks: AnnotationStore, paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        try:
+            answer = clicks.load_file(path)
+            yield answer.annotator, answer.created
+            for said in clicks.history(answer.image_id, answer.label):
+                if isinstance(said, dict):
+                    yield str(said.get("annotator", "")), str(said.get("created", ""))
+        except (AnnotationFileError, OSError, ValueError) as error:
+            logger.warning("%s is not looked at for its annotator (%s).", path.name, error)
+
+
+def _who_masked(masks: MaskStore, image: str) -> Iterator[tuple[str, str]]:
+    earlier = masks.history_folder(image)
+    for path in [*masks.files(image), *(earlier.iterdir() if earlier.is_dir() else [])]:
+        try:
+            record = named_record(path)
+        except MaskError as error:
+            logger.warning("%s is not looked at for its annotator (%s).", path.name, error)
+            continue
+        if record is not None:
+            yield from ((name, record.created) for name in _names_in(record))
+
+
+def _names_in(record: MaskRecord) -> set[str]:
+    """Of a mask: who submitted it, whose work each accepted label is, and whose reading was decided for."""
+    decision = (record.info or {}).get(_DECISION)
+    decided = [decision.get("reader")] if isinstance(decision, dict) else []
+    accepted = [said.get("annotator") for said in acceptances(record).values()]
+    return {str(name) for name in (record.annotator, *accepted, *decided) if name}
+
+
+def _moment(text: str) -> datetime:
+    """A moment that is not told counts as long ago."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,124 @@
+"""Writes a version of the model for use without this server: a MONAI bundle, ONNX or TorchScript.
+
+A bundle gives the server's automatic masks, voxel by voxel; the other two are the network alone, from a window of the
+scan to logits. Each says what it is made from: version, SHA-256, annotators, scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from lib.annotations.atomic_write import write_atomically
+from lib.annotations.masks import MaskStore
+from lib.annotations.store import AnnotationStore
+from lib.modelexport.bundle import write_bundle
+from lib.modelexport.facts import ModelFacts
+from lib.modelexport.graph_files import UnfaithfulExportError, onnx_file, torchscript_file
+from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
+from lib.networks.versions import ModelVersions
+from lib.server.audit import AuditLog
+from lib.server.modes import set_umask_of
+from lib.server.project import Project, project_of
+from lib.training.record import TrainingRecord
+
+EXAMPLE = """example:
+  scripts/export_model.sh studies model-bundle
+  python -m monai.bundle run --config_file model-bundle/configs/inference.json \\
+      --bundle_root model-bundle --dataset_dir scans --output_dir masks
+  scripts/export_model.sh studies model-3.onnx --format onnx --version 3
+"""
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    project = project_of(options.studies, options.project_dir)
+    model_dir = options.model_dir or project.model
+    set_umask_of(model_dir)
+    try:
+        model = _model(ModelVersions(model_dir / "inextremis.pt"), options.version)
+        facts = _facts(model, project, model_dir)
+        _write(options.out, options.format, facts)
+    except FileNotFoundError:
+        kept = ", ".join(map(str, ModelVersions(model_dir / "inextremis.pt").numbers()))
+        missing = "model" if options.version is None else f"version {options.version}"
+        found = f"these are kept: {kept}" if kept else "none is kept"
+        return _refuse(f"There is no {missing} in {model_dir}; {found}. --model-dir names another folder.")
+    except FileExistsError:
+        return _refuse(f"There is something at {options.out} already; delete it, or name another place.")
+    except (CheckpointError, UnfaithfulExportError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"The model cannot be written to {options.out} ({error.strerror}).")
+    AuditLog(project.audit).write_script(
+        "export of the model", "scripts/export_model.sh", version=model.version, format=options.format
+    )
+    console.print(
+        f"Version {model.version} is in {options.out}. {_said(facts)}", soft_wrap=True, markup=False, highlight=False
+    )
+    return 0
+
+
+def _model(versions: ModelVersions, number: int | None) -> TrainedModel:
+    """Raises: FileNotFoundError: it is not kept. CheckpointError: its file cannot be used."""
+    if number is None:
+        return load_checkpoint(versions.published_path)
+    if not versions.path(number).exists() and versions.published_number() == number:  # it came from elsewhere
+        return load_checkpoint(versions.published_path)
+    return load_checkpoint(versions.path(number))
+
+
+def _facts(model: TrainedModel, project: Project, model_dir: Path) -> ModelFacts:
+    record = TrainingRecord.load(model_dir / "inextremis" / "record.json")
+    masks = MaskStore(project.masks(), model.spec.labels, project.mapped_masks)
+    return ModelFacts.of(model, record, AnnotationStore(project.clicks), masks)
+
+
+def _write(out: Path, form: str, facts: ModelFacts) -> None:
+    if out.exists():
+        raise FileExistsError(out)
+    if form == "bundle":
+        write_bundle(out, facts)
+    else:
+        write_atomically(out, onnx_file(facts) if form == "onnx" else torchscript_file(facts))
+
+
+def _said(facts: ModelFacts) -> str:
+    if facts.run is None:
+        return "Its training is not in the record, so neither annotators nor studies are named in it."
+    names = ", ".join(facts.annotators or ()) or "nobody by name"
+    return f"It was learnt from {facts.run.scans} studies; it names as annotators: {names}."
+
+
+def _refuse(sentence: str) -> int:
+    errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/export_model.sh",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the bundle, or file; must not be there yet")
+    parser.add_argument(
+        "--format", choices=("bundle", "onnx", "torchscript"), default="bundle", help="default: %(default)s"
+    )
+    parser.add_argument("--version", type=int, metavar="N", help="of the model (default: the published one)")
+    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
+    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
