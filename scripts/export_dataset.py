@@ -16,6 +16,7 @@ from rich.progress import track
 
 from lib.annotations.atomic_write import new_folder
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError, MaskStore
 from lib.annotations.store import AnnotationFileError, AnnotationStore
 from lib.exchange.nnunet_dataset import DatasetError, NnunetDataset, check_dataset
@@ -70,7 +71,8 @@ def _studies(project: Project, images: Path, labels: tuple[str, ...]) -> StoredS
     mapped = project.mapped_masks / FINAL_TAG
     finals = MaskStore(project.masks(), labels, mapped, first_labels(project) or labels)
     identities = ImageIdentities(project.checksums)
-    return StoredStudies(StudyImages(images), AnnotationStore(project.clicks), finals, identities)
+    skips = JsonFile(project.skips)
+    return StoredStudies(StudyImages(images), AnnotationStore(project.clicks), finals, identities, skips)
 
 
 def _export(studies: StoredStudies, dataset: NnunetDataset) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.exchange.study_images import StudyImages
@@ -17,15 +18,22 @@ class StoredStudies:
         clicks: the annotations.
         finals: the final masks.
         identities: knows the checksum of an image by its file.
+        skips: the skipped images, by id.
     """
 
     def __init__(
-        self, images: StudyImages, clicks: AnnotationStore, finals: MaskStore, identities: ImageIdentities
+        self,
+        images: StudyImages,
+        clicks: AnnotationStore,
+        finals: MaskStore,
+        identities: ImageIdentities,
+        skips: JsonFile,
     ) -> None:
         self.images = images
         self.clicks = clicks
         self.finals = finals
         self.identities = identities
+        self.skips = skips
 
     def list_images(self) -> list[str]:
         return sorted(self.images.paths)
@@ -38,3 +46,6 @@ class StoredStudies:
 
     def masks(self) -> MaskStore:
         return self.finals
+
+    def skipped(self) -> set[str]:
+        return {image_id for image_id, skip in self.skips.items().items() if skip}

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskRecord, MaskStore
 from lib.annotations.store import Absence, AnnotationStore
 from lib.exchange.seg_provenance import VERSION
@@ -197,6 +198,14 @@ def test_scan_that_is_another_than_was_clicked_on_is_left_out(studies, out, capl
 
     assert [path.name for path in (out / "labelsTr").iterdir()] == ["flipped.nii.gz"]
     assert "The image straight is not the one that was clicked on" in caplog.text
+
+
+def test_skipped_study_is_left_out(studies, out):
+    click(studies, "straight", "oblique")
+    JsonFile(Project(studies).skips).change("oblique", lambda kept: {"reason": "motion", "annotator": "anna"})
+
+    assert main([str(studies), str(out)]) == 0
+    assert [path.name for path in (out / "labelsTr").iterdir()] == ["straight.nii.gz"]
 
 
 def test_mask_that_vanished_does_not_hold_up_the_others(studies, out, capsys, monkeypatch):
