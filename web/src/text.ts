@@ -217,7 +217,7 @@ export const text = {
     brushLarger: "larger brush",
     ball: "brush in the plane, or as a ball",
     fillBetween: "fill between drawn slices",
-    nextLabel: "next label (while the scan has the focus)",
+    nextLabel: "next label",
     label: "label 1 to 9",
     sliceUp: "next slice of the plane under the mouse",
     sliceDown: "previous slice",
@@ -312,6 +312,7 @@ export const text = {
       stopped: "The training was stopped. The next one goes on from there.",
       ended: (sentence: string): string => `The training has ended. ${sentence}`,
       broke: (sentence: string): string => `The training failed: ${sentence}`,
+      otherModel: (n: number): string => `Version ${n} is in use again. Proposals are made by it from now on.`,
       newModel: (n: number): string => `A new model is there: version ${n}. Proposals are made by it from now on.`,
     },
     time: {
