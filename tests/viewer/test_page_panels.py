@@ -355,14 +355,17 @@ def watch_notices(page):
     return lambda: page.evaluate("notices")
 
 
-def test_training_shows_its_progress_and_tells_of_its_end(site, visit):
+def test_training_can_be_stopped_shows_its_progress_and_tells_of_its_end(site, visit):
     page = visit(site.url, training="open")
     page.route("**/train/inextremis", lambda route: route.continue_(post_data=json.dumps(SHORT_TRAINING)))
     notices = watch_notices(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("progressbar", name="Progress of the training").wait_for()
-    page.get_by_role("button", name="Stop", exact=True).wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    wait_until(lambda: any("The training was stopped." in words for words in notices()))
 
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("progressbar", name="Progress of the training").wait_for()
     page.get_by_role("img", name="Loss: from").wait_for(timeout=90_000)
     wait_until(lambda: any("The training has ended. Its score on" in words for words in notices()), timeout_s=90)
     page.locator(".training-now").get_by_text("Last training: Its score on").wait_for()

@@ -308,7 +308,7 @@ export const text = {
       confirmButton: (n: number): string => `Use version ${n}`,
       used: (n: number): string => `Version ${n} is in use again.`,
       started: "The training has started.",
-      stopping: "The training is being stopped.",
+      stopping: "Stopping …",
       stopped: "The training was stopped. The next one goes on from there.",
       ended: (sentence: string): string => `The training has ended. ${sentence}`,
       broke: (sentence: string): string => `The training failed: ${sentence}`,

@@ -35,6 +35,11 @@ export class Connection {
     app.store.watch((state) => state.reached, (reached) => {
       if (!reached) this.probeLater();
     });
+    let wasRunning = false;
+    app.store.watch((state) => state.training?.running ?? false, (isRunning) => {
+      if (wasRunning && !isRunning) this.tellEnd(app.store.state.training!);
+      wasRunning = isRunning;
+    });
     window.addEventListener("focus", () => app.store.state.expired && void this.probe());
     window.addEventListener("online", () => void this.probe());
     document.addEventListener("visibilitychange", () => this.onVisibility());
@@ -117,7 +122,6 @@ export class Connection {
     if (!before) return this.training.ask();
     const now = { ...before, ...content };
     store.set({ training: now });
-    if (before.running && !now.running) this.tellEnd(now);
     if (before.epoch !== now.epoch || before.running !== now.running) this.refreshTraining();
   }
 
