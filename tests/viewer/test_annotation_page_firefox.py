@@ -1,4 +1,4 @@
-"""The annotation page in Firefox: six clicks on an oblique scan are on the voxels that were meant, and make the mask."""
+"""The annotation page in Firefox: six clicks on an oblique scan hit their voxels and make the mask."""
 
 from __future__ import annotations
 
