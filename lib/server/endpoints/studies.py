@@ -44,7 +44,8 @@ def about_me(user: CurrentUser) -> dict[str, Any]:
         "role": str(user.role),
         "asks_login": user.name is not None,
         "may": {
-            "store": user.role >= Role.ANNOTATOR and not review_only,
+            # A reviewer may submit a reading of their own.
+            "store": user.role >= (Role.REVIEWER if review_only else Role.ANNOTATOR),
             "train": user.role >= Role.ADMIN and not review_only,
             "review": user.role >= Role.REVIEWER and has_readings,
         },
@@ -100,9 +101,8 @@ def _asker(user: User, client_id: str) -> str | None:
     return user.name if user.name is not None else annotator_of({"client_id": client_id}) if client_id else None
 
 
-async def study(image: str, user: CurrentUser, client_id: str = "") -> dict[str, Any]:
+async def study(image: str, user: CurrentUser) -> dict[str, Any]:
     """A study with its geometry, its clicks and its final mask; of an archive it is fetched, which may take a while."""
-    check_text(client_id, "client_id")
     path = await image_file(image)
     try:
         return await run_in_threadpool(study_details, studies(), image, path, user.name)

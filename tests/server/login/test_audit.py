@@ -263,3 +263,13 @@ def test_roll_back_is_recorded(tmp_path):
 
     (record,) = last_records(Project(tmp_path).audit, 10)
     assert (record.action, record.of, record.program) == ("roll back", "version: 1", "scripts/models.sh")
+
+
+def test_skip_bears_the_name_of_the_login_whatever_the_client_says(guarded):
+    anna = guarded.program("anna")
+
+    skip = anna.post("/studies/straight/skip", json={"reason": "motion", "client_id": "somebody else"}).json()
+
+    assert skip["annotator"] == of(guarded, "skip")["who"] == "anna"
+    assert anna.delete("/studies/straight/skip", params={"client_id": "somebody else"}).status_code == 200
+    assert of(guarded, "skip taken back")["who"] == "anna"

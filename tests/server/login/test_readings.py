@@ -124,6 +124,32 @@ def test_what_one_reader_stores_no_route_shows_to_another(site, people, image):
     assert anna.repeat(image).status_code == 200
 
 
+def test_page_shows_each_reader_their_own_work_and_all_what_was_decided(people, image):
+    anna, bert, rita = (people[name] for name in ("anna", "bert", "rita"))
+
+    def shown(person):
+        (entry,) = (entry for entry in person.get("/studies").json()["studies"] if entry["id"] == image)
+        study = person.get(f"/studies/{image}").json()
+        assert (study["state"], study["labels"]["lesion"]["state"]) == (entry["state"], entry["labels"]["lesion"])
+        return (
+            entry["state"],
+            study["labels"]["lesion"]["clicks"] is not None,
+            study["final"] and study["final"]["annotator"],
+        )
+
+    assert anna.click(image).status_code == 200
+    assert (shown(anna), shown(bert), shown(rita)) == (("clicked", True, None), *[("untouched", False, None)] * 2)
+    read(anna, image, shape_mask())
+    assert (shown(anna), shown(bert)) == (("final", True, "anna"), ("untouched", False, None))
+    read(bert, image, shape_mask(2))
+    assert (shown(anna)[2], shown(bert)[2], shown(rita)[2]) == ("anna", "bert", None)
+
+    version = rita.listed(image)["version"]
+    assert rita.decide(image, "bert", version).status_code == 200
+
+    assert shown(anna)[2] == shown(bert)[2] == shown(rita)[2] == "bert"
+
+
 def test_reader_of_a_study_does_not_see_the_other_reading_in_the_list_of_a_reviewer_who_reads_too(people, image):
     read(people["anna"], image, shape_mask())
     read(people["rené"], image, shape_mask(2))
@@ -477,6 +503,24 @@ def test_review_only_server_starts_without_a_model_and_takes_no_clicks(tmp_path)
             assert sentence(answer, 409).startswith("This server is for reviews only")
         assert sentence(ada.post("/train/", json={}), 409).startswith("This server is for reviews only")
         assert "needs the role reviewer" in sentence(anna.submit("straight", shape_mask()), 403)
+
+        assert rita.get("/me").json()["may"] == {"store": True, "train": False, "review": True}
+        assert not any(anna.get("/me").json()["may"].values()) and not ada.get("/me").json()["may"]["train"]
+        listed = rita.get("/studies").json()
+        assert listed["project"]["review_only"] and listed["project"]["models"] == {"clicks": None, "automatic": None}
+        assert (listed["project"]["model"], list(listed["project"]["strategies"])) == (None, ["review"])
+        assert [entry["state"] for entry in listed["studies"]] == ["untouched"]
+        assert rita.get("/studies/straight").json()["final"] is None
+        assert (
+            rita.get("/studies/straight/volume").status_code
+            == rita.get("/studies/straight/thumbnail").status_code
+            == 200
+        )
+        assert rita.get("/models").json() == {"published": None, "versions": []}
+        assert not rita.get("/training").json()["running"] and not ada.get("/training").json()["may_train"]
+        assert rita.get("/events", params={"seconds": 0}).status_code == 200
+        assert sentence(ada.post("/models/1/publish"), 409).startswith("This server is for reviews only")
+        assert anna.post("/studies/straight/skip", json={}).status_code == 200
 
         assert rita.next("review") == "straight"
         read(rita, "straight", shape_mask(1))

@@ -11,6 +11,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.server.annotation_page import ANNOTATION_PAGE
+from lib.server.events import KEEP_ALIVE_S
 from lib.server.login.sessions import LoginSessions
 from lib.server.login.user import Role, User
 from lib.server.project import Project
@@ -217,6 +218,19 @@ def test_many_wrong_passwords_are_refused_for_a_while(guarded):
     data = {"username": "somebody", "password": "wrong password"}
     assert Client(guarded.url).post("/auth/token", data=data).status_code == 429
     assert guarded.browser().log_in("anna").status_code == 303
+
+
+def test_events_end_with_the_session(guarded):
+    browser = guarded.browser()
+    browser.log_in("anna")
+    with browser.get("/events", stream=True, timeout=KEEP_ALIVE_S + 10) as events:
+        other = guarded.browser()
+        other.cookies.update(browser.cookies)
+        begin = time.monotonic()
+        assert other.post("/logout").status_code == 200
+        assert b"still here" not in events.content  # all that comes until it ends
+
+    assert time.monotonic() - begin < KEEP_ALIVE_S + 5
 
 
 def test_session_expires(tmp_path):

@@ -1,5 +1,6 @@
-"""The README's tables of settings say what the code does."""
+"""The tables of the docs say what the code does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def tables(markdown):
 
 def rows_by_name(*columns):
     """The rows of the one table that has these columns, by their first cell."""
-    found = [t for t in tables((ROOT / "README.md").read_text()) if set(columns) <= t[0].keys()]
+    found = [t for t in tables((ROOT / "docs" / "settings.md").read_text()) if set(columns) <= t[0].keys()]
     assert len(found) == 1, f"expected one table with the columns {columns}"
     return {next(iter(row.values())): row for row in found[0]}
 
@@ -66,3 +67,21 @@ def test_value_of_a_preset_is_the_one_of_the_code(name, preset):
     of_preset = Hyperparameters.of_preset(preset)
 
     assert of_preset.changed({name: TRAINING[name][preset]}) == of_preset
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def headings(page):
+    """The anchors of a page, as Markdown viewers make them of its headings."""
+    texts = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page):
+    links = re.findall(r"\]\(((?!https?:)[^)#\s]*)(?:#([^)]*))?\)", page.read_text())
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in headings(target), f"{path}#{anchor}"
