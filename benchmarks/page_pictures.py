@@ -149,8 +149,19 @@ class Photographer:
         tab = self.page.page
         tab.wait_for_timeout(700)  # thumbnails, and what fades in
         picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
-        picture.quantize(method=Image.Quantize.MAXCOVERAGE).save(self.out / f"{name}.png", optimize=True)
+        with_palette(picture).save(self.out / f"{name}.png", optimize=True)
         print(f"{self.out / name}.png: {(self.out / f'{name}.png').stat().st_size // 1000} kB")
+
+
+def with_palette(picture: Image.Image) -> Image.Image:
+    """The picture with 256 colours: half of them greys, for the scan, so that the other half holds small marks too."""
+    pixels = np.asarray(picture).reshape(-1, 3).astype(np.int16)
+    coloured = np.unique(pixels[np.ptp(pixels, axis=1) > 8].astype(np.uint8), axis=0)
+    greys = np.repeat(np.linspace(0, 255, 128).round().astype(np.uint8), 3)
+    colours = Image.fromarray(coloured[None], "RGB").quantize(128).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*greys.tolist(), *colours[: 3 * 128]])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ def need_axe():
     return script
 
 
+def need_firefox():
+    _need(shutil.which("firefox-esr") or shutil.which("firefox"), "apt-get install firefox-esr")
+
+
 def need_schemathesis():
     install = ".venv-schemathesis/bin/pip install -r tests/server/schemathesis.txt"
     _need(SCHEMATHESIS.exists(), f"python3.11 -m venv .venv-schemathesis && {install}")

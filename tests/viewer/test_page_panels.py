@@ -293,7 +293,7 @@ def test_sheet_of_keys_and_theme(site, visit):
     page.locator("#stage").focus()
     page.keyboard.press("?")
     sheet = page.get_by_role("dialog", name="Keys")
-    for words in ("accept the mask of the label", "search the studies", "Double click on a plane's name", "Page Down"):
+    for words in ("accept the mask of the label", "search the studies", "a point of the structure", "Page Down"):
         assert sheet.get_by_text(words).count() == 1
     page.keyboard.press("Escape")
     assert sheet.count() == 0
@@ -321,6 +321,7 @@ def test_two_people_see_what_the_other_works_on(site, visit):
 
 def test_earlier_version_is_used_again_after_a_confirmation(site, visit):
     page, other = visit(site.url, training="open"), visit(site.url, "bert", training="open")
+    told = watch_notices(other)
     row_1 = page.locator(".versions li", has_text="Dice 0.62")
     assert "1 Nov 2026" in row_1.inner_text() and "8 scans" in row_1.inner_text()
     page.locator(".versions .in-use", has_text="Dice 0.71").wait_for()
@@ -338,23 +339,41 @@ def test_earlier_version_is_used_again_after_a_confirmation(site, visit):
     page.locator(".versions .in-use", has_text="Dice 0.62").wait_for()
     assert site.get("/models")["published"] == 1
     other.locator(".versions .in-use", has_text="Dice 0.62").wait_for()
+    wait_until(lambda: any("Version 1 is in use again. Proposals are made" in words for words in told()))
 
 
-def test_training_shows_its_progress_and_tells_of_its_end(site, visit):
+def watch_notices(page):
+    """Gives what tells of the notices from now on, which go by themselves."""
+    page.evaluate(
+        """() => {
+            window.notices = [];
+            new MutationObserver(changes => {
+                for (const { addedNodes } of changes) for (const node of addedNodes) notices.push(node.textContent);
+            }).observe(document.getElementById("toasts"), { childList: true });
+        }"""
+    )
+    return lambda: page.evaluate("notices")
+
+
+def test_training_can_be_stopped_shows_its_progress_and_tells_of_its_end(site, visit):
     page = visit(site.url, training="open")
     page.route("**/train/inextremis", lambda route: route.continue_(post_data=json.dumps(SHORT_TRAINING)))
+    notices = watch_notices(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("progressbar", name="Progress of the training").wait_for()
-    page.get_by_role("button", name="Stop", exact=True).wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    wait_until(lambda: any("The training was stopped." in words for words in notices()))
 
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("progressbar", name="Progress of the training").wait_for()
     page.get_by_role("img", name="Loss: from").wait_for(timeout=90_000)
-    page.locator("#toasts").get_by_text("The training has ended. Its score on").wait_for(timeout=90_000)
+    wait_until(lambda: any("The training has ended. Its score on" in words for words in notices()), timeout_s=90)
     page.locator(".training-now").get_by_text("Last training: Its score on").wait_for()
     page.get_by_role("button", name="Start training").wait_for()
     page.get_by_role("img", name="Dice on held-out scans").wait_for()
     newest = site.get("/models")["versions"][0]
     if newest["is_published"]:
-        page.locator("#toasts").get_by_text(f"A new model is there: version {newest['version']}.").wait_for()
+        wait_until(lambda: any(f"A new model is there: version {newest['version']}." in words for words in notices()))
 
 
 def test_refused_training_says_why(site, visit):

@@ -37,7 +37,7 @@ export const KEYS: Key[] = [
   { keys: ["]"], action: "brushLarger", group: "edit", does: k.brushLarger },
   { keys: ["d"], action: "ball", group: "edit", does: k.ball },
   { keys: ["g"], action: "fillBetween", group: "edit", does: k.fillBetween },
-  { keys: ["tab"], action: "nextLabel", group: "edit", does: k.nextLabel },
+  { keys: ["l"], action: "nextLabel", group: "edit", does: k.nextLabel },
   ...Array.from({ length: 9 }, (_, n): Key => ({
     keys: [String(n + 1)], action: "label", argument: String(n + 1), group: "edit", does: n ? "" : k.label,
   })),
@@ -103,9 +103,9 @@ function isTyping(event: KeyboardEvent): boolean {
   return Boolean(target?.closest("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]"));
 }
 
-/** Elsewhere Tab moves the focus and Enter presses a button, as everywhere. */
+/** Elsewhere Enter presses a button, as everywhere. */
 function needsFocus(key: Key): boolean {
-  return ["tab", "enter", "shift+enter"].includes(key.keys[0]!);
+  return ["enter", "shift+enter"].includes(key.keys[0]!);
 }
 
 /** Has the scan the focus? */

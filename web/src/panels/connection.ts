@@ -16,6 +16,8 @@ export class Connection {
   private retryTimer: number | undefined;
   private hiddenTimer: number | undefined;
   private probing = false;
+  /** Of the published model, as the user knows it; undefined before the first answer. */
+  private version: number | null | undefined;
 
   private readonly studies = new Throttle(1000, () => this.app.refreshStudies().catch(() => {}));
   private readonly training = new Throttle(2000, () => this.readTraining());
@@ -32,6 +34,11 @@ export class Connection {
     };
     app.store.watch((state) => state.reached, (reached) => {
       if (!reached) this.probeLater();
+    });
+    let wasRunning = false;
+    app.store.watch((state) => state.training?.running ?? false, (isRunning) => {
+      if (wasRunning && !isRunning) this.tellEnd(app.store.state.training!);
+      wasRunning = isRunning;
     });
     window.addEventListener("focus", () => app.store.state.expired && void this.probe());
     window.addEventListener("online", () => void this.probe());
@@ -77,7 +84,11 @@ export class Connection {
       this.refreshTraining();
     });
     on("studies", () => this.studies.ask());
-    on("model", (content: { version: number | null }) => this.onModel(content.version));
+    on("model", (content: { version: number | null }) => {
+      this.noteVersion(content.version);
+      this.studies.ask();
+      this.models.ask();
+    });
     on("training", (content: Partial<Training>) => this.onTraining(content));
     source.addEventListener("error", () => {
       this.disconnect();
@@ -90,13 +101,19 @@ export class Connection {
     this.source = null;
   }
 
-  private onModel(version: number | null): void {
-    const known = this.app.store.state.models?.published;
-    if (version !== null && known !== undefined && version !== known) {
-      this.app.toast(text.panels.training.newModel(version), "success");
-    }
-    this.studies.ask();
-    this.models.ask();
+  /** The user publishes this version now, and need not be told of it; gives what was published before. */
+  expectVersion(version: number | null | undefined): number | null | undefined {
+    const before = this.version;
+    this.version = version;
+    return before;
+  }
+
+  private noteVersion(version: number | null): void {
+    const before = this.version;
+    this.version = version;
+    if (before === undefined || version === null || version === before) return;
+    const { newModel, otherModel } = text.panels.training;
+    this.app.toast((version > (before ?? 0) ? newModel : otherModel)(version), "success");
   }
 
   private onTraining(content: Partial<Training>): void {
@@ -105,7 +122,6 @@ export class Connection {
     if (!before) return this.training.ask();
     const now = { ...before, ...content };
     store.set({ training: now });
-    if (before.running && !now.running) this.tellEnd(now);
     if (before.epoch !== now.epoch || before.running !== now.running) this.refreshTraining();
   }
 
@@ -128,7 +144,9 @@ export class Connection {
 
   private async readModels(): Promise<void> {
     const models = await this.app.api.models().catch(() => null);
-    if (models) this.app.store.set({ models });
+    if (!models) return;
+    this.noteVersion(models.published);
+    this.app.store.set({ models });
   }
 
   private onVisibility(): void {

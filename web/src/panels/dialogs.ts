@@ -33,7 +33,11 @@ export function ask(question: Question): Promise<string | null> {
       type: "text", value: question.value ?? "", maxlength: question.longest ?? 200, required: true,
       autocomplete: "off", autofocus: true,
     });
-    showDialog(question.title, "question", (close) => {
+    showDialog(question.title, "question", (closeDialog) => {
+      const close = (answer: string | null): void => {
+        resolve(answer);
+        closeDialog();
+      };
       const suggestions = (question.suggestions ?? []).map((suggestion) => element("button", {
         type: "button",
         onclick: () => {
@@ -45,15 +49,13 @@ export function ask(question: Question): Promise<string | null> {
         onsubmit: (event: SubmitEvent) => {
           event.preventDefault();
           const answer = field.value.trim();
-          if (!answer) return;
-          resolve(answer);
-          close();
+          if (answer) close(answer);
         },
       },
         element("label", {}, question.label, field),
         suggestions.length > 0 && element("div", { class: "suggestions" }, ...suggestions),
         element("div", { class: "dialog-buttons" },
-          element("button", { type: "button", onclick: close }, question.cancel ?? text.buttons.cancel),
+          element("button", { type: "button", onclick: () => close(null) }, question.cancel ?? text.buttons.cancel),
           element("button", { type: "submit", class: "primary" }, question.button)));
       return [element("p", { class: "quiet" }, question.text), form];
     }, () => resolve(null));

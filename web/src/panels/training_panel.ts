@@ -42,7 +42,8 @@ export function mountTraining(app: App, connection: Connection): void {
     const { training } = app.store.state;
     replace(curves, ...(training ? curvesOf(training, curves.clientWidth) : []));
   };
-  app.store.watch(({ training }) => [training?.loss, training?.validation], draw);
+  app.store.watch(
+    ({ training }) => [training?.loss, training?.validation, training?.running, Boolean(training?.progress)], draw);
   let width = 0;
   new ResizeObserver(() => {
     if (curves.clientWidth !== width) draw();
@@ -65,12 +66,11 @@ function briefly(training: Training | null, published: number | null): string {
 
 function showNow(app: App, connection: Connection, now: Element, training: Training | null, mayTrain: boolean): void {
   if (!training) return replace(now);
-  const stop = element("button", { title: words.stopTitle, onclick: () => void stopTraining(app, connection) }, words.stop);
   if (training.running) {
     replace(now,
       element("div", { class: "training-run" },
         element("progress", { max: 1, value: training.progress || null, "aria-label": words.progress }),
-        mayTrain && stop),
+        mayTrain && stopButton(app, connection)),
       !training.progress && element("p", { class: "quiet" }, words.starting));
     return;
   }
@@ -84,8 +84,22 @@ function showNow(app: App, connection: Connection, now: Element, training: Train
       : element("p", { class: "quiet" }, words.mayNot));
 }
 
-function curvesOf({ loss, validation }: Training, width: number): HTMLElement[] {
-  if (width < 100) return [];
+function stopButton(app: App, connection: Connection): HTMLElement {
+  const button = element("button", {
+    title: words.stopTitle,
+    onclick: async () => {
+      button.disabled = true;
+      button.textContent = words.stopping;
+      await app.api.stopTraining().catch((error) => report(app, error));
+      connection.refreshTraining();
+    },
+  }, words.stop);
+  return button;
+}
+
+/** None while a training begins: they would be those of the one before. */
+function curvesOf({ loss, validation, running, progress }: Training, width: number): HTMLElement[] {
+  if (width < 100 || (running && !progress)) return [];
   const made: HTMLElement[] = [];
   for (const [name, kind, points, range] of [
     [words.loss, "loss", loss, null],
@@ -110,16 +124,6 @@ async function start(app: App, connection: Connection): Promise<void> {
     await app.api.startTraining(TRAINER);
     app.toast(words.started);
     app.store.set({ training: { ...training, running: true, progress: 0, remaining_s: null, error: null, loss: [], validation: [] } });
-  } catch (error) {
-    report(app, error);
-  }
-  connection.refreshTraining();
-}
-
-async function stopTraining(app: App, connection: Connection): Promise<void> {
-  try {
-    await app.api.stopTraining();
-    app.say(words.stopping);
   } catch (error) {
     report(app, error);
   }

@@ -50,12 +50,14 @@ async function use(app: App, connection: Connection, version: number): Promise<v
   if (!(await confirm(words.confirmTitle(version), words.confirmText(version, published), words.confirmButton(version)))) {
     return;
   }
+  const before = connection.expectVersion(version);
   try {
     const models = await app.api.publish(version);
     app.store.set({ models });
     app.toast(words.used(version), "success");
     await app.refreshStudies();
   } catch (error) {
+    connection.expectVersion(before);
     report(app, error);
     connection.refreshTraining();
   }

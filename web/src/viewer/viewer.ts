@@ -85,6 +85,8 @@ export class Viewer {
   tiles: Tile[] = [];
   layer: Layer = { map: null, styles: [], marks: [], box: null, brush: null };
   pointer: Pointer | null = null;
+  /** Told of each drawing. */
+  onDraw: () => void = () => {};
   readonly stage = byId("stage");
   private readonly canvas = byId<HTMLCanvasElement>("scan");
   private readonly overlay = byId<SVGSVGElement>("overlay");
@@ -195,6 +197,7 @@ export class Viewer {
         this.tiles.push(makeTile(scan, plane, rect, this.centre, this.zoom, view.radiological));
     this.painter.paint(this, clientWidth, clientHeight);
     drawOverlay(this.overlay, this);
+    this.onDraw();
   }
 }
 

@@ -8,7 +8,9 @@ import type { Session } from "./session";
 const MOST = 1_500_000;
 
 interface Kept {
+  /** Of the scan, so that points are not brought back on another one of the same name. */
   shape: number[];
+  affine: number[][];
   labels: Record<string, { foreground: Voxel[]; background: Voxel[] }>;
   drawn: { labels: string[]; runs: number[] } | null;
 }
@@ -26,7 +28,9 @@ export function keep(session: Session): void {
       localStorage.removeItem(name);
       return;
     }
-    const kept: Kept = { shape: [...session.map.shape], labels: {}, drawn: null };
+    const kept: Kept = {
+      shape: [...session.map.shape], affine: session.scan.affine, labels: {}, drawn: null,
+    };
     for (const label of unsaved) {
       const { foreground, background } = session.work(label);
       kept.labels[label] = { foreground, background };
@@ -43,7 +47,7 @@ export function keep(session: Session): void {
 /** Brings back what was kept of this study; says whether there was anything. */
 export function restoreKept(session: Session): boolean {
   const kept = read(nameOf(session));
-  if (!kept || kept.shape.some((size, axis) => size !== session.map.shape[axis])) return false;
+  if (!kept || !isSame(kept.shape, session.map.shape) || !isSame(kept.affine, session.scan.affine)) return false;
   const drawing = kept.drawn && fromRuns(kept.drawn.runs, session.map.values.length);
   let any = false;
   for (const label of session.labels) {
@@ -58,6 +62,8 @@ export function restoreKept(session: Session): boolean {
   session.repaint();
   return any;
 }
+
+const isSame = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 function read(name: string): Kept | null {
   try {

@@ -74,7 +74,7 @@ export function mountWork(app: App, viewer: Viewer): void {
   defineActions(app, viewer, () => desk);
   mountStructure(app, () => desk?.session ?? null);
   mountToolbar(app, viewer);
-  mountPlaceLine(app, viewer);
+  mountPlaceLine(viewer);
   mountHook(app, viewer, () => desk?.session ?? null);
 }
 
