@@ -268,7 +268,9 @@ export class Api {
       this.onReach(false);
       throw new Away(String(error));
     }
-    this.onReach(![502, 503, 504].includes(answer.status) || answer.headers.has("content-length"));
+    // A proxy answers for a server that is away, with a page of its own; the server's refusals are JSON.
+    const isJson = answer.headers.get("content-type")?.startsWith("application/json") ?? false;
+    this.onReach(![502, 503, 504].includes(answer.status) || isJson);
     if (answer.status === 401) this.onExpired();
     if (!answer.ok) throw new Refusal(answer.status, await sentence(answer));
     return answer;

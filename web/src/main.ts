@@ -30,15 +30,21 @@ async function start(): Promise<void> {
   mountWork(app, viewer);
   mountPanels(app);
   listenToKeys(app);
+  openWhatTheAddressNames();
   const me = await app.api.me();
   app.store.set({ me, user: me.name ?? app.store.state.user });
   await app.refreshStudies();
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  if (app.store.state.studies.some((study) => study.id === wanted)) await app.open(wanted);
-  window.addEventListener("hashchange", () => {
+}
+
+/** Once the list of studies is there, which may take a server that is away at first, and at each change after that. */
+function openWhatTheAddressNames(): void {
+  const openIt = () => {
     const id = decodeURIComponent(location.hash.slice(1));
-    if (id && id !== app.store.state.study?.id) void app.open(id);
-  });
+    const isThere = app.store.state.studies.some((study) => study.id === id);
+    if (isThere && id !== app.store.state.study?.id) void app.open(id);
+  };
+  app.store.watch((state) => state.studies.length > 0, openIt);
+  window.addEventListener("hashchange", openIt);
 }
 
 start().catch((error) => {
