@@ -38,6 +38,17 @@ def server(archive, uids):
         yield server
 
 
+@pytest.fixture(scope="module")
+def unopened(archive, server):
+    """A series that arrives late, so that no request of an earlier test has fetched it."""
+    uid = upload(archive.orthanc.dicomweb_url, series("sagittal", "ascending"))
+    end = time.monotonic() + 60
+    while uid not in requests.get(f"{server.url}/datastore/", params={"output": "all"}, timeout=30).json()["objects"]:
+        assert time.monotonic() < end, "the series is not listed"
+        time.sleep(0.2)
+    return uid
+
+
 @pytest.fixture
 def hanging(archive):
     archive.orthanc.process.send_signal(signal.SIGSTOP)
@@ -56,7 +67,7 @@ def timed(ask):
     return answer, time.monotonic() - start
 
 
-def test_nobody_waits_for_an_archive_that_hangs(server, uids, hanging):
+def test_nobody_waits_for_an_archive_that_hangs(archive, server, uids, hanging):
     def need_the_archive():
         asking = [
             lambda: infer(server, uids[1], {"lesion": CLICKS}),
@@ -82,23 +93,26 @@ def test_nobody_waits_for_an_archive_that_hangs(server, uids, hanging):
 
     assert sum(thread.is_alive() for thread in waiting) > 20
     assert slowest < WAIT_S
+    archive.orthanc.process.send_signal(signal.SIGCONT)
+    for thread in waiting:
+        thread.join(60)
 
 
-def test_what_needs_a_hanging_archive_is_answered_with_a_sentence(server, uids, hanging):
-    answer, took = timed(lambda: infer(server, uids[1], {"lesion": CLICKS}))
+def test_what_needs_a_hanging_archive_is_answered_with_a_sentence(server, unopened, hanging):
+    answer, took = timed(lambda: infer(server, unopened, {"lesion": CLICKS}))
 
     assert answer.status_code == 502
     assert "did not answer in time" in answer.json()["detail"]
     assert took < 90
 
 
-def test_server_that_starts_without_its_archive_serves_what_it_has_fetched(archive, server, uids):
+def test_server_that_starts_without_its_archive_serves_what_it_has_fetched(archive, server, uids, unopened):
     server.stop()
     archive.orthanc.stop()
 
     with archive.server("alone") as alone:
         assert infer(alone, uids[0], {"lesion": CLICKS}).status_code == 200
-        refused = infer(alone, uids[1], {"lesion": CLICKS})
+        refused = infer(alone, unopened, {"lesion": CLICKS})
         assert refused.status_code == 502
         assert "does not answer" in refused.json()["detail"]
         assert "does not answer" in requests.get(f"{alone.url}/info/", timeout=30).json()["datastore"]["problem"]
