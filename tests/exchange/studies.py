@@ -1,6 +1,7 @@
 """Studies in several geometries with a known object, and where its extreme points lie by SimpleITK."""
 
 import json
+from types import MappingProxyType
 
 import nibabel as nib
 import numpy as np
@@ -21,13 +22,15 @@ def _affine_ras(axes):
 
 
 # Directions of i, j, k in RAS, as columns.
-GEOMETRIES = {
-    "straight": _affine_ras(np.eye(3)),
-    "flipped": _affine_ras(np.diag([-1.0, -1.0, 1.0])),
-    "sagittal": _affine_ras(np.eye(3)[:, [1, 2, 0]] * [-1, -1, 1]),
-    "oblique": _affine_ras(OBLIQUE),
-    "oblique_flipped": _affine_ras(OBLIQUE * [1, -1, -1]),
-}
+GEOMETRIES = MappingProxyType(
+    {
+        "straight": _affine_ras(np.eye(3)),
+        "flipped": _affine_ras(np.diag([-1.0, -1.0, 1.0])),
+        "sagittal": _affine_ras(np.eye(3)[:, [1, 2, 0]] * [-1, -1, 1]),
+        "oblique": _affine_ras(OBLIQUE),
+        "oblique_flipped": _affine_ras(OBLIQUE * [1, -1, -1]),
+    }
+)
 
 
 def write_volume(path, array, affine_ras):

@@ -16,6 +16,9 @@ from tests.exchange.studies import CLICKS, GEOMETRIES, write_studies
 from tests.physical import l_shape
 from tests.server.login.people import HASH, Client, token_of
 
+AFFINES = dict(GEOMETRIES)
+"""Of the images of these tests, which add their own."""
+
 PEOPLE = {
     "uma": Role.USER,
     "anna": Role.ANNOTATOR,
@@ -84,7 +87,7 @@ class Person(Client):
 
     def submit(self, image, mask, tag="final", affine_ras=None):
         """Submits a mask (X, Y, Z) of an image."""
-        file = nifti(mask, GEOMETRIES[image] if affine_ras is None else affine_ras)
+        file = nifti(mask, AFFINES[image] if affine_ras is None else affine_ras)
         return self.put("/datastore/label", params={"image": image, "tag": tag}, files={"label": ("mask.nii", file)})
 
     def final(self, image):

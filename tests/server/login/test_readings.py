@@ -22,10 +22,10 @@ from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
 from scripts.report import main as write_report
 from scripts.routes import all_routes
-from tests.exchange.studies import CLICKS, GEOMETRIES, all_files, write_studies, write_volume
+from tests.exchange.studies import CLICKS, all_files, write_studies, write_volume
 from tests.physical import l_shape
 from tests.server.dicomweb import FakeDICOMweb, served
-from tests.server.login.reading import Site, array_of, settings, shape_mask, wait_until
+from tests.server.login.reading import AFFINES, Site, array_of, settings, shape_mask, wait_until
 
 NUMBERS = count()
 # On a part of the structure.
@@ -49,10 +49,10 @@ def people(site):
 def image(site):
     """A study that nobody has read."""
     name = f"scan {next(NUMBERS)}"
-    GEOMETRIES[name] = GEOMETRIES["oblique"]
+    AFFINES[name] = AFFINES["oblique"]
     array = l_shape()
     array[0, 0, 0] = next(NUMBERS)  # no other image has these voxels
-    write_volume(site.studies / f"{name}.nii.gz", array, GEOMETRIES[name])
+    write_volume(site.studies / f"{name}.nii.gz", array, AFFINES[name])
     return name
 
 
@@ -392,10 +392,10 @@ def test_pairs_that_disagree_most_come_first(site, people):
     names = []
     for grow in (1, 4, 2):
         names.append(name := f"order {grow}")
-        GEOMETRIES[name] = GEOMETRIES["straight"]
+        AFFINES[name] = AFFINES["straight"]
         array = l_shape()
         array[0, 0, 0] = 500 + grow
-        write_volume(site.studies / f"{name}.nii.gz", array, GEOMETRIES[name])
+        write_volume(site.studies / f"{name}.nii.gz", array, AFFINES[name])
         read_by_two(people, name, grow=grow)
 
     listed = [entry["id"] for entry in people["rita"].get("/readings/").json() if entry["id"] in names]
@@ -581,8 +581,8 @@ def test_page_of_another_server_decides_nothing(people, image):
 
 def test_names_of_studies_are_text_on_the_pages(site, people):
     name = "<b>&\"' %41+é"
-    GEOMETRIES[name] = GEOMETRIES["straight"]
-    write_volume(site.studies / f"{name}.nii.gz", l_shape() + 7, GEOMETRIES[name])
+    AFFINES[name] = AFFINES["straight"]
+    write_volume(site.studies / f"{name}.nii.gz", l_shape() + 7, AFFINES[name])
     read_by_two(people, name)
 
     text = people["rita"].get("/review").text

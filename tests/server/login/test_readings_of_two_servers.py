@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from lib.demo.local_server import LocalServer
-from tests.exchange.studies import GEOMETRIES, write_volume
+from tests.exchange.studies import write_volume
 from tests.physical import l_shape
-from tests.server.login.reading import Person, settings, shape_mask
+from tests.server.login.reading import AFFINES, Person, settings, shape_mask
 
 READERS = ("anna", "bert", "carl", "rené", "rita", "ada")
 STUDIES = [f"study {n}" for n in range(8)]
@@ -25,10 +25,10 @@ STUDIES = [f"study {n}" for n in range(8)]
 def root(tmp_path):
     """With eight studies."""
     for n, name in enumerate(STUDIES):
-        GEOMETRIES[name] = GEOMETRIES["straight"]
+        AFFINES[name] = AFFINES["straight"]
         array = l_shape()
         array[0, 0, 0] = n
-        write_volume(tmp_path / "studies" / f"{name}.nii.gz", array, GEOMETRIES[name])
+        write_volume(tmp_path / "studies" / f"{name}.nii.gz", array, AFFINES[name])
     return tmp_path
 
 
