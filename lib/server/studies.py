@@ -17,6 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.proposals import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
 from lib.server.disk_full import not_stored
@@ -153,7 +154,10 @@ class Studies(AnnotationSet, Datastore):
 
     def has_answers(self) -> bool:
         """Has anybody answered a label of the app in any image?"""
-        return any(not of.isdisjoint(self.labels) for found in self._annotations().values() for of in found.values())
+        of_people = (
+            labels for found in self._annotations().values() for tag, labels in found.items() if tag != PROPOSAL_TAG
+        )
+        return any(not labels.isdisjoint(self.labels) for labels in of_people)
 
     def _annotated(self) -> set[str]:
         return {image_id for image_id, found in self._annotations().items() if not self._unanswered(found)}
