@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         studies.listing.wait(LIST_TIMEOUT_S)
     job = _job(studies_name, studies, model, model_dir, settings)
     try:
-        with FileLock(project.own / "pre_annotation.lock", timeout=0):
+        with FileLock(project.pre_annotation_lock, timeout=2):
             return _pre_annotate(options, studies, model, job)
     except Timeout as error:
         raise RefusedError("The studies of this project are being pre-annotated already; wait, or end that.") from error

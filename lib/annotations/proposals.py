@@ -25,7 +25,7 @@ class Proposal:
     Attributes:
         model_version, model_sha256: of the published model that made it.
         model_score: of that model on held-out scans, in [0, 1]; None where there were none.
-        quality: the estimated Dice of the mask, in [0, 1] (`lib.inference.quality`).
+        quality: of the mask, estimated, in [0, 1]; higher is better (`lib.inference.quality`).
         image_stamp: of the image's file (`file_stamp`); None of an archive's image.
     """
 

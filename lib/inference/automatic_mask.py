@@ -66,18 +66,19 @@ def automatic_mask(
         BrokenModelError: they are not finite.
     """
     probability = predict_on_grid(model, prepared.voxels, device)
-    return mask_of_probability(probability, prepared.affine, volume, crf=model.crf if crf is None else crf)
+    drawn = label_map_on_scan(probability, prepared.affine, volume.geometry)
+    if not (model.crf if crf is None else crf):
+        return drawn
+    return refined_on_scan(drawn, probability, prepared.affine, volume)
 
 
-def mask_of_probability(probability: torch.Tensor, affine: np.ndarray, volume: Volume, *, crf: bool) -> np.ndarray:
-    """As `automatic_mask`, of what the network has said already.
+def refined_on_scan(drawn: np.ndarray, probability: torch.Tensor, affine: np.ndarray, volume: Volume) -> np.ndarray:
+    """`refined_label_map` of what the network has said on its own grid.
 
     Args:
-        probability: (C, X, Y, Z) of the foreground, on the network's grid with `affine`.
+        drawn: (X, Y, Z) uint8, `label_map_on_scan` of the probabilities.
+        probability: (C, X', Y', Z') of the foreground, on the grid with `affine`.
     """
-    drawn = label_map_on_scan(probability, affine, volume.geometry)
-    if not crf:
-        return drawn
     grids = ParallelGrids.of(volume.geometry.affine_ras, affine)
 
     def of_label(index: int, box: Box) -> np.ndarray:

@@ -75,6 +75,7 @@ def _local(count: int | None) -> Client:
         dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0",
         memory_limit="auto",
+        preload=["lib.preannotation.worker_start"],
         silence_logs=50,
     )
     return Client(cluster)

@@ -22,9 +22,9 @@ from lib.data.grid import network_image
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.geometry.volume_files import EXTENSIONS
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
-from lib.inference.automatic_mask import mask_of_probability
-from lib.inference.prediction import predict_on_grid
-from lib.inference.quality import estimated_dice
+from lib.inference.automatic_mask import refined_on_scan
+from lib.inference.prediction import label_map_on_scan, predict_on_grid
+from lib.inference.quality import mask_quality
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.preannotation.job import Job
@@ -116,8 +116,10 @@ def _segment_and_store(
     model = opened.model
     voxels, affine = network_image(volume, model.spec.spacing_mm)
     probability = predict_on_grid(model, voxels, opened.device)
-    mask = mask_of_probability(probability, affine, volume, crf=model.crf if job.crf is None else job.crf)
-    quality = round(estimated_dice(probability), 4)
+    mask = drawn = label_map_on_scan(probability, affine, volume.geometry)
+    if model.crf if job.crf is None else job.crf:
+        mask = refined_on_scan(drawn, probability, affine, volume)
+    quality = round(mask_quality(model, voxels, probability, drawn, mask, opened.device), 4)
     proposal = Proposal(model.version, str(model.sha256), model.score, quality, stamp)
     record = MaskRecord(
         label_values(job.labels), MAKER, image_checksum=voxel_checksum(volume.array), info=proposal.info()

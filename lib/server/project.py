@@ -113,6 +113,11 @@ class Project:
         return self.own / "pre_annotation.json"
 
     @property
+    def pre_annotation_lock(self) -> Path:
+        """Held by the one run that makes masks in advance."""
+        return self.own / "pre_annotation.lock"
+
+    @property
     def prepared(self) -> Path:
         """Scans on the network's grid, a cache that may be deleted at any time."""
         return self.own / "prepared"

@@ -159,6 +159,12 @@ class Studies(AnnotationSet, Datastore):
         )
         return any(not labels.isdisjoint(self.labels) for labels in of_people)
 
+    def proposal_qualities(self) -> dict[str, float]:
+        """The estimated quality of each mask that was made in advance, in [0, 1], by image id."""
+        paths = self.masks(PROPOSAL_TAG).paths()
+        said = {image_id: self._said_in(PROPOSAL_TAG, image_id, path) for image_id, path in paths.items()}
+        return {image_id: one.proposal.quality for image_id, one in said.items() if one.proposal is not None}
+
     def _annotated(self) -> set[str]:
         return {image_id for image_id, found in self._annotations().items() if not self._unanswered(found)}
 
