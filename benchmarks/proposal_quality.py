@@ -37,7 +37,7 @@ def main() -> None:
     found = np.array([_quality_and_dice(dataset, model, case) for case in cases])
     correlation = spearmanr(found[:, 0], found[:, 1]).statistic
     rng = np.random.default_rng(0)
-    draws = [spearmanr(*found[rng.integers(0, len(found), len(found))].T).statistic for _ in range(DRAWS)]
+    draws = [spearmanr(*found[rng.integers(0, len(found), len(found)), :2].T).statistic for _ in range(DRAWS)]
     low, high = np.nanpercentile(draws, [5, 95])
     print(
         f"{len(cases)} unseen scans, Dice {found[:, 1].mean():.3f} ({found[:, 1].min():.2f} to {found[:, 1].max():.2f})"

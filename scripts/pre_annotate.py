@@ -169,6 +169,8 @@ def _end(project: Project, progress: ProgressFile, seconds: float) -> int:
         _complain(f"{image_id}: {reason}")
     stored, failed = progress.counts["stored"], len(progress.failed)
     sentence = f"{stored} proposals stored in {seconds:.0f} s" if progress.total else "No study is left to segment"
+    if kept := progress.counts["kept"]:
+        sentence += f"; {kept} were there"
     sentence += f"; {failed} studies failed." if failed else "."
     progress.end(sentence)
     console.print(sentence, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ SETTINGS = {
 }
 
 
+# What these tell, of a lost connection above all, is told as a sentence.
+_SAY_NOTHING = ("distributed", "distributed.client", "distributed.core", "distributed.comm", "distributed.batched")
+
+
 class ClusterError(RuntimeError):
     """No workers; the text is for the user."""
 
@@ -43,6 +48,8 @@ def workers(scheduler: str | None, count: int | None) -> Iterator[Client]:
     Raises:
         ClusterError: the scheduler does not answer, or has no workers.
     """
+    for name in _SAY_NOTHING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(SETTINGS):
         client = _local(count) if scheduler is None else _of_scheduler(scheduler)
         cluster = client.cluster if scheduler is None else None

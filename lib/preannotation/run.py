@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -62,16 +64,17 @@ def outcomes(client: Client, images: Iterable[str], job: Job, task: Task = propo
 
 
 def _outcome(image_id: str, future: Future) -> Outcome:
-    if future.status in ("cancelled", "lost"):
-        raise ClusterError("The scheduler has ended. What was stored stays; the same command goes on from there.")
-    error = future.exception()
-    if error is None:
-        outcome = Outcome(*future.result())
-        return outcome
-    if isinstance(error, KilledWorker):
-        return Outcome(
-            image_id, "failed", "Its worker was ended each time that it was tried, perhaps for want of memory."
-        )
-    if isinstance(error, WorkerError):
-        return Outcome(image_id, "failed", str(error))
-    return Outcome(image_id, "failed", f"It could not be segmented ({type(error).__name__}: {error}).")
+    """Of a result that was lost with its worker, dask runs the task again; it finds the mask there."""
+    try:
+        return Outcome(*future.result())
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+        raise ClusterError(
+            "The scheduler has ended. What was stored stays; the same command goes on from there."
+        ) from error
+    except KilledWorker:
+        reason = "Its worker was ended each time that it was tried, perhaps for want of memory."
+    except WorkerError as error:
+        reason = str(error)
+    except Exception as error:  # whatever is wrong with one study, the others are done
+        reason = f"It could not be segmented ({type(error).__name__}: {error})."
+    return Outcome(image_id, "failed", reason)
