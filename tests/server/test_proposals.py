@@ -69,10 +69,11 @@ def test_proposals_from_start_to_a_final_mask(site):
     assert start(server).status_code == 429
     wait_for(lambda: get(server, "/proposals")["stored"] >= 2)
     children = psutil.Process(server.process.pid).children(recursive=True)
-    assert children and all(child.nice() >= 10 for child in children if "pre_annotate" in " ".join(child.cmdline()))
+    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    assert workers and all(worker.nice() >= 10 for worker in workers)
     stopped = requests.delete(f"{server.url}/proposals", timeout=60).json()
     assert not stopped["running"] and 2 <= len(proposed(folder)) < COUNT
-    assert not any(child.is_running() for child in children if "spawn_main" in " ".join(child.cmdline()))
+    assert not any(worker.is_running() for worker in workers)
 
     assert start(server).status_code == 200  # goes on
     told = wait_for(lambda: ended(server))
