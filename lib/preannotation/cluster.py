@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import dask
 import torch
 from distributed import Client, LocalCluster
+from tornado.ioloop import PeriodicCallback
 
 from lib.server.network import is_loopback
 
 CONNECT_TIMEOUT_S = 15
 WORKERS_TIMEOUT_S = 60
+SCALE_EVERY_S = 10
 
 SETTINGS = {
     # A study is sent to a worker that is free for it. Of what waits at a worker none would be suspected where the
@@ -24,6 +26,8 @@ SETTINGS = {
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": f"{CONNECT_TIMEOUT_S}s",
     "distributed.worker.daemon": True,
+    # A worker that takes longer to begin again is replaced by another.
+    "distributed.deploy.lost-worker-timeout": "60s",
     "distributed.admin.system-monitor.gil.enabled": False,
 }
 
@@ -74,8 +78,9 @@ def default_count() -> int:
 
 
 def _local(count: int | None) -> Client:
+    n_workers = count or default_count()
     cluster = LocalCluster(
-        n_workers=count or default_count(),
+        n_workers=n_workers,
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
@@ -85,7 +90,17 @@ def _local(count: int | None) -> Client:
         preload=["lib.preannotation.worker_start"],
         silence_logs=50,
     )
+    _keep_scale(cluster, n_workers)
     return Client(cluster)
+
+
+def _keep_scale(cluster: LocalCluster, count: int) -> None:
+    """Lets dask replace workers that were killed while they began, which their nannies do not start again."""
+
+    def watch() -> None:
+        PeriodicCallback(lambda: cluster.scale(count), 1000 * SCALE_EVERY_S).start()
+
+    cluster.loop.add_callback(watch)
 
 
 def _of_scheduler(address: str) -> Client:

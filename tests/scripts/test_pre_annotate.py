@@ -64,8 +64,14 @@ def wait_for(condition, timeout_s=TIMEOUT_S):
 
 def workers_of(process):
     """The processes of its workers."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
+
+
+def is_worker(process):
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
 
 
 def assert_complete(folder, count):
