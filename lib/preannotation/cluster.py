@@ -100,6 +100,7 @@ def _keep_scale(cluster: LocalCluster, count: int) -> None:
     def watch() -> None:
         PeriodicCallback(lambda: cluster.scale(count), 1000 * SCALE_EVERY_S).start()
 
+    assert cluster.loop is not None
     cluster.loop.add_callback(watch)
 
 
