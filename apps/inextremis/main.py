@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lib.server.offline import stay_offline
 
 stay_offline()  # before MLflow is imported
 
+import torch
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -46,6 +48,7 @@ from lib.server.logs import configure_logging
 from lib.server.modes import set_umask
 from lib.server.network import NetworkError, end_process
 from lib.server.open_studies import open_studies
+from lib.server.pre_annotation import PreAnnotation
 from lib.server.project import ProjectError, claim_model
 from lib.server.sessions import Sessions
 from lib.server.studies import Studies
@@ -69,6 +72,7 @@ class InExtremIS(MONAILabelApp):
             self.installation = Installation.prepare(self.settings) if has_event_loop() else None
             studies = require_studies(studies, self.settings.project_dir)
             self._open(studies, self.settings)
+            self.pre_annotation = self._pre_annotation(studies, conf)
         except (ConfigurationError, LoginSetupError, NetworkError, StartError, ProjectError) as error:
             end_process(str(error))
         super().__init__(
@@ -105,6 +109,11 @@ class InExtremIS(MONAILabelApp):
                 other,
             )
 
+    def _pre_annotation(self, studies: str, conf: Mapping[str, str]) -> PreAnnotation:
+        settings = {**conf, "labels": ",".join(self.settings.labels)}
+        settings.pop("server_mode", None)
+        return PreAnnotation(studies, settings, self.opened.project, leaves_a_core=not torch.cuda.is_available())
+
     def info(self) -> dict[str, Any]:
         # OHIF's panel shows the name and no description.
         name = self.name if self.settings.review else f"{self.name}: click the six ends of a structure"
@@ -136,7 +145,7 @@ class InExtremIS(MONAILabelApp):
         return train_tasks(self.published, self.prepared, self.hyperparameters, self.settings)
 
     def init_strategies(self) -> dict[str, Strategy]:
-        known = {} if self.settings.review else strategies(self.opened.leases)
+        known = {} if self.settings.review else strategies(self.opened.leases, self.opened.proposal_qualities)
         if self.settings.n_readers > 1:
             leases = Leases(JsonFile(self.opened.project.review_leases))
             known[REVIEW] = MostDisagreement(self.review, leases)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from fastapi import HTTPException
@@ -108,6 +109,22 @@ class Random(UnannotatedStrategy):
         return sorted(image_ids, key=keys.__getitem__, reverse=True)
 
 
+class WorstProposal(UnannotatedStrategy):
+    """The study whose proposed mask is probably the worst, later those without one, by name.
+
+    Args:
+        qualities: gives the estimated quality of each proposal, by image id.
+    """
+
+    def __init__(self, leases: Leases, qualities: Callable[[], Mapping[str, float]]) -> None:
+        super().__init__("The study whose proposed mask is probably the worst", leases)
+        self.qualities = qualities
+
+    def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
+        quality = self.qualities()
+        return sorted(image_ids, key=lambda image_id: (quality.get(image_id, math.inf), image_id))
+
+
 class Reviews(Protocol):
     """What the strategy for reviewers asks (`lib.server.decisions.Review`)."""
 
@@ -134,9 +151,13 @@ class MostDisagreement(Strategy):
         return None if image_id is None else {"id": image_id}
 
 
-def strategies(leases: Leases) -> dict[str, Strategy]:
-    """By the names that viewers show; OHIF begins with "random"."""
-    return {"random": Random(leases), "first": First(leases)}
+def strategies(leases: Leases, qualities: Callable[[], Mapping[str, float]] = dict) -> dict[str, Strategy]:
+    """By the names that viewers show; OHIF begins with "random".
+
+    Args:
+        qualities: see `WorstProposal`.
+    """
+    return {"random": Random(leases), "first": First(leases), "worst proposal": WorstProposal(leases, qualities)}
 
 
 def require_strategy(name: Any, known: Mapping[str, object]) -> None:

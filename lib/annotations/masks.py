@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -116,22 +116,54 @@ class MaskStore:
             MaskError: a value that no label has.
             OSError: the disk is full or the folder cannot be written; the mask before is then as it was.
         """
+        kept_as = _moment()
+        path, content, values = self._encoded(image_id, mask, replace(record, replaced=kept_as))
+        with self.locked():
+            for file in self.files(image_id):
+                self._keep(file, image_id, kept_as)
+            self._put(image_id, path, content, values)
+        return path
+
+    def save_if(self, image_id: str, mask: Volume, record: MaskRecord, is_wanted: Callable[[], bool]) -> bool:
+        """As `save`, of a mask that nobody has drawn: nothing is kept of the one before.
+
+        Args:
+            is_wanted: asked while nobody else can save; where it says no, nothing is stored.
+
+        Returns:
+            Whether it was stored.
+
+        Raises: see `save`.
+        """
+        path, content, values = self._encoded(image_id, mask, record)
+        with self.locked():
+            if not is_wanted():
+                return False
+            self._put(image_id, path, content, values)
+        return True
+
+    def clear_unfinished(self) -> None:
+        """Removes what processes that were killed have left of masks that they were writing."""
+        with self.locked():
+            for part in self.folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
+
+    def _encoded(self, image_id: str, mask: Volume, record: MaskRecord) -> tuple[Path, bytes, list[float]]:
+        """The place and the file of a mask, and the values in it. Raises: ValueError; MaskError."""
         check_image_id(image_id)
         path = self.folder / f"{image_id}.nii.gz"
         values = _values_in(mask.array)
         _labels_of(values, record.labels, path.name)
-        kept_as = _moment()
-        content = encoded_mask(mask, replace(record, replaced=kept_as))
-        with self.locked():
-            before = self.files(image_id)
-            for file in before:
-                self._keep(file, image_id, kept_as)
-            write_atomically(path, content)
-            for file in before:
-                if file != path:
-                    file.unlink()
-            self._keep_values(image_id, path, file_stamp(path), values)
-        return path
+        return path, encoded_mask(mask, record), values
+
+    def _put(self, image_id: str, path: Path, content: bytes, values: Sequence[float]) -> None:
+        """Puts the file of a mask in the place of those before."""
+        before = self.files(image_id)
+        write_atomically(path, content)
+        for file in before:
+            if file != path:
+                file.unlink()
+        self._keep_values(image_id, path, file_stamp(path), values)
 
     def revert(self, image_id: str) -> bool:
         """Takes a mask back: the one that it replaced is in its place again. The mask itself goes into the history.

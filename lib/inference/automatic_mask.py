@@ -69,7 +69,17 @@ def automatic_mask(
     drawn = label_map_on_scan(probability, prepared.affine, volume.geometry)
     if not (model.crf if crf is None else crf):
         return drawn
-    grids = ParallelGrids.of(volume.geometry.affine_ras, prepared.affine)
+    return refined_on_scan(drawn, probability, prepared.affine, volume)
+
+
+def refined_on_scan(drawn: np.ndarray, probability: torch.Tensor, affine: np.ndarray, volume: Volume) -> np.ndarray:
+    """`refined_label_map` of what the network has said on its own grid.
+
+    Args:
+        drawn: (X, Y, Z) uint8, `label_map_on_scan` of the probabilities.
+        probability: (C, X', Y', Z') of the foreground, on the grid with `affine`.
+    """
+    grids = ParallelGrids.of(volume.geometry.affine_ras, affine)
 
     def of_label(index: int, box: Box) -> np.ndarray:
         return probability_on_scan(probability[index - 1], grids, box).numpy()

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from fastapi import HTTPException
 
 from lib.annotations.given_masks import GivenMaskStore
-from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.image_identity import ImageIdentities, file_stamp
 from lib.annotations.masks import MaskStore
+from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, AnnotationStore, Answer
 from lib.geometry.volume import VolumeError
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project
@@ -31,6 +32,7 @@ class Said(NamedTuple):
         labels: that it is about.
         absent: those of them that it says not to be in the image.
         annotator, created: who made it, and when, in ISO 8601; empty where that is not known.
+        proposal: how it came about, of one.
     """
 
     image_checksum: str | None
@@ -38,6 +40,7 @@ class Said(NamedTuple):
     absent: frozenset[str] = frozenset()
     annotator: str = ""
     created: str = ""
+    proposal: Proposal | None = None
 
 
 class AnnotationSet(ABC):
@@ -118,7 +121,9 @@ class AnnotationSet(ABC):
     def _of_image(self, said: Mapping[str, Sequence[Said]], image: Path | None, until: float) -> dict[str, list[Said]]:
         """What is said of this image, under each tag under which anything is."""
         checksums = {one.image_checksum for of_tag in said.values() for one in of_tag} - {None}
-        now = self._image_checksum(image, until) if image is not None and checksums else None
+        now = None
+        if image is not None and checksums:
+            now = _of_this_file(said.get(PROPOSAL_TAG, ()), image) or self._image_checksum(image, until)
         valid = {
             tag: [one for one in of_tag if None in (now, one.image_checksum) or one.image_checksum == now]
             for tag, of_tag in said.items()
@@ -163,7 +168,9 @@ class AnnotationSet(ABC):
             absent = about if isinstance(answer, Absence) else frozenset()
             return Said(answer.image_checksum, about, absent, answer.annotator, answer.created)
         record = self.masks(tag).record(image_id)
-        return Said(record.image_checksum, frozenset(record.labels), annotator=record.annotator, created=record.created)
+        proposal = Proposal.of(record.info) if tag == PROPOSAL_TAG else None
+        about = frozenset(record.labels)
+        return Said(record.image_checksum, about, frozenset(), record.annotator, record.created, proposal)
 
     # Masks.
 
@@ -245,3 +252,11 @@ class AnnotationSet(ABC):
         for store in (self.masks(tag) for tag in self._mask_tags()):
             for copy in store.mapped_files(image_id):
                 copy.unlink(missing_ok=True)
+
+
+def _of_this_file(proposals: Sequence[Said], image: Path) -> str | None:
+    """The voxel checksum of an image by a proposal that was made of this very file; None where there is none."""
+    for one in proposals:
+        if one.proposal is not None and one.proposal.image_stamp == file_stamp(image):
+            return one.image_checksum
+    return None

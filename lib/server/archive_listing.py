@@ -27,6 +27,7 @@ class ArchiveListing:
         ask: asks the archive.
         path: JSON file that keeps the last answer between starts.
         on_gone: called with the UIDs that were in the list and are no more.
+        expires_s: after which the archive is asked again.
     """
 
     def __init__(
@@ -34,13 +35,15 @@ class ArchiveListing:
         ask: Callable[[], dict[str, Series]],
         path: Path,
         on_gone: Callable[[Iterable[str]], None] = lambda uids: None,
+        expires_s: float = EXPIRES_S,
     ) -> None:
         self._ask = ask
         self._on_gone = on_gone
         self._path = path
         self._lock = threading.Lock()
         self._known: dict[str, Series] | None = known_series(path)
-        self._asked = -EXPIRES_S
+        self._expires_s = expires_s
+        self._asked = -expires_s
         self._refresh: threading.Thread | None = None
         self.problem: str | None = None
         """Why the last question failed, a sentence; None where it did not."""
@@ -52,7 +55,7 @@ class ArchiveListing:
             ArchiveError: no list is known, and the archive gives none.
         """
         with self._lock:
-            if self._refresh is None and time.monotonic() - self._asked > EXPIRES_S:
+            if self._refresh is None and time.monotonic() - self._asked > self._expires_s:
                 self._asked = time.monotonic()
                 self._refresh = threading.Thread(target=self._renew, name="archive-listing", daemon=True)
                 self._refresh.start()
@@ -63,6 +66,21 @@ class ArchiveListing:
         if self._known is None:
             raise ArchiveError(self.problem or "The DICOMweb archive has not answered yet; try again in a moment.")
         return self._known
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the first list, however long the archive takes for it.
+
+        Raises:
+            ArchiveError: the archive does not give one.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.series()
+                return
+            except ArchiveError:
+                if self.problem is not None or time.monotonic() > end:
+                    raise
 
     @property
     def is_fresh(self) -> bool:

@@ -15,6 +15,7 @@ from monailabel.config import settings
 from pydicom.sr.coding import Code
 
 from lib.server.archive import Archive
+from lib.server.archive_listing import EXPIRES_S
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies
@@ -43,6 +44,8 @@ def open_studies(
     codes: Mapping[str, Code] = MappingProxyType({}),
     modalities: Sequence[str] = MODALITIES,
     readers: int = 1,
+    cache: Path | None = None,
+    listing_expires_s: float = EXPIRES_S,
 ) -> Studies:
     """Opens the studies and the project that holds their annotations.
 
@@ -53,13 +56,18 @@ def open_studies(
         codes: what each label is, for DICOM segmentations.
         modalities: of the series of an archive.
         readers: how many people read each study.
+        cache: for what is fetched from an archive; default see `archive_cache`.
+        listing_expires_s: after which the archive is asked for its list again.
 
     Raises:
         StartError: the folder is not there.
         ProjectError: a folder cannot be read, or not written.
     """
     if is_archive(studies):
-        return _open_archive(studies.rstrip("/"), labels, project_dir, codes, modalities, readers)
+        address = studies.rstrip("/")
+        folder = archive_cache(address) if cache is None else cache
+        archive = (modalities, listing_expires_s)
+        return _open_archive(address, labels, project_dir, codes, readers, folder, *archive)
     folder = Path(studies).absolute()
     refuse_missing_studies(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -76,10 +84,12 @@ def _open_archive(
     labels: Sequence[str],
     project_dir: Path | None,
     codes: Mapping[str, Code],
-    modalities: Sequence[str],
     readers: int,
+    cache: Path,
+    modalities: Sequence[str],
+    listing_expires_s: float,
 ) -> ArchiveStudies:
-    cache, project = archive_cache(address), project_of(address, project_dir)
+    project = project_of(address, project_dir)
     _take_over(_old_folder(address), project)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,8 @@ def _open_archive(
         settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         archive_prefixes(),
     )
-    return ArchiveStudies(archive, cache, project, _identity(project, labels), labels, codes, readers)
+    identity = _identity(project, labels)
+    return ArchiveStudies(archive, cache, project, identity, labels, codes, readers, listing_expires_s)
 
 
 def _identity(project: Project, labels: Sequence[str]) -> ProjectIdentity:

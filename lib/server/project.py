@@ -108,6 +108,16 @@ class Project:
         return self.own / "review_leases.json"
 
     @property
+    def pre_annotation(self) -> Path:
+        """How far the masks are that are made in advance (`lib.preannotation.progress`)."""
+        return self.own / "pre_annotation.json"
+
+    @property
+    def pre_annotation_lock(self) -> Path:
+        """Held by the one run that makes masks in advance."""
+        return self.own / "pre_annotation.lock"
+
+    @property
     def prepared(self) -> Path:
         """Scans on the network's grid, a cache that may be deleted at any time."""
         return self.own / "prepared"
@@ -231,6 +241,14 @@ def first_labels(project: Project) -> tuple[str, ...]:
         return _read_identity(project.identity).labels
     except (OSError, *_NO_IDENTITY):
         return ()
+
+
+def project_id(project: Project) -> str | None:
+    """The id of a project that is there; None where there is none."""
+    try:
+        return _read_identity(project.identity).id
+    except (OSError, *_NO_IDENTITY):
+        return None
 
 
 def _read_identity(path: Path) -> ProjectIdentity:

@@ -18,6 +18,7 @@ from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
+from lib.annotations.proposals import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
 from lib.server.disk_full import not_stored
@@ -153,7 +154,16 @@ class Studies(AnnotationSet, Datastore):
 
     def has_answers(self) -> bool:
         """Has anybody answered a label of the app in any image?"""
-        return any(not of.isdisjoint(self.labels) for found in self._annotations().values() for of in found.values())
+        of_people = (
+            labels for found in self._annotations().values() for tag, labels in found.items() if tag != PROPOSAL_TAG
+        )
+        return any(not labels.isdisjoint(self.labels) for labels in of_people)
+
+    def proposal_qualities(self) -> dict[str, float]:
+        """The estimated quality of each mask that was made in advance, in [0, 1], by image id."""
+        paths = self.masks(PROPOSAL_TAG).paths()
+        said = {image_id: self._said_in(PROPOSAL_TAG, image_id, path) for image_id, path in paths.items()}
+        return {image_id: one.proposal.quality for image_id, one in said.items() if one.proposal is not None}
 
     def _annotated(self) -> set[str]:
         return {image_id for image_id, found in self._annotations().items() if not self._unanswered(found)}

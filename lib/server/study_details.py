@@ -9,13 +9,14 @@ from urllib.parse import quote, urlencode
 
 from lib.annotations.mask_origin import origins
 from lib.annotations.masks import MaskError
+from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, Annotation, AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry
 from lib.server.annotation_set import AnnotationSet, Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
-from lib.server.study_list import label_states, study_state
+from lib.server.study_list import label_states, proposal_in, study_state
 
 
 def study_details(studies: Studies, image_id: str, image_path: Path, asker: str | None) -> dict[str, Any]:
@@ -33,12 +34,14 @@ def study_details(studies: Studies, image_id: str, image_path: Path, asker: str 
     seen = studies.readings.seen_by(asker, image_id)
     said = seen.said_of_images([image_id]).get(image_id, {})
     states = label_states(studies.labels, said)
+    proposal = proposal_in(studies.said_of_images([image_id]).get(image_id, {}))
     skip = studies.skips.of(image_id)
     version = studies.views.version(image_path)
+    state = study_state(states, is_skipped=skip is not None, is_readable=True, is_proposed=proposal is not None)
     return {
         "id": image_id,
         "name": studies.shown()[image_id].name,
-        "state": study_state(states, is_skipped=skip is not None, is_readable=True),
+        "state": state,
         "geometry": {
             "shape": list(geometry.shape),
             "spacing_mm": list(geometry.spacing_mm),
@@ -53,6 +56,7 @@ def study_details(studies: Studies, image_id: str, image_path: Path, asker: str 
             for label, state in states.items()
         },
         "final": _final(seen, image_id) if FINAL_TAG in said else None,
+        "proposal": None if proposal is None or state == "final" else _proposal(studies, image_id, proposal),
         "skip": skip,
     }
 
@@ -100,4 +104,21 @@ def _final(annotations: AnnotationSet, image_id: str) -> dict[str, Any] | None:
         "labels": [label for label in annotations.labels if label in record.labels],
         "origin": {label: str(origin) for label, origin in origins(record).items()},
         "url": f"/datastore/label?{urlencode({'label': image_id, 'tag': FINAL_TAG})}",
+    }
+
+
+def _proposal(studies: Studies, image_id: str, proposal: Proposal) -> dict[str, Any] | None:
+    """The mask that the network made in advance; nobody has looked at it."""
+    try:
+        record = studies.masks(PROPOSAL_TAG).record(image_id)
+    except (FileNotFoundError, MaskError):
+        return None
+    return {
+        "model_version": proposal.model_version,
+        "model_sha256": proposal.model_sha256,
+        "created": record.created,
+        "labels": [label for label in studies.labels if label in record.labels],
+        "quality": proposal.quality,
+        "unreviewed": True,
+        "url": f"/datastore/label?{urlencode({'label': image_id, 'tag': PROPOSAL_TAG})}",
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.server.annotation_set import Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
@@ -22,7 +23,10 @@ BUDGET_S = 0.05
 
 STATES = ("untouched", "clicked", "proposed", "final", "skipped", "unreadable")
 """Of a study. Untouched: nothing is stored of it. Final: each label is in a final mask, or said not to be in the image.
-Clicked: something is stored. Proposed: kept for proposals, of which none are stored."""
+Clicked: something is stored. Proposed: nothing but a mask that the network made in advance."""
+
+
+_SHOW_QUALITY = ("proposed", "clicked")
 
 
 def label_states(labels: Sequence[str], said: Mapping[str, Sequence[Said]]) -> dict[str, str]:
@@ -40,7 +44,7 @@ def label_states(labels: Sequence[str], said: Mapping[str, Sequence[Said]]) -> d
     }
 
 
-def study_state(labels: Mapping[str, str], *, is_skipped: bool, is_readable: bool) -> str:
+def study_state(labels: Mapping[str, str], *, is_skipped: bool, is_readable: bool, is_proposed: bool = False) -> str:
     """One of `STATES`.
 
     Args:
@@ -52,7 +56,9 @@ def study_state(labels: Mapping[str, str], *, is_skipped: bool, is_readable: boo
         return "final"
     if not is_readable:
         return "unreadable"
-    return "clicked" if set(labels.values()) != {"none"} else "untouched"
+    if set(labels.values()) != {"none"}:
+        return "clicked"
+    return "proposed" if is_proposed else "untouched"
 
 
 class StudyList:
@@ -81,7 +87,13 @@ class StudyList:
         for image_id, shown in images.items():
             labels = label_states(studies.labels, said.get(image_id, {}))
             skip = skips.get(image_id)
-            state = study_state(labels, is_skipped=skip is not None, is_readable=shown.problem is None)
+            proposal = proposal_in(said.get(image_id, {}))
+            state = study_state(
+                labels,
+                is_skipped=skip is not None,
+                is_readable=shown.problem is None,
+                is_proposed=proposal is not None,
+            )
             newest = _newest(said.get(image_id, {}))
             others = {who: age for who, age in lent.get(image_id, {}).items() if who != asker}
             entries.append(
@@ -95,6 +107,7 @@ class StudyList:
                     "created": (newest.created or None) if newest is not None else None,
                     "working": min(others, key=others.__getitem__) if others and state != "final" else None,
                     "skip": skip,
+                    "quality": proposal.quality if proposal is not None and state in _SHOW_QUALITY else None,
                     "problem": shown.problem,
                 }
             )
@@ -118,13 +131,22 @@ class StudyList:
         decided = studies.decided(images)
         undecided = [image_id for image_id in images if image_id not in decided]
         own = readings.of(asker).said_of_images(undecided, budget_s)
-        return own | {image_id: shared[image_id] for image_id in decided if image_id in shared}
+        seen = own | {image_id: shared[image_id] for image_id in decided if image_id in shared}
+        for image_id in undecided:  # what the network proposes is nobody's reading
+            if proposals := shared.get(image_id, {}).get(PROPOSAL_TAG):
+                seen[image_id] = {**seen.get(image_id, {}), PROPOSAL_TAG: proposals}
+        return seen
 
 
 def counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many studies there are, and how many in each state."""
     found = Counter(entry["state"] for entry in entries)
     return {"total": len(entries), **{state: found[state] for state in STATES}}
+
+
+def proposal_in(said: Mapping[str, Sequence[Said]]) -> Proposal | None:
+    """That among what is said of an image, if there is one."""
+    return next((one.proposal for one in said.get(PROPOSAL_TAG, ()) if one.proposal is not None), None)
 
 
 def _newest(said: Mapping[str, Sequence[Said]]) -> Said | None:

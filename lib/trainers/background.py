@@ -42,6 +42,11 @@ def let_children_know_the_server() -> None:
     os.environ[_SERVER] = str(os.getpid())
 
 
+def is_child_of_server() -> bool:
+    """Was this process started by a server?"""
+    return os.environ.get(_SERVER) == str(os.getppid())
+
+
 def end_with_server() -> None:
     """Ends this process, from now on, as soon as the server that started it has ended, however that ended.
 

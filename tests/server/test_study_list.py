@@ -83,6 +83,7 @@ def test_study_goes_from_untouched_to_final(studies):
         "created": None,
         "working": None,
         "skip": None,
+        "quality": None,
         "problem": None,
     }
     say_absent(studies, "a", "cyst")

@@ -232,7 +232,9 @@ def test_list_has_names_states_and_problems_and_is_not_sent_again(page):
     assert project["title"] == "studies" and project["labels"] == ["lesion", "cyst"]
     assert (project["review_only"], project["readers"], project["model"]) == (False, 1, None)
     assert project["models"] == {"clicks": "extreme_points", "automatic": None}
-    assert project["strategies"].keys() == {"first", "random"} and project["default_strategy"] == "first"
+    assert (
+        project["strategies"].keys() == {"first", "random", "worst proposal"} and project["default_strategy"] == "first"
+    )
     assert (
         project["counts"]["total"]
         == len(listed)

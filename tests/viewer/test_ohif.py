@@ -328,7 +328,7 @@ def test_next_sample_is_a_study_that_is_not_annotated(session, strategy):
     tab = viewer.tab("Active Learning")
     if not tab.get_by_role("button", name="Next Sample").is_visible():
         viewer.open_tab("Active Learning")
-    assert tab.locator("select option").all_text_contents() == ["random", "first"]
+    assert tab.locator("select option").all_text_contents() == ["random", "first", "worst proposal"]
     tab.locator("select").select_option(strategy)
 
     tab.get_by_role("button", name="Next Sample").click()

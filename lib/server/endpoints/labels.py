@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.annotations.proposals import PROPOSAL_TAG
 from lib.server.annotation_set import AnnotationSet
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
@@ -40,6 +41,8 @@ async def save_label(
     """Stores a mask of an image. It is on disk before the answer leaves."""
     information, datastore = json_object(params, "params"), studies()
     tag = tag or FINAL_TAG
+    if tag == PROPOSAL_TAG:
+        raise HTTPException(422, f"The tag {PROPOSAL_TAG!r} is kept for masks that the network makes; use 'final'.")
     if is_review_only():  # a reviewer's own reading is the third one
         require_role(user, Role.REVIEWER)
     datastore.masks(tag)  # refuses what is no tag
@@ -103,18 +106,20 @@ def download_label(user: CurrentUser, label: str, tag: str) -> Response:
     check_text(label, "label")
     if tag == CLICK_TAG:
         raise HTTPException(404, "Clicks have no mask of their own; ask the model extreme_points for one.")
-    path = _seen_by(user, label).get_label_uri(label, tag)
+    path = _seen_by(user, label, tag).get_label_uri(label, tag)
     return FileResponse(path, media_type="application/octet-stream", filename=f"{label}{_extension(path)}")
 
 
 def check_label(user: CurrentUser, tag: str, image: str | None = None, label: str | None = None) -> Response:
     """Whether an image has an annotation with a tag."""
     name = label or image or ""
-    _seen_by(user, name).require_label(name, tag)
+    _seen_by(user, name, tag).require_label(name, tag)
     return Response()
 
 
-def _seen_by(user: User, image: str) -> AnnotationSet:
+def _seen_by(user: User, image: str, tag: str) -> AnnotationSet:
+    if tag == PROPOSAL_TAG:  # which is nobody's reading
+        return studies()
     return studies().readings.seen_by(user.name, image)
 
 
@@ -125,7 +130,7 @@ def _extension(path: str) -> str:
 def label_info(user: CurrentUser, label: str, tag: str) -> dict[str, Any]:
     """Who made an annotation, when, and of which labels."""
     check_text(label, "label")
-    return _seen_by(user, label).get_label_info(label, tag)
+    return _seen_by(user, label, tag).get_label_info(label, tag)
 
 
 def remove_label(id: str, tag: str) -> dict[str, Any]:

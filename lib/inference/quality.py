@@ -1,0 +1,67 @@
+"""Estimate how good an automatic mask is, without a look at it: how little it depends on what should not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from lib.inference.prediction import Device, predict_on_grid
+from lib.networks.checkpoint import TrainedModel
+
+BLUR_VOXELS = 0.7
+"""Deviation of the Gaussian, on the network's grid: less detail than a reader would miss."""
+
+_SLAB_VOXELS = 2**22
+
+
+def mask_quality(
+    model: TrainedModel,
+    voxels: torch.Tensor,
+    probability: torch.Tensor,
+    drawn: np.ndarray,
+    mask: np.ndarray,
+    device: Device = "cpu",
+) -> float:
+    """The mean of two agreements, each the mean of the labels; higher is better, and it is no Dice.
+
+    That of the probabilities with those of the same scan slightly blurred, and, where a CRF has refined the mask, that
+    of the network's own mask with the refined one. A label that is drawn nowhere has 0: whether it is in the scan is
+    for a person to say. How far this ranks masks as the true Dice does: docs/pre_annotation.md.
+
+    Args:
+        voxels: (X, Y, Z), the scan on the network's grid.
+        probability: (C, X, Y, Z) of the foreground there.
+        drawn: (X', Y', Z') label indices as the network drew them on the scan.
+        mask: likewise, as they are stored; `drawn` itself where nothing was refined.
+
+    Returns:
+        In [0, 1].
+    """
+    indices = range(1, 1 + len(probability))
+    is_drawn = np.array([bool((mask == index).any()) for index in indices])
+    if not is_drawn.any():
+        return 0.0
+    blurred = torch.from_numpy(ndimage.gaussian_filter(voxels.float().numpy(), BLUR_VOXELS)).half()
+    agreements = [soft_agreement(probability, predict_on_grid(model, blurred, device))]
+    if mask is not drawn:
+        agreements.append(np.array([_overlap(drawn == index, mask == index) for index in indices]))
+    return float((np.mean(agreements, axis=0) * is_drawn).mean())
+
+
+def soft_agreement(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
+    """The Dice of probabilities (C, X, Y, Z) in [0, 1], 2 sum min(p, q) / sum (p + q), of each label; 1 of nothing."""
+    labels, x, *plane = one.shape
+    both, sizes = np.zeros(labels), np.zeros(labels)
+    thickness = max(1, _SLAB_VOXELS // max(1, labels * plane[0] * plane[1]))
+    for first in range(0, x, thickness):
+        p, q = (values[:, first : first + thickness].float().flatten(1) for values in (one, other))
+        both += torch.minimum(p, q).sum(1, dtype=torch.float64).numpy()
+        sizes += (p.sum(1, dtype=torch.float64) + q.sum(1, dtype=torch.float64)).numpy()
+    return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1e-9), 1.0)
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """The Dice of two masks; 1 of two empty ones."""
+    sizes = np.count_nonzero(one) + np.count_nonzero(other)
+    return 2 * np.count_nonzero(one & other) / sizes if sizes else 1.0

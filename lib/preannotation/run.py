@@ -1,0 +1,80 @@
+"""Give the studies to the workers, and gather what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from lib.preannotation.cluster import ClusterError
+from lib.preannotation.job import Job
+from lib.preannotation.task import Outcome, WorkerError, check, propose
+
+IN_HAND = 512
+"""Studies that the scheduler knows of at a time: more than workers, and so few that its memory does not grow."""
+
+RETRIES = 2
+
+Task = Callable[[str, Job], Outcome]
+
+
+def check_workers(client: Client, job: Job) -> None:
+    """Lets each worker open the studies and load the model.
+
+    Raises:
+        ClusterError: one cannot, which would fail one study after the other.
+    """
+    for address, error in client.run(check, job, on_error="return").items():
+        if isinstance(error, WorkerError):
+            raise ClusterError(f"The worker {address} cannot be used: {error}")
+        if isinstance(error, BaseException):
+            raise ClusterError(f"The worker {address} cannot be used ({type(error).__name__}: {error}).")
+
+
+def outcomes(client: Client, images: Iterable[str], job: Job, task: Task = propose) -> Iterator[Outcome]:
+    """What came of each image, as it comes.
+
+    Raises:
+        ClusterError: the scheduler has ended; what was stored is stored.
+    """
+    left = deque(images)
+    running: dict[str, str] = {}  # image ids by the keys of their tasks
+    done = as_completed()
+
+    def submit() -> None:
+        while left and len(running) < IN_HAND:
+            image_id = left.popleft()
+            future = client.submit(
+                task, image_id, job, key=f"propose-{image_id}-{job.model_sha256[:12]}", retries=RETRIES
+            )
+            running[str(future.key)] = image_id
+            done.add(future)
+
+    submit()
+    for future in done:
+        outcome = _outcome(running.pop(str(future.key)), future)
+        if outcome.state == "divided":
+            left.extend(outcome.images)
+        del future  # the scheduler forgets it
+        yield outcome
+        submit()
+
+
+def _outcome(image_id: str, future: Future) -> Outcome:
+    """Of a result that was lost with its worker, dask runs the task again; it finds the mask there."""
+    try:
+        return Outcome(*future.result())
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+        raise ClusterError(
+            "The scheduler has ended. What was stored stays; the same command goes on from there."
+        ) from error
+    except KilledWorker:
+        reason = "Its worker was ended each time that it was tried, perhaps for want of memory."
+    except WorkerError as error:
+        reason = str(error)
+    except Exception as error:  # whatever is wrong with one study, the others are done
+        reason = f"It could not be segmented ({type(error).__name__}: {error})."
+    return Outcome(image_id, "failed", reason)

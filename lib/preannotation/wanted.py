@@ -1,0 +1,68 @@
+"""Which studies are to be segmented in advance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lib.annotations.image_identity import file_stamp
+from lib.annotations.masks import MaskError
+from lib.annotations.proposals import PROPOSAL_TAG, Proposal
+from lib.networks.checkpoint import TrainedModel
+from lib.server.annotation_set import Said
+from lib.server.studies import Studies
+from lib.server.study_list import StudyList, label_states, proposal_in
+
+
+def wanted(studies: Studies, model: TrainedModel) -> list[str]:
+    """The images, by name, that are neither skipped nor answered in full, and have no proposal that may stay.
+
+    A proposal stays unless the model did better on held-out scans than the one that made it, or the file of the image
+    has changed since.
+    """
+    images, files = studies.list_images(), studies.images_at_hand()
+    said = StudyList(studies).said(None, images, budget_s=0)
+    skipped = studies.skipped()
+    return sorted(
+        image_id
+        for image_id in images
+        if image_id not in skipped
+        and not _is_final(studies.labels, said.get(image_id, {}))
+        and is_to_be_proposed(proposal_in(said.get(image_id, {})), model, files.get(image_id))
+    )
+
+
+def is_to_be_proposed(stored: Proposal | None, model: TrainedModel, image: Path | None) -> bool:
+    """Is a mask of the model to be stored beside, or in the place of, this proposal?
+
+    Args:
+        image: file of the image; None where it is not at hand.
+    """
+    if stored is None:
+        return True
+    is_of_other_file = None not in (stored.image_stamp, image) and stored.image_stamp != file_stamp(Path(str(image)))
+    return is_of_other_file or stored.gives_way_to(str(model.sha256), model.score)
+
+
+def is_settled(studies: Studies, image_id: str) -> bool:
+    """Was a study skipped, or has it a final mask of all labels, by now? Without a look at other studies."""
+    if studies.skips.of(image_id) is not None:
+        return True
+    try:
+        return set(studies.labels) <= set(studies.masks().record(image_id).labels)
+    except FileNotFoundError:
+        return False
+    except MaskError:  # somebody's, and not to be passed over
+        return True
+
+
+def stored_proposal(studies: Studies, image_id: str) -> Proposal | None:
+    """That of an image; None where there is none that can be read."""
+    try:
+        return Proposal.of(studies.masks(PROPOSAL_TAG).record(image_id).info)
+    except (FileNotFoundError, MaskError):
+        return None
+
+
+def _is_final(labels: Sequence[str], said: Mapping[str, Sequence[Said]]) -> bool:
+    return set(label_states(labels, said).values()) <= {"final", "absent"}

@@ -1,0 +1,192 @@
+"""Which studies are segmented in advance, and what is stored of each."""
+
+import os
+
+import numpy as np
+import pytest
+
+from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.proposals import Proposal
+from lib.geometry.volume import load_volume
+from lib.networks.checkpoint import load_checkpoint
+from lib.preannotation.job import Job
+from lib.preannotation.task import WorkerError, _opened, propose
+from lib.preannotation.wanted import wanted
+from lib.server.open_studies import open_studies
+from lib.server.study_list import StudyList
+from lib.trainers.annotated_scans import annotated_scans
+from lib.training.loop import TrainingError
+from tests.preannotation.projects import AFFINE, proposed, publish, tiny_project, unfinished
+from tests.server.images import click, say_absent, submit, write_image
+
+IMAGES = ["s0000", "s0001", "s0002"]
+LABELS = ("lesion",)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_project(tmp_path / "studies", len(IMAGES))
+
+
+@pytest.fixture
+def studies(folder):
+    return open_studies(str(folder), LABELS, None)
+
+
+@pytest.fixture(autouse=True)
+def worker_of_this_test():
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    _opened.cache_clear()
+
+
+def job_of(studies, model):
+    folder = str(studies.project.folder)
+    return Job(
+        folder, folder, studies.identity.id, f"{folder}/model", studies.labels, model.version, model.sha256, readers=1
+    )
+
+
+def published(folder):
+    return load_checkpoint(folder / "model" / "inextremis.pt")
+
+
+def run(studies, model, *images):
+    return [propose(image, job_of(studies, model)) for image in images or wanted(studies, model)]
+
+
+def test_every_study_is_proposed_once(folder, studies):
+    model = published(folder)
+
+    assert [outcome.state for outcome in run(studies, model)] == ["stored"] * 3
+    assert proposed(folder) == set(IMAGES) and unfinished(folder) == []
+    assert wanted(studies, model) == []
+    assert run(studies, model, "s0001")[0].state == "kept"  # of a worker that was taken for dead
+
+
+def test_proposal_says_what_made_it_and_that_nobody_has_looked_at_it(folder, studies):
+    model = published(folder)
+    (outcome,) = run(studies, model, "s0001")
+    record = studies.masks("proposal").record("s0001")
+
+    assert record.annotator == "automatic" and record.created
+    assert record.image_checksum == voxel_checksum(load_volume(folder / "s0001.nii.gz").array)
+    said = record.info["proposal"]
+    assert (said["model_version"], said["model_sha256"], said["unreviewed"]) == (1, model.sha256, True)
+    assert 0 <= said["quality"] == outcome.quality <= 1
+    mask, image = studies.masks("proposal").load("s0001"), load_volume(folder / "s0001.nii.gz")
+    assert mask.geometry.is_close(image.geometry) and set(np.unique(mask.array)) <= {0, 1}
+
+
+def test_studies_that_somebody_has_settled_are_left_out(folder, studies):
+    model = published(folder)
+    submit(studies, "s0000", labels=LABELS)
+    say_absent(studies, "s0001", "lesion")
+    studies.skips.skip("s0002", "blurred", "anna")
+
+    assert wanted(studies, model) == []
+    studies.skips.end("s0002")
+    click(studies, "s0002", "lesion")  # is not final yet
+    assert wanted(studies, model) == ["s0002"]
+
+
+def test_mask_that_was_drawn_while_the_study_was_segmented_stands_alone(folder, studies):
+    model = published(folder)
+    submit(studies, "s0000", labels=LABELS)
+
+    assert run(studies, model, "s0000")[0].state == "kept"
+    assert proposed(folder) == set()
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.6, IMAGES), (0.5, []), (0.4, []), (None, [])])
+def test_model_with_a_better_score_replaces_proposals(folder, studies, score, expected):
+    run(studies, published(folder))
+    newer = publish(folder, score, seed=1)
+
+    assert wanted(studies, newer) == expected
+    run(studies, newer)
+    version = 2 if expected else 1
+    assert [Proposal.of(studies.masks("proposal").record(i).info).model_version for i in IMAGES] == [version] * 3
+    assert not (folder / "labels" / "proposal" / "history").exists()
+
+
+def test_proposal_that_was_accepted_is_not_replaced(folder, studies):
+    run(studies, published(folder))
+    submit(studies, "s0001", labels=LABELS)
+
+    assert wanted(studies, publish(folder, 0.9, seed=1)) == ["s0000", "s0002"]
+
+
+def test_image_that_was_replaced_is_proposed_anew(folder, studies):
+    model = published(folder)
+    run(studies, model)
+    write_image(folder / "s0001.nii.gz", 77, (24, 24, 24), AFFINE)
+
+    assert wanted(studies, model) == ["s0001"]
+    assert [outcome.state for outcome in run(studies, model)] == ["stored"]
+    assert wanted(studies, model) == []
+
+
+def test_damaged_proposal_is_made_anew(folder, studies):
+    model = published(folder)
+    run(studies, model)
+    (folder / "labels" / "proposal" / "s0002.nii.gz").write_bytes(b"half a ma")
+
+    assert wanted(studies, model) == ["s0002"]
+
+
+def test_nothing_is_learnt_from_proposals(folder, studies):
+    run(studies, published(folder))
+
+    assert not studies.has_answers()
+    with pytest.raises(TrainingError, match="nothing to learn from"):
+        annotated_scans(studies, LABELS)
+    assert studies.get_unlabeled_images() == IMAGES
+    assert studies.status()["completed"] == 0
+
+
+def test_proposed_study_is_listed_with_its_quality_until_it_is_final(folder, studies):
+    (outcome,) = run(studies, published(folder), "s0001")
+
+    def states():
+        return [(entry["state"], entry["quality"]) for entry in StudyList(studies).entries("anna")]
+
+    assert states() == [("untouched", None), ("proposed", outcome.quality), ("untouched", None)]
+    click(studies, "s0001", "lesion")
+    assert states()[1] == ("clicked", outcome.quality)
+    submit(studies, "s0001", labels=LABELS)
+    assert states()[1] == ("final", None)
+
+
+def test_study_that_cannot_be_read_fails_with_the_reason(folder, studies):
+    (folder / "s0001.nii.gz").write_bytes(b"no scan")
+    (outcome,) = run(studies, published(folder), "s0001")
+
+    assert outcome.state == "failed" and "s0001.nii.gz cannot be read" in outcome.reason
+    assert run(studies, published(folder), "gone")[0].reason == "Its file is gone."
+
+
+def test_worker_without_the_common_folder_does_nothing(folder, studies, tmp_path):
+    job = job_of(studies, published(folder))
+    elsewhere = Job(**{**vars(job), "project_dir": str(tmp_path / "not mounted")})
+
+    with pytest.raises(WorkerError, match="mount it"):
+        propose("s0000", elsewhere)
+    assert not (tmp_path / "not mounted").exists()
+
+
+def test_worker_without_the_version_of_the_model_does_nothing(folder, studies):
+    job = Job(**{**vars(job_of(studies, published(folder))), "model_sha256": "0" * 64})
+
+    with pytest.raises(WorkerError, match="Version 1 of the model is not in"):
+        propose("s0000", job)
+
+
+def test_run_goes_on_with_its_model_when_another_is_published(folder, studies):
+    job = job_of(studies, published(folder))
+    publish(folder, 0.9, seed=1)
+    propose("s0000", job)
+
+    assert Proposal.of(studies.masks("proposal").record("s0000").info).model_sha256 == job.model_sha256
