@@ -27,7 +27,6 @@ from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.preannotation.cluster import ClusterError, is_open_to_others, workers
 from lib.preannotation.job import Job
-from lib.preannotation.progress import Progress as ProgressFile
 from lib.preannotation.run import check_workers, outcomes
 from lib.preannotation.task import LIST_TIMEOUT_S
 from lib.preannotation.wanted import wanted
@@ -38,6 +37,7 @@ from lib.server.launch import StartError, require_studies
 from lib.server.modes import set_umask
 from lib.server.open_studies import open_studies
 from lib.server.project import Project, ProjectError, project_of
+from lib.server.proposal_progress import Progress as ProgressFile
 from lib.server.studies import Studies
 from lib.trainers.background import end_with_server, is_child_of_server
 

@@ -13,11 +13,11 @@ LAYERS = [
     {"losses", "networks", "data", "clickmask", "exchange", "compile_kernels"},
     {"training", "inference", "clicktraining", "modelexport"},
     {"infers", "trainers", "activelearning", "server"},
-    {"configs"},
+    {"configs", "preannotation"},
 ]
 # Within one layer, what the server uses and does not ask back.
 ONE_WAY = [("activelearning", "server"), ("trainers", "server"), ("trainers", "infers")]
-FACING_MONAI_LABEL = {"infers", "trainers", "activelearning", "configs", "server"}
+FACING_MONAI_LABEL = {"infers", "trainers", "activelearning", "configs", "server", "preannotation"}
 # The demo is a client of the app, and may use all of it.
 PACKAGES = sorted(set.union(*LAYERS) & {path.name for path in (ROOT / "lib").iterdir()})
 

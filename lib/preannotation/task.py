@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from distributed import get_worker
@@ -34,6 +33,7 @@ from lib.server.folder_studies import FolderStudies
 from lib.server.modes import set_umask
 from lib.server.open_studies import open_studies
 from lib.server.project import Project, project_id
+from lib.server.proposal_progress import Outcome
 from lib.server.series_images import series_and_volume
 from lib.server.studies import Studies
 
@@ -44,24 +44,6 @@ LIST_TIMEOUT_S = 600.0
 
 class WorkerError(RuntimeError):
     """A worker that cannot do its part; its text says why. The study may do well elsewhere, or later."""
-
-
-class Outcome(NamedTuple):
-    """What came of one study.
-
-    Attributes:
-        state: `stored`; `kept`, where it was answered or proposed meanwhile; `divided`, where a series turned out to be
-            several images; `failed`.
-        reason: why it failed, a sentence.
-        images: of a divided one.
-    """
-
-    image_id: str
-    state: str
-    reason: str = ""
-    images: tuple[str, ...] = ()
-    quality: float = 0.0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.preannotation.progress import NOTHING
 from lib.server.disk_full import not_stored
 from lib.server.endpoints.loop import without_folders
 from lib.server.endpoints.models import published_model
@@ -17,6 +16,7 @@ from lib.server.endpoints.who import CurrentUser
 from lib.server.json_input import json_object
 from lib.server.login.user import Role, User
 from lib.server.pre_annotation import PreAnnotation, RunningError
+from lib.server.proposal_progress import NOTHING
 
 ORDERS = ("first", "random")
 

@@ -9,11 +9,10 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.json_check import finite_json
-from lib.preannotation.task import Outcome
 
 WRITE_EVERY_S = 1.0
 MOST_NAMED = 100
@@ -33,6 +32,24 @@ NOTHING: dict[str, Any] = {
     "sentence": None,
     "pid": None,
 }
+
+
+class Outcome(NamedTuple):
+    """What came of one study.
+
+    Attributes:
+        state: `stored`; `kept`, where it was answered or proposed meanwhile; `divided`, where a series turned out to be
+            several images; `failed`.
+        reason: why it failed, a sentence.
+        images: of a divided one.
+    """
+
+    image_id: str
+    state: str
+    reason: str = ""
+    images: tuple[str, ...] = ()
+    quality: float = 0.0
+    seconds: float = 0.0
 
 
 class Progress:
