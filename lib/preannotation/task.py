@@ -155,7 +155,6 @@ def _opened(job: Job) -> _Opened:
     set_umask(job.group)
     os.environ[MAX_VOLUME_VARIABLE] = str(job.max_volume_gb)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     project = Project(Path(job.project_dir))
     if project_id(project) != job.project_id:  # before a folder is made in a share that is not mounted
         raise WorkerError(f"The folder {project.folder} does not hold the project here; mount it on this machine.")
