@@ -131,9 +131,9 @@ def _annotation_page_routes(pages: Pages) -> list[Route]:
         Route("GET", "/training", USER, progress.training, page),
         Route("GET", "/events", USER, progress.events, page),
         Route("GET", "/models", USER, models.list_models, page),
-        Route("GET", "/proposals", USER, proposals.proposals, page),
-        Route("POST", "/proposals", ADMIN, proposals.start_proposals, page, takes_json=True, records="proposals"),
-        Route("DELETE", "/proposals", ADMIN, proposals.stop_proposals, page, records="end of the proposals"),
+        Route("GET", "/proposals", USER, proposals.proposals, "scripts"),
+        Route("POST", "/proposals", ADMIN, proposals.start_proposals, "scripts", takes_json=True, records="proposals"),
+        Route("DELETE", "/proposals", ADMIN, proposals.stop_proposals, "scripts", records="end of the proposals"),
         Route("POST", "/models/{version}/publish", ADMIN, models.publish_version, page, records="roll back"),
     ]
 

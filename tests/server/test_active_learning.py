@@ -50,4 +50,4 @@ def test_strategy_that_is_not_there_is_refused(site, strategy):
     answer = requests.post(f"{server.url}/activelearning/{strategy}", json={}, timeout=30)
 
     assert answer.status_code == 404
-    assert answer.json()["detail"] == f"There is no strategy '{strategy}'; this app has random, first."
+    assert answer.json()["detail"] == f"There is no strategy '{strategy}'; this app has random, first, worst proposal."

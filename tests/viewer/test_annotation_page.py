@@ -5,6 +5,7 @@ Where voxels lie in the patient is told by SimpleITK, on scans that are oblique,
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import dataclass
@@ -17,12 +18,17 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
+from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.proposals import MAKER, PROPOSAL_TAG, Proposal
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
+from lib.geometry.volume import Volume, load_volume
 from lib.metrics import dice
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, TrainingState
 from lib.networks.versions import ModelVersions
 from lib.server.annotation_page import WEB
+from lib.server.project import Project
 from tests.exchange.studies import write_volume
 from tests.installed import need_chromium
 from tests.physical import OBLIQUE, I, L, P, R, S, affine_ras
@@ -52,7 +58,9 @@ STUDIES = {
             "refused",
             "keys",
             "kept",
+            "learnt",
             "proposed",
+            "in_advance",
             "away",
         )
     },
@@ -430,6 +438,14 @@ def test_automatic_mask_is_proposed_with_its_version_and_can_be_rejected_or_acce
     ModelVersions(root / "model" / "inextremis.pt").publish(
         TrainedModel(spec, network, 1, crf=False), TrainingState({}, 1), base=0
     )
+    params = {"lesion": site.clicks("learnt"), "background": []}
+    clicked = requests.post(
+        f"{site.server.url}/infer/extreme_points",
+        params={"image": "learnt", "output": "json"},
+        data={"params": json.dumps(params)},
+        timeout=60,
+    )
+    assert clicked.ok  # of a label that nobody has annotated there is no proposal
     page.open("proposed")
     page.wait_for_mask(source="proposal")
 
@@ -445,6 +461,28 @@ def test_automatic_mask_is_proposed_with_its_version_and_can_be_rejected_or_acce
     page.wait_for_mask(source="final")
     assert np.array_equal(sitk.GetArrayFromImage(site.final("proposed")).T == 1, shown)
     assert site.stored("proposed")["final"]["origin"] == {"lesion": "accepted"}
+
+
+def test_mask_that_was_made_in_advance_is_proposed_without_the_network(page, site):
+    mask = site.masks["in_advance"]["lesion"]
+    project, image = Project(site.studies), load_volume(site.studies / "in_advance.nii.gz")
+    record = MaskRecord(
+        {"lesion": 1, "cyst": 2},
+        MAKER,
+        image_checksum=voxel_checksum(image.array),
+        info=Proposal(7, "ab" * 32, 0.8, 0.9).info(),
+    )
+    store = MaskStore(project.masks(PROPOSAL_TAG), LABELS, project.mapped_masks / PROPOSAL_TAG)
+    store.save("in_advance", Volume(mask.astype(np.uint8), image.geometry), record)
+    page.open("in_advance")
+    page.wait_for_mask(source="proposal")
+
+    assert page.work()["version"] == 7 and np.array_equal(page.mask(SHAPE), mask)
+
+    page.press("a")
+    page.wait_for_mask(source="final")
+    assert np.array_equal(sitk.GetArrayFromImage(site.final("in_advance")).T == 1, mask)
+    assert site.stored("in_advance")["final"]["origin"] == {"lesion": "accepted"}
 
 
 def test_server_that_is_killed_loses_nothing(page, site, root):

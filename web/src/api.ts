@@ -72,6 +72,8 @@ export interface Study {
     origin: Record<string, "accepted" | "corrected" | "drawn">;
     url: string;
   } | null;
+  /** The mask that the network made in advance, for all studies. */
+  proposal: { model_version: number; model_sha256: string | null; labels: string[]; url: string } | null;
   skip: Skip | null;
 }
 

@@ -156,8 +156,13 @@ export class Clicks {
 export const who = (user: string): { client_id?: string } => (user ? { client_id: user } : {});
 
 /** The label map in an answer. */
-export async function maskOf(answer: Answer): Promise<Uint8Array> {
-  const { voxels } = readNifti(await gunzipped(new Blob([answer.mask]).stream()));
+export function maskOf(answer: Answer): Promise<Uint8Array> {
+  return maskIn(new Blob([answer.mask]).stream());
+}
+
+/** The voxels of a file of a mask (.nii.gz). */
+export async function maskIn(file: ReadableStream<Uint8Array>): Promise<Uint8Array> {
+  const { voxels } = readNifti(await gunzipped(file));
   return voxels instanceof Uint8Array ? voxels : Uint8Array.from(voxels);
 }
 

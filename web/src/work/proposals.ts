@@ -1,8 +1,8 @@
 // Masks that the trained network proposes, for labels that nobody has answered.
 
-import { Refusal } from "../api";
+import { Refusal, type Study } from "../api";
 import { text } from "../text";
-import { maskOf, modelOf, who, type Model } from "./clicks";
+import { maskIn, maskOf, modelOf, who, type Model } from "./clicks";
 import type { Session } from "./session";
 
 export class Proposals {
@@ -12,25 +12,30 @@ export class Proposals {
     session.closed.signal.addEventListener("abort", () => this.asked?.abort());
   }
 
-  /** Labels for which there is room for a proposal. What nobody has ever annotated, no model has learnt. */
-  private get open(): string[] {
+  /** Labels that a model may have learnt: nobody has annotated the others. */
+  private get learnt(): string[] {
     const { studies } = this.session.app.store.state;
-    const isLearnt = (label: string): boolean =>
-      studies.some(({ labels }) => labels[label] === "clicked" || labels[label] === "final");
-    return this.session.labels.filter(isLearnt).filter((label) => {
+    return this.session.labels.filter((label) =>
+      studies.some(({ labels }) => labels[label] === "clicked" || labels[label] === "final"));
+  }
+
+  /** Those of these labels for which there is room for a proposal. */
+  private open(labels: string[]): string[] {
+    return labels.filter((label) => {
       const { stored, source, foreground, busy } = this.session.work(label);
       return (stored === "none" || label === this.session.active) && !busy && !foreground.length &&
         (source === "none" || source === "proposal");
     });
   }
 
-  /** `asked`: by a key, so that it says why there is none. */
+  /** `asked`: by a key, so that it says why there is none, and the network makes it anew where one is stored. */
   async make(asked: boolean): Promise<void> {
     const { session } = this;
     const { app } = session;
-    const model = app.store.state.project?.models.automatic;
-    const labels = this.open;
-    if (!model) {
+    const model = app.store.state.project?.models.automatic ?? null;
+    const stored = asked ? null : session.study.proposal;
+    const labels = this.open(stored ? stored.labels : this.learnt);
+    if (!model && !stored) {
       if (asked) app.say(text.said.noModel, "error");
       return;
     }
@@ -39,10 +44,9 @@ export class Proposals {
     const { signal } = this.asked;
     app.store.set({ proposing: true });
     try {
-      const answer = await app.api.infer(model, session.study.id, who(session.user), signal);
-      const mask = await maskOf(answer);
+      const [mask, by] = stored ? await this.stored(stored, signal) : await this.made(model!, signal);
       // Clicks that came meanwhile go before it.
-      if (!signal.aborted) this.show(mask, modelOf(answer), this.open.filter((label) => labels.includes(label)));
+      if (!signal.aborted) this.show(mask, by, this.open(labels));
     } catch (error) {
       if (!signal.aborted && asked) app.say(error instanceof Error ? error.message : String(error), "error");
       else if (!(error instanceof Refusal) && !signal.aborted) console.warn(error);
@@ -50,6 +54,17 @@ export class Proposals {
       this.asked = null;
       app.store.set({ proposing: false });
     }
+  }
+
+  private async made(model: string, signal: AbortSignal): Promise<[Uint8Array, Model]> {
+    const { app, study, user } = this.session;
+    const answer = await app.api.infer(model, study.id, who(user), signal);
+    return [await maskOf(answer), modelOf(answer)];
+  }
+
+  private async stored(proposal: NonNullable<Study["proposal"]>, signal: AbortSignal): Promise<[Uint8Array, Model]> {
+    const mask = await maskIn(await this.session.app.api.bytes(proposal.url, () => {}, signal));
+    return [mask, { version: proposal.model_version, sha256: proposal.model_sha256 }];
   }
 
   private show(mask: Uint8Array, model: Model, labels: string[]): void {

@@ -51,7 +51,7 @@ export function mountWork(app: App, viewer: Viewer): void {
     refresh();
     desk.clicks.sendUnsent();
     void tellWorking(desk.session);
-    if (store.state.project?.models.automatic) void desk.proposals.make(false);
+    if (store.state.project?.models.automatic || desk.session.study.proposal) void desk.proposals.make(false);
   });
 
   const set = (session: Session): Desk => {
