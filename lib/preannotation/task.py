@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -37,7 +38,6 @@ from lib.server.proposal_progress import Outcome
 from lib.server.series_images import series_and_volume
 from lib.server.studies import Studies
 
-_NEVER_S = 1e9
 LIST_TIMEOUT_S = 600.0
 """For the list of all series of an archive."""
 
@@ -166,10 +166,10 @@ def _opened(job: Job) -> _Opened:
             modalities=job.modalities,
             readers=job.readers,
             cache=Path(_own_folder()),
-            listing_expires_s=_NEVER_S,
         )
         if isinstance(studies, ArchiveStudies):
             studies.listing.wait(LIST_TIMEOUT_S)
+            studies.listing.expires_s = math.inf
     except (RuntimeError, ValueError) as error:
         raise WorkerError(str(error)) from error
     device = _device(job.gpu_memory_share)

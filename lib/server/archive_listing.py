@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -27,7 +28,9 @@ class ArchiveListing:
         ask: asks the archive.
         path: JSON file that keeps the last answer between starts.
         on_gone: called with the UIDs that were in the list and are no more.
-        expires_s: after which the archive is asked again.
+
+    Attributes:
+        expires_s: after which the archive is asked again; None takes `EXPIRES_S`.
     """
 
     def __init__(
@@ -35,15 +38,14 @@ class ArchiveListing:
         ask: Callable[[], dict[str, Series]],
         path: Path,
         on_gone: Callable[[Iterable[str]], None] = lambda uids: None,
-        expires_s: float = EXPIRES_S,
     ) -> None:
         self._ask = ask
         self._on_gone = on_gone
         self._path = path
         self._lock = threading.Lock()
         self._known: dict[str, Series] | None = known_series(path)
-        self._expires_s = expires_s
-        self._asked = -expires_s
+        self.expires_s: float | None = None
+        self._asked = -math.inf
         self._refresh: threading.Thread | None = None
         self.problem: str | None = None
         """Why the last question failed, a sentence; None where it did not."""
@@ -54,8 +56,9 @@ class ArchiveListing:
         Raises:
             ArchiveError: no list is known, and the archive gives none.
         """
+        expires_s = EXPIRES_S if self.expires_s is None else self.expires_s
         with self._lock:
-            if self._refresh is None and time.monotonic() - self._asked > self._expires_s:
+            if self._refresh is None and time.monotonic() - self._asked > expires_s:
                 self._asked = time.monotonic()
                 self._refresh = threading.Thread(target=self._renew, name="archive-listing", daemon=True)
                 self._refresh.start()

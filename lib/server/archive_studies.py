@@ -29,7 +29,7 @@ from lib.geometry.dicom_frames import SeriesError
 from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError
 from lib.server.archive import Archive, ArchiveError, Series
-from lib.server.archive_listing import EXPIRES_S, ArchiveListing
+from lib.server.archive_listing import ArchiveListing
 from lib.server.disk_full import not_stored
 from lib.server.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
@@ -54,7 +54,6 @@ class ArchiveStudies(Studies):
     Args:
         cache: folder for what can be fetched again.
         codes: what each label is, for segmentations; default: tissue.
-        listing_expires_s: see `ArchiveListing`.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class ArchiveStudies(Studies):
         labels: Sequence[str],
         codes: Mapping[str, Code] = MappingProxyType({}),
         readers: int = 1,
-        listing_expires_s: float = EXPIRES_S,
     ) -> None:
         super().__init__(project, identity, labels, readers)
         self.archive = archive
@@ -77,7 +75,7 @@ class ArchiveStudies(Studies):
         for left in self._volumes.glob(f"{_FETCHING}*"):
             if is_left_over(left, _FETCHING):  # and not of the server, where this is its training
                 shutil.rmtree(left, ignore_errors=True)
-        self.listing = ArchiveListing(archive.list_series, cache / "listing.json", self._note_gone, listing_expires_s)
+        self.listing = ArchiveListing(archive.list_series, cache / "listing.json", self._note_gone)
         self._images = SeriesImages(project.series_images)
         self._refused = JsonFile(cache / "refusals.json")
         self._fetched = JsonFile(cache / "fetched.json")

@@ -15,7 +15,6 @@ from monailabel.config import settings
 from pydicom.sr.coding import Code
 
 from lib.server.archive import Archive
-from lib.server.archive_listing import EXPIRES_S
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies
@@ -45,7 +44,6 @@ def open_studies(
     modalities: Sequence[str] = MODALITIES,
     readers: int = 1,
     cache: Path | None = None,
-    listing_expires_s: float = EXPIRES_S,
 ) -> Studies:
     """Opens the studies and the project that holds their annotations.
 
@@ -57,7 +55,6 @@ def open_studies(
         modalities: of the series of an archive.
         readers: how many people read each study.
         cache: for what is fetched from an archive; default see `archive_cache`.
-        listing_expires_s: after which the archive is asked for its list again.
 
     Raises:
         StartError: the folder is not there.
@@ -66,8 +63,7 @@ def open_studies(
     if is_archive(studies):
         address = studies.rstrip("/")
         folder = archive_cache(address) if cache is None else cache
-        archive = (modalities, listing_expires_s)
-        return _open_archive(address, labels, project_dir, codes, readers, folder, *archive)
+        return _open_archive(address, labels, project_dir, codes, readers, folder, modalities)
     folder = Path(studies).absolute()
     refuse_missing_studies(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -87,7 +83,6 @@ def _open_archive(
     readers: int,
     cache: Path,
     modalities: Sequence[str],
-    listing_expires_s: float,
 ) -> ArchiveStudies:
     project = project_of(address, project_dir)
     _take_over(_old_folder(address), project)
@@ -105,7 +100,7 @@ def _open_archive(
         archive_prefixes(),
     )
     identity = _identity(project, labels)
-    return ArchiveStudies(archive, cache, project, identity, labels, codes, readers, listing_expires_s)
+    return ArchiveStudies(archive, cache, project, identity, labels, codes, readers)
 
 
 def _identity(project: Project, labels: Sequence[str]) -> ProjectIdentity:
