@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Lint, types and tests. Arguments go to pytest: scripts/test.sh tests/losses -k crf
 #
-# Without arguments all tests run, in two halves at once: what computes, at low priority, beside the servers and browsers,
-# which mostly wait.
+# Without arguments all tests run, on two cores: those of the servers, which mostly wait, beside those that compute, at low
+# priority, and then those of the browsers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
@@ -13,17 +13,25 @@ ruff format --check .
 mypy lib apps scripts benchmarks
 (($# == 0)) || exec python -m pytest "$@"
 
-waiting=(tests/scripts tests/server tests/trainers tests/viewer)
+servers=(tests/scripts tests/server tests/trainers)
+browsers=(tests/viewer)
 computing=()
 for tests in tests/*/ tests/test_*.py; do
-    [[ " ${waiting[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
+    [[ " ${servers[*]} ${browsers[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
 done
 
+beside() {
+    local status=0
+    nice -n 19 python -m pytest "${computing[@]}" || status=$?
+    python -m pytest "${browsers[@]}" || status=$?
+    return "$status"
+}
+
 log=$(mktemp)
-nice -n 19 python -m pytest "${computing[@]}" >"$log" 2>&1 &
+beside >"$log" 2>&1 &
 trap 'kill "$!" 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
-python -m pytest "${waiting[@]}" || status=$?
+python -m pytest "${servers[@]}" || status=$?
 wait "$!" || status=$?
 cat "$log"
 exit "$status"

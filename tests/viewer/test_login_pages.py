@@ -38,10 +38,11 @@ def test_form_of_the_server(page, studies, tmp_path):
 
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
-        page.get_by_text("Logged in as rené").wait_for()
-        assert page.url == f"{server.url}/"
+        page.get_by_role("button", name="rené: user menu").wait_for()
+        assert page.url == f"{server.url}/annotate"
         assert page.evaluate("document.cookie") == ""  # out of reach for scripts
 
+        page.get_by_role("button", name="rené: user menu").click()
         page.get_by_role("button", name="Log out").click()
         page.get_by_text("You are logged out").wait_for()
         page.get_by_role("link", name="Log in again").click()
@@ -58,16 +59,17 @@ def test_realm(page, studies, tmp_path):
         conf = {"tracking": "None"}
         with LocalServer(studies, conf, tmp_path / "server.log", port, environment) as server:
             blocked = shown_blocked(page)
-            page.goto(f"{server.url}/?from=a%20link")
+            page.goto(f"{server.url}/annotate?from=a%20link")
             assert page.url.startswith(realm.address)
             page.fill("[name=login]", "anna")
             page.fill("[name=password]", "any")
             page.locator("button[type=submit]").click()
             page.get_by_role("button", name="Continue").click()
 
-            page.get_by_text("Logged in as anna").wait_for()
-            assert page.url == f"{server.url}/?from=a%20link"
+            page.get_by_role("button", name="anna: user menu").wait_for()
+            assert page.url == f"{server.url}/annotate?from=a%20link"
 
+            page.get_by_role("button", name="anna: user menu").click()
             page.get_by_role("button", name="Log out").click()
             page.wait_for_url(f"{realm.address}/session/end?client_id={CLIENT}")
             assert page.request.get(f"{server.url}/info/").status == 401
