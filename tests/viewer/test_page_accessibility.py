@@ -113,9 +113,12 @@ def test_dialogs_and_notices(page, theme):
     page.get_by_role("button", name="anna: user menu").click()
     page.get_by_role("button", name="Change the name").wait_for()
     page.route("**/activelearning/*", lambda route: route.fulfill(status=409, json={"detail": "Nothing is left."}))
-    while not page.locator(".toast-error").count():  # a key is for the study once its dialog is gone
+    for _ in range(30):  # a key is for the study once its dialog is gone
         page.keyboard.press("n")
         page.wait_for_timeout(300)
+        if page.locator(".toast-error").count():
+            break
+    page.locator(".toast-error").first.wait_for()
     assert faults(page) == []
     page.unroute("**/activelearning/*")
 
