@@ -92,7 +92,7 @@ class AnnotationObject:
     def annotator(self) -> str | None:
         """Who made it, as far as it says."""
         names = [self.dataset.get(keyword) for keyword in ("ContentCreatorName", "ReviewerName", "OperatorsName")]
-        names += [item.get("PersonName") for item in _items(self.dataset) if _code(item) == "121008"]
+        names += [item.get("PersonName") for item in content_items(self.dataset) if concept_code(item) == "121008"]
         said = (str(name).replace("^", " ").strip() for name in names if name)
         return next((name for name in said if name), None)
 
@@ -186,13 +186,15 @@ def _first(places: Iterable[Dataset], sequence: str, keyword: str) -> np.ndarray
     return next(np.array(place[keyword].value, dtype=float) for place in candidates if place.get(keyword) is not None)
 
 
-def _items(dataset: Dataset) -> Iterator[Dataset]:
+def content_items(dataset: Dataset) -> Iterator[Dataset]:
+    """Of a structured report, or below one of its items: all items, at any depth."""
     for item in dataset.get("ContentSequence") or []:
         yield item
-        yield from _items(item)
+        yield from content_items(item)
 
 
-def _code(item: Dataset) -> str:
+def concept_code(item: Dataset) -> str:
+    """The code of what an item is about; empty where it has none."""
     names = item.get("ConceptNameCodeSequence")
     return str(names[0].get("CodeValue", "")) if names else ""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from lib.exchange.dicom_objects import Plane
+from lib.exchange.dicom_objects import Plane, concept_code, content_items
 
 _GROUP, _TRACKING_IDENTIFIER, _FINDING = "125007", "112039", "121071"
 _SITES = ("363698007", "G-C0E3")
@@ -26,13 +26,13 @@ def measured_points(dataset: Dataset, slices: Mapping[str, Dataset]) -> list[tup
     Raises:
         ValueError: no such report, coordinates of another type, or of an image that is not among the slices.
     """
-    groups = [item for item in _all_items(dataset) if _concept(item) == _GROUP]
+    groups = [item for item in content_items(dataset) if concept_code(item) == _GROUP]
     if not groups:
         raise ValueError("holds no measurement groups; expected a report by TID 1500.")
     found = []
     for group in groups:
         points = [
-            _points(item, slices) for item in _all_items(group) if item.get("ValueType") in ("SCOORD", "SCOORD3D")
+            _points(item, slices) for item in content_items(group) if item.get("ValueType") in ("SCOORD", "SCOORD3D")
         ]
         if points:
             found.append((_names(group), np.unique(np.concatenate(points), axis=0)))
@@ -73,20 +73,9 @@ def _plane(item: Dataset, slices: Mapping[str, Dataset]) -> Plane:
 
 def _names(group: Dataset) -> list[str]:
     items = list(group.get("ContentSequence") or [])
-    names = [str(item.get("TextValue", "")) for item in items if _concept(item) == _TRACKING_IDENTIFIER]
+    names = [str(item.get("TextValue", "")) for item in items if concept_code(item) == _TRACKING_IDENTIFIER]
     for concepts in ((_FINDING,), _SITES):
         for item in items:
-            if _concept(item) in concepts and item.get("ConceptCodeSequence"):
+            if concept_code(item) in concepts and item.get("ConceptCodeSequence"):
                 names.append(str(item.ConceptCodeSequence[0].get("CodeMeaning", "")))
     return [name.strip() for name in names if name.strip()]
-
-
-def _all_items(item: Dataset) -> Iterator[Dataset]:
-    for child in item.get("ContentSequence") or []:
-        yield child
-        yield from _all_items(child)
-
-
-def _concept(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence")
-    return str(names[0].get("CodeValue", "")) if names else ""

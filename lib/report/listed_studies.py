@@ -12,6 +12,7 @@ from lib.geometry.volume_files import EXTENSIONS
 from lib.server.archive_listing import known_series
 from lib.server.project import Project, archive_cache, is_archive
 from lib.server.series_images import SeriesImages, series_and_volume
+from lib.server.series_names import name_and_detail
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,5 @@ def listed_studies(studies: str, place: Project) -> dict[str, ListedStudy]:
 
 
 def _of_series(image_id: str, facts_by_series: Mapping[str, Mapping[str, str]], path: Path | None) -> ListedStudy:
-    uid, volume = series_and_volume(image_id)
-    facts = facts_by_series.get(uid, {})
-    patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
-    series, study = facts.get("SeriesDescription", ""), facts.get("StudyDescription", "")
-    name = [patient, series or study or uid, volume]
-    detail = [_date(facts.get("StudyDate", "")), facts.get("Modality", ""), study if series else ""]
-    return ListedStudy(" · ".join(filter(None, name)), " · ".join(filter(None, detail)), path)
-
-
-def _date(dicom: str) -> str:
-    return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:]}" if len(dicom) == 8 and dicom.isdecimal() else dicom
+    uid, _ = series_and_volume(image_id)
+    return ListedStudy(*name_and_detail(image_id, facts_by_series.get(uid, {}), uid), path)

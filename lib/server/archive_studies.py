@@ -35,6 +35,7 @@ from lib.server.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.series_images import image_id as image_id_of
+from lib.server.series_names import name_and_detail
 from lib.server.studies import Shown, Studies
 
 logger = logging.getLogger(__name__)
@@ -309,18 +310,6 @@ def _refusal(series: Series, kept: Mapping[str, Any]) -> str | None:
 
 def _shown(image_id: str, series: Mapping[str, Series], refused: Mapping[str, Mapping[str, Any]]) -> Shown:
     """Patient and description of a series; the description of its study, its date and modality."""
-    uid, volume = series_and_volume(image_id)
-    facts = series[uid].facts
-    patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
-    what = facts.get("SeriesDescription") or facts.get("StudyDescription") or f"series …{uid[-6:]}"
-    name = " · ".join(part for part in (patient, what, volume) if part)
-    described = facts.get("StudyDescription", "") if facts.get("SeriesDescription") else ""
-    detail = " · ".join(
-        part for part in (_date(facts.get("StudyDate", "")), facts.get("Modality", ""), described) if part
-    )
+    uid, _ = series_and_volume(image_id)
+    name, detail = name_and_detail(image_id, series[uid].facts, f"series …{uid[-6:]}")
     return Shown(name, detail, _refusal(series[uid], refused.get(uid, {})))
-
-
-def _date(dicom: str) -> str:
-    """A date as ISO 8601 writes it, from DICOM's."""
-    return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:8]}" if len(dicom) == 8 and dicom.isdecimal() else dicom

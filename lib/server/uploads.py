@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import HTTPException, UploadFile
 
 from lib.geometry.volume_files import EXTENSIONS
+from lib.server.disk_full import not_stored
 from lib.server.private_folder import new_temporary_file
 
 
@@ -45,6 +46,4 @@ def stored_upload(upload: UploadFile) -> Path:
     except OSError as error:
         if path is not None:
             path.unlink(missing_ok=True)
-        raise HTTPException(
-            507, f"The upload could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
+        raise not_stored("The upload", error) from error

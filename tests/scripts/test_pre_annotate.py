@@ -27,6 +27,13 @@ MANY = 60
 TIMEOUT_S = 300
 
 
+def end(process):
+    """It and what it has started, if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @contextmanager
 def running(studies, *options, **environment):
     """The script, which is ended with the block."""
@@ -42,9 +49,7 @@ def running(studies, *options, **environment):
     try:
         yield process
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process)
         process.stdout.close()
 
 
@@ -178,9 +183,7 @@ def dask_process(*arguments):
     try:
         yield process
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process)
 
 
 def test_scheduler_that_is_killed_costs_the_studies_in_hand_only(tmp_path):
