@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
@@ -12,11 +13,15 @@ from fastapi import HTTPException
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks import utils as async_tasks
 from monailabel.utils.async_tasks.task import AsyncTask
+from psutil import NoSuchProcess
 
 from lib.trainers.process_end import report_end_in_background
 from lib.training.loop import TrainingError
 
 logger = logging.getLogger(__name__)
+
+START_S = 30
+"""How long a training's process may take to exist (s)."""
 
 
 def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
@@ -38,12 +43,36 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
     waiting = [task for task in async_tasks.tasks("train") if task["status"] == "SUBMITTED"]
     if waiting and enqueue:
         return waiting[0]
-    task, busy = AsyncTask.run("train", request={"model": model}, params=dict(checked), enqueue=enqueue)
+    task = None
+    if not waiting:
+        task, _ = AsyncTask.run("train", request={"model": model}, params=dict(checked), enqueue=enqueue)
     if task is None:
         raise HTTPException(429, "A training runs already; wait for its end, stop it, or send enqueue=true.")
     report_end_in_background(task)
     app.auto_train.began()
     return task
+
+
+def stop_training() -> dict[str, Any] | None:
+    """Ends the training that runs, or that is just starting: one without a process yet is waited for.
+
+    Returns:
+        The task that was ended; None where there is none.
+    """
+    end = time.monotonic() + START_S
+    while _is_starting() and time.monotonic() < end:
+        time.sleep(0.05)
+    try:
+        task: dict[str, Any] | None = AsyncTask.stop("train")
+    except (NoSuchProcess, StopIteration, IndexError):  # it ended by itself just now
+        return None
+    return task
+
+
+def _is_starting() -> bool:
+    """Does a training wait for its process, and not for the end of another training?"""
+    states = {task["status"] for task in async_tasks.tasks("train")}
+    return "SUBMITTED" in states and "RUNNING" not in states
 
 
 def end_in_error_what_cannot_start() -> None:

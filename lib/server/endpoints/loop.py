@@ -13,9 +13,9 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
-from psutil import NoSuchProcess
 
 from lib.activelearning.strategies import REVIEW, require_strategy
+from lib.server import training
 from lib.server.endpoints.images import studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
@@ -23,7 +23,6 @@ from lib.server.guard import record_nothing
 from lib.server.json_input import json_object
 from lib.server.login.user import Role, require_role
 from lib.server.pools import wait_for_archive
-from lib.server.training import start_training
 
 _FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")
 
@@ -62,7 +61,7 @@ async def train_all(request: Request) -> dict[str, Any]:
         of_model = parameters.get(model) or {}
         if not isinstance(of_model, dict):
             raise HTTPException(422, f"The parameters of {model!r} are {str(of_model)[:80]}; expected a JSON object.")
-        task = await run_in_threadpool(start_training, model, of_model, True)
+        task = await run_in_threadpool(training.start_training, model, of_model, True)
         started[model] = {"result": _shown(task), "detail": None}
     return started
 
@@ -73,7 +72,7 @@ async def train_model(model: str, request: Request, run_sync: bool = False, enqu
     if run_sync:
         raise HTTPException(422, "run_sync is set; trainings run in the background only, so leave it out.")
     parameters = json_object(await request.body(), "parameters")
-    return _shown(await run_in_threadpool(start_training, model, parameters, enqueue))
+    return _shown(await run_in_threadpool(training.start_training, model, parameters, enqueue))
 
 
 def training_status(all: bool = False, check_if_running: bool = False) -> Any:
@@ -89,10 +88,7 @@ def stop_training(request: Request) -> Any:
 
     OHIF's panel offers to stop a training that has ended, and offers a new one only after this has succeeded.
     """
-    try:
-        task = AsyncTask.stop("train")
-    except (NoSuchProcess, StopIteration, IndexError):  # it ended by itself just now
-        task = None
+    task = training.stop_training()
     if task is None:
         record_nothing(request)
         return None
