@@ -6,10 +6,11 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
@@ -159,18 +160,47 @@ class PatchSource:
                 return patch
 
 
-def patch_batches(source: PatchSource, batch_size: int, *, workers: int, pin_memory: bool) -> Iterator[PatchBatch]:
+@dataclass(frozen=True)
+class PatchStream:
+    """Which patches are drawn: the seed and the number of a patch decide it, and not the process that draws it.
+
+    Attributes:
+        batch_size: patches of a batch.
+        seed: of all patches, at least 0.
+        rank, ranks: which of how many processes that train together the batches are for; batch i of all of them takes
+            their patches from `i * ranks * batch_size` on, those of rank 0 first.
+    """
+
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def draw(self, source: PatchSource, number: int) -> PatchBatch:
+        """The batch of a number, from 0. Raises: VolumeError, see `PatchSource.draw`."""
+        first = (number * self.ranks + self.rank) * self.batch_size
+        patches = []
+        with torch.random.fork_rng(devices=[]):  # what else draws on the processor goes on as if nothing had been drawn
+            for index in range(first, first + self.batch_size):
+                torch.default_generator.manual_seed(
+                    int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0])
+                )
+                patches.append(source.draw())
+        return PatchBatch.of(patches)
+
+
+def patch_batches(source: PatchSource, stream: PatchStream, *, workers: int, pin_memory: bool) -> Iterator[PatchBatch]:
     """Batches without end.
 
     Args:
-        workers: processes that draw ahead; 0 draws in this one.
+        workers: processes that draw ahead; 0 draws in this one. The batches are the same.
         pin_memory: for a GPU.
 
     Raises:
         VolumeError: none of the scans can be read.
     """
     loader = DataLoader(
-        _Endless(source, batch_size), batch_size=None, num_workers=workers, pin_memory=pin_memory and workers > 0
+        _Endless(source, stream), batch_size=None, num_workers=workers, pin_memory=pin_memory and workers > 0
     )
     for batch in loader:
         if isinstance(batch, VolumeError):
@@ -178,22 +208,28 @@ def patch_batches(source: PatchSource, batch_size: int, *, workers: int, pin_mem
         yield batch
 
 
-def spare_workers() -> int:
-    """How many processes may draw patches: none where there are few cores, which the network needs."""
-    cores = os.cpu_count() or 1
+def spare_workers(ranks: int = 1) -> int:
+    """How many processes may draw patches: none where there are few cores, which the network needs.
+
+    Args:
+        ranks: processes on this machine that train together and share its cores.
+    """
+    cores = (os.cpu_count() or 1) // ranks
     return min(MAX_WORKERS, cores - 2) if cores >= WORKERS_FROM_CORES else 0
 
 
 class _Endless(IterableDataset):
     """Batches, or the error that ends them: raised in a worker, its text would be that of a traceback."""
 
-    def __init__(self, source: PatchSource, batch_size: int) -> None:
-        self.source, self.batch_size = source, batch_size
+    def __init__(self, source: PatchSource, stream: PatchStream) -> None:
+        self.source, self.stream = source, stream
 
     def __iter__(self) -> Iterator[PatchBatch | VolumeError]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         try:
-            while True:
-                yield PatchBatch.of([self.source.draw() for _ in range(self.batch_size)])
+            for number in count(first, step):
+                yield self.stream.draw(self.source, number)
         except VolumeError as error:
             yield error
 

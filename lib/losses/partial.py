@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 FOCAL_GAMMA = 2.0
+TERMS = ("dice", "cross_entropy", "focal")
 
 
 class PartialLoss(nn.Module):
@@ -48,15 +51,16 @@ class PartialLoss(nn.Module):
         Raises:
             ValueError: the shapes do not fit, or a voxel may be of no class.
         """
+        patches = [terms for terms in self.terms_by_patch(logits, possible) if terms is not None]
+        return {name: mean_of(patches, name, len(patches), logits) for name in TERMS}
+
+    def terms_by_patch(self, logits: Tensor, possible: Tensor) -> list[dict[str, Tensor] | None]:
+        """Return the terms of each patch, None of one of which nothing is known. Args and errors as in `terms`."""
         _check(logits, possible)
         logits, possible = logits.flatten(2), possible.flatten(2)
-        patches = [
-            self._patch_terms(logits[n], possible[n]) for n in range(len(possible)) if not bool(possible[n].all())
+        return [
+            None if bool(possible[n].all()) else self._patch_terms(logits[n], possible[n]) for n in range(len(possible))
         ]
-        if not patches:
-            # An empty selection keeps the graph: the gradient is a true zero even where logits are inf.
-            return dict.fromkeys(("dice", "cross_entropy", "focal"), logits[..., :0].float().sum())
-        return {name: torch.stack([patch[name] for patch in patches]).mean() for name in patches[0]}
 
     def _patch_terms(self, logits: Tensor, possible: Tensor) -> dict[str, Tensor]:
         """The terms of one patch: logits and label sets (1 + C, n)."""
@@ -78,6 +82,19 @@ class PartialLoss(nn.Module):
             "cross_entropy": -marginal.mean(),
             "focal": focal[present].mean() if present.any() else focal.sum() * 0,
         }
+
+
+def mean_of(patches: Sequence[dict[str, Tensor]], name: str, count: float, logits: Tensor) -> Tensor:
+    """Return the sum of a term over patches, divided by a count; 0 where there is none.
+
+    Args:
+        count: of the patches; where several ranks train together, its mean over the ranks.
+        logits: whose graph a sum of nothing belongs to.
+    """
+    if not patches:
+        # An empty selection keeps the graph: the gradient is a true zero even where logits are inf.
+        return logits[..., :0].float().sum()
+    return torch.stack([patch[name] for patch in patches]).sum() / count
 
 
 def _check(logits: Tensor, possible: Tensor) -> None:

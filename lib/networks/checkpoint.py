@@ -62,6 +62,11 @@ class TrainingState:
 
 def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None = None) -> None:
     """Writes atomically: a reader finds the old file or the new one. Raises: OSError."""
+    write_atomically(path, checkpoint_bytes(model, state))
+
+
+def checkpoint_bytes(model: TrainedModel, state: TrainingState | None = None) -> bytes:
+    """The content of a checkpoint's file."""
     buffer = io.BytesIO()
     content = {
         "format_version": FORMAT_VERSION,
@@ -74,7 +79,7 @@ def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None
         "training": None if state is None else vars(state),
     }
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -85,17 +90,30 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
         CheckpointError: it is not a checkpoint of this project.
     """
     with _sentence_for(path):
-        file_content = path.read_bytes()
-        content = _read(file_content, device)
-        stored = content["spec"]
-        spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
-        network = spec.build().to(device)
-        network.load_state_dict(content["model"])
-        if not is_finite(network):
-            raise CheckpointError("its weights are not finite")
-        crf, predecessors = content.get("crf", True), tuple(content.get("predecessors", ()))
-        version, sha256 = int(content["version"]), hashlib.sha256(file_content).hexdigest()
-        return TrainedModel(spec, network.eval(), version, content["score"], crf, predecessors, sha256)
+        model, _ = read_checkpoint(path.read_bytes(), device)
+        return model
+
+
+def read_checkpoint(
+    file_content: bytes, device: torch.device | str = "cpu"
+) -> tuple[TrainedModel, TrainingState | None]:
+    """The model and the training state in the content of a checkpoint's file.
+
+    Raises:
+        Exception: whatever the bytes lead torch to, where they are no checkpoint.
+    """
+    content = _read(file_content, device)
+    stored = content["spec"]
+    spec = NetworkSpec(**{**stored, **{n: tuple(stored[n]) for n in ("labels", "spacing_mm", "roi_size")}})
+    network = spec.build().to(device)
+    network.load_state_dict(content["model"])
+    if not is_finite(network):
+        raise CheckpointError("its weights are not finite")
+    crf, predecessors = content.get("crf", True), tuple(content.get("predecessors", ()))
+    version, sha256 = int(content["version"]), hashlib.sha256(file_content).hexdigest()
+    model = TrainedModel(spec, network.eval(), version, content["score"], crf, predecessors, sha256)
+    state = content.get("training")
+    return model, None if state is None else TrainingState(**state)
 
 
 def is_finite(network: torch.nn.Module) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.augmentation import Axes
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource, PatchStream, patch_batches, spare_workers
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import Spacing
@@ -19,10 +19,11 @@ from lib.networks.spec import PAPERS_NETWORK, ArchitectureError, NetworkSpec
 from lib.training import click_masks
 from lib.training.atlases import TrainingAtlases
 from lib.training.click_masks import ClickMaskMaker
-from lib.training.click_networks import updated_click_networks
+from lib.training.click_networks import kept_click_networks, updated_click_networks
 from lib.training.grid_plan import plan_patch
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
+from lib.training.ranks import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +56,26 @@ def training_volumes(
     spacing_mm: Spacing,
     h: Hyperparameters,
     folder: Path | None = None,
+    *,
+    learns: bool = True,
 ) -> ScanVolumes:
     """With masks of the clicks, where these are learnt from.
 
     Args:
         folder: in which atlases of clicks and click networks are left for click requests; None: nothing is left, and
             no network is trained.
+        learns: False where another process has just left them in the folder: they are read from there.
     """
     volumes = ScanVolumes(prepared, spacing_mm)
     if h.click_mask_weight == 0:
         return volumes
     atlases = TrainingAtlases.of(scans, volumes, labels)
     if folder is not None:
-        atlases.save(folder)
-        networks = updated_click_networks(folder, scans, volumes, atlases.accepted, labels, h.max_minutes)
+        if learns:
+            atlases.save(folder)
+            networks = updated_click_networks(folder, scans, volumes, atlases.accepted, labels, h.max_minutes)
+        else:
+            networks = kept_click_networks(folder)
         atlases = replace(atlases, networks=networks)
     name = f"{click_masks.NAME} {labels} {atlases.digest}"
     return replace(volumes, click_masks=ClickMaskMaker(labels, atlases), click_masks_name=name)
@@ -94,11 +101,15 @@ def training_batches(
     symmetric: Axes,
     h: Hyperparameters,
     device: torch.device,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Iterator[PatchBatch]:
     """Batches without end.
 
     Args:
         symmetric: see `lib.training.orientation.symmetric_axes`.
+        seed: of the patches.
+        ranks: that train together; the patches are divided among them.
 
     Raises:
         VolumeError: none of the scans can be read.
@@ -106,5 +117,6 @@ def training_batches(
     mirrored = symmetric if h.augmentation == "full" else (True, True, True)
     plan = PatchPlan(spec.roi_size, h.annotated_fraction, h.box_margin, h.augmentation, mirrored, MASKED_SHARE)
     on_gpu = device.type == "cuda"
-    workers = spare_workers() if on_gpu else 0
-    return patch_batches(PatchSource(scans, volumes, plan), h.train_batch_size, workers=workers, pin_memory=on_gpu)
+    workers = spare_workers(ranks.local_size) if on_gpu else 0
+    stream = PatchStream(h.train_batch_size, seed, ranks.rank, ranks.size)
+    return patch_batches(PatchSource(scans, volumes, plan), stream, workers=workers, pin_memory=on_gpu)

@@ -65,6 +65,11 @@ def updated_click_networks(
     return {label: stored.network for label, stored in networks.items()}
 
 
+def kept_click_networks(folder: Path) -> dict[str, ClickNetwork]:
+    """By label, the networks in a folder."""
+    return {label: stored.network for label, stored in load_networks(folder / FILE_NAME).items()}
+
+
 def _examples(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, shapes: Mapping[str, Shape], index: int
 ) -> dict[str, ClickExample]:

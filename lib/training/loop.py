@@ -13,12 +13,17 @@ from lib.networks.precision import mixed_precision
 from lib.training.budget import TrainingBudget, learning_rate
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import ObjectiveValue
+from lib.training.ranks import ALONE, Ranks
 
 Objective = Callable[[PatchBatch, torch.Tensor], ObjectiveValue]
 
 
 class TrainingError(RuntimeError):
     """A training that cannot run or go on; its text is for the user."""
+
+
+class DivergedError(TrainingError):
+    """Figures of a training are no numbers; one that goes on from its weights would end in the same way."""
 
 
 @dataclass(frozen=True)
@@ -44,42 +49,53 @@ def train(
     h: Hyperparameters,
     budget: TrainingBudget,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Trains until the budget is used up, one step at least; what the caller does between two counts as time.
 
+    Args:
+        batches: of this rank.
+        objective: normalised over all ranks.
+        budget: that of the first rank counts.
+
     Raises:
-        TrainingError: the logits or the loss are not finite, as after a gradient that was not.
+        DivergedError: the logits or the loss are not finite, as after a gradient that was not.
+        LostRankError: another rank has ended.
     """
     network.to(device).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+    distributed = ranks.distributed(network, device)
     batch = next(batches)
     x, y, z = batch.image.shape[2:]
     precision = mixed_precision(device, network, (x, y, z)) if h.mixed_precision else None
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    iteration, used = 0, budget.used(0)
+    iteration, used = 0, ranks.of_first(budget.used(0))
     while iteration == 0 or used < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(h, iteration, used)
         optimizer.zero_grad(set_to_none=True)
         image = batch.image.to(device, non_blocking=True).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, precision, enabled=precision is not None):
-            logits = network(image)
-        _require_finite("output of the network", logits.detach().sum(dtype=torch.float32))
+            logits = distributed(image)
+        _require_finite("output of the network", logits.detach().sum(dtype=torch.float32), ranks)
         value = objective(batch, logits)
-        _require_finite("loss", value.loss)
-        scaler.scale(value.loss).backward()
+        _require_finite("loss", value.loss, ranks)
+        with ranks.told_of_lost_rank():
+            scaler.scale(value.loss).backward()
         scaler.unscale_(optimizer)
         if h.gradient_clip > 0:
             nn.utils.clip_grad_norm_(network.parameters(), h.gradient_clip)
         scaler.step(optimizer)
         scaler.update()
         iteration += 1
-        used = budget.used(iteration)
+        used = ranks.of_first(budget.used(iteration))
         yield Step(iteration, used, batch, value)
         if used < 1:
             batch = next(batches)
 
 
-def _require_finite(name: str, value: torch.Tensor) -> None:
-    """Raises: TrainingError."""
-    if not torch.isfinite(value):
-        raise TrainingError(f"The {name} became {value.item()}; try again with a lower learning_rate.")
+def _require_finite(name: str, value: torch.Tensor, ranks: Ranks) -> None:
+    """Raises: DivergedError: on all ranks, where the value of one is not finite."""
+    first = ranks.first_true(not bool(torch.isfinite(value)))
+    if first is not None:
+        came_to = value.item() if first == ranks.rank else "infinite, or no number, in another process"
+        raise DivergedError(f"The {name} became {came_to}; try again with a lower learning_rate.")

@@ -13,11 +13,12 @@ from torch import nn
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patches import Patch, PatchBatch
 from lib.losses.crf import CRFLoss
-from lib.losses.partial import PartialLoss
+from lib.losses.partial import PartialLoss, mean_of
 from lib.supervision.boxes import Box
 from lib.supervision.geodesics import batch_extreme_point_geodesics
 from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,19 @@ class InExtremISObjective(nn.Module):
     Args:
         labels: names in order of their index 1, 2, ...
         spacing_mm: of the patches.
+        ranks: that train together. The mean over the ranks of the losses' gradients is the gradient of the loss of the
+            batches of all of them.
     """
 
     def __init__(
-        self, labels: Sequence[str], spacing_mm: tuple[float, float, float], hyperparameters: Hyperparameters
+        self,
+        labels: Sequence[str],
+        spacing_mm: tuple[float, float, float],
+        hyperparameters: Hyperparameters,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
+        self.ranks = ranks
         self.index = {label: index for index, label in enumerate(labels, start=1)}
         self.spacing_mm = spacing_mm
         self.hyperparameters = hyperparameters
@@ -68,17 +76,21 @@ class InExtremISObjective(nn.Module):
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
         possible = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
         possible = possible.to(logits.device, non_blocking=True)
-        terms = self.partial_loss.terms(logits, possible)
+        by_patch = self.partial_loss.terms_by_patch(logits, possible)
+        known = [terms for terms in by_patch if terms is not None]
         clicked = [n for n, patch in enumerate(batch.patches) if not self._is_masked(patch)]
-        share = len(clicked) / len(batch.patches)
-        if 0 < share < 1:
-            terms["focal"] = self.partial_loss.terms(logits[clicked], possible[clicked])["focal"]
-        terms["focal"] = share * h.focal_weight * terms["focal"]
+        clicked_known = [terms for n in clicked if (terms := by_patch[n]) is not None]
+        click_masked = self._click_mask_terms(batch, logits) if h.click_mask_weight > 0 else []
+        counts = (batch.patches, clicked, known, clicked_known, click_masked)
+        n, n_clicked, n_known, n_clicked_known, n_click_masked = self.ranks.mean([len(of) for of in counts])
+        terms = {name: mean_of(known, name, n_known, logits) for name in ("dice", "cross_entropy")}
+        terms["focal"] = n_clicked / n * h.focal_weight * mean_of(clicked_known, "focal", n_clicked_known, logits)
         if h.crf_weight > 0 and clicked:
             image = batch.image[clicked].to(logits.device)
-            terms["crf"] = share * h.crf_weight * self.crf_loss(image, probability[clicked])
+            terms["crf"] = len(clicked) / n * h.crf_weight * self.crf_loss(image, probability[clicked])
         if h.click_mask_weight > 0:
-            terms["click_mask"] = h.click_mask_weight * self._click_mask_loss(batch, logits)
+            of_masks = [mean_of(click_masked, name, n_click_masked, logits) for name in ("dice", "cross_entropy")]
+            terms["click_mask"] = h.click_mask_weight * torch.stack(of_masks).sum()
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
 
@@ -119,8 +131,8 @@ class InExtremISObjective(nn.Module):
         """Is the class of every voxel known?"""
         return {*patch.mask_labels, *patch.absent} >= self.index.keys()
 
-    def _click_mask_loss(self, batch: PatchBatch, logits: torch.Tensor) -> torch.Tensor:
-        """Dice and cross-entropy with the masks of the clicks, of labels that no accepted mask covers."""
+    def _click_mask_terms(self, batch: PatchBatch, logits: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        """Terms of each patch with a mask of the clicks, of labels that no accepted mask covers."""
         possible = torch.ones(logits.shape, dtype=torch.bool)
         for n, patch in enumerate(batch.patches):
             if patch.click_mask is None:
@@ -129,8 +141,8 @@ class InExtremISObjective(nn.Module):
             covered = torch.tensor([0, *(self.index[label] for label in labels)])
             mask = torch.where(torch.isin(patch.click_mask, covered), patch.click_mask, 0)
             possible[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
-        terms = self.partial_loss.terms(logits, possible.to(logits.device, non_blocking=True))
-        return terms["dice"] + terms["cross_entropy"]
+        by_patch = self.partial_loss.terms_by_patch(logits, possible.to(logits.device, non_blocking=True))
+        return [terms for terms in by_patch if terms is not None]
 
     def _geodesics(
         self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor | None

@@ -57,10 +57,7 @@ class TrainingRecord:
     def load(cls, path: Path) -> TrainingRecord:
         """An empty record where there is none; one that cannot be read is kept aside and named in the log."""
         try:
-            content = json.loads(path.read_bytes())
-            runs = [TrainingRun(**{**run, "judged_on": tuple(run["judged_on"])}) for run in content["runs"]]
-            begun = int(content.get("begun", len(runs)))
-            return cls(tuple(content["trained_on"]), tuple(content["held_out"]), tuple(runs), begun)
+            return cls.from_bytes(path.read_bytes())
         except FileNotFoundError:
             return cls()
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -68,9 +65,21 @@ class TrainingRecord:
             logger.error("The record %s cannot be read (%r); it is kept aside and a new one begun.", path.name, error)
             return cls()
 
+    @classmethod
+    def from_bytes(cls, content: bytes) -> TrainingRecord:
+        """Raises: ValueError, KeyError, TypeError, RecursionError: they are not those of a record."""
+        values = json.loads(content)
+        runs = [TrainingRun(**{**run, "judged_on": tuple(run["judged_on"])}) for run in values["runs"]]
+        begun = int(values.get("begun", len(runs)))
+        return cls(tuple(values["trained_on"]), tuple(values["held_out"]), tuple(runs), begun)
+
+    def to_bytes(self) -> bytes:
+        """The content of the record's file."""
+        return json.dumps(asdict(self), indent=1).encode()
+
     def save(self, path: Path) -> None:
         """Writes atomically. Raises: OSError."""
-        write_atomically(path, json.dumps(asdict(self), indent=1).encode())
+        write_atomically(path, self.to_bytes())
 
     def with_scans(self, image_ids: Iterable[str], held_out_share: float) -> TrainingRecord:
         """The record with a place for each scan.

@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.augmentation import Axes
 from lib.data.prepared_scans import PreparedScans
+from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.image_geometry import Spacing
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.budget import TrainingBudget, make_optimizer
@@ -23,12 +27,13 @@ from lib.training.build import plan_network, training_batches, training_volumes,
 from lib.training.gate import PublishGate, Verdict
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
-from lib.training.loop import Step, TrainingError, train
+from lib.training.loop import DivergedError, Step, TrainingError, train
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
+from lib.training.ranks import ALONE, Ranks
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.starting_point import StartingPoint
-from lib.training.structures import structure_ends
+from lib.training.structures import StructureEnds, structure_ends
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ class Training:
     """Trains on annotated scans, from the published network if there is one, and publishes what is not worse.
 
     A run that was stopped, or whose process died, leaves the published model as it was; the next one goes on after its
-    last report.
+    last report. Of several ranks all are given the same scans; the first one writes, judges and tells the listener.
 
     Attributes:
         scans: all that are annotated.
@@ -81,7 +86,8 @@ class Training:
         h: the hyper-parameters.
         prepared: cache of scans on the network's grid.
         pretrained: False to start from nothing, whatever there is.
-        objective: what is minimised; by default `InExtremISObjective`.
+        objective: what is minimised; by default `InExtremISObjective`, over all ranks.
+        ranks: that train together, each with its own device.
     """
 
     scans: Sequence[AnnotatedScan]
@@ -92,16 +98,30 @@ class Training:
     prepared: PreparedScans
     device: torch.device
     pretrained: bool = True
-    objective: Callable[[Sequence[str], tuple[float, float, float], Hyperparameters], nn.Module] = InExtremISObjective
+    objective: Callable[[Sequence[str], tuple[float, float, float], Hyperparameters], nn.Module] | None = None
     listener: Listener = field(default_factory=Listener)
+    ranks: Ranks = ALONE
 
     def run(self) -> TrainingRun:
-        """Raises: TrainingError, VolumeError, OSError, torch.OutOfMemoryError."""
+        """Trains, and returns how the run ended.
+
+        Raises:
+            TrainingError: there is nothing to learn from, it diverged, or another training of this folder runs.
+            VolumeError, OSError, torch.OutOfMemoryError: as their texts say.
+            LostRankError: another rank has ended; what the last report kept stays.
+        """
+        if not self.ranks.is_first:
+            return self._run()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return self._run()
+        except Timeout as error:
+            raise TrainingError("Another training of this project runs; wait for its end, or stop it.") from error
+
+    def _run(self) -> TrainingRun:
         started = _now()
-        self.record = TrainingRecord.load(self.record_path)
-        self.record = self.record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
-        # Before the first iteration: a scan that a killed run has seen must not be held out afterwards.
-        self.record.save(self.record_path)
+        self.record = self._begun_record()
         held_out = [scan for scan in self.scans if scan.image_id in self.record.held_out]
         trained_on = [scan for scan in self.scans if scan.image_id not in self.record.held_out]
         if not trained_on:
@@ -114,25 +134,23 @@ class Training:
         torch.backends.cudnn.benchmark = True
         budget = TrainingBudget(self.h.iterations, self.h.max_minutes)
         structures = structure_ends(trained_on, self.labels)
-        start = StartingPoint.find(
-            lambda spacing_mm: plan_network(trained_on, self.labels, spacing_mm, self.h),
-            plan_spacing(trained_on, structures, self.h),
-            self.versions.published_path,
-            self.unfinished_path,
-            pretrained=self.pretrained,
-        )
+        start = self._start(trained_on, structures)
+        if not self.ranks.is_first:
+            self._train(start, trained_on, symmetric_axes(structures), seed, budget)
+            return TrainingRecord.from_bytes(self.ranks.bytes_of_first(None)).runs[-1]
         budget.used_before = start.state.progress if start.state else 0.0
         gate = PublishGate(
             held_out, trained_on, self.labels, self.versions, self.prepared, self.h.box_margin, self.device
         )
         publisher = Publisher(gate, self.versions, start, budget, self.listener)
         try:
-            verdict, step = self._train(start, trained_on, symmetric_axes(structures), publisher)
-        except TrainingError:
-            # Figures broke; a later run would break on them again.
+            step = self._train(start, trained_on, symmetric_axes(structures), seed, budget, publisher)
+        except DivergedError:
             self.unfinished_path.unlink(missing_ok=True)
             raise
         self.unfinished_path.unlink(missing_ok=True)
+        verdict = publisher.verdict
+        assert verdict is not None
         run = TrainingRun(
             started=started,
             ended=_now(),
@@ -146,6 +164,7 @@ class Training:
         )
         self.record = self.record.with_run(run)
         self.record.save(self.record_path)
+        self.ranks.bytes_of_first(self.record.to_bytes())
         return run
 
     @property
@@ -156,17 +175,52 @@ class Training:
     def unfinished_path(self) -> Path:
         return self.folder / "unfinished.pt"
 
+    def _begun_record(self) -> TrainingRecord:
+        """The record of the project, with this training."""
+        content = None
+        if self.ranks.is_first:
+            record = TrainingRecord.load(self.record_path)
+            record = record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
+            # Before the first iteration: a scan that a killed run has seen must not be held out afterwards.
+            record.save(self.record_path)
+            content = record.to_bytes()
+        return TrainingRecord.from_bytes(self.ranks.bytes_of_first(content))
+
+    def _start(self, scans: Sequence[AnnotatedScan], structures: Sequence[StructureEnds]) -> StartingPoint:
+        """That of the first rank: what is published may change at any time."""
+        if not self.ranks.is_first:
+            return StartingPoint.from_bytes(self.ranks.bytes_of_first(None))
+        start = StartingPoint.find(
+            lambda spacing_mm: plan_network(scans, self.labels, spacing_mm, self.h),
+            plan_spacing(scans, structures, self.h),
+            self.versions.published_path,
+            self.unfinished_path,
+            pretrained=self.pretrained,
+        )
+        if self.ranks.size > 1:
+            self.ranks.bytes_of_first(start.to_bytes())
+        return start
+
     def _train(
-        self, start: StartingPoint, scans: Sequence[AnnotatedScan], symmetric: Axes, publisher: Publisher
-    ) -> tuple[Verdict, Step]:
-        network = start.network.to(self.device)
+        self,
+        start: StartingPoint,
+        scans: Sequence[AnnotatedScan],
+        symmetric: Axes,
+        seed: int,
+        budget: TrainingBudget,
+        publisher: Publisher | None = None,
+    ) -> Step:
+        """Trains to the end of the budget; on the first rank, which has a publisher, also reports and publishes."""
+        network, ranks = start.network.to(self.device), self.ranks
         optimizer = self._optimizer(network, start)
-        volumes = training_volumes(scans, self.prepared, self.labels, start.spec.spacing_mm, self.h, self.folder)
-        volumes, h = trusted_click_masks(scans, volumes, self.labels, self.h)
-        objective = self.objective(self.labels, start.spec.spacing_mm, h)
-        batches = training_batches(scans, volumes, start.spec, symmetric, h, self.device)
+        volumes, h = self._volumes(scans, start.spec.spacing_mm)
+        make = self.objective or partial(InExtremISObjective, ranks=ranks)
+        objective = make(self.labels, start.spec.spacing_mm, h)
+        batches = training_batches(scans, volumes, start.spec, symmetric, h, self.device, seed, ranks)
         reported = 0
-        for step in train(network, optimizer, batches, objective, h, publisher.budget, self.device):
+        for step in train(network, optimizer, batches, objective, h, budget, self.device, ranks):
+            if publisher is None:
+                continue
             part, ended, is_due = int(step.used * REPORTS), step.used >= 1, publisher.is_due()
             is_new = ended or part > reported
             if not (is_new or is_due):
@@ -176,12 +230,23 @@ class Training:
             if is_new:
                 reported = part
                 self.listener.reported(Report(part, state.iterations, step))
-            if ended:
-                break
-            if is_due:
+            if is_due or ended:
                 publisher.consider(network, replace(state, progress=0.0))
-            save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
-        return publisher.consider(network, replace(state, progress=0.0)), step
+            if not ended:
+                save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
+        return step
+
+    def _volumes(self, scans: Sequence[AnnotatedScan], spacing_mm: Spacing) -> tuple[ScanVolumes, Hyperparameters]:
+        """The scans on the network's grid, with masks of clicks as far as these are learnt from.
+
+        The first rank makes what the others then find in files.
+        """
+        with self.ranks.first_before_others():
+            learns = self.ranks.is_first
+            volumes = training_volumes(
+                scans, self.prepared, self.labels, spacing_mm, self.h, self.folder, learns=learns
+            )
+            return trusted_click_masks(scans, volumes, self.labels, self.h)
 
     def _optimizer(self, network: nn.Module, start: StartingPoint) -> torch.optim.Optimizer:
         """With the moments of the run before, and the rates that are asked for now."""
@@ -202,6 +267,7 @@ class Publisher:
         base: number of the version that the run goes on from; that of the last one which it published.
         published: number of the last version that the run published, None before the first. It goes with the next one
             that the run publishes, or many short steps would push the versions of earlier runs out.
+        verdict: the last; None before the first.
     """
 
     def __init__(
@@ -219,6 +285,7 @@ class Publisher:
         self.listener = listener
         self.base = start.base
         self.published: int | None = None
+        self.verdict: Verdict | None = None
         self._is_rolled_back = False
         share_s = 60 * PUBLISH_EVERY_SHARE * budget.max_minutes
         self._next_s = time.monotonic() + (min(PUBLISH_EVERY_S, share_s) if share_s > 0 else PUBLISH_EVERY_S)
@@ -227,7 +294,7 @@ class Publisher:
         """On the way; of a run whose base was rolled back, only what it comes to is kept."""
         return not self._is_rolled_back and time.monotonic() >= self._next_s
 
-    def consider(self, network: nn.Module, state: TrainingState) -> Verdict:
+    def consider(self, network: nn.Module, state: TrainingState) -> None:
         """Raises: OSError: the disk is full; the published model stays."""
         # Versions are scored once, the network each time.
         kept = self.gate.kept_scores()
@@ -246,7 +313,7 @@ class Publisher:
         else:
             logger.warning("The published model stays. %s", verdict.reason)
         self.listener.judged(verdict, state.iterations)
-        return verdict
+        self.verdict = verdict
 
     def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
         score = verdict.score if self.gate.is_held_out else None
@@ -264,9 +331,9 @@ class Publisher:
 
 
 def require_finite(network: nn.Module) -> None:
-    """Raises: TrainingError."""
+    """Raises: DivergedError."""
     if not is_finite(network):
-        raise TrainingError("The weights became infinite; try again with a lower learning_rate.")
+        raise DivergedError("The weights became infinite; try again with a lower learning_rate.")
 
 
 def _now() -> str:

@@ -14,8 +14,10 @@ from lib.networks.checkpoint import (
     CheckpointError,
     TrainedModel,
     TrainingState,
+    checkpoint_bytes,
     load_checkpoint,
     load_training_state,
+    read_checkpoint,
 )
 from lib.networks.spec import PAPERS_NETWORK, NetworkSpec
 
@@ -71,6 +73,16 @@ class StartingPoint:
             if published is not None:
                 logger.warning("The published model has other labels, or is another network; it is not trained on.")
         return cls(spec, spec.build(), base, None)
+
+    def to_bytes(self) -> bytes:
+        """For another process, see `from_bytes`."""
+        return checkpoint_bytes(TrainedModel(self.spec, self.network, self.base), self.state)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> StartingPoint:
+        """What `to_bytes` gave."""
+        model, state = read_checkpoint(content)
+        return cls(model.spec, model.network, model.version, state)
 
     @classmethod
     def _from(

@@ -16,7 +16,7 @@ from lib.annotations.store import Annotation
 from lib.data import patch_map, patches, prepared_scans
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.grid import points_on_grid
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, patch_batches, spare_workers
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource, PatchStream, patch_batches, spare_workers
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import ImageGeometry
@@ -393,7 +393,7 @@ def test_training_without_a_scan_that_can_be_used_says_so(scan, source, spoil, w
     spoil(scan.image_path)
 
     with pytest.raises(VolumeError) as error:
-        next(patch_batches(source(scan), 2, workers=workers, pin_memory=False))
+        next(patch_batches(source(scan), PatchStream(2), workers=workers, pin_memory=False))
     assert str(error.value).startswith("There is nothing to learn from: none of the scans can be used")
     assert "Traceback" not in str(error.value)
 
@@ -403,15 +403,14 @@ def test_training_without_a_scan_that_can_be_used_says_so(scan, source, spoil, w
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_have_no_end_and_the_size_that_was_asked_for(scan, source, workers):
-    for batch in itertools.islice(patch_batches(source(scan), 3, workers=workers, pin_memory=False), 5):
+    for batch in itertools.islice(patch_batches(source(scan), PatchStream(3), workers=workers, pin_memory=False), 5):
         assert batch.image.shape == (3, 1, 16, 32, 32)
         assert len(batch.patches) == 3
         assert all(torch.equal(image[0], patch.image) for image, patch in zip(batch.image, batch.patches, strict=True))
 
 
 def stream(source, workers, count=6):
-    torch.manual_seed(7)
-    batches = patch_batches(source, 1, workers=workers, pin_memory=False)
+    batches = patch_batches(source, PatchStream(1, seed=7), workers=workers, pin_memory=False)
     return [batch.image for batch in itertools.islice(batches, count)]
 
 
