@@ -55,6 +55,7 @@ from lib.server.studies import Studies
 from lib.server.study_list import StudyList
 from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
+from lib.trainers.processes import GPUError, is_rank, processes_of, require_gpus, train_in_processes
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
 from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
 
@@ -70,9 +71,13 @@ class InExtremIS(MONAILabelApp):
             self.settings, self.hyperparameters = read_conf(conf)
             set_umask(group=self.settings.file_access == "group")
             self.installation = Installation.prepare(self.settings) if has_event_loop() else None
+            if self.installation is not None:  # a training sees some of the GPUs only
+                require_gpus(self.settings.gpus)
             studies = require_studies(studies, self.settings.project_dir)
             self._open(studies, self.settings)
             self.pre_annotation = self._pre_annotation(studies, conf)
+        except GPUError as error:
+            end_process(f"--conf gpus: {error}.")
         except (ConfigurationError, LoginSetupError, NetworkError, StartError, ProjectError) as error:
             end_process(str(error))
         super().__init__(
@@ -173,6 +178,10 @@ class InExtremIS(MONAILabelApp):
     def train(self, request: dict) -> dict:
         if not self._server_mode:
             end_with_server()
+            processes = processes_of(request)
+            if processes.count > 1 and not is_rank():
+                train_in_processes(request, processes)
+                return {}
             yield_to_annotators(self.settings.gpu_memory_share)
         return super().train(request)
 

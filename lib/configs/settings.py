@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from lib.annotations.names import MOST_LABELS, is_label
 from lib.exchange.property_codes import code_text, codes_from
 from lib.trainers.background import GPU_MEMORY_SHARE
+from lib.trainers.processes import GPUS
 from lib.training.hyperparameters import Hyperparameters, Preset, first_error
 
 # Keys of a request, which has one key a label too.
@@ -75,6 +76,9 @@ class AppSettings(BaseModel):
     keep_versions: int = Field(5, ge=1, description="versions of the model that are kept to roll back to")
     auto_train: int = Field(
         0, ge=0, description="new annotations after which a training starts by itself; 0: only on request"
+    )
+    gpus: str = Field(
+        "all", pattern=f"^({GPUS})$", description="GPUs that a training uses together: all, or numbers such as 0,1"
     )
     gpu_memory_share: float = Field(
         GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may take, beside requests"

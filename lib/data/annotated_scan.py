@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,15 @@ class AnnotatedScan:
     def labels_that_were(self, *origins: MaskOrigin) -> tuple[str, ...]:
         """The labels of the mask that came about in one of these ways."""
         return tuple(label for label in self.mask_labels if self.mask_origins.get(label, MaskOrigin.DRAWN) in origins)
+
+    @property
+    def digest(self) -> str:
+        """Of the image and all that was said of it, 32 hexadecimal digits."""
+        said = [self.image_id, self.image_checksum, str(self.absent), str(self.mask_labels)]
+        said += [f"{a.points.label} {a.points.foreground_voxel.tolist()}" for a in self.annotations]
+        if self.mask_path is not None and self.mask_path.exists():
+            said.append(str(self.mask_path.stat().st_mtime_ns))
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
 
     @property
     def answered(self) -> frozenset[str]:

@@ -45,7 +45,9 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
         return waiting[0]
     task = None
     if not waiting:
-        task, _ = AsyncTask.run("train", request={"model": model}, params=dict(checked), enqueue=enqueue)
+        task, _ = AsyncTask.run(
+            "train", request={"model": model}, params={"gpus": app.settings.gpus, **checked}, enqueue=enqueue
+        )
     if task is None:
         raise HTTPException(429, "A training runs already; wait for its end, stop it, or send enqueue=true.")
     report_end_in_background(task)

@@ -1,4 +1,4 @@
-"""Manners of the training process towards the server that people are waiting for."""
+"""Run a training at low priority beside the server, and end it with the server."""
 
 from __future__ import annotations
 

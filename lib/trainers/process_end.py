@@ -32,14 +32,16 @@ def _report_end(task: dict[str, Any]) -> None:
     code = process.wait()
     time.sleep(POLL_S)  # MONAI Label kills first and then writes down that it was asked to
     if code < 0 and task["status"] != "STOPPED":
-        sentence = _sentence(signal.Signals(-code))
+        sentence = end_by_signal(-code)
         logger.error(sentence)
         task["details"].append(sentence)
 
 
-def _sentence(end: signal.Signals) -> str:
+def end_by_signal(number: int, process: str = "its process") -> str:
+    """The sentence for a training of which a process was killed by a signal."""
+    end = signal.Signals(number)
     cause = ", perhaps for want of memory" if end == signal.SIGKILL else ""
     return (
-        f"The training ended before its time: its process was killed by signal {end.value} ({end.name}){cause}. "
+        f"The training ended before its time: {process} was killed by signal {end.value} ({end.name}){cause}. "
         "The published model stays, and the next training goes on after the last epoch of this one."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -27,16 +28,21 @@ from lib.networks.checkpoint import TrainedModel
 from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import annotated_scans
 from lib.trainers.curves import Curves
+from lib.trainers.processes import GPUError, require_gpus
 from lib.trainers.trackers import MLflowRun, Trackers, supervision_picture
 from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters, first_error
 from lib.training.loop import TrainingError
+from lib.training.ranks import LostRankError, Ranks
 from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS, Listener, Report, Training
 
 logger = logging.getLogger(__name__)
 
 _CURVES = "curves.json"
+
+LISTINGS = 5
+"""How often the processes of a training list the annotations, until all of them see the same."""
 
 
 class InExtremISTrainTask(TrainTask):
@@ -113,7 +119,12 @@ class InExtremISTrainTask(TrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Runs a training. Raises: SystemExit: what is wrong stands, as a sentence, at the end of the task's log."""
         try:
-            return self._run(self.checked_parameters(request), annotated_scans(datastore, self.labels))
+            with Ranks.joined() as ranks:
+                checked = self.checked_parameters(request)
+                return self._run(checked, self._scans(datastore, ranks), ranks)
+        except LostRankError as error:
+            logger.error("%s The published model stays, and the next training goes on after the last epoch.", error)
+            raise SystemExit(1) from error
         except (TrainingError, VolumeError) as error:
             logger.error(error)
             raise SystemExit(1) from error
@@ -163,31 +174,56 @@ class InExtremISTrainTask(TrainTask):
     def _stats_path(self) -> Path:
         return self.folder / "train_stats.json"
 
-    def _run(self, checked: Mapping[str, Any], scans: list[AnnotatedScan]) -> dict[str, Any]:
-        changes = {name: value for name, value in checked.items() if name in Hyperparameters.model_fields}
-        h = self.hyperparameters.changed(changes)
+    def _scans(self, datastore: Datastore, ranks: Ranks) -> list[AnnotatedScan]:
+        """The same on all ranks, each of which lists them itself: annotations may come in between.
+
+        Raises:
+            TrainingError: there is none, or the annotations change faster than they can be listed.
+        """
+        for _ in range(LISTINGS):
+            scans = annotated_scans(datastore, self.labels)
+            digest = hashlib.sha256("".join(scan.digest for scan in scans).encode()).digest()
+            if ranks.first_true(digest != ranks.bytes_of_first(digest)) is None:
+                return scans
+        raise TrainingError("The processes of the training do not see the same annotations; give all the same studies.")
+
+    def _run(self, checked: Mapping[str, Any], scans: list[AnnotatedScan], ranks: Ranks) -> dict[str, Any]:
+        if not ranks.is_first:
+            self._training(checked, scans, ranks, Listener()).run()
+            return {}
         masks = sum(scan.mask_path is not None for scan in scans)
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
         name = f"{datetime.now():%Y%m%d_%H%M%S}"
-        trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, h))
+        trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, self._changed(checked)))
         figures = _Figures(self._stats_path, trackers)
         try:
-            Training(
-                scans,
-                self.labels,
-                self.versions,
-                self.folder,
-                h,
-                self.prepared,
-                torch.device(name_to_device(checked.get("device"))),
-                pretrained=checked.get("pretrained", True),
-                listener=Listener(figures.began, figures.reported, figures.judged),
-            ).run()
+            listener = Listener(figures.began, figures.reported, figures.judged)
+            self._training(checked, scans, ranks, listener).run()
         except BaseException:
             trackers.close(failed=True)
             raise
         trackers.close(failed=False)
         return figures.ended()
+
+    def _changed(self, checked: Mapping[str, Any]) -> Hyperparameters:
+        changes = {name: value for name, value in checked.items() if name in Hyperparameters.model_fields}
+        return self.hyperparameters.changed(changes)
+
+    def _training(
+        self, checked: Mapping[str, Any], scans: list[AnnotatedScan], ranks: Ranks, listener: Listener
+    ) -> Training:
+        return Training(
+            scans,
+            self.labels,
+            self.versions,
+            self.folder,
+            self._changed(checked),
+            self.prepared,
+            ranks.device(torch.device(name_to_device(checked.get("device")))),
+            pretrained=checked.get("pretrained", True),
+            listener=listener,
+            ranks=ranks,
+        )
 
     def _mlflow_run(self, name: str, h: Hyperparameters) -> MLflowRun | None:
         if self.tracking != "mlflow":
@@ -259,19 +295,19 @@ def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TrainingError: of another form than MONAI Label takes.
     """
-    forms = {
-        "device": (r"cpu|mps|cuda(:\d{1,2})?", "cpu, cuda or cuda:0"),
-        "gpus": (r"all|\d{1,2}(,\d{1,2}){0,15}", "all, or numbers such as 0,1"),
-    }
     checked: dict[str, Any] = {}
-    for name, (form, expected) in forms.items():
-        value = request.get(name)
-        if value in (None, ""):
-            continue
-        is_shown = name == "device" and value in device_list()
-        if not is_shown and (not isinstance(value, str) or not re.fullmatch(form, value)):
-            raise TrainingError(f"The training cannot start: {name} is {str(value)[:80]!r}; expected {expected}.")
-        checked[name] = value
+    device, gpus = request.get("device"), request.get("gpus")
+    if device not in (None, ""):
+        is_text = isinstance(device, str) and re.fullmatch(r"cpu|mps|cuda(:\d{1,2})?", device)
+        if not is_text and device not in device_list():
+            expected = "expected cpu, cuda or cuda:0"
+            raise TrainingError(f"The training cannot start: device is {str(device)[:80]!r}; {expected}.")
+        checked["device"] = device
+    if gpus not in (None, ""):
+        try:
+            checked["gpus"] = require_gpus(gpus)
+        except GPUError as error:
+            raise TrainingError(f"The training cannot start: gpus: {error}.") from error
     pretrained = request.get("pretrained", True)
     if not isinstance(pretrained, bool):
         raise TrainingError(f"The training cannot start: pretrained is {str(pretrained)[:80]!r}; expected a boolean.")
