@@ -55,7 +55,7 @@ from lib.server.studies import Studies
 from lib.server.study_list import StudyList
 from lib.server.training import start_training
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
-from lib.trainers.processes import GPUError, is_rank, processes_of, require_gpus, train_in_processes
+from lib.trainers.processes import GPUError, is_rank, processes_here, processes_of, require_gpus, train_in_processes
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
 from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
 
@@ -182,7 +182,7 @@ class InExtremIS(MONAILabelApp):
             if processes.count > 1 and not is_rank():
                 train_in_processes(request, processes)
                 return {}
-            yield_to_annotators(self.settings.gpu_memory_share)
+            yield_to_annotators(self.settings.gpu_memory_share, processes_here())
         return super().train(request)
 
     def on_init_complete(self) -> None:

@@ -16,7 +16,7 @@ GPU_MEMORY_SHARE = 0.7
 _SERVER = "INEXTREMIS_SERVER_PID"
 
 
-def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
+def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE, processes: int = 1) -> None:
     """Leaves one core, a part of the GPU's memory, and the first turn on all cores to click requests.
 
     Threads of a pool that wait for each other burn the time of a busy core: on two cores a training step
@@ -25,11 +25,12 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE) -> None:
     Args:
         gpu_memory_share: of each GPU's memory, in (0, 1]; where this process asks for more, torch says that the memory
             is out. Without a GPU it does not matter.
+        processes: of this training on this machine, which share the cores.
     """
     os.nice(10)
     with suppress(OSError):  # where memory runs out, the training ends and not the server
         Path("/proc/self/oom_score_adj").write_text("1000")
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+    torch.set_num_threads(max(1, ((os.cpu_count() or 1) - 1) // processes))
     # Late in a training many activations are denormal, on which processors are an order of magnitude slower.
     torch.set_flush_denormal(True)
     if torch.cuda.is_available():

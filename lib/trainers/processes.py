@@ -57,6 +57,11 @@ def is_rank() -> bool:
     return bool(dist.is_torchelastic_launched())
 
 
+def processes_here() -> int:
+    """How many processes of this training run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_rank() else 1
+
+
 def require_gpus(gpus: object) -> str:
     """The same text, where this machine has those GPUs.
 

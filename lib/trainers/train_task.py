@@ -120,6 +120,8 @@ class InExtremISTrainTask(TrainTask):
         """Runs a training. Raises: SystemExit: what is wrong stands, as a sentence, at the end of the task's log."""
         try:
             with Ranks.joined() as ranks:
+                if not ranks.is_first:  # it would say the same
+                    logging.disable(logging.WARNING)
                 checked = self.checked_parameters(request)
                 return self._run(checked, self._scans(datastore, ranks), ranks)
         except LostRankError as error:

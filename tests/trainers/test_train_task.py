@@ -201,7 +201,8 @@ def test_every_device_that_viewers_are_offered_can_be_sent_back(task, monkeypatc
 # What a request may set
 
 
-def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task):
+def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     request = {
         "iterations": 3,
         "device": "cuda:0",
@@ -228,7 +229,8 @@ def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task):
         ({"roi_size": "big"}, "roi_size: 'big' cannot be used; expected three sizes in voxels, such as 96x96x32."),
         ({"device": "disk:/etc"}, "device is 'disk:/etc'; expected cpu, cuda or cuda:0."),
         ({"device": ["cpu", "cuda"]}, "device is \"['cpu', 'cuda']\"; expected cpu, cuda or cuda:0."),
-        ({"gpus": "0;1"}, "gpus is '0;1'; expected all, or numbers such as 0,1."),
+        ({"gpus": "0;1"}, "gpus: '0;1' cannot be used; expected all, or numbers such as 0,1."),
+        ({"gpus": "0,1"}, "gpus: there is no GPU 0; this machine has no GPU."),
         ({"pretrained": "no"}, "pretrained is 'no'; expected a boolean."),
     ],
 )
