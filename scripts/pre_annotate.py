@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -44,6 +45,8 @@ from lib.trainers.background import end_with_server, is_child_of_server
 STRATEGIES = ("first", "random")
 CRF = {"auto": None, "true": True, "false": False}
 
+_ended = threading.Event()
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -57,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_child_of_server():
         end_with_server()
         os.nice(10)  # people wait for the server
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _interrupt)
     try:
         return _run(options)
     except (RefusedError, ConfigurationError, StartError, ProjectError, ArchiveError, ClusterError) as error:
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers are ending
         _complain("Ended. What was stored stays; the same command goes on from there.")
         return 130
 
@@ -144,6 +147,8 @@ def _pre_annotate(options: argparse.Namespace, studies: Studies, model: TrainedM
             with _bar() as bar:
                 shown = bar.add_task("Segmenting", total=len(images))
                 for outcome in outcomes(client, images, job):
+                    if _ended.is_set():  # the interrupt was raised where Python swallows it, such as in a callback
+                        raise KeyboardInterrupt
                     progress.add(outcome)
                     bar.update(shown, completed=progress.done, total=progress.total)
     except ClusterError as error:
@@ -185,7 +190,9 @@ def _bar() -> Progress:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, signal.SIG_IGN)  # the workers are ending
+    _ended.set()
     raise KeyboardInterrupt
 
 
