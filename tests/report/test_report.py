@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -36,8 +35,9 @@ from lib.server.audit import AuditLog
 from lib.server.project import Project, archive_cache, open_project, project_of
 from lib.training.record import TrainingRecord, TrainingRun
 from scripts.report import main
+from tests.installed import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report.sh"
+SCRIPT = ROOT / "scripts" / "report.sh"
 SHAPE, AFFINE = (32, 30, 28), np.diag([1.0, 1.0, 1.5, 1.0])
 BALL = sum((axis - 14) ** 2 for axis in np.ogrid[tuple(map(slice, SHAPE))]) <= 36
 HOSTILE = "<script>alert(1)</script>"

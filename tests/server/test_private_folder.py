@@ -11,8 +11,7 @@ import pytest
 
 from lib.server import private_folder
 from lib.server.private_folder import make_private_folder
-
-ROOT = Path(__file__).parents[2]
+from tests.installed import ROOT
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import uvicorn
 
 from lib.demo.local_server import free_port
 from lib.server.network import Listening, NetworkError, require_login_beyond_loopback, starting_server
+from tests.installed import ROOT
 from tests.server.security.serving import request, send, serving
-
-ROOT = Path(__file__).parents[3]
 
 
 def listening(**settings):

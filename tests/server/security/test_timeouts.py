@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import closing
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
 from starlette.middleware import Middleware
@@ -22,9 +21,9 @@ from lib.server.gate import Gate
 from lib.server.network import drop_server_header, starting_server
 from lib.server.request_body import BodyLimits
 from lib.server.timeouts import ConnectionLimits, limit_connections
+from tests.installed import ROOT
 from tests.server.security.serving import answer_of, connect, request, send, serving
 
-ROOT = Path(__file__).parents[3]
 LIMITS = ConnectionLimits(head_s=1.0, drain_s=1.5, connections=50, check_s=0.1)
 MEGABYTES = 20
 
