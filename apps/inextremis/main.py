@@ -41,6 +41,7 @@ from lib.server.decisions import Review
 from lib.server.endpoints.models import published_model
 from lib.server.endpoints.progress import progress
 from lib.server.events import Events
+from lib.server.http.upload_sessions import Sessions
 from lib.server.installation import Installation, has_event_loop
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
@@ -50,7 +51,6 @@ from lib.server.network import NetworkError, end_process
 from lib.server.open_studies import open_studies
 from lib.server.pre_annotation import PreAnnotation
 from lib.server.project import ProjectError, claim_model
-from lib.server.sessions import Sessions
 from lib.server.studies import Studies
 from lib.server.study_list import StudyList
 from lib.server.training import start_training

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lib.annotations.image_identity import Stamp, file_stamp
-from lib.server.entity_tag import headers_of, is_known, not_modified
+from lib.server.http.entity_tag import headers_of, is_known, not_modified
 
 WEB = Path(__file__).resolve().parents[2] / "web" / "dist"
 

@@ -17,7 +17,7 @@ from lib.annotations.store import AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
 from lib.server.agreements import Agreements
-from lib.server.disk_full import not_stored
+from lib.server.http.disk_full import not_stored
 from lib.server.readings import DECISION_KEY, Reading, Readings
 
 THIRD = "third"

@@ -15,7 +15,7 @@ from lib.annotations.masks import MaskError, MaskRecord, MaskStore
 from lib.annotations.names import label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.server.disk_full import not_stored
+from lib.server.http.disk_full import not_stored
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lib.server.endpoints import (
     upload_sessions,
 )
 from lib.server.endpoints.login import LoginPages
-from lib.server.guard import Guard
+from lib.server.http.guard import Guard
 from lib.server.login.user import Role
 from lib.server.pages import Pages
 from lib.server.proxy import ArchiveProxy

@@ -21,7 +21,7 @@ from lib.annotations.json_file import JsonFile
 from lib.annotations.proposals import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
 from lib.server.annotation_set import AnnotationSet
-from lib.server.disk_full import not_stored
+from lib.server.http.disk_full import not_stored
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
 from lib.server.removal import remove_files

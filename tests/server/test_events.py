@@ -18,8 +18,8 @@ from lib.server.changes import Changes
 from lib.server.events import MOST_LISTENERS, Events
 from lib.server.open_studies import open_studies
 from tests.server.conftest import running_site
+from tests.server.http.serving import connect, request
 from tests.server.images import LABELS, click, submit, write_image
-from tests.server.security.serving import connect, request
 
 
 class Looks:

@@ -14,8 +14,8 @@ from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.labels import told_of_final_mask
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import name_of
-from lib.server.guard import set_details
-from lib.server.json_input import check_text, json_object
+from lib.server.http.guard import set_details
+from lib.server.http.json_input import check_text, json_object
 
 
 async def accept_masks(image: str, request: Request) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.endpoints.who import name_of
 from lib.server.folder_studies import FolderStudies
-from lib.server.json_input import check_text, json_object
-from lib.server.pools import wait_for_archive
+from lib.server.http.json_input import check_text, json_object
+from lib.server.http.pools import wait_for_archive
+from lib.server.http.uploads import name_and_extension, stored_upload
 from lib.server.studies import Studies
-from lib.server.uploads import name_and_extension, stored_upload
 
 
 def studies() -> Studies:

@@ -26,18 +26,18 @@ from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.annotation_set import AnnotationSet
 from lib.server.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
-from lib.server.disk_full import not_stored
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.upload_sessions import sessions
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.guard import record_nothing, set_details
-from lib.server.json_input import json_object
+from lib.server.http.disk_full import not_stored
+from lib.server.http.guard import record_nothing, set_details
+from lib.server.http.json_input import json_object
+from lib.server.http.pools import compute, wait_for_archive
+from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
 from lib.server.network import is_loopback
-from lib.server.pools import compute, wait_for_archive
 from lib.server.project import CLICK_TAG
-from lib.server.uploads import stored_upload
 
 
 class _Readable(Protocol):

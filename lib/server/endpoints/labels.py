@@ -18,13 +18,13 @@ from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.json_input import check_text, json_object
+from lib.server.http.json_input import check_text, json_object
+from lib.server.http.pools import wait_for_archive
+from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, User, require_role
 from lib.server.mask_upload import store_mask
-from lib.server.pools import wait_for_archive
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
-from lib.server.uploads import stored_upload
 
 SHARE_PATIENCE_S = 5.0
 _TASKS: set[asyncio.Future[Any]] = set()  # the event loop itself keeps no task alive

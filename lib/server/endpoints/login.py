@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.server.endpoints.who import CurrentUser
-from lib.server.guard import record
+from lib.server.http.guard import record
 from lib.server.login.code_flow import LIFETIME_S, CodeFlow, FlowError
 from lib.server.login.directory import Granted
 from lib.server.login.login import Login

@@ -19,10 +19,10 @@ from lib.server import training
 from lib.server.endpoints.images import studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.guard import record_nothing
-from lib.server.json_input import json_object
+from lib.server.http.guard import record_nothing
+from lib.server.http.json_input import json_object
+from lib.server.http.pools import wait_for_archive
 from lib.server.login.user import Role, require_role
-from lib.server.pools import wait_for_archive
 
 _FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")
 

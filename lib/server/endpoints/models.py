@@ -13,9 +13,9 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import CheckpointError
-from lib.server.disk_full import not_stored
 from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
-from lib.server.guard import set_details
+from lib.server.http.disk_full import not_stored
+from lib.server.http.guard import set_details
 from lib.trainers.train_task import InExtremISTrainTask
 from lib.training.record import TrainingRecord
 from lib.training.version_list import KeptVersion, NoVersionError, kept_versions, roll_back

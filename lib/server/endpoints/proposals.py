@@ -8,12 +8,12 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.server.disk_full import not_stored
 from lib.server.endpoints.loop import without_folders
 from lib.server.endpoints.models import published_model
 from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser
-from lib.server.json_input import json_object
+from lib.server.http.disk_full import not_stored
+from lib.server.http.json_input import json_object
 from lib.server.login.user import Role, User
 from lib.server.pre_annotation import PreAnnotation, RunningError
 from lib.server.proposal_progress import NOTHING

@@ -17,8 +17,8 @@ from lib.server.decisions import Choice, Review
 from lib.server.endpoints.images import studies
 from lib.server.endpoints.labels import told_of_final_mask
 from lib.server.endpoints.who import CurrentUser, current_user
-from lib.server.guard import set_details
-from lib.server.json_input import check_text, json_object
+from lib.server.http.guard import set_details
+from lib.server.http.json_input import check_text, json_object
 from lib.server.login.user import Role
 
 

@@ -15,7 +15,7 @@ from lib.geometry.volume import VolumeError, load_volume
 from lib.server.endpoints.images import image_file
 from lib.server.endpoints.readings import review
 from lib.server.endpoints.who import CurrentUser
-from lib.server.json_input import check_text
+from lib.server.http.json_input import check_text
 from lib.server.review_picture import colors_of, comparison
 
 _FOLDER = Path(__file__).parents[1] / "review"

@@ -16,16 +16,16 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.activelearning.strategies import REVIEW
 from lib.geometry.volume import VolumeError
 from lib.infers.requests import annotator_of
-from lib.server.disk_full import not_stored
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.models import published_model
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.entity_tag import headers_of, is_known, not_modified
-from lib.server.json_input import check_text, json_object
+from lib.server.http.disk_full import not_stored
+from lib.server.http.entity_tag import headers_of, is_known, not_modified
+from lib.server.http.json_input import check_text, json_object
+from lib.server.http.pools import make_thumbnail, make_view
 from lib.server.login.user import Role, User
 from lib.server.network import is_loopback
-from lib.server.pools import make_thumbnail, make_view
 from lib.server.skips import checked_reason
 from lib.server.study_details import study_details
 from lib.server.study_list import StudyList, counts

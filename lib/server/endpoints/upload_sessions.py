@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.geometry.volume import VolumeError, read_geometry
-from lib.server.sessions import Session, Sessions
-from lib.server.uploads import stored_upload
+from lib.server.http.upload_sessions import Session, Sessions
+from lib.server.http.uploads import stored_upload
 
 
 def sessions() -> Sessions:

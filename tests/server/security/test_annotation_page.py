@@ -10,10 +10,10 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from lib.server.annotation_page import AnnotationPage
-from lib.server.gate import Gate
+from lib.server.http.request_gate import Gate
 from lib.server.login.user import ANYBODY, Role, User
 from lib.server.pages import Pages
-from tests.server.security.serving import request, send, serving
+from tests.server.http.serving import request, send, serving
 from tests.server.security.test_pages import OUTSIDE, SECRET
 
 INDEX = b"<!doctype html><title>Annotate</title>" + b" " * 2000

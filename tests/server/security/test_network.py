@@ -12,7 +12,7 @@ import uvicorn
 from lib.demo.local_server import free_port
 from lib.server.network import Listening, NetworkError, require_login_beyond_loopback, starting_server
 from tests.installed import ROOT
-from tests.server.security.serving import request, send, serving
+from tests.server.http.serving import request, send, serving
 
 
 def listening(**settings):

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import HTTPException, UploadFile
 
 from lib.geometry.volume_files import EXTENSIONS
-from lib.server.disk_full import not_stored
+from lib.server.http.disk_full import not_stored
 from lib.server.private_folder import new_temporary_file
 
 

@@ -1,6 +1,6 @@
 """Generated bad requests against a real server: each is answered, and none reaches beyond the server's folders.
 
-`FUZZ_REQUESTS=2000 python -m pytest tests/server/test_bad_requests.py` sends more of them.
+`FUZZ_REQUESTS=2000 python -m pytest tests/server/http/test_bad_requests.py` sends more of them.
 """
 
 import json

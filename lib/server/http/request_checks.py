@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
 
-from lib.server.refusals import RefusedError, shown
+from lib.server.http.refusals import RefusedError, shown
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{0,5})?")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

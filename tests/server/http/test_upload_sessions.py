@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib.server import sessions as module
-from lib.server.sessions import Sessions
+from lib.server.http import upload_sessions as module
+from lib.server.http.upload_sessions import Sessions
 
 
 @pytest.fixture

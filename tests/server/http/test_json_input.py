@@ -7,7 +7,7 @@ import pytest
 from fastapi import HTTPException
 
 from lib.annotations.json_check import MAX_DEPTH
-from lib.server.json_input import MAX_BYTES, check_text, json_object
+from lib.server.http.json_input import MAX_BYTES, check_text, json_object
 
 
 def nested(depth, opening="[", closing="]"):

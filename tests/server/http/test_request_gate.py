@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from lib.server.gate import Gate
-from lib.server.request_body import BodyLimits
-from tests.server.security.serving import answer_of, connect, request, send, serving
+from lib.server.http.request_body import BodyLimits
+from lib.server.http.request_gate import Gate
+from tests.server.http.serving import answer_of, connect, request, send, serving
 
 LIMITS = BodyLimits(text_bytes=1000, upload_bytes=5000, stall_s=0.5, slow_s=1.5, bytes_per_s=100)
 REACHED = []

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from lib.server.gate import Gate
+from lib.server.http.request_body import BodyLimits
+from lib.server.http.request_gate import Gate
+from lib.server.http.timeouts import ConnectionLimits, limit_connections
 from lib.server.network import drop_server_header, starting_server
-from lib.server.request_body import BodyLimits
-from lib.server.timeouts import ConnectionLimits, limit_connections
 from tests.installed import ROOT
-from tests.server.security.serving import answer_of, connect, request, send, serving
+from tests.server.http.serving import answer_of, connect, request, send, serving
 
 LIMITS = ConnectionLimits(head_s=1.0, drain_s=1.5, connections=50, check_s=0.1)
 MEGABYTES = 20
@@ -184,7 +184,7 @@ def test_answers_do_not_name_the_program(port):
 
 
 def test_process_may_open_as_many_files_as_it_is_allowed_to():
-    code = "from lib.server.timeouts import raise_file_limit; print(raise_file_limit())"
+    code = "from lib.server.http.timeouts import raise_file_limit; print(raise_file_limit())"
     hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
 
     raised = subprocess.run(

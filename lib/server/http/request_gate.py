@@ -10,9 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.server.refusals import RefusedError, shown
-from lib.server.request_body import Body, BodyLimits
-from lib.server.request_checks import HostCheck, OriginCheck, check_syntax
+from lib.server.http.refusals import RefusedError, shown
+from lib.server.http.request_body import Body, BodyLimits
+from lib.server.http.request_checks import HostCheck, OriginCheck, check_syntax
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope
 
-from lib.server.refusals import RefusedError
-from lib.server.request_checks import header_values
+from lib.server.http.refusals import RefusedError
+from lib.server.http.request_checks import header_values
 
 _TAKES_FILES = re.compile(r"/(?:infer|datastore|session|proxy/dicom)(?:/|$)")
 _DISCONNECTED: Message = {"type": "http.disconnect"}
