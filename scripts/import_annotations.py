@@ -36,7 +36,7 @@ from lib.geometry.volume_files import EXTENSIONS
 from lib.server.archive import ArchiveError
 from lib.server.archive_annotations import annotations_of_archive
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import FINAL_TAG, Project, first_labels, images_of, is_archive, project_of
 
 EXAMPLE = """examples:

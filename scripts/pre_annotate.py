@@ -34,8 +34,8 @@ from lib.server.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.audit import AuditLog
 from lib.server.launch import StartError, require_studies
-from lib.server.modes import set_umask
 from lib.server.open_studies import open_studies
+from lib.server.process.modes import set_umask
 from lib.server.project import Project, ProjectError, project_of
 from lib.server.proposal_progress import Progress as ProgressFile
 from lib.server.studies import Studies

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from lib.annotations.atomic_write import write_atomically
 from lib.report.page import render
 from lib.report.project import ReportError, read_project
-from lib.server.modes import set_umask
+from lib.server.process.modes import set_umask
 from lib.server.project import project_of
 
 console = Console()

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import images_of, project_of
 from lib.server.removal import removals, restore
 

@@ -12,7 +12,7 @@ from typing import Any
 # MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib.server.offline import stay_offline
+from lib.server.process.offline import stay_offline
 
 stay_offline()  # before MLflow is imported
 
@@ -45,11 +45,11 @@ from lib.server.http.upload_sessions import Sessions
 from lib.server.installation import Installation, has_event_loop
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
-from lib.server.logs import configure_logging
-from lib.server.modes import set_umask
-from lib.server.network import NetworkError, end_process
 from lib.server.open_studies import open_studies
 from lib.server.pre_annotation import PreAnnotation
+from lib.server.process.logs import configure_logging
+from lib.server.process.modes import set_umask
+from lib.server.process.network import NetworkError, end_process
 from lib.server.project import ProjectError, claim_model
 from lib.server.studies import Studies
 from lib.server.study_list import StudyList

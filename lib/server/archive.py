@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
 
 from lib.exchange.series_headers import headers_of
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 PAGE = 500

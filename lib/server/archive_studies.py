@@ -31,7 +31,7 @@ from lib.geometry.volume import Volume, VolumeError
 from lib.server.archive import Archive, ArchiveError, Series
 from lib.server.archive_listing import ArchiveListing
 from lib.server.http.disk_full import not_stored
-from lib.server.private_folder import is_left_over
+from lib.server.process.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.series_images import image_id as image_id_of

@@ -23,17 +23,17 @@ from lib.server.http.request_gate import Gate
 from lib.server.http.timeouts import limit_connections
 from lib.server.login.directory import Directory
 from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
-from lib.server.logs import configure_logging
-from lib.server.network import (
+from lib.server.open_studies import archive_login, archive_prefixes
+from lib.server.pages import Pages
+from lib.server.process.logs import configure_logging
+from lib.server.process.network import (
     Listening,
     drop_server_header,
     require_encryption_beyond_loopback,
     require_login_beyond_loopback,
     starting_server,
 )
-from lib.server.open_studies import archive_login, archive_prefixes
-from lib.server.pages import Pages
-from lib.server.private_folder import make_private_folder
+from lib.server.process.private_folder import make_private_folder
 from lib.server.proxy import ArchiveProxy
 from lib.server.routes import routes, serve
 from lib.server.studies import Studies

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _RUNNING = ("SUBMITTED", "RUNNING")
-# What `lib.server.logs.FORMAT` puts before the message.
+# What `lib.server.process.logs.FORMAT` puts before the message.
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\] )+\([^)]*\) - ")
 _MOST_CHARACTERS = 500
 

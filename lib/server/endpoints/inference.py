@@ -36,7 +36,7 @@ from lib.server.http.json_input import json_object
 from lib.server.http.pools import compute, wait_for_archive
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 from lib.server.project import CLICK_TAG
 
 

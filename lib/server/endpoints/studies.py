@@ -25,7 +25,7 @@ from lib.server.http.entity_tag import headers_of, is_known, not_modified
 from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import make_thumbnail, make_view
 from lib.server.login.user import Role, User
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 from lib.server.skips import checked_reason
 from lib.server.study_details import study_details
 from lib.server.study_list import StudyList, counts

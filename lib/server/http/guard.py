@@ -15,7 +15,7 @@ from starlette.datastructures import URL
 from lib.server.audit import AuditLog
 from lib.server.login.login import Login
 from lib.server.login.user import ANYBODY, Role, User, require_role
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 
 Handler = Callable[[Request], Awaitable[Response]]
 # Parts of a path or query that say what was changed.

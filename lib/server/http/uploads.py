@@ -11,7 +11,7 @@ from fastapi import HTTPException, UploadFile
 
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.http.disk_full import not_stored
-from lib.server.private_folder import new_temporary_file
+from lib.server.process.private_folder import new_temporary_file
 
 
 def name_and_extension(upload: UploadFile) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from lib.server.login.realm import Realm
 from lib.server.login.realm_users import RealmUsers
 from lib.server.login.sessions import LoginSessions
 from lib.server.login.users_file import UsersFile, UsersFileError
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 from lib.server.project import Project
 
 CLIENT_SECRET = "MONAI_LABEL_AUTH_CLIENT_SECRET"

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from lib.server.http.request_body import BodyLimits
 from lib.server.http.request_gate import Gate
 from lib.server.http.timeouts import ConnectionLimits, limit_connections
-from lib.server.network import drop_server_header, starting_server
+from lib.server.process.network import drop_server_header, starting_server
 from tests.installed import ROOT
 from tests.server.http.serving import answer_of, connect, request, send, serving
 

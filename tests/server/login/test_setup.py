@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from lib.demo.local_server import ROOT
-from lib.server.network import Listening, NetworkError, require_encryption_beyond_loopback
+from lib.server.process.network import Listening, NetworkError, require_encryption_beyond_loopback
 from tests.exchange.studies import write_studies
 from tests.server.login.people import write_users
 

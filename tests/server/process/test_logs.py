@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from lib.server.launch import ROOT
-from lib.server.logs import masked, one_line
+from lib.server.process.logs import masked, one_line
 
 FORGED = "[2026-01-01 00:00:00,000] [1] [MainThread] [INFO] (lib.x:1) - All studies were exported"
 START = """
 import logging, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from lib.server import logs
-from lib.server.modes import set_umask
+from lib.server.process import logs
+from lib.server.process.modes import set_umask
 folder = Path({folder!r})
 """
 

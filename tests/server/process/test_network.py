@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from lib.demo.local_server import free_port
-from lib.server.network import Listening, NetworkError, require_login_beyond_loopback, starting_server
+from lib.server.process.network import Listening, NetworkError, require_login_beyond_loopback, starting_server
 from tests.installed import ROOT
 from tests.server.http.serving import request, send, serving
 
@@ -97,7 +97,7 @@ import sys
 from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
-from lib.server.network import NetworkError, end_process, require_login_beyond_loopback, starting_server
+from lib.server.process.network import NetworkError, end_process, require_login_beyond_loopback, starting_server
 
 @asynccontextmanager
 async def lifespan(application):

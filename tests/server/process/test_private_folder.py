@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.server import private_folder
-from lib.server.private_folder import make_private_folder
+from lib.server.process import private_folder
+from lib.server.process.private_folder import make_private_folder
 from tests.installed import ROOT
 
 
@@ -138,7 +138,9 @@ def test_folder_of_another_user_stays(system):
 
 def run(code, system):
     environment = {**os.environ, "TMPDIR": str(system), "PYTHONPATH": str(ROOT)}
-    begin = "from lib.server.private_folder import make_private_folder; import os; folder = make_private_folder()\n"
+    begin = (
+        "from lib.server.process.private_folder import make_private_folder; import os; folder = make_private_folder()\n"
+    )
     return subprocess.run([sys.executable, "-c", begin + code], env=environment, capture_output=True, text=True)
 
 

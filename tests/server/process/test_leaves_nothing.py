@@ -26,8 +26,8 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.server.launch import ROOT
-from lib.server.offline import NO_TELEMETRY, stay_offline
-from tests.server.test_launch import Launched, launched
+from lib.server.process.offline import NO_TELEMETRY, stay_offline
+from tests.server.process.test_launch import Launched, launched
 
 STUDY = "study_00"
 SHORT = {"iterations": 1, "roi_size": "16x16x16"}
@@ -51,7 +51,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What a day of use did, see `main`."""
     own = list(OWN_NETWORK) if network_is_possible() else []
     folder = tmp_path_factory.mktemp("day")
-    words = [*own, sys.executable, "-m", "tests.server.test_leaves_nothing", str(folder), str(bool(own))]
+    words = [*own, sys.executable, "-m", "tests.server.process.test_leaves_nothing", str(folder), str(bool(own))]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads(result.stdout.splitlines()[-1])
