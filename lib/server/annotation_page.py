@@ -16,7 +16,7 @@ from starlette.responses import Response
 from lib.annotations.image_identity import Stamp, file_stamp
 from lib.server.http.entity_tag import headers_of, is_known, not_modified
 
-WEB = Path(__file__).resolve().parents[2] / "web" / "dist"
+WEB = Path(__file__).resolve().parents[3] / "web" / "dist"
 
 POLICY = "; ".join(
     [

@@ -28,14 +28,14 @@ from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
 from lib.geometry.dicom_frames import SeriesError
 from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError
-from lib.server.archive import Archive, ArchiveError, Series
-from lib.server.archive_listing import ArchiveListing
+from lib.server.archive.archive import Archive, ArchiveError, Series
+from lib.server.archive.archive_listing import ArchiveListing
+from lib.server.archive.series_images import SeriesImages, series_and_volume, series_refusal
+from lib.server.archive.series_images import image_id as image_id_of
+from lib.server.archive.series_names import name_and_detail
 from lib.server.http.disk_full import not_stored
 from lib.server.process.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
-from lib.server.series_images import SeriesImages, series_and_volume, series_refusal
-from lib.server.series_images import image_id as image_id_of
-from lib.server.series_names import name_and_detail
 from lib.server.studies import Shown, Studies
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ArchiveStudies(Studies):
     """The series of an archive.
 
     An image id is the UID of a series. Where a series holds several volumes, or its slices are tilted, that is found
-    when it is opened; from then on each of its volumes is an image (`lib.server.series_images`).
+    when it is opened; from then on each of its volumes is an image (`lib.server.archive.series_images`).
 
     Args:
         cache: folder for what can be fetched again.

@@ -14,6 +14,7 @@ from monailabel.config import settings as monai_label
 from starlette.middleware import Middleware
 
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
+from lib.server.archive.archive_proxy import ArchiveProxy
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.audit import AuditLog
 from lib.server.endpoints.login import LoginPages
@@ -34,7 +35,6 @@ from lib.server.process.network import (
     starting_server,
 )
 from lib.server.process.private_folder import make_private_folder
-from lib.server.proxy import ArchiveProxy
 from lib.server.routes import routes, serve
 from lib.server.studies import Studies
 from lib.server.training import end_in_error_what_cannot_start

@@ -14,7 +14,7 @@ from typing import Any
 from monailabel.config import settings
 from pydicom.sr.coding import Code
 
-from lib.server.archive import Archive
+from lib.server.archive.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from lib.server.project import Project
 from lib.server.proposal_progress import NOTHING, read_progress
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pre_annotate.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "pre_annotate.py"
 STOP_TIMEOUT_S = 20.0
 _MOST_CHARACTERS = 500
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from lib.server.archive.archive_proxy import ArchiveProxy
 from lib.server.endpoints import (
     acceptance,
     images,
@@ -28,7 +29,6 @@ from lib.server.endpoints.login import LoginPages
 from lib.server.http.guard import Guard
 from lib.server.login.user import Role
 from lib.server.pages import Pages
-from lib.server.proxy import ArchiveProxy
 
 EVERYBODY = None
 USER, ANNOTATOR, REVIEWER, ADMIN = Role.USER, Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN

@@ -14,15 +14,15 @@ from fastapi import HTTPException
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
-from lib.server import archive as archive_requests
-from lib.server import archive_listing
-from lib.server.archive import Archive
+from lib.server.archive import archive as archive_requests
+from lib.server.archive import archive_listing
+from lib.server.archive.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.project import Project, open_project
 from lib.server.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
-from tests.server import dicomweb
-from tests.server.dicomweb import FakeDICOMweb, instances, served
+from tests.server.archive import dicomweb
+from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
 from tests.server.images import AFFINE, LABELS, SHAPE, click, contents, submit
 
 PATIENCE_S = 20
@@ -797,7 +797,7 @@ def test_fetch_that_is_answered_by_something_else_is_an_error_of_the_archive(
     studies, archive, series, monkeypatch, body
 ):
     monkeypatch.setattr(
-        "tests.server.dicomweb.Handler._fetch", lambda handler, made: handler.send(200, body, "text/html")
+        "tests.server.archive.dicomweb.Handler._fetch", lambda handler, made: handler.send(200, body, "text/html")
     )
 
     code, sentence = refusal(studies.get_image_uri, series)

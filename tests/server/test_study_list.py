@@ -9,7 +9,7 @@ import pytest
 from lib.server.annotation_set import Said
 from lib.server.open_studies import open_studies
 from lib.server.study_list import StudyList, counts, label_states, study_state
-from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served
 from tests.server.images import LABELS, click, say_absent, submit, write_image, write_nrrd
 
 MANY = 2000

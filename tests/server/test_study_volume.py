@@ -19,7 +19,7 @@ from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
 from tests.installed import need_orthanc
 from tests.physical import PLANES, SHAPE, l_shape, series
-from tests.server.archive import CLICKS, Archive
+from tests.server.archive.archive_server import CLICKS, Archive
 
 IMAGES = {
     "oblique": ("oblique", ".nii.gz"),

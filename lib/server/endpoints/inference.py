@@ -24,7 +24,7 @@ from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.annotation_set import AnnotationSet
-from lib.server.archive import ArchiveError
+from lib.server.archive.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only

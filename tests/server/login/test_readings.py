@@ -24,7 +24,7 @@ from scripts.report import main as write_report
 from scripts.routes import all_routes
 from tests.exchange.studies import CLICKS, all_files, write_studies, write_volume
 from tests.physical import l_shape
-from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served
 from tests.server.login.reading import AFFINES, Site, array_of, settings, shape_mask, wait_until
 
 NUMBERS = count()

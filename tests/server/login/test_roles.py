@@ -9,7 +9,7 @@ import pytest
 from lib.demo.local_server import LocalServer
 from lib.server.login.user import Role
 from scripts.routes import all_routes
-from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served
 from tests.server.login.people import NAMES, Client, token_of, write_users
 
 ROUTES = all_routes()

@@ -15,10 +15,10 @@ from monailabel.client import MONAILabelClient
 
 from lib.demo.dicom import upload
 from lib.demo.orthanc import Orthanc
-from lib.server.archive_listing import EXPIRES_S
+from lib.server.archive.archive_listing import EXPIRES_S
 from tests.installed import need_orthanc
 from tests.physical import SHAPE, series
-from tests.server.archive import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.physical import (
     read_mask,
     series,
 )
-from tests.server.archive import Archive, infer
+from tests.server.archive.archive_server import Archive, infer
 
 # Every plane and every order; tests/datastore/test_dicom_series.py reads each plane in each order.
 CASES = [*zip(PLANES, itertools.cycle(ORDERS), strict=False), ("axial", "descending"), ("axial", "shuffled")]

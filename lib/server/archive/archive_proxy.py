@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lib.server.archive_paths import is_store, passed_query, read_service
+from lib.server.archive.archive_paths import is_store, passed_query, read_service
+from lib.server.archive.stow import boundary_of, multipart, segmentations
 from lib.server.http.refusals import RefusedError, shown
 from lib.server.process.certificates import trusted_certificates
 from lib.server.process.network import is_loopback
-from lib.server.stow import boundary_of, multipart, segmentations
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from scripts.import_annotations import main as import_annotations
 from tests.exchange.test_dicom_seg import assert_valid, put, segment_lps_mm
 from tests.installed import need_dciodvfy, need_orthanc
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series
-from tests.server.archive import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
 
 SERIES = {
     "axial": "shuffled",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lib.server.series_images import series_and_volume
+from lib.server.archive.series_images import series_and_volume
 
 
 def name_and_detail(image_id: str, facts: Mapping[str, str], unnamed: str) -> tuple[str, str]:

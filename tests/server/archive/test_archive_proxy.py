@@ -20,12 +20,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from lib.demo.local_server import free_port
+from lib.server.archive.archive_proxy import ArchiveProxy
+from lib.server.archive.stow import segmentations
 from lib.server.http.refusals import RefusedError
 from lib.server.http.request_gate import Gate
-from lib.server.proxy import ArchiveProxy
-from lib.server.stow import segmentations
+from tests.server.archive.fake_archive import FOUND, FRAME, HTML, fake_archive
 from tests.server.http.serving import request, send, serving
-from tests.server.security.fake_archive import FOUND, FRAME, HTML, fake_archive
 
 NAME, PASSWORD = "radiologist", "kept-to-itself"
 SERIES = "studies/1.2.3/series/1.2.4"

@@ -16,7 +16,7 @@ from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from tests.installed import need_orthanc
 from tests.physical import series
-from tests.server.archive import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
 
 NAME, PASSWORD = "radiologist", "kept-to-itself"
 

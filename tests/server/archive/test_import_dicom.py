@@ -11,7 +11,7 @@ from scripts.import_annotations import main as import_annotations
 from tests.exchange.dicom_objects import outlines, report, segmentation, structure_set
 from tests.installed import need_orthanc
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series, share_in
-from tests.server.archive import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
 
 PLANES = {"axial": "shuffled", "sagittal, slices to the right": "descending", "oblique": "ascending"}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
-from lib.server.archive import ArchiveError, Series
+from lib.server.archive.archive import ArchiveError, Series
 
 logger = logging.getLogger(__name__)
 

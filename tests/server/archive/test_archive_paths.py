@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.server.archive_paths import is_store, passed_query, read_service
+from lib.server.archive.archive_paths import is_store, passed_query, read_service
 
 SERIES = "studies/1.2.3/series/1.2.4"
 INSTANCE = f"{SERIES}/instances/1.2.5"

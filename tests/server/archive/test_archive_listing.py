@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from lib.server import archive_listing
-from lib.server.archive import ArchiveError, Series
-from lib.server.archive_listing import PATIENCE_S, ArchiveListing
+from lib.server.archive import archive_listing
+from lib.server.archive.archive import ArchiveError, Series
+from lib.server.archive.archive_listing import PATIENCE_S, ArchiveListing
 
 A_LITTLE_S = 0.4
 ONE, TWO = (Series(uid, {"Modality": "MR", "PatientID": "Müller"}, count) for uid, count in (("1.2", 8), ("1.3", None)))

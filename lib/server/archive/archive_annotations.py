@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.dicom_objects import KINDS, MODALITIES, AnnotationObject, DicomFiles, referenced_series
 from lib.exchange.study_images import StudyImages
-from lib.server.archive import Archive, Series
+from lib.server.archive.archive import Archive, Series
+from lib.server.archive.series_images import series_and_volume
 from lib.server.open_studies import archive_login, archive_prefixes
-from lib.server.series_images import series_and_volume
 
 
 def annotations_of_archive(address: str, wanted: Sequence[str], images: StudyImages) -> DicomFiles:

@@ -17,8 +17,8 @@ from tests.exchange.test_dicom_seg import assert_valid, segment_lps_mm
 from tests.geometry.test_series_volumes import copies, set_echo, tilted
 from tests.installed import need_dciodvfy, need_orthanc, need_real_data
 from tests.physical import SHAPE, assert_same_place, header_lps_mm, mask_lps_mm, object_lps_mm, read_mask, share_in
-from tests.server.archive import CLICKS, Archive, datastore, infer
-from tests.server.test_geometry_dicom import clicks_on, stacked_by_position
+from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
+from tests.server.archive.test_geometry_dicom import clicks_on, stacked_by_position
 
 REAL = {
     "mr_ge_4d_dti_signed": ["b0", "b1000"],

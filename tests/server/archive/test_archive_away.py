@@ -10,10 +10,10 @@ import requests
 
 from lib.demo.dicom import upload
 from lib.demo.orthanc import Orthanc
-from lib.server.archive_listing import EXPIRES_S
+from lib.server.archive.archive_listing import EXPIRES_S
 from tests.installed import need_orthanc
 from tests.physical import series
-from tests.server.archive import CLICKS, Archive, infer
+from tests.server.archive.archive_server import CLICKS, Archive, infer
 
 WAIT_S = 1.5  # a second, and what a busy machine takes for the answer itself
 
