@@ -10,7 +10,7 @@ from lib.server.login.local_users import LocalUsers
 from lib.server.login.login import Login
 from lib.server.login.sessions import LoginSessions
 from lib.server.login.users_file import UsersFile
-from lib.server.pages import Pages
+from lib.server.pages.pages import Pages
 from lib.server.routes import Route, routes
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "routes.md"

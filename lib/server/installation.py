@@ -25,7 +25,7 @@ from lib.server.http.timeouts import limit_connections
 from lib.server.login.directory import Directory
 from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
 from lib.server.open_studies import archive_login, archive_prefixes
-from lib.server.pages import Pages
+from lib.server.pages.pages import Pages
 from lib.server.process.logs import configure_logging
 from lib.server.process.network import (
     Listening,

@@ -28,7 +28,7 @@ from lib.server.endpoints import (
 from lib.server.endpoints.login import LoginPages
 from lib.server.http.guard import Guard
 from lib.server.login.user import Role
-from lib.server.pages import Pages
+from lib.server.pages.pages import Pages
 
 EVERYBODY = None
 USER, ANNOTATOR, REVIEWER, ADMIN = Role.USER, Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN

@@ -13,9 +13,9 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from lib.server.annotation_page import ANNOTATION_PAGE, AnnotationPage
 from lib.server.login.user import Role
-from lib.server.viewer_files import ViewerFiles, no_archive_page
+from lib.server.pages.annotation_page import ANNOTATION_PAGE, AnnotationPage
+from lib.server.pages.viewer_files import ViewerFiles, no_archive_page
 
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)

@@ -9,12 +9,12 @@ import pytest
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from lib.server.annotation_page import AnnotationPage
 from lib.server.http.request_gate import Gate
 from lib.server.login.user import ANYBODY, Role, User
-from lib.server.pages import Pages
+from lib.server.pages.annotation_page import AnnotationPage
+from lib.server.pages.pages import Pages
 from tests.server.http.serving import request, send, serving
-from tests.server.security.test_pages import OUTSIDE, SECRET
+from tests.server.pages.test_pages import OUTSIDE, SECRET
 
 INDEX = b"<!doctype html><title>Annotate</title>" + b" " * 2000
 SCRIPT = b"console.log('annotate')" * 100

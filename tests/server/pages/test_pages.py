@@ -12,10 +12,10 @@ import pytest
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from lib.server.annotation_page import AnnotationPage
 from lib.server.archive.archive_proxy import ArchiveProxy
 from lib.server.http.request_gate import Gate
-from lib.server.pages import STATIC, Pages
+from lib.server.pages.annotation_page import AnnotationPage
+from lib.server.pages.pages import STATIC, Pages
 from tests.installed import need_chromium
 from tests.server.archive.fake_archive import fake_archive
 from tests.server.http.serving import request, send, serving
