@@ -32,10 +32,10 @@ from lib.preannotation.wanted import is_settled, is_to_be_proposed, stored_propo
 from lib.server.archive.series_images import series_and_volume
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
+from lib.server.jobs.proposal_progress import Outcome
 from lib.server.open_studies import open_studies
 from lib.server.process.modes import set_umask
 from lib.server.project import Project, project_id
-from lib.server.proposal_progress import Outcome
 from lib.server.studies import Studies
 
 LIST_TIMEOUT_S = 600.0

@@ -22,6 +22,7 @@ from lib.server.http.guard import Guard
 from lib.server.http.request_body import BodyLimits
 from lib.server.http.request_gate import Gate
 from lib.server.http.timeouts import limit_connections
+from lib.server.jobs.training_process import end_in_error_what_cannot_start
 from lib.server.login.directory import Directory
 from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
 from lib.server.open_studies import archive_login, archive_prefixes
@@ -37,7 +38,6 @@ from lib.server.process.network import (
 from lib.server.process.private_folder import make_private_folder
 from lib.server.routes import routes, serve
 from lib.server.studies import Studies
-from lib.server.training import end_in_error_what_cannot_start
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.geometry.volume import load_volume
-from tests.server.waiting import wait_for_training
+from tests.server.jobs.waiting import wait_for_training
 
 
 @pytest.fixture

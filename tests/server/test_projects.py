@@ -13,7 +13,7 @@ from monailabel.client import MONAILabelClient
 
 from lib.demo.local_server import LocalServer
 from scripts.export import main as export
-from tests.server.waiting import wait_for_training
+from tests.server.jobs.waiting import wait_for_training
 
 SHORT = {
     "tracking": "None",

@@ -15,13 +15,13 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.activelearning.strategies import REVIEW, require_strategy
-from lib.server import training
 from lib.server.endpoints.images import studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.guard import record_nothing
 from lib.server.http.json_input import json_object
 from lib.server.http.pools import wait_for_archive
+from lib.server.jobs import training_process as training
 from lib.server.login.user import Role, require_role
 
 _FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")

@@ -14,8 +14,8 @@ from lib.server.endpoints.models import trainer
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser
 from lib.server.events import Events
+from lib.server.jobs.training_progress import training_progress
 from lib.server.login.user import Role
-from lib.server.training_progress import training_progress
 from lib.trainers.curves import read_curves
 
 

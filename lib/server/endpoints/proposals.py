@@ -14,9 +14,9 @@ from lib.server.endpoints.review_only import is_review_only, refuse_where_review
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.disk_full import not_stored
 from lib.server.http.json_input import json_object
+from lib.server.jobs.pre_annotation import PreAnnotation, RunningError
+from lib.server.jobs.proposal_progress import NOTHING
 from lib.server.login.user import Role, User
-from lib.server.pre_annotation import PreAnnotation, RunningError
-from lib.server.proposal_progress import NOTHING
 
 ORDERS = ("first", "random")
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from monailabel.utils.async_tasks import utils as monai_label
 
-from lib.server.training import stop_training
+from lib.server.jobs.training_process import stop_training
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import requests
 
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
-from lib.server.training_progress import training_progress
+from lib.server.jobs.training_progress import training_progress
 from lib.trainers.curves import MOST_POINTS, Curves, read_curves, thinned
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.version_list import NoVersionError, kept_versions, roll_back

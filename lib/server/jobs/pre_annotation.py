@@ -13,8 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lib.server.jobs.proposal_progress import NOTHING, read_progress
 from lib.server.project import Project
-from lib.server.proposal_progress import NOTHING, read_progress
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "pre_annotate.py"
 STOP_TIMEOUT_S = 20.0
@@ -62,7 +62,7 @@ class PreAnnotation:
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def progress(self) -> dict[str, Any]:
-        """As `lib.server.proposal_progress.Progress` writes it, without the number of the process."""
+        """As `lib.server.jobs.proposal_progress.Progress` writes it, without the number of the process."""
         told = read_progress(self._project.pre_annotation)
         own = self._process
         if own is not None and told["pid"] != own.pid:  # it has not begun yet, or could not
