@@ -18,7 +18,7 @@ from lib.server.archive.archive import Archive
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies
-from lib.server.old_masks import name_old_masks
+from lib.server.masks.old_masks import name_old_masks
 from lib.server.project import (
     Project,
     ProjectError,

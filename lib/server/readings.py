@@ -22,7 +22,7 @@ from lib.annotations.image_identity import file_stamp
 from lib.annotations.masks import MaskError, MaskRecord
 from lib.annotations.store import AnnotationStore, Answer
 from lib.geometry.volume import Volume
-from lib.server.annotation_set import AnnotationSet
+from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project
 
 if TYPE_CHECKING:

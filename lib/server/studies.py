@@ -20,8 +20,8 @@ from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
 from lib.annotations.proposals import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
-from lib.server.annotation_set import AnnotationSet
 from lib.server.http.disk_full import not_stored
+from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
 from lib.server.removal import remove_files

@@ -13,7 +13,7 @@ from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, Annotation, AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry
-from lib.server.annotation_set import AnnotationSet, Said
+from lib.server.masks.annotation_set import AnnotationSet, Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
 from lib.server.study_list import label_states, proposal_in, study_state

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.annotations.proposals import PROPOSAL_TAG, Proposal
-from lib.server.annotation_set import Said
+from lib.server.masks.annotation_set import Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lib.server.annotation_set import Said
+from lib.server.masks.annotation_set import Said
 from lib.server.open_studies import open_studies
 from lib.server.study_list import StudyList, counts, label_states, study_state
 from tests.server.archive.dicomweb import FakeDICOMweb, served

@@ -23,7 +23,6 @@ from lib.geometry.volume import VolumeError, load_volume
 from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
-from lib.server.annotation_set import AnnotationSet
 from lib.server.archive.archive import ArchiveError
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
@@ -36,6 +35,7 @@ from lib.server.http.json_input import json_object
 from lib.server.http.pools import compute, wait_for_archive
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
+from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.process.network import is_loopback
 from lib.server.project import CLICK_TAG
 

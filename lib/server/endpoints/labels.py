@@ -13,7 +13,6 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.annotations.proposals import PROPOSAL_TAG
-from lib.server.annotation_set import AnnotationSet
 from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
@@ -22,7 +21,8 @@ from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import wait_for_archive
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, User, require_role
-from lib.server.mask_upload import store_mask
+from lib.server.masks.annotation_set import AnnotationSet
+from lib.server.masks.mask_upload import store_mask
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies import Studies
 

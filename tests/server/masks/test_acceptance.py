@@ -10,7 +10,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.given_masks import GivenMask, clicks_digest
 from lib.annotations.mask_origin import origins
 from lib.annotations.store import Annotation
-from lib.server.acceptance import accept, take_back
+from lib.server.masks.acceptance import accept, take_back
 from lib.server.open_studies import open_studies
 from lib.server.removal import removals, restore
 from tests.server.images import CLICKS, LABELS, SHAPE, contents, geometry, say_absent, submit, write_image

@@ -17,8 +17,8 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.masks import MaskError, MaskStore, mapped_values, require_grid
 from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
-from lib.server.annotation_set import AnnotationSet
-from lib.server.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.annotation_set import AnnotationSet
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
 
 NAME = "that was submitted"
 

@@ -17,8 +17,8 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.names import label_values
 from lib.annotations.store import Annotation, AnnotationFileError
 from lib.geometry.volume import VolumeError, read_geometry
-from lib.server.annotation_set import AnnotationSet
-from lib.server.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.annotation_set import AnnotationSet
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
 from lib.server.project import FINAL_TAG
 
 

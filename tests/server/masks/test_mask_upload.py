@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
 from lib.annotations.masks import MaskError
 from lib.geometry.volume import load_volume
-from lib.server.mask_upload import store_mask, values_of_labels
+from lib.server.masks.mask_upload import store_mask, values_of_labels
 from lib.server.open_studies import open_studies
 from tests.server.images import AFFINE, LABELS, SHAPE, write_image
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values
 from lib.annotations.names import label_values
 from lib.geometry.volume import Volume, load_volume
-from lib.server.mask_upload import values_of_labels
+from lib.server.masks.mask_upload import values_of_labels
 from lib.server.project import FINAL_TAG, Project
 
 logger = logging.getLogger(__name__)
