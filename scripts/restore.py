@@ -12,7 +12,7 @@ from rich.console import Console
 from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import images_of, project_of
-from lib.server.removal import removals, restore
+from lib.server.studies.removal import removals, restore
 
 console = Console()
 errors = Console(stderr=True)

@@ -47,13 +47,13 @@ from lib.server.jobs.pre_annotation import PreAnnotation
 from lib.server.jobs.training_process import start_training
 from lib.server.launch import StartError, require_studies
 from lib.server.login.setup import LoginSetupError
-from lib.server.open_studies import open_studies
 from lib.server.process.logs import configure_logging
 from lib.server.process.modes import set_umask
 from lib.server.process.network import NetworkError, end_process
 from lib.server.project import ProjectError, claim_model
-from lib.server.studies import Studies
-from lib.server.study_list import StudyList
+from lib.server.studies.datastore import Studies
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.study_list import StudyList
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
 from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS

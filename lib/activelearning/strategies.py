@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class OfferedStudies(Protocol):
-    """What a strategy asks of the studies (`lib.server.studies.Studies`)."""
+    """What a strategy asks of the studies (`lib.server.studies.datastore.Studies`)."""
 
     def get_unlabeled_images(self) -> list[str]: ...
 

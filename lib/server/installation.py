@@ -15,7 +15,6 @@ from starlette.middleware import Middleware
 
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.server.archive.archive_proxy import ArchiveProxy
-from lib.server.archive_studies import ArchiveStudies
 from lib.server.audit import AuditLog
 from lib.server.endpoints.login import LoginPages
 from lib.server.http.guard import Guard
@@ -25,7 +24,6 @@ from lib.server.http.timeouts import limit_connections
 from lib.server.jobs.training_process import end_in_error_what_cannot_start
 from lib.server.login.directory import Directory
 from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
-from lib.server.open_studies import archive_login, archive_prefixes
 from lib.server.pages.pages import Pages
 from lib.server.process.logs import configure_logging
 from lib.server.process.network import (
@@ -37,7 +35,9 @@ from lib.server.process.network import (
 )
 from lib.server.process.private_folder import make_private_folder
 from lib.server.routes import routes, serve
-from lib.server.studies import Studies
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.open_studies import archive_login, archive_prefixes
 
 logger = logging.getLogger(__name__)
 

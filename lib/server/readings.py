@@ -26,7 +26,7 @@ from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project
 
 if TYPE_CHECKING:
-    from lib.server.studies import Studies
+    from lib.server.studies.datastore import Studies
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from lib.annotations.store import AnnotationStore
 from lib.server.agreements import Agreements
 from lib.server.decisions import THIRD, Choice, Review
-from lib.server.open_studies import open_studies
 from lib.server.readings import folder_name
+from lib.server.studies.open_studies import open_studies
 from lib.trainers.annotated_scans import annotated_scans
-from tests.server.images import LABELS, click, contents, say_absent, submit, write_image
+from tests.server.studies.images import LABELS, click, contents, say_absent, submit, write_image
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
 

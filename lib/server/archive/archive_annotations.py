@@ -14,7 +14,7 @@ from lib.exchange.dicom_objects import KINDS, MODALITIES, AnnotationObject, Dico
 from lib.exchange.study_images import StudyImages
 from lib.server.archive.archive import Archive, Series
 from lib.server.archive.series_images import series_and_volume
-from lib.server.open_studies import archive_login, archive_prefixes
+from lib.server.studies.open_studies import archive_login, archive_prefixes
 
 
 def annotations_of_archive(address: str, wanted: Sequence[str], images: StudyImages) -> DicomFiles:

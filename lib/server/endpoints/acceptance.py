@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
-from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.labels import told_of_final_mask
 from lib.server.endpoints.review_only import refuse_where_review_only
@@ -16,6 +15,7 @@ from lib.server.endpoints.who import name_of
 from lib.server.http.guard import set_details
 from lib.server.http.json_input import check_text, json_object
 from lib.server.masks.acceptance import accept, take_back
+from lib.server.studies.archive_studies import ArchiveStudies
 
 
 async def accept_masks(image: str, request: Request) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.endpoints.who import name_of
-from lib.server.folder_studies import FolderStudies
 from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import wait_for_archive
 from lib.server.http.uploads import name_and_extension, stored_upload
-from lib.server.studies import Studies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.folder_studies import FolderStudies
 
 
 def studies() -> Studies:

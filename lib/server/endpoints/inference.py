@@ -24,7 +24,6 @@ from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.archive.archive import ArchiveError
-from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.upload_sessions import sessions
@@ -38,6 +37,7 @@ from lib.server.login.user import Role, require_role
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.process.network import is_loopback
 from lib.server.project import CLICK_TAG
+from lib.server.studies.archive_studies import ArchiveStudies
 
 
 class _Readable(Protocol):

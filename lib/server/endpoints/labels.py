@@ -13,7 +13,6 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.annotations.proposals import PROPOSAL_TAG
-from lib.server.archive_studies import ArchiveStudies
 from lib.server.endpoints.images import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
@@ -24,7 +23,8 @@ from lib.server.login.user import Role, User, require_role
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.masks.mask_upload import store_mask
 from lib.server.project import CLICK_TAG, FINAL_TAG
-from lib.server.studies import Studies
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
 
 SHARE_PATIENCE_S = 5.0
 _TASKS: set[asyncio.Future[Any]] = set()  # the event loop itself keeps no task alive

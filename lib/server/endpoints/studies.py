@@ -26,10 +26,10 @@ from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import make_thumbnail, make_view
 from lib.server.login.user import Role, User
 from lib.server.process.network import is_loopback
-from lib.server.skips import checked_reason
-from lib.server.study_details import study_details
-from lib.server.study_list import StudyList, counts
-from lib.server.views import View
+from lib.server.studies.skips import checked_reason
+from lib.server.studies.study_details import study_details
+from lib.server.studies.study_list import StudyList, counts
+from lib.server.studies.views import View
 
 # Kept by the browser of who is logged in, which asks each time whether it may still show it.
 _PRIVATE = "private, no-cache"

@@ -15,7 +15,7 @@ import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
 from lib.demo.dicom import dicom_series
-from tests.server.images import AFFINE, SHAPE
+from tests.server.studies.images import AFFINE, SHAPE
 
 PIXEL_DATA = "7FE00010"
 BOUNDARY = "of-the-parts"

@@ -15,9 +15,9 @@ import pytest
 from lib.annotations.masks import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.demo.local_server import LocalServer
-from lib.server.open_studies import open_studies
 from lib.server.project import Project
-from lib.server.removal import removals, restore
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
 from scripts.report import main as write_report

@@ -11,9 +11,9 @@ from lib.annotations.given_masks import GivenMask, clicks_digest
 from lib.annotations.mask_origin import origins
 from lib.annotations.store import Annotation
 from lib.server.masks.acceptance import accept, take_back
-from lib.server.open_studies import open_studies
-from lib.server.removal import removals, restore
-from tests.server.images import CLICKS, LABELS, SHAPE, contents, geometry, say_absent, submit, write_image
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.removal import removals, restore
+from tests.server.studies.images import CLICKS, LABELS, SHAPE, contents, geometry, say_absent, submit, write_image
 
 FIRST, SECOND, THIRD = (f"2026-01-01T10:00:0{second}.000+00:00" for second in (0, 5, 9))
 

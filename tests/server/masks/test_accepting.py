@@ -12,7 +12,7 @@ from lib.demo.local_server import LocalServer
 from lib.exchange.annotation_server import AnnotationServer
 from lib.geometry.volume import load_volume
 from lib.server.project import Project
-from lib.server.removal import removals, restore
+from lib.server.studies.removal import removals, restore
 
 SHAPE = (32, 28, 24)
 CENTRES = {"lesion": (11, 14, 12), "cyst": (19, 14, 12)}

@@ -12,8 +12,8 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
 from lib.annotations.masks import MaskError
 from lib.geometry.volume import load_volume
 from lib.server.masks.mask_upload import store_mask, values_of_labels
-from lib.server.open_studies import open_studies
-from tests.server.images import AFFINE, LABELS, SHAPE, write_image
+from lib.server.studies.open_studies import open_studies
+from tests.server.studies.images import AFFINE, LABELS, SHAPE, write_image
 
 APP = {"tumour": 1, "cyst": 2}
 

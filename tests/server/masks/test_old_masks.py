@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lib.server.open_studies import open_studies
-from tests.server.images import SHAPE, write_image
+from lib.server.studies.open_studies import open_studies
+from tests.server.studies.images import SHAPE, write_image
 
 
 def old_project(folder, label_info, value=1):

@@ -20,9 +20,19 @@ from lib.data.prepared_scans import PreparedScans
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
-from lib.server.open_studies import open_studies
-from lib.server.removal import removals, restore
-from tests.server.images import CLICKS, LABELS, click, contents, geometry, say_absent, submit, write_image, write_nrrd
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.removal import removals, restore
+from tests.server.studies.images import (
+    CLICKS,
+    LABELS,
+    click,
+    contents,
+    geometry,
+    say_absent,
+    submit,
+    write_image,
+    write_nrrd,
+)
 from tests.users import as_nobody
 
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from lib.geometry.volume import VolumeError
-from lib.server import views as module
-from lib.server.open_studies import open_studies
-from lib.server.views import THUMBNAIL_PIXELS, Views
-from tests.server.images import AFFINE, SHAPE, contents, write_image, write_nrrd
+from lib.server.studies import views as module
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.views import THUMBNAIL_PIXELS, Views
+from tests.server.studies.images import AFFINE, SHAPE, contents, write_image, write_nrrd
 
 
 @pytest.fixture

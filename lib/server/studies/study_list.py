@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.server.masks.annotation_set import Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
-from lib.server.studies import Studies
+from lib.server.studies.datastore import Studies
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from lib.server.masks.annotation_set import Said
-from lib.server.open_studies import open_studies
-from lib.server.study_list import StudyList, counts, label_states, study_state
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.study_list import StudyList, counts, label_states, study_state
 from tests.server.archive.dicomweb import FakeDICOMweb, served
-from tests.server.images import LABELS, click, say_absent, submit, write_image, write_nrrd
+from tests.server.studies.images import LABELS, click, say_absent, submit, write_image, write_nrrd
 
 MANY = 2000
 MOST_CPU_S = 0.2

@@ -8,11 +8,11 @@ from fastapi import HTTPException
 
 from lib.activelearning.strategies import strategies
 from lib.annotations.json_file import JsonFile
-from lib.server.open_studies import open_studies
-from lib.server.skips import Skips, checked_reason
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.skips import Skips, checked_reason
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
-from tests.server.images import LABELS, click, submit, write_image
+from tests.server.studies.images import LABELS, click, submit, write_image
 
 
 @pytest.fixture

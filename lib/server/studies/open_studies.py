@@ -15,8 +15,6 @@ from monailabel.config import settings
 from pydicom.sr.coding import Code
 
 from lib.server.archive.archive import Archive
-from lib.server.archive_studies import ArchiveStudies
-from lib.server.folder_studies import FolderStudies
 from lib.server.launch import refuse_missing_studies
 from lib.server.masks.old_masks import name_old_masks
 from lib.server.project import (
@@ -29,7 +27,9 @@ from lib.server.project import (
     open_project,
     project_of,
 )
-from lib.server.studies import Studies
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.folder_studies import FolderStudies
 
 logger = logging.getLogger(__name__)
 

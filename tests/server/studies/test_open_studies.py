@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from monailabel.config import Settings
 
-from lib.server import open_studies as module
-from lib.server.archive_studies import ArchiveStudies
-from lib.server.folder_studies import FolderStudies
-from lib.server.open_studies import archive_login, open_studies
 from lib.server.project import ProjectError
-from tests.server.images import LABELS, click, contents, submit, write_image
+from lib.server.studies import open_studies as module
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.folder_studies import FolderStudies
+from lib.server.studies.open_studies import archive_login, open_studies
+from tests.server.studies.images import LABELS, click, contents, submit, write_image
 from tests.users import as_nobody
 
 ADDRESS = "http://127.0.0.1:9/dicom-web"  # where nothing answers

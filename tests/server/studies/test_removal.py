@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from lib.server.project import Project
-from lib.server.removal import removals, remove_files, restore
-from tests.server.images import contents
+from lib.server.studies.removal import removals, remove_files, restore
+from tests.server.studies.images import contents
 
 
 @pytest.fixture

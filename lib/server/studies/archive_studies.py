@@ -36,7 +36,7 @@ from lib.server.archive.series_names import name_and_detail
 from lib.server.http.disk_full import not_stored
 from lib.server.process.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
-from lib.server.studies import Shown, Studies
+from lib.server.studies.datastore import Shown, Studies
 
 logger = logging.getLogger(__name__)
 

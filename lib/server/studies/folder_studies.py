@@ -19,7 +19,7 @@ from lib.annotations.names import check_image_id
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 from lib.server.project import Project, ProjectIdentity
-from lib.server.studies import Shown, Studies
+from lib.server.studies.datastore import Shown, Studies
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from lib.geometry.volume import load_volume
 from lib.server.archive import archive as archive_requests
 from lib.server.archive import archive_listing
 from lib.server.archive.archive import Archive
-from lib.server.archive_studies import ArchiveStudies
 from lib.server.project import Project, open_project
-from lib.server.removal import removals, restore
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
-from tests.server.images import AFFINE, LABELS, SHAPE, click, contents, submit
+from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit
 
 PATIENCE_S = 20
 DEPTH = SHAPE[2]
@@ -555,7 +555,7 @@ def test_refused_series_of_an_archive_that_does_not_count_is_asked_for_again_aft
     assert archive.fetches() == [series]
     archive.series[series] = whole
 
-    monkeypatch.setattr("lib.server.archive_studies.ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr("lib.server.studies.archive_studies.ASK_AGAIN_S", 0.0)
 
     assert shape_of(studies.get_image_uri(series)) == SHAPE
 

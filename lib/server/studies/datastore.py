@@ -24,9 +24,9 @@ from lib.server.http.disk_full import not_stored
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.readings import Readings
-from lib.server.removal import remove_files
-from lib.server.skips import Skips
-from lib.server.views import Views
+from lib.server.studies.removal import remove_files
+from lib.server.studies.skips import Skips
+from lib.server.studies.views import Views
 
 logger = logging.getLogger(__name__)
 

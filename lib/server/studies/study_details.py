@@ -15,8 +15,8 @@ from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry
 from lib.server.masks.annotation_set import AnnotationSet, Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
-from lib.server.studies import Studies
-from lib.server.study_list import label_states, proposal_in, study_state
+from lib.server.studies.datastore import Studies
+from lib.server.studies.study_list import label_states, proposal_in, study_state
 
 
 def study_details(studies: Studies, image_id: str, image_path: Path, asker: str | None) -> dict[str, Any]:
