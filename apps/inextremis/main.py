@@ -37,7 +37,6 @@ from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.changes import Changes
-from lib.server.decisions import Review
 from lib.server.endpoints.models import published_model
 from lib.server.endpoints.progress import progress
 from lib.server.events import Events
@@ -51,6 +50,7 @@ from lib.server.process.logs import configure_logging
 from lib.server.process.modes import set_umask
 from lib.server.process.network import NetworkError, end_process
 from lib.server.project import ProjectError, claim_model
+from lib.server.review.decisions import Review
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList

@@ -126,7 +126,7 @@ class WorstProposal(UnannotatedStrategy):
 
 
 class Reviews(Protocol):
-    """What the strategy for reviewers asks (`lib.server.decisions.Review`)."""
+    """What the strategy for reviewers asks (`lib.server.review.decisions.Review`)."""
 
     def to_decide(self, reviewer: str) -> list[str]: ...
 

@@ -22,7 +22,7 @@ from lib.training.record import TrainingRecord, TrainingRun
 from tests.exchange.studies import write_volume
 from tests.installed import need_chromium
 from tests.server.login.people import PASSWORD
-from tests.server.login.reading import settings
+from tests.server.review.reading import settings
 from tests.viewer.annotation_page import AnnotationPage
 from tests.viewer.ohif import browser_page
 from tests.viewer.phantom import phantom

@@ -16,7 +16,7 @@ from lib.server.endpoints.images import image_file
 from lib.server.endpoints.readings import review
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.json_input import check_text
-from lib.server.review_picture import colors_of, comparison
+from lib.server.review.review_picture import colors_of, comparison
 
 _FOLDER = Path(__file__).parents[1] / "review"
 _POLICY = (

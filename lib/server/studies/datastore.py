@@ -23,7 +23,7 @@ from lib.data.prepared_scans import PreparedScans
 from lib.server.http.disk_full import not_stored
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
-from lib.server.readings import Readings
+from lib.server.review.readings import Readings
 from lib.server.studies.removal import remove_files
 from lib.server.studies.skips import Skips
 from lib.server.studies.views import Views

@@ -15,7 +15,7 @@ import requests
 from lib.demo.local_server import LocalServer
 from tests.exchange.studies import write_volume
 from tests.physical import l_shape
-from tests.server.login.reading import AFFINES, Person, settings, shape_mask
+from tests.server.review.reading import AFFINES, Person, settings, shape_mask
 
 READERS = ("anna", "bert", "carl", "rené", "rita", "ada")
 STUDIES = [f"study {n}" for n in range(8)]

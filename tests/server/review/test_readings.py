@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.annotations.store import AnnotationStore
-from lib.server.agreements import Agreements
-from lib.server.decisions import THIRD, Choice, Review
-from lib.server.readings import folder_name
+from lib.server.review.agreements import Agreements
+from lib.server.review.decisions import THIRD, Choice, Review
+from lib.server.review.readings import folder_name
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.annotated_scans import annotated_scans
 from tests.server.studies.images import LABELS, click, contents, say_absent, submit, write_image

@@ -25,7 +25,7 @@ from scripts.routes import all_routes
 from tests.exchange.studies import CLICKS, all_files, write_studies, write_volume
 from tests.physical import l_shape
 from tests.server.archive.dicomweb import FakeDICOMweb, served
-from tests.server.login.reading import AFFINES, Site, array_of, settings, shape_mask, wait_until
+from tests.server.review.reading import AFFINES, Site, array_of, settings, shape_mask, wait_until
 
 NUMBERS = count()
 # On a part of the structure.

@@ -14,7 +14,7 @@ from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError, require_grid
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.server.readings import Readings
+from lib.server.review.readings import Readings
 
 logger = logging.getLogger(__name__)
 

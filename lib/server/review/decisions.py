@@ -16,9 +16,9 @@ from lib.annotations.names import label_values
 from lib.annotations.store import AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
-from lib.server.agreements import Agreements
 from lib.server.http.disk_full import not_stored
-from lib.server.readings import DECISION_KEY, Reading, Readings
+from lib.server.review.agreements import Agreements
+from lib.server.review.readings import DECISION_KEY, Reading, Readings
 
 THIRD = "third"
 """The choice of what the reviewer has read themselves."""
