@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lib.annotations.atomic_write import write_atomically
+from lib.report.annotated_project import ReportError, read_project
 from lib.report.page import render
-from lib.report.project import ReportError, read_project
 from lib.server.process.modes import set_umask
 from lib.server.project import project_of
 

@@ -37,15 +37,15 @@ from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.changes import Changes
-from lib.server.endpoints.models import published_model
-from lib.server.endpoints.progress import progress
+from lib.server.endpoints.model_requests import published_model
+from lib.server.endpoints.progress_requests import progress
 from lib.server.events import Events
 from lib.server.http.upload_sessions import Sessions
 from lib.server.installation import Installation, has_event_loop
 from lib.server.jobs.pre_annotation import PreAnnotation
 from lib.server.jobs.training_process import start_training
 from lib.server.launch import StartError, require_studies
-from lib.server.login.setup import LoginSetupError
+from lib.server.login.login_setup import LoginSetupError
 from lib.server.process.logs import configure_logging
 from lib.server.process.modes import set_umask
 from lib.server.process.network import NetworkError, end_process

@@ -16,14 +16,14 @@ from starlette.middleware import Middleware
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.server.archive.archive_proxy import ArchiveProxy
 from lib.server.audit import AuditLog
-from lib.server.endpoints.login import LoginPages
+from lib.server.endpoints.login_requests import LoginPages
 from lib.server.http.guard import Guard
 from lib.server.http.request_body import BodyLimits
 from lib.server.http.request_gate import Gate
 from lib.server.http.timeouts import limit_connections
 from lib.server.jobs.training_process import end_in_error_what_cannot_start
 from lib.server.login.directory import Directory
-from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
+from lib.server.login.login_setup import code_flow_of, directory_of, login_of, require_login
 from lib.server.pages.pages import Pages
 from lib.server.process.logs import configure_logging
 from lib.server.process.network import (

@@ -27,9 +27,9 @@ from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
 from lib.report import annotated_image
 from lib.report import pictures as pictures_of_report
+from lib.report.annotated_project import read_project
 from lib.report.page import render
 from lib.report.pictures import overlay
-from lib.report.project import read_project
 from lib.report.wording import duration, local_time, program_name
 from lib.server.audit import AuditLog
 from lib.server.project import Project, archive_cache, open_project, project_of

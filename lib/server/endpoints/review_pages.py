@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.geometry.volume import VolumeError, load_volume
-from lib.server.endpoints.images import image_file
-from lib.server.endpoints.readings import review
+from lib.server.endpoints.image_requests import image_file
+from lib.server.endpoints.reading_requests import review
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.json_input import check_text
 from lib.server.review.review_picture import colors_of, comparison

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from lib.server.login.attempts import Attempts
 from lib.server.login.directory import Directory, Granted
-from lib.server.login.sessions import LoginSessions
+from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.user import User
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 
-from lib.server.endpoints import inference
+from lib.server.endpoints import mask_requests as inference
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])

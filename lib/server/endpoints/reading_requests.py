@@ -12,8 +12,8 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.annotations.masks import MaskRecord, encoded_mask
 from lib.annotations.names import label_values
-from lib.server.endpoints.images import studies
-from lib.server.endpoints.labels import told_of_final_mask
+from lib.server.endpoints.image_requests import studies
+from lib.server.endpoints.label_requests import told_of_final_mask
 from lib.server.endpoints.who import CurrentUser, current_user
 from lib.server.http.guard import set_details
 from lib.server.http.json_input import check_text, json_object

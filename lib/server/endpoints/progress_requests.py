@@ -9,8 +9,8 @@ from fastapi.responses import StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks import utils as async_tasks
 
-from lib.server.endpoints.loop import without_folders
-from lib.server.endpoints.models import trainer
+from lib.server.endpoints.app_requests import without_folders
+from lib.server.endpoints.model_requests import trainer
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser
 from lib.server.events import Events

@@ -8,8 +8,8 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.server.endpoints.loop import without_folders
-from lib.server.endpoints.models import published_model
+from lib.server.endpoints.app_requests import without_folders
+from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.disk_full import not_stored

@@ -15,7 +15,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.activelearning.strategies import REVIEW, require_strategy
-from lib.server.endpoints.images import studies
+from lib.server.endpoints.image_requests import studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.guard import record_nothing

@@ -13,9 +13,9 @@ from lib.server.login.code_flow import CodeFlow
 from lib.server.login.directory import Directory
 from lib.server.login.local_users import LocalUsers
 from lib.server.login.login import Login
+from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.realm import Realm
 from lib.server.login.realm_users import RealmUsers
-from lib.server.login.sessions import LoginSessions
 from lib.server.login.users_file import UsersFile, UsersFileError
 from lib.server.process.network import is_loopback
 from lib.server.project import Project

@@ -11,7 +11,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.server.events import KEEP_ALIVE_S
-from lib.server.login.sessions import LoginSessions
+from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.user import Role, User
 from lib.server.pages.annotation_page import ANNOTATION_PAGE
 from lib.server.project import Project

@@ -24,9 +24,9 @@ from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.archive.archive import ArchiveError
-from lib.server.endpoints.images import image_file, studies
+from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
-from lib.server.endpoints.upload_sessions import sessions
+from lib.server.endpoints.session_requests import sessions
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.disk_full import not_stored
 from lib.server.http.guard import record_nothing, set_details

@@ -16,7 +16,7 @@ from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.report.annotated_image import AnnotatedImage, FinalMask
 from lib.report.listed_studies import ListedStudy, listed_studies, project_name
-from lib.report.readings import ReaderAgreement, reader_agreements
+from lib.report.reader_agreements import ReaderAgreement, reader_agreements
 from lib.report.running_training import RunningTraining, running_training
 from lib.server.audit import AuditRecord, last_records
 from lib.server.project import Project, first_labels, is_archive

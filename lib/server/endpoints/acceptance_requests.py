@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
-from lib.server.endpoints.images import image_file, studies
-from lib.server.endpoints.labels import told_of_final_mask
+from lib.server.endpoints.image_requests import image_file, studies
+from lib.server.endpoints.label_requests import told_of_final_mask
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.who import name_of
 from lib.server.http.guard import set_details

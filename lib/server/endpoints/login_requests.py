@@ -170,7 +170,7 @@ _TEMPLATES = Environment(
 
 def _page(title: str, status: int = 200, sentence: str = "", headers: Any = None, /, **parts: object) -> HTMLResponse:
     known = {"form": False, "target": "/", "name": "", "again": None, "onward": None, **parts}
-    content = _TEMPLATES.get_template("page.html").render(
+    content = _TEMPLATES.get_template("login_page.html").render(
         title=title, sentence=sentence, is_error=status >= 400, **known
     )
     return HTMLResponse(content, status, {**(headers or {}), "Content-Security-Policy": _POLICY})

@@ -16,8 +16,8 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.activelearning.strategies import REVIEW
 from lib.geometry.volume import VolumeError
 from lib.infers.requests import annotator_of
-from lib.server.endpoints.images import image_file, studies
-from lib.server.endpoints.models import published_model
+from lib.server.endpoints.image_requests import image_file, studies
+from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.disk_full import not_stored

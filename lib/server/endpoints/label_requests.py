@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.annotations.proposals import PROPOSAL_TAG
-from lib.server.endpoints.images import image_file, studies
+from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.json_input import check_text, json_object
