@@ -28,10 +28,11 @@ from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.session_requests import sessions
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.http.guard import record_nothing, set_details
 from lib.server.http.json_input import json_object
 from lib.server.http.pools import compute, wait_for_archive
+from lib.server.http.refusals import answered_with
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
 from lib.server.masks.annotation_set import AnnotationSet
@@ -124,7 +125,8 @@ def _run(request: dict[str, Any], annotations: AnnotationSet) -> tuple[str, dict
     if isinstance(task, ExtremePointsInferTask) and annotations is not studies():
         task = task.storing_in(annotations.clicks, annotations.given_masks, lambda name: None)
     try:
-        path, answer = task(request)
+        with writing("The mask", "written"):
+            path, answer = task(request)
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise HTTPException(
@@ -132,8 +134,6 @@ def _run(request: dict[str, Any], annotations: AnnotationSet) -> tuple[str, dict
         ) from error
     except MemoryError as error:
         raise HTTPException(503, "The server has no memory left for this image; try again later.") from error
-    except OSError as error:
-        raise not_stored("The mask", error, "written") from error
     return path, answer
 
 
@@ -194,12 +194,8 @@ def _stream(
 def _segmentation(path: str, image: str, answer: Mapping[str, Any], annotations: AnnotationSet) -> bytes:
     datastore = studies()
     assert isinstance(datastore, ArchiveStudies)
-    try:
+    with answered_with(422, SegmentationError, VolumeError), answered_with(502, ArchiveError):
         instance = datastore.segmentation(image, load_volume(path), _origins(image, answer, annotations))
-    except (SegmentationError, VolumeError) as error:
-        raise HTTPException(422, str(error)) from error
-    except ArchiveError as error:
-        raise HTTPException(502, str(error)) from error
     return file_content(instance)
 
 

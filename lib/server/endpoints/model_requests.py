@@ -14,8 +14,9 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import CheckpointError
 from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
+from lib.server.http.refusals import answered_with
 from lib.trainers.train_task import InExtremISTrainTask
 from lib.training.record import TrainingRecord
 from lib.training.version_list import KeptVersion, NoVersionError, kept_versions, roll_back
@@ -70,13 +71,10 @@ async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]
     refuse_where_review_only()
     set_details(request, version=version)
     try:
-        await run_in_threadpool(roll_back, trainer().versions, version)
-    except NoVersionError as error:
-        raise HTTPException(404, str(error)) from error
+        with answered_with(404, NoVersionError), writing("The version", "published"):
+            await run_in_threadpool(roll_back, trainer().versions, version)
     except CheckpointError as error:
         raise HTTPException(409, f"{error} What was published stays.") from error
-    except OSError as error:
-        raise not_stored("The version", error, "published") from error
     return await run_in_threadpool(list_models)
 
 

@@ -12,8 +12,9 @@ from lib.server.endpoints.app_requests import without_folders
 from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
 from lib.server.endpoints.who import CurrentUser
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.http.json_input import json_object
+from lib.server.http.refusals import answered_with
 from lib.server.jobs.pre_annotation import PreAnnotation, RunningError
 from lib.server.jobs.proposal_progress import NOTHING
 from lib.server.login.user import Role, User
@@ -46,12 +47,8 @@ def _start(options: list[str], user: User) -> dict[str, Any]:
         raise HTTPException(
             409, "There is no trained model yet: click extreme points in a few studies and start the training."
         )
-    try:
+    with answered_with(429, RunningError), writing("The pre-annotation", "started"):
         _pre_annotation().start(options)
-    except RunningError as error:
-        raise HTTPException(429, str(error)) from error
-    except OSError as error:
-        raise not_stored("The pre-annotation", error, "started") from error
     return proposals(user)
 
 

@@ -20,10 +20,11 @@ from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.http.entity_tag import headers_of, is_known, not_modified
 from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import make_thumbnail, make_view
+from lib.server.http.refusals import answered_with
 from lib.server.login.user import Role, User
 from lib.server.process.network import is_loopback
 from lib.server.studies.skips import checked_reason
@@ -104,10 +105,8 @@ def _asker(user: User, client_id: str) -> str | None:
 async def study(image: str, user: CurrentUser) -> dict[str, Any]:
     """A study with its geometry, its clicks and its final mask; of an archive it is fetched, which may take a while."""
     path = await image_file(image)
-    try:
+    with answered_with(422, VolumeError):
         return await run_in_threadpool(study_details, studies(), image, path, user.name)
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
 
 
 async def volume(request: Request, image: str) -> Response:
@@ -116,12 +115,8 @@ async def volume(request: Request, image: str) -> Response:
     version = await run_in_threadpool(_version, path)
     if is_known(request, version):
         return not_modified(version, _PRIVATE)
-    try:
+    with answered_with(422, VolumeError), writing("The scan", "prepared"):
         view = await make_view(studies().views.scan, image, path)
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
-    except OSError as error:
-        raise not_stored("The scan", error, "prepared") from error
     return _file(view, "application/octet-stream")
 
 
@@ -134,20 +129,14 @@ async def thumbnail(request: Request, image: str) -> Response:
     version = await run_in_threadpool(_version, path)
     if is_known(request, version):
         return not_modified(version, _PRIVATE)
-    try:
+    with answered_with(422, VolumeError), writing("The picture", "prepared"):
         view = await make_thumbnail(studies().views.thumbnail, image, path)
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
-    except OSError as error:
-        raise not_stored("The picture", error, "prepared") from error
     return _file(view, "image/png")
 
 
 def _version(path: Path) -> str:
-    try:
+    with answered_with(422, VolumeError):
         return studies().views.version(path)
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
 
 
 def _file(view: View, media_type: str) -> Response:
@@ -169,10 +158,8 @@ def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
     datastore = studies()
     datastore.require_image(image)
     datastore.require_project()
-    try:
+    with writing("The skip"):
         made = datastore.skips.skip(image, reason, annotator)
-    except OSError as error:
-        raise not_stored("The skip", error) from error
     datastore.leases.end(image, annotator)
     _learn_anew()
     return dict(made)
@@ -189,11 +176,9 @@ def _take_skip_back(image: str) -> dict[str, Any]:
     datastore = studies()
     datastore.require_image(image)
     datastore.require_project()
-    try:
+    with writing("The end of the skip"):
         if not datastore.skips.end(image):
             raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
-    except OSError as error:
-        raise not_stored("The end of the skip", error) from error
     _learn_anew()
     return {}
 

@@ -1,9 +1,12 @@
-"""Answers of the server that end a request: a status and one sentence."""
+"""Refuse a request with a status and one sentence."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from fastapi import HTTPException
 
 SHOWN_CHARACTERS = 80
 
@@ -25,6 +28,15 @@ class RefusedError(Exception):
     def body(self) -> bytes:
         """As FastAPI answers: {"detail": sentence}."""
         return json.dumps({"detail": self.sentence}).encode()
+
+
+@contextmanager
+def answered_with(status: int, *errors: type[Exception]) -> Iterator[None]:
+    """Turns errors whose text is for the user into an HTTPException of a status."""
+    try:
+        yield
+    except errors as error:
+        raise HTTPException(status, str(error)) from error
 
 
 def shown(value: bytes | str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import HTTPException, UploadFile
 
 from lib.geometry.volume_files import EXTENSIONS
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.process.private_folder import new_temporary_file
 
 
@@ -36,14 +36,12 @@ def stored_upload(upload: UploadFile) -> Path:
         HTTPException: 422, not a volume's name; 507, the disk is full.
     """
     _, extension = name_and_extension(upload)
-    path: Path | None = None
-    try:
+    with writing("The upload"):
         descriptor, name = new_temporary_file(extension)
-        path = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(upload.file, file)
-        return path
-    except OSError as error:
-        if path is not None:
-            path.unlink(missing_ok=True)
-        raise not_stored("The upload", error) from error
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                shutil.copyfileobj(upload.file, file)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return Path(name)

@@ -15,6 +15,7 @@ from monailabel.utils.async_tasks import utils as async_tasks
 from monailabel.utils.async_tasks.task import AsyncTask
 from psutil import NoSuchProcess
 
+from lib.server.http.refusals import answered_with
 from lib.trainers.process_end import report_end_in_background
 from lib.training.loop import TrainingError
 
@@ -33,10 +34,8 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
     app = app_instance()
     if model not in app.trainers:
         raise HTTPException(404, f"There is no trainer {model[:80]!r}; this app has {', '.join(app.trainers)}.")
-    try:
+    with answered_with(422, TrainingError):
         checked = app.trainers[model].checked_parameters(params)
-    except TrainingError as error:
-        raise HTTPException(422, str(error)) from error
     if not app.datastore().has_answers():
         raise HTTPException(409, "There is nothing to learn from: no study has extreme points or a final mask yet.")
     # A training sees every annotation there is when it begins, so a second one in the queue would learn nothing new.

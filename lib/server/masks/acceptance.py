@@ -17,6 +17,7 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.names import label_values
 from lib.annotations.store import Annotation, AnnotationFileError
 from lib.geometry.volume import VolumeError, read_geometry
+from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
 from lib.server.project import FINAL_TAG
@@ -93,18 +94,14 @@ def take_back(annotations: AnnotationSet, image_id: str, annotator: str) -> dict
 
 
 def _image(annotations: AnnotationSet, image_id: str, path: Path) -> MaskedImage:
-    try:
+    with answered_with(422, VolumeError):
         return MaskedImage(image_id, read_geometry(path), annotations.identities.checksum(path))
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
 
 
 def _clicks(annotations: AnnotationSet, image: MaskedImage, request: Mapping[str, Any]) -> dict[str, Annotation]:
     """The stored clicks on the labels of a request, in the app's order."""
-    try:
+    with answered_with(422, ClickRequestError):
         chosen = named_labels(request, "labels", annotations.labels)
-    except ClickRequestError as error:
-        raise HTTPException(422, str(error)) from error
     if "labels" in request and not chosen:
         raise HTTPException(422, "The list 'labels' names none; leave it out to accept all that are clicked.")
     found = {label: _annotation(annotations, image, label) for label in chosen or annotations.labels}

@@ -17,6 +17,7 @@ from lib.annotations.masks import MaskStore
 from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, AnnotationStore, Answer
 from lib.geometry.volume import VolumeError
+from lib.server.http.refusals import answered_with
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project
 
 CHECKSUM_BUDGET_S = 1.0
@@ -190,12 +191,8 @@ class AnnotationSet(ABC):
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """The file of a mask with the app's values. Raises: HTTPException: 404; 422, it cannot be used."""
         self.require_label(label_id, label_tag)
-        try:
+        with answered_with(404, FileNotFoundError), answered_with(422, ValueError):
             return str(self.masks(label_tag).app_path(label_id))
-        except FileNotFoundError as error:
-            raise HTTPException(404, str(error)) from error
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from error
 
     def require_label(self, image_id: str, tag: str) -> None:
         """Raises: HTTPException: 404, the image has no annotation with this tag."""

@@ -15,7 +15,7 @@ from lib.annotations.masks import MaskError, MaskRecord, MaskStore
 from lib.annotations.names import label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,10 @@ class MaskedImage:
 def refusals() -> Iterator[None]:
     """What goes wrong with a final mask, as HTTPException: 404, it was deleted; 409, it cannot be read; 507."""
     try:
-        yield
-    except FileNotFoundError as error:
-        raise HTTPException(404, "The final mask was deleted just now.") from error
+        with writing("The mask", gone=HTTPException(404, "The final mask was deleted just now.")):
+            yield
     except MaskError as error:
         raise HTTPException(409, f"{error} Submit a mask in its place, or delete it, then retry.") from error
-    except OSError as error:
-        raise not_stored("The mask", error) from error
 
 
 def mask_before(masks: MaskStore, image: MaskedImage) -> tuple[MaskRecord, np.ndarray]:

@@ -17,6 +17,7 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.masks import MaskError, MaskStore, mapped_values, require_grid
 from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
+from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
 
@@ -88,10 +89,8 @@ def _replace_labels(
 
 def _answered(params: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
     """The labels that a mask answers. Raises: HTTPException: 422."""
-    try:
+    with answered_with(422, ClickRequestError):
         chosen = named_labels(params, "labels", labels)
-    except ClickRequestError as error:
-        raise HTTPException(422, str(error)) from error
     if "labels" in params and not chosen:
         raise HTTPException(422, "The list 'labels' names none; leave it out where the mask answers all labels.")
     return chosen or tuple(labels)

@@ -16,7 +16,7 @@ from lib.annotations.names import label_values
 from lib.annotations.store import AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.review.agreements import Agreements
 from lib.server.review.readings import DECISION_KEY, Reading, Readings
 
@@ -278,14 +278,12 @@ class Review:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
+    gone = HTTPException(409, "The study was changed by somebody else just now; look at it again.")
     try:
-        yield
+        with writing("The decision", gone=gone):
+            yield
     except (MaskError, AnnotationFileError) as error:
         raise HTTPException(409, f"{error} The decision was left as it was.") from error
-    except FileNotFoundError as error:
-        raise HTTPException(409, "The study was changed by somebody else just now; look at it again.") from error
-    except OSError as error:
-        raise not_stored("The decision", error) from error
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[int, float, float, str]:

@@ -33,7 +33,8 @@ from lib.server.archive.archive_listing import ArchiveListing
 from lib.server.archive.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.archive.series_images import image_id as image_id_of
 from lib.server.archive.series_names import name_and_detail
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
+from lib.server.http.refusals import answered_with
 from lib.server.process.private_folder import is_left_over
 from lib.server.project import FINAL_TAG, Project, ProjectIdentity
 from lib.server.studies.datastore import Shown, Studies
@@ -95,10 +96,8 @@ class ArchiveStudies(Studies):
         return self._images.of_all(self._series())
 
     def _series(self) -> dict[str, Series]:
-        try:
+        with answered_with(502, ArchiveError):
             return self.listing.series()
-        except ArchiveError as error:
-            raise HTTPException(502, str(error)) from error
 
     def status(self) -> dict[str, Any]:
         status = super().status()
@@ -189,9 +188,10 @@ class ArchiveStudies(Studies):
             return fetch.result()
         try:
             if not self._is_current(series, image_id):
-                self._fetch(series)
+                with writing("The series"):
+                    self._fetch(series)
             fetch.set_result(None)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is: others wait for the result
             fetch.set_exception(error)
             raise
         finally:
@@ -242,8 +242,6 @@ class ArchiveStudies(Studies):
         except SeriesError as error:
             self._refuse(series, str(error))
             raise HTTPException(422, str(error)) from error
-        except OSError as error:
-            raise not_stored("The series", error) from error
 
     def _drop_others(self, uid: str) -> None:
         """Of a series that held other volumes before."""

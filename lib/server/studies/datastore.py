@@ -20,7 +20,7 @@ from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
 from lib.annotations.proposals import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
-from lib.server.http.disk_full import not_stored
+from lib.server.http.disk_full import writing
 from lib.server.masks.annotation_set import AnnotationSet
 from lib.server.project import CLICK_TAG, FINAL_TAG, Project, ProjectIdentity
 from lib.server.review.readings import Readings
@@ -243,12 +243,9 @@ class Studies(AnnotationSet, Datastore):
 
     @staticmethod
     def _write(what: str, write: Callable[[], Any]) -> Any:
-        try:
+        gone = HTTPException(404, f"{what} was done by somebody else just now.")
+        with writing(what, "written", gone=gone):
             return write()
-        except FileNotFoundError as error:
-            raise HTTPException(404, f"{what} was done by somebody else just now.") from error
-        except OSError as error:
-            raise not_stored(what, error, "written") from error
 
     # Listings.
 
