@@ -30,7 +30,7 @@ from lib.preannotation.job import Job
 from lib.preannotation.run import check_workers, outcomes
 from lib.preannotation.task import LIST_TIMEOUT_S
 from lib.preannotation.wanted import wanted
-from lib.server.archive.archive import ArchiveError
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
 from lib.server.jobs.proposal_progress import Progress as ProgressFile
 from lib.server.launch import StartError, require_studies

@@ -23,6 +23,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ReadTimeoutError
 
 from lib.exchange.series_headers import headers_of
+from lib.server.archive import archive_errors
+from lib.server.archive.archive_errors import ArchiveError, archive_error
 from lib.server.process.network import is_loopback
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -37,18 +39,6 @@ _FACTS = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID"),
     *("PatientName", "StudyDescription", "SeriesDescription"),
 )
-
-
-class ArchiveError(RuntimeError):
-    """The archive does not answer as it should; the text is for the user.
-
-    Args:
-        status: of HTTP, where it answered.
-    """
-
-    def __init__(self, sentence: str, status: int | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -217,24 +207,19 @@ class Archive:
             return question()
         except Exception as error:  # the client and pydicom raise whatever an answer makes of them
             status = getattr(getattr(error, "response", None), "status_code", None)
-            raise ArchiveError(f"The DICOMweb archive {self.url} {_what_is_wrong(error)}", status) from error
+            raise archive_error(self.url, _problem(error), status) from error
 
 
-def _what_is_wrong(error: Exception) -> str:
+def _problem(error: Exception) -> str:
     if isinstance(error, requests.exceptions.SSLError):
-        return "has a certificate that is not trusted; name its issuer's file in REQUESTS_CA_BUNDLE."
+        return archive_errors.BAD_CERTIFICATE
     if isinstance(error, requests.exceptions.ProxyError):
-        return "cannot be reached through the proxy of http_proxy or https_proxy; add its host to no_proxy."
+        return archive_errors.NO_PROXY
     if _has_timed_out(error):
-        return "did not answer in time; see that it runs and is not overloaded."
+        return archive_errors.TIMED_OUT
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        if error.response.status_code in (401, 403):
-            return (
-                "refuses the login; start the server with the right MONAI_LABEL_DICOMWEB_USERNAME and "
-                "MONAI_LABEL_DICOMWEB_PASSWORD in the environment."
-            )
-        return f"answered {error.response.status_code}; its log says more."
-    return "does not answer as it should; see that it runs."
+        return archive_errors.problem_of(error.response.status_code)
+    return archive_errors.NO_ANSWER
 
 
 def _has_timed_out(error: BaseException) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
-from lib.server.archive.archive import ArchiveError, Series
+from lib.server.archive.archive import Series
+from lib.server.archive.archive_errors import NO_ANSWER, ArchiveError
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +102,9 @@ class ArchiveListing:
             if self.problem is None:
                 logger.error("%s The last list of its series is used.", error)
             self.problem = str(error)
-        except Exception:
+        except Exception:  # whatever it is: without a problem, requests would wait for this thread's answer
             logger.exception("The series of the archive could not be listed.")
-            self.problem = "The DICOMweb archive does not answer as it should; see that it runs."
+            self.problem = f"The DICOMweb archive {NO_ANSWER}"
         finally:
             with self._lock:
                 self._asked, self._refresh = time.monotonic(), None

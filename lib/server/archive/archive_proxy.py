@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from lib.server.archive import archive_errors
+from lib.server.archive.archive_errors import archive_error
 from lib.server.archive.archive_paths import is_store, passed_query, read_service
 from lib.server.archive.stow import boundary_of, multipart, segmentations
 from lib.server.http.refusals import RefusedError, shown
@@ -130,40 +132,24 @@ class ArchiveProxy:
             answer = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
             logger.error("The archive %s: %s", self._name, type(error).__name__)
-            raise self._no_answer(error) from error
+            raise self._refusal(*_status_and_problem(error)) from error
         if answer.is_success or answer.status_code == 304:
             return _PassedOn(answer)
         await answer.aclose()
-        raise self._not_served(answer.status_code)
+        status = answer.status_code
+        is_of_client = 400 <= status < 500 and status not in (401, 403)  # the login is the server's
+        raise self._refusal(status if is_of_client else 502, archive_errors.problem_of(status))
 
-    def _no_answer(self, error: httpx.HTTPError) -> RefusedError:
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            return RefusedError(504, f"The archive {self._name} does not answer in time; try again later.")
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return RefusedError(
-                502,
-                f"The certificate of the archive {self._name} is not trusted; name the file of the one that signed "
-                "it in REQUESTS_CA_BUNDLE.",
-            )
-        if isinstance(error, httpx.ProxyError):
-            return RefusedError(
-                502, f"The proxy does not reach the archive {self._name}; see https_proxy and no_proxy."
-            )
-        return RefusedError(502, f"The archive {self._name} does not answer; see that it runs.")
+    def _refusal(self, status: int, problem: str) -> RefusedError:
+        return RefusedError(status, str(archive_error(self._name, problem)))
 
-    def _not_served(self, status: int) -> RefusedError:
-        if status in (401, 403):
-            return RefusedError(
-                502,
-                f"The archive {self._name} refuses the login; start the server with the right "
-                "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD in the environment.",
-            )
-        if 400 <= status < 500:
-            return RefusedError(status, f"The archive {self._name} answers this request with {status}.")
-        redirects = " a redirect, which is not followed" if 300 <= status < 400 else ""
-        return RefusedError(
-            502, f"The archive {self._name} answers with {status}{redirects}; see that its address is right."
-        )
+
+def _status_and_problem(error: httpx.HTTPError) -> tuple[int, str]:
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return 504, archive_errors.TIMED_OUT
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return 502, archive_errors.BAD_CERTIFICATE
+    return 502, archive_errors.NO_PROXY if isinstance(error, httpx.ProxyError) else archive_errors.NO_ANSWER
 
 
 class _PassedOn(StreamingResponse):

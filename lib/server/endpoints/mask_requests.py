@@ -23,7 +23,7 @@ from lib.geometry.volume import VolumeError, load_volume
 from lib.infers.extreme_points import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
-from lib.server.archive.archive import ArchiveError
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import refuse_where_review_only
 from lib.server.endpoints.session_requests import sessions

@@ -28,7 +28,8 @@ from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
 from lib.geometry.dicom_frames import SeriesError
 from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError
-from lib.server.archive.archive import Archive, ArchiveError, Series
+from lib.server.archive.archive import Archive, Series
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.archive.archive_listing import ArchiveListing
 from lib.server.archive.series_images import SeriesImages, series_and_volume, series_refusal
 from lib.server.archive.series_images import image_id as image_id_of

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from lib.server.archive import archive_listing
-from lib.server.archive.archive import ArchiveError, Series
+from lib.server.archive.archive import Series
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.archive.archive_listing import PATIENCE_S, ArchiveListing
 
 A_LITTLE_S = 0.4
