@@ -83,7 +83,7 @@ class Gate:
             await answer.refuse(refusal)
         except ClientDisconnect:
             logger.info("%s %s: the client went away", scope["method"], shown(scope["path"]))
-        except Exception:
+        except Exception:  # the last resort: a request without an answer
             logger.exception("%s %s failed", scope["method"], shown(scope["path"]))
             await answer.refuse(RefusedError(500, "The server failed to answer this request; its log says why."))
 

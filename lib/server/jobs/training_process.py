@@ -84,7 +84,7 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
     def guarded(task: dict[str, Any], method: str, callback: Callable[..., None] | None = None) -> None:
         try:
             run(task, method, callback)
-        except Exception:
+        except Exception:  # whatever it is, MONAI Label would keep the training waiting
             logger.exception("The training could not be started.")
             async_tasks.background_processes.get(method, {}).pop(task["id"], None)
             task["status"] = "ERROR"

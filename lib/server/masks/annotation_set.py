@@ -181,13 +181,6 @@ class AnnotationSet(ABC):
             raise HTTPException(422, f"The tag is {tag[:80]!r}; expected one such as 'final' or 'original'.")
         return MaskStore(self.place.masks(tag), self.labels, self.place.mapped_masks / tag, self.first_labels)
 
-    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
-        known = image_id in self.list_images()
-        return dict.fromkeys(self._annotations([image_id] if known else []).get(image_id, {}), image_id)
-
-    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
-        return self.get_labels_by_image_id(image_id).get(tag, "")
-
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """The file of a mask with the app's values. Raises: HTTPException: 404; 422, it cannot be used."""
         self.require_label(label_id, label_tag)

@@ -48,7 +48,7 @@ class Agreements:
             readers = self.readings.finished([image_id]).get(image_id, set())
             if len(readers) > 1:
                 self.of(image_id, readers)
-        except Exception:  # a request for the list tells its own story
+        except Exception:  # nobody waits for this; the request for the list raises it again
             logger.exception("The agreement of the readings of %s could not be measured.", image_id)
 
     def _measured(self, image_id: str, readers: list[str]) -> dict[str, Any]:

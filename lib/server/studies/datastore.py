@@ -1,4 +1,4 @@
-"""The studies of a server, as MONAI Label's `Datastore`: images, and the annotations of a project."""
+"""List the images of a server and the annotations of its project, by the methods of MONAI Label's `Datastore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import HTTPException
-from monailabel.interfaces.datastore import Datastore
 
 from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
@@ -47,7 +46,7 @@ class Shown(NamedTuple):
     problem: str | None = None
 
 
-class Studies(AnnotationSet, Datastore):
+class Studies(AnnotationSet):
     """Images, and what annotators made of them. "Annotated" means that every label is answered (`unanswered_labels`).
 
     Args:
@@ -70,6 +69,10 @@ class Studies(AnnotationSet, Datastore):
         self._lock = threading.Lock()
 
     # Images: these differ between a folder and an archive.
+
+    @abstractmethod
+    def name(self) -> str:
+        """Of the folder, or the address of the archive."""
 
     def image_path(self, image_id: str) -> Path | None:
         """The file of an image that is at hand, absolute, or None."""
@@ -263,7 +266,7 @@ class Studies(AnnotationSet, Datastore):
         annotations, info = self._listed(), self._info.items()
         return {
             "name": self.name(),
-            "description": self.description(),
+            "description": "Studies with extreme points and masks",
             "objects": {
                 image_id: {
                     "image": {"info": info.get(image_id, {})},
@@ -280,35 +283,3 @@ class Studies(AnnotationSet, Datastore):
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """The images with a final mask, by id."""
         return [{"image": i, "label": i} for i, found in sorted(self._listed().items()) if FINAL_TAG in found]
-
-    def description(self) -> str:
-        return "Studies with extreme points and masks"
-
-    # What MONAI Label's interface has and this server does not offer.
-
-    def set_name(self, name: str) -> None:
-        raise NotImplementedError
-
-    def set_description(self, description: str) -> None:
-        raise NotImplementedError
-
-    def get_image(self, image_id: str, params: Any = None) -> Any:
-        raise NotImplementedError
-
-    def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:
-        raise NotImplementedError
-
-    def get_dataset_archive(self, limit_cases: int | None) -> str:
-        raise NotImplementedError
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        raise NotImplementedError
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        raise NotImplementedError
-
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def refresh(self) -> None:
-        """Images and annotations are looked up at each request."""

@@ -66,6 +66,11 @@ def submit(studies, image_id, tag="final", value=1, labels=LABELS):
     return studies.masks(tag).save(image_id, mask, record)
 
 
+def tags(studies, image_id):
+    """Of the annotations of an image, in order."""
+    return sorted(studies.said_of_images([image_id]).get(image_id, {}))
+
+
 def geometry(shape=SHAPE, affine=AFFINE):
     return ImageGeometry(shape, affine)
 
