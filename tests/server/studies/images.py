@@ -66,7 +66,7 @@ def submit(studies, image_id, tag="final", value=1, labels=LABELS):
     return studies.masks(tag).save(image_id, mask, record)
 
 
-def tags(studies, image_id):
+def tags_of(studies, image_id):
     """Of the annotations of an image, in order."""
     return sorted(studies.said_of_images([image_id]).get(image_id, {}))
 

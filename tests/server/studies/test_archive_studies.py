@@ -23,7 +23,7 @@ from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
-from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit, tags
+from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit, tags_of
 
 PATIENCE_S = 20
 DEPTH = SHAPE[2]
@@ -830,7 +830,7 @@ def test_annotations_do_not_lie_in_the_cache_which_may_be_emptied(studies, serie
 
     assert again.get_labeled_images() == [series]
     assert shape_of(again.get_image_uri(series)) == SHAPE
-    assert tags(again, series) == ["extreme_points", "final"]
+    assert tags_of(again, series) == ["extreme_points", "final"]
 
 
 def test_final_mask_is_learnt_from(studies, series, opened):
@@ -853,7 +853,7 @@ def test_removed_series_loses_its_annotations_until_they_are_restored(studies, s
     assert studies.get_labeled_images() == []
     assert series in studies.list_images()
     restore(next(removals(studies.project, studies.image_folder)))
-    assert tags(studies, series) == ["extreme_points", "final"]
+    assert tags_of(studies, series) == ["extreme_points", "final"]
 
 
 def test_final_mask_is_shared_with_the_archive(studies, series, archive):

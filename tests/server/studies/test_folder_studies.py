@@ -30,6 +30,7 @@ from tests.server.studies.images import (
     geometry,
     say_absent,
     submit,
+    tags_of,
     write_image,
     write_nrrd,
 )
@@ -346,7 +347,7 @@ def test_clicks_and_final_masks_make_an_image_annotated(studies, folder, annotat
         assert found.get_unlabeled_images() == ["other"]
         assert found.status() == {"total": 2, "completed": 1, "label_tags": dict.fromkeys(tags, 1)}
         assert sorted(found.json()["objects"]["scan"]["labels"]) == tags
-        assert tags(found, "scan") == tags
+        assert tags_of(found, "scan") == tags
 
 
 def test_mask_that_is_not_final_does_not(studies):
@@ -870,7 +871,7 @@ def test_next_patient_of_the_same_name_begins_with_nothing(annotated, folder):
 
     for found in (annotated, opened(folder)):
         assert found.get_unlabeled_images() == ["scan"]
-        assert tags(found, "scan") == []
+        assert tags_of(found, "scan") == []
         assert found.get_image_info("scan").keys() == {"name", "checksum"}
         assert JsonFile(found.project.leases).get("scan") == {}
 
@@ -928,7 +929,7 @@ def test_deletion_of_what_is_not_there_removes_nothing(annotated, folder, image_
 def test_clicks_of_all_labels_go_together(annotated, folder):
     annotated.remove_label("scan", "extreme_points")
 
-    assert tags(annotated, "scan") == ["final", "original"]
+    assert tags_of(annotated, "scan") == ["final", "original"]
     assert annotated.clicks.paths_of("scan") == []
     assert len(annotated.clicks.paths_of("other")) == 2
     restore(next(removals(annotated.project, folder)))
@@ -940,4 +941,4 @@ def test_deleted_mask_does_not_bring_back_an_older_one(annotated):
 
     assert refusal(annotated.get_label_uri, "scan", "final")[0] == 404
     assert annotated.masks().path("scan") is None
-    assert tags(annotated, "scan") == ["extreme_points", "original"]
+    assert tags_of(annotated, "scan") == ["extreme_points", "original"]
