@@ -1,6 +1,5 @@
 """A DICOMweb archive with a server process on it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,17 +38,3 @@ class Archive:
     def delete(self, uid):
         (found,) = requests.post(f"{self.orthanc.url}/tools/lookup", data=uid, timeout=10).json()
         requests.delete(self.orthanc.url + found["Path"], timeout=10).raise_for_status()
-
-
-def infer(server, image, params, model="extreme_points"):
-    """A request as OHIF sends it."""
-    return requests.post(
-        f"{server.url}/infer/{model}",
-        params={"image": image, "output": "image"},
-        data={"params": json.dumps({"result_extension": ".nrrd", "result_dtype": "uint8", **params})},
-        timeout=120,
-    )
-
-
-def datastore(server, **query):
-    return requests.get(f"{server.url}/datastore/", params=query, timeout=60).json()

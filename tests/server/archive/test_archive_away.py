@@ -9,21 +9,13 @@ import pytest
 import requests
 
 from lib.demo.dicom import upload
-from lib.demo.orthanc import Orthanc
 from lib.server.archive.archive_listing import EXPIRES_S
-from tests.installed import need_orthanc
 from tests.physical import series
-from tests.server.archive.archive_server import CLICKS, Archive, infer
+from tests.server.archive.archive_server import CLICKS
+from tests.server.asking import datastore, infer
+from tests.server.waiting import wait_for
 
 WAIT_S = 1.5  # a second, and what a busy machine takes for the answer itself
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    need_orthanc()
-    root = tmp_path_factory.mktemp("away")
-    with Orthanc(root / "orthanc") as orthanc:
-        yield Archive(orthanc, root)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +34,7 @@ def server(archive, uids):
 def unopened(archive, server):
     """A series that arrives late, so that no request of an earlier test has fetched it."""
     uid = upload(archive.orthanc.dicomweb_url, series("sagittal", "ascending"))
-    end = time.monotonic() + 60
-    while uid not in requests.get(f"{server.url}/datastore/", params={"output": "all"}, timeout=30).json()["objects"]:
-        assert time.monotonic() < end, "the series is not listed"
-        time.sleep(0.2)
+    wait_for(lambda: uid in datastore(server, output="all")["objects"])
     return uid
 
 

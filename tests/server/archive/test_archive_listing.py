@@ -11,6 +11,8 @@ from lib.server.archive import archive_listing
 from lib.server.archive.archive import Series
 from lib.server.archive.archive_errors import ArchiveError
 from lib.server.archive.archive_listing import PATIENCE_S, ArchiveListing
+from tests.server.failures import no_space
+from tests.server.waiting import wait_for
 
 A_LITTLE_S = 0.4
 ONE, TWO = (Series(uid, {"Modality": "MR", "PatientID": "Müller"}, count) for uid, count in (("1.2", 8), ("1.3", None)))
@@ -63,13 +65,6 @@ def seconds(function, *arguments):
     return time.monotonic() - begin
 
 
-def eventually(is_true):
-    end = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_list_is_that_of_the_archive(listing):
     assert listing.series() == {"1.2": ONE, "1.3": TWO}
     assert listing.is_fresh
@@ -93,14 +88,14 @@ def test_new_series_appear_when_the_list_has_expired(listing, archive, expired):
     assert set(listing.series()) == {"1.2"}
     archive.series = (ONE, TWO)
 
-    eventually(lambda: set(listing.series()) == {"1.2", "1.3"})
+    wait_for(lambda: set(listing.series()) == {"1.2", "1.3"})
 
 
 def test_series_that_the_archive_no_longer_has_go(listing, archive, expired):
     listing.series()
     archive.series = ()
 
-    eventually(lambda: listing.series() == {})
+    wait_for(lambda: listing.series() == {})
 
 
 # The archive hangs
@@ -155,7 +150,7 @@ def test_list_comes_when_the_archive_goes_on(listing, archive):
         except ArchiveError:
             return False
 
-    eventually(answered)
+    wait_for(answered)
 
 
 # The archive fails
@@ -174,19 +169,19 @@ def test_failure_keeps_the_last_list_and_is_told_beside_it(listing, archive, exp
     listing.series()
     archive.error = ArchiveError("The archive is away.")
 
-    eventually(lambda: listing.series() and listing.problem == "The archive is away.")
+    wait_for(lambda: listing.series() and listing.problem == "The archive is away.")
     assert set(listing.series()) == {"1.2", "1.3"}
     assert not listing.is_fresh
 
     archive.error = None
-    eventually(lambda: listing.series() and listing.problem is None)
+    wait_for(lambda: listing.series() and listing.problem is None)
     assert listing.is_fresh
 
 
 def test_who_has_a_list_does_not_wait_for_an_archive_that_failed_before(listing, archive, expired):
     listing.series()
     archive.error = ArchiveError("The archive is away.")
-    eventually(lambda: listing.series() and listing.problem)
+    wait_for(lambda: listing.series() and listing.problem)
     archive.go_on.clear()
 
     assert seconds(listing.series) < A_LITTLE_S
@@ -197,7 +192,7 @@ def test_failure_is_logged_once_however_long_it_lasts(listing, archive, expired,
     archive.error = ArchiveError("The archive is away.")
     asked = archive.asked
     with caplog.at_level(logging.WARNING):
-        eventually(lambda: listing.series() and archive.asked > asked + 3)
+        wait_for(lambda: listing.series() and archive.asked > asked + 3)
 
     assert caplog.text.count("The archive is away.") == 1
 
@@ -219,7 +214,7 @@ def test_list_outlives_a_restart_while_the_archive_is_away(listing, archive, pat
     again = ArchiveListing(archive.ask, path)
 
     assert again.series() == {"1.2": ONE, "1.3": TWO}
-    eventually(lambda: again.problem == "The archive is away.")
+    wait_for(lambda: again.problem == "The archive is away.")
     assert again.series() == {"1.2": ONE, "1.3": TWO}
     assert not again.is_fresh
 
@@ -237,10 +232,7 @@ def test_damaged_list_of_before_is_as_none(archive, path, content):
 
 
 def test_full_disk_keeps_the_list_from_nobody(listing, path, monkeypatch, caplog):
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("os.fsync", no_space)
 
     assert set(listing.series()) == {"1.2", "1.3"}
-    eventually(lambda: "is not kept on disk (No space left on device)" in caplog.text)
+    wait_for(lambda: "is not kept on disk (No space left on device)" in caplog.text)

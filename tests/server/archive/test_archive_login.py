@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,13 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 
 from lib.demo.local_server import LocalServer
-from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
-from tests.installed import need_orthanc
 from tests.physical import series
-from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS, Archive
+from tests.server.asking import datastore, infer
+from tests.server.waiting import wait_for
 
-NAME, PASSWORD = "radiologist", "kept-to-itself"
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    need_orthanc()
-    root = tmp_path_factory.mktemp("login")
-    with Orthanc(root / "orthanc", login=(NAME, PASSWORD)) as orthanc:
-        yield Archive(orthanc, root)
+LOGIN = NAME, PASSWORD = "radiologist", "kept-to-itself"
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +66,12 @@ def test_wrong_or_no_login_is_a_sentence(
         server.stop()
 
 
-def first_answer(server: LocalServer, timeout_s: float = 120) -> requests.Response:
+def first_answer(server: LocalServer) -> requests.Response:
     """To a question that needs the archive, as soon as the server answers."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        try:
-            return requests.get(f"{server.url}/datastore/", timeout=60)
-        except requests.ConnectionError:
-            time.sleep(0.3)
-    pytest.fail(server.log.read_text())
+
+    def answer() -> list[requests.Response]:
+        with suppress(requests.ConnectionError):
+            return [requests.get(f"{server.url}/datastore/", timeout=60)]
+        return []
+
+    return wait_for(answer, 120)[0]

@@ -14,19 +14,11 @@ import requests
 from monailabel.client import MONAILabelClient
 
 from lib.demo.dicom import upload
-from lib.demo.orthanc import Orthanc
 from lib.server.archive.archive_listing import EXPIRES_S
-from tests.installed import need_orthanc
 from tests.physical import SHAPE, series
-from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    need_orthanc()
-    root = tmp_path_factory.mktemp("archive")
-    with Orthanc(root / "orthanc") as orthanc:
-        yield Archive(orthanc, root)
+from tests.server.archive.archive_server import CLICKS
+from tests.server.asking import datastore, infer
+from tests.server.waiting import wait_for_training
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +165,7 @@ def test_training_learns_from_clicks_and_final_mask(server, uids):
     """In a process of its own, which has to list the same series."""
     client = MONAILabelClient(server.url)
     client.train_start("inextremis", {"iterations": 2})
-    end = time.monotonic() + 180
-    while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    task = wait_for_training(server.url)
 
     assert task["status"] == "DONE", "\n".join(task["details"])
     assert client.info()["train_stats"]["inextremis"]["scans"] == 2

@@ -14,13 +14,13 @@ from monailabel.client import MONAILabelClient
 from scipy.spatial import KDTree
 
 from lib.demo.dicom import upload
-from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from scripts.import_annotations import main as import_annotations
 from tests.exchange.test_dicom_seg import assert_valid, put, segment_lps_mm
-from tests.installed import need_dciodvfy, need_orthanc
+from tests.installed import need_dciodvfy
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series
-from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS
+from tests.server.asking import datastore, infer
 
 SERIES = {
     "axial": "shuffled",
@@ -35,14 +35,6 @@ REMOVED = [
     *("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "AccessionNumber", "ReferringPhysicianName"),
     *("SliceThickness", "SpacingBetweenSlices", "FrameOfReferenceUID", "PositionReferenceIndicator"),
 ]
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    need_orthanc()
-    root = tmp_path_factory.mktemp("exchange")
-    with Orthanc(root / "orthanc") as orthanc:
-        yield Archive(orthanc, root)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from tests.physical import (
     read_mask,
     series,
 )
-from tests.server.archive.archive_server import Archive, infer
+from tests.server.archive.archive_server import Archive
+from tests.server.asking import infer
 
 # Every plane and every order; tests/datastore/test_dicom_series.py reads each plane in each order.
 CASES = [*zip(PLANES, itertools.cycle(ORDERS), strict=False), ("axial", "descending"), ("axial", "shuffled")]

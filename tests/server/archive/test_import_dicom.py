@@ -5,23 +5,14 @@ import pytest
 import requests
 
 from lib.demo.dicom import upload
-from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from scripts.import_annotations import main as import_annotations
 from tests.exchange.dicom_objects import outlines, report, segmentation, structure_set
-from tests.installed import need_orthanc
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series, share_in
-from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS
+from tests.server.asking import datastore, infer
 
 PLANES = {"axial": "shuffled", "sagittal, slices to the right": "descending", "oblique": "ascending"}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    need_orthanc()
-    root = tmp_path_factory.mktemp("import")
-    with Orthanc(root / "orthanc") as orthanc:
-        yield Archive(orthanc, root)
 
 
 @pytest.fixture(scope="module")

@@ -11,28 +11,20 @@ import requests
 from monailabel.client import MONAILabelClient
 
 from lib.demo.dicom import upload
-from lib.demo.orthanc import Orthanc
 from scripts.export import main as export
 from tests.exchange.test_dicom_seg import assert_valid, segment_lps_mm
 from tests.geometry.test_series_volumes import copies, set_echo, tilted
-from tests.installed import need_dciodvfy, need_orthanc, need_real_data
+from tests.installed import need_dciodvfy, need_real_data
 from tests.physical import SHAPE, assert_same_place, header_lps_mm, mask_lps_mm, object_lps_mm, read_mask, share_in
-from tests.server.archive.archive_server import CLICKS, Archive, datastore, infer
+from tests.server.archive.archive_server import CLICKS
 from tests.server.archive.test_geometry_dicom import clicks_on, stacked_by_position
+from tests.server.asking import datastore, infer
 
 REAL = {
     "mr_ge_4d_dti_signed": ["b0", "b1000"],
     "mr_enhanced_philips_4d_fmri": ["time1", "time2", "time3", "time4"],
     "ct_tilt_siemens_4slices": ["upright"],
 }
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    need_orthanc()
-    root = tmp_path_factory.mktemp("archive")
-    with Orthanc(root / "orthanc") as orthanc:
-        yield Archive(orthanc, root)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.given_masks import GivenMask, clicks_digest
@@ -13,6 +12,7 @@ from lib.annotations.store import Annotation
 from lib.server.masks.acceptance import accept, take_back
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.removal import removals, restore
+from tests.server.failures import no_space, refusal
 from tests.server.studies.images import CLICKS, LABELS, SHAPE, contents, geometry, say_absent, submit, write_image
 
 FIRST, SECOND, THIRD = (f"2026-01-01T10:00:0{second}.000+00:00" for second in (0, 5, 9))
@@ -64,12 +64,6 @@ def boxes(*drawn):
     for value, voxels in drawn:
         label_map[voxels] = value
     return label_map
-
-
-def refused(ask, *arguments, **keywords):
-    with pytest.raises(HTTPException) as error:
-        ask(*arguments, **keywords)
-    return error.value.status_code, error.value.detail
 
 
 A, B, C = np.s_[1:5, 1:5, 1:5], np.s_[3:8, 3:8, 3:6], np.s_[8:9, 1:2, 1:2]
@@ -239,7 +233,7 @@ def test_taking_back_brings_the_mask_before_back_one_after_the_other(scan):
     np.testing.assert_array_equal(scan.final(), boxes((2, ...), (1, A)))
     assert scan.take_back()["final_mask"]
     assert scan.studies.masks().path("scan").read_bytes() == before
-    status, sentence = refused(scan.take_back)
+    status, sentence = refusal(scan.take_back)
     assert status == 409
     assert "was submitted and not accepted" in sentence
 
@@ -248,7 +242,7 @@ def test_only_who_accepted_takes_it_back(scan):
     scan.show(scan.click(), A)
     scan.accept()
 
-    status, sentence = refused(scan.take_back, annotator="other")
+    status, sentence = refusal(scan.take_back, annotator="other")
 
     assert status == 409
     assert "was accepted by 'reader'" in sentence
@@ -256,8 +250,8 @@ def test_only_who_accepted_takes_it_back(scan):
 
 
 def test_nothing_to_take_back_is_not_found(scan):
-    assert refused(scan.take_back)[0] == 404
-    assert refused(take_back, scan.studies, "other", "reader")[0] == 404
+    assert refusal(scan.take_back)[0] == 404
+    assert refusal(take_back, scan.studies, "other", "reader")[0] == 404
 
 
 # Refusals
@@ -337,7 +331,7 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence_and_changes_nothing(
     prepare(scan)
     before = contents(scan.studies.project.masks())
 
-    found = refused(scan.accept)
+    found = refusal(scan.accept)
 
     assert found[0] == status
     assert sentence in found[1]
@@ -348,7 +342,7 @@ def test_label_that_was_not_given_refuses_the_others_unless_they_are_named(scan)
     scan.show(scan.click("tumour"), A)
     scan.click("cyst", annotator="other")
 
-    assert refused(scan.accept) == (409, refused(scan.accept, "cyst")[1])
+    assert refusal(scan.accept) == (409, refusal(scan.accept, "cyst")[1])
     scan.accept("tumour")
 
     np.testing.assert_array_equal(scan.final(), boxes((1, A)))
@@ -373,7 +367,7 @@ def test_label_that_was_not_given_refuses_the_others_unless_they_are_named(scan)
 def test_labels_of_a_request(scan, labels, status, sentence):
     scan.show(scan.click("tumour"), A)
 
-    found = refused(accept, scan.studies, "scan", scan.path, {"labels": labels}, "reader")
+    found = refusal(accept, scan.studies, "scan", scan.path, {"labels": labels}, "reader")
 
     assert found[0] == status
     assert sentence in found[1]
@@ -387,12 +381,9 @@ def test_full_disk_is_said_and_leaves_the_mask_before(scan, monkeypatch, change)
         scan.accept()
     before = scan.studies.masks().path("scan").read_bytes()
 
-    def no_space(*_):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as broken:
         broken.setattr(os, "replace", no_space)
-        status, sentence = refused(getattr(scan, change))
+        status, sentence = refusal(getattr(scan, change))
 
     assert status == 507
     assert sentence == (
@@ -424,7 +415,7 @@ def test_clicks_that_are_deleted_take_the_given_masks_along_and_bring_them_back(
     scan.show(scan.click(), A)
 
     scan.studies.remove_label("scan", "extreme_points")
-    assert refused(scan.accept)[0] == 404
+    assert refusal(scan.accept)[0] == 404
     assert scan.studies.given_masks.files("scan") == []
     bring_back(scan)
     scan.accept()

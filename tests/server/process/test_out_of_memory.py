@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fastapi import HTTPException
 
 from lib.server.endpoints import mask_requests as inference
+from tests.server.failures import refusal
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
@@ -16,8 +16,6 @@ def test_no_memory_is_no_server_error(monkeypatch, error):
 
     monkeypatch.setattr(inference, "app_instance", lambda: SimpleNamespace(models={"inextremis": run_out}))
 
-    with pytest.raises(HTTPException) as refused:
-        inference._run({"model": "inextremis"}, SimpleNamespace())
+    status, sentence = refusal(inference._run, {"model": "inextremis"}, SimpleNamespace())
 
-    assert refused.value.status_code == 503
-    assert "no memory left" in refused.value.detail
+    assert status == 503 and "no memory left" in sentence

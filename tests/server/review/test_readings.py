@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from lib.server.review.decisions import THIRD, Choice, Review
 from lib.server.review.readings import folder_name
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.annotated_scans import annotated_scans
+from tests.server.failures import refusal
 from tests.server.studies.images import LABELS, click, contents, say_absent, submit, write_image
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
@@ -56,12 +56,6 @@ def entry(studies, image_id="scan", reviewer="rita"):
 def decide(studies, reader, image_id="scan", reviewer="rita"):
     choice = Choice(reader, entry(studies, image_id, reviewer)["version"])
     return Review(studies.readings).decide(image_id, choice, reviewer)
-
-
-def refusal(call, *arguments, **options):
-    with pytest.raises(HTTPException) as error:
-        call(*arguments, **options)
-    return error.value.status_code, error.value.detail
 
 
 @given(NAMES)

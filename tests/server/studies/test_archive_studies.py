@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
@@ -23,7 +22,9 @@ from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
+from tests.server.failures import refusal, small_disk
 from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit, tags_of
+from tests.server.waiting import wait_for
 
 PATIENCE_S = 20
 DEPTH = SHAPE[2]
@@ -70,12 +71,6 @@ def studies(opened):
 @pytest.fixture
 def series(archive):
     return next(iter(archive.series))
-
-
-def refusal(call, *arguments):
-    with pytest.raises(HTTPException) as error:
-        call(*arguments)
-    return error.value.status_code, error.value.detail
 
 
 def in_threads(*jobs):
@@ -481,11 +476,7 @@ def test_what_a_killed_server_was_fetching_is_removed(studies, tmp_path):
 
 
 def test_full_disk_is_said_and_leaves_nothing(opened, archive, series, tmp_path):
-    disk = tmp_path / "cache"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "cache", "28k") as disk:
         studies = opened()
         code, sentence = refusal(studies.get_image_uri, series)
 
@@ -494,8 +485,6 @@ def test_full_disk_is_said_and_leaves_nothing(opened, archive, series, tmp_path)
         assert list((disk / "volumes").iterdir()) == []
         subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
         assert shape_of(studies.get_image_uri(series)) == SHAPE
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 # Series that are no volume
@@ -677,10 +666,7 @@ def test_other_series_are_an_error_of_the_archive_while_it_is_away(away):
 
 def test_status_tells_that_the_archive_is_away(away):
     studies, _, _ = away
-    end = time.monotonic() + PATIENCE_S
-    while "problem" not in studies.status():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: "problem" in studies.status())
 
     assert "does not answer" in studies.status()["problem"]
 

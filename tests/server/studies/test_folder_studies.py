@@ -22,6 +22,7 @@ from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.removal import removals, restore
+from tests.server.failures import no_space, refusal
 from tests.server.studies.images import (
     CLICKS,
     LABELS,
@@ -52,13 +53,6 @@ def opened(folder, labels=LABELS, project_dir=None):
 @pytest.fixture
 def studies(folder):
     return opened(folder)
-
-
-def refusal(call, *arguments):
-    with pytest.raises(HTTPException) as error:
-        call(*arguments)
-    assert error.value.detail.encode()
-    return error.value.status_code, error.value.detail
 
 
 # What is listed
@@ -799,12 +793,7 @@ def test_file_system_without_hard_links_replaces_nothing_either(studies, folder,
 
 
 def test_full_disk_leaves_no_half_image(studies, folder, upload, monkeypatch):
-    def no_space(source, target):
-        with open(target, "wb") as file:
-            file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", no_space)
+    monkeypatch.setattr(shutil, "copyfile", lambda _, target: target.write_bytes(b"half") and no_space())
 
     code, sentence = refusal(studies.add_volume, "new", upload, ".nii.gz")
 

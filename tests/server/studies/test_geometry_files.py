@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from lib.annotations.store import AnnotationStore
 from lib.demo.local_server import LocalServer
 from tests.physical import OBLIQUE, SPACING_MM, assert_same_place, extreme_voxels, l_shape, mask_lps_mm, read_mask
-from tests.server.archive.archive_server import infer
+from tests.server.asking import infer
 
 # Image axis n runs along world axis permutation[n], forwards or backwards.
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))

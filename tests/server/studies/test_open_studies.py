@@ -13,6 +13,7 @@ from lib.server.studies import open_studies as module
 from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.folder_studies import FolderStudies
 from lib.server.studies.open_studies import archive_login, open_studies
+from tests.server.failures import no_space
 from tests.server.studies.images import LABELS, click, contents, submit, write_image
 from tests.users import as_nobody
 
@@ -241,11 +242,8 @@ def test_old_annotations_are_copied_once(old):
 
 
 def test_copying_that_was_cut_short_is_done_again(old, monkeypatch):
-    def fails(source, target):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", fails)
+        broken.setattr(os, "rename", no_space)
         with pytest.raises(ProjectError, match="The annotations in .* cannot be copied"):
             open_studies(ADDRESS, LABELS, None)
 

@@ -8,6 +8,7 @@ import pytest
 
 from lib.server.project import Project
 from lib.server.studies.removal import removals, remove_files, restore
+from tests.server.failures import no_space
 from tests.server.studies.images import contents
 
 
@@ -182,9 +183,6 @@ def test_restoring_that_was_cut_short_goes_on_the_next_time(project, images, fil
 
 def test_full_disk_removes_nothing(project, images, files, monkeypatch):
     before = everything(project, images)
-
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", no_space)
