@@ -16,6 +16,8 @@ import requests
 
 from lib.demo.local_server import ROOT, LocalServer, free_port
 from lib.demo.studies import write_demo_studies
+from tests.server.asking import Session
+from tests.server.waiting import wait_for
 
 SHORT = {"labels": "lesion,cyst", "tracking": "None", "iterations": "1"}
 
@@ -26,7 +28,7 @@ def site(tmp_path_factory):
     write_demo_studies(root / "studies", root / "truth", 2)
     (root / "home").mkdir()
     with LocalServer(root / "studies", SHORT, root / "server.log", environment={"HOME": str(root / "home")}) as server:
-        yield root, server
+        yield root, Session(server.url)
 
 
 def volume(shape=(8, 8, 8)):
@@ -65,7 +67,7 @@ CLOSED = [
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 def test_what_is_not_needed_is_not_served(site, method, path):
     _, server = site
-    answer = requests.request(method, server.url + path, json={}, timeout=30)
+    answer = server.request(method, path, json={})
 
     assert answer.status_code in (404, 405)
 
@@ -85,12 +87,7 @@ def test_session_unpacks_no_archive(site, name):
     before = set(root.rglob("*"))
     content = archive_of(name.format(root=root))
 
-    answer = requests.put(
-        f"{server.url}/session/",
-        params={"uncompress": "true"},
-        files={"files": ("evil.tar", content)},
-        timeout=30,
-    )
+    answer = server.put("/session/", params={"uncompress": "true"}, files={"files": ("evil.tar", content)})
 
     assert answer.status_code == 422
     assert {path for path in set(root.rglob("*")) - before if path.is_file() and "log" not in path.name} == set()
@@ -102,11 +99,9 @@ def test_no_code_comes_in_by_a_session_and_a_training(site, name):
     root, server = site
     mark = root / "executed"
     code = f"open({str(mark)!r}, 'w')".encode()
-    assert requests.put(f"{server.url}/session/", files={"files": (name, code)}, timeout=30).status_code == 422
+    assert server.put("/session/", files={"files": (name, code)}).status_code == 422
 
-    answer = requests.post(
-        f"{server.url}/train/inextremis", json={"bundle_path": str(root), "PYTHONPATH": str(root)}, timeout=30
-    )
+    answer = server.post("/train/inextremis", json={"bundle_path": str(root), "PYTHONPATH": str(root)})
 
     assert answer.status_code == 409  # nothing is annotated; the parameters are not looked at
     assert not mark.exists()
@@ -121,7 +116,7 @@ def test_get_of_what_is_no_image_is_404_and_removes_nothing(site, path, image):
     root, server = site
     before = sorted(root.rglob("*"))
 
-    answer = requests.get(server.url + path, params={"image": image}, timeout=30)
+    answer = server.get(path, params={"image": image})
 
     assert answer.status_code == 404
     assert sorted(root.rglob("*")) == before
@@ -144,17 +139,11 @@ def test_page_of_another_origin_neither_reads_nor_changes_anything(site, headers
     root, server = site
     clicks = {"params": json.dumps({"lesion": [[1, 2, 3]] * 6})}
     attempts = [
-        requests.get(f"{server.url}/datastore/image", params={"image": "study_00"}, headers=headers, timeout=30),
-        requests.get(f"{server.url}/info/", headers=headers, timeout=30),
-        requests.post(
-            f"{server.url}/infer/extreme_points",
-            params={"image": "study_00"},
-            data=clicks,
-            headers=headers,
-            timeout=30,
-        ),
-        requests.post(f"{server.url}/train/", headers=headers, timeout=30),
-        requests.delete(f"{server.url}/datastore/", params={"id": "study_00"}, headers=headers, timeout=30),
+        server.get("/datastore/image", params={"image": "study_00"}, headers=headers),
+        server.get("/info/", headers=headers),
+        server.post("/infer/extreme_points", params={"image": "study_00"}, data=clicks, headers=headers),
+        server.post("/train/", headers=headers),
+        server.delete("/datastore/", params={"id": "study_00"}, headers=headers),
     ]
 
     assert all(400 <= answer.status_code < 500 for answer in attempts)
@@ -166,7 +155,7 @@ def test_no_origin_is_allowed_by_a_preflight(site):
     _, server = site
     headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "PUT"}
 
-    answer = requests.options(f"{server.url}/datastore/label", headers=headers, timeout=30)
+    answer = server.options("/datastore/label", headers=headers)
 
     assert answer.status_code >= 400
     assert "Access-Control-Allow-Origin" not in answer.headers
@@ -188,39 +177,26 @@ POISON = {
 def test_json_that_could_not_be_served_again_is_refused(site, text):
     root, server = site
     attempts = [
-        requests.put(
-            f"{server.url}/datastore/image/info", params={"image": "study_00"}, data={"info": text}, timeout=30
-        ),
-        requests.post(
-            f"{server.url}/activelearning/first",
-            data=text.encode(),
-            headers={"Content-Type": "application/json"},
-            timeout=30,
-        ),
-        requests.put(
-            f"{server.url}/datastore/label",
+        server.put("/datastore/image/info", params={"image": "study_00"}, data={"info": text}),
+        server.post("/activelearning/first", data=text.encode(), headers={"Content-Type": "application/json"}),
+        server.put(
+            "/datastore/label",
             params={"image": "study_00"},
             data={"params": text},
             files={"label": ("mask.nii", volume())},
-            timeout=30,
         ),
     ]
 
     assert [400 <= answer.status_code < 500 for answer in attempts] == [True] * 3
-    assert requests.get(f"{server.url}/datastore/", params={"output": "all"}, timeout=30).ok
+    assert server.get("/datastore/", params={"output": "all"}).ok
 
 
 def test_any_information_about_an_image_leaves_next_sample_working(site):
     _, server = site
     for info in ({"strategy": 5}, {"strategy": {"first": 5}}, {"strategy": {"first": {"ts": "x"}}}, {"id": 1}):
-        answer = requests.put(
-            f"{server.url}/datastore/image/info",
-            params={"image": "study_00"},
-            data={"info": json.dumps(info)},
-            timeout=30,
-        )
+        answer = server.put("/datastore/image/info", params={"image": "study_00"}, data={"info": json.dumps(info)})
         assert answer.ok
-        assert requests.post(f"{server.url}/activelearning/first", json={}, timeout=30).json()["id"] in (
+        assert server.post("/activelearning/first", json={}).json()["id"] in (
             "study_00",
             "study_01",
         )
@@ -230,11 +206,10 @@ def test_six_thousand_clicks_are_refused_at_once(site):
     _, server = site
     start = time.monotonic()
 
-    answer = requests.post(
-        f"{server.url}/infer/extreme_points",
+    answer = server.post(
+        "/infer/extreme_points",
         params={"image": "study_00"},
         data={"params": json.dumps({"lesion": [[1, 2, 3]] * 6000})},
-        timeout=30,
     )
 
     assert answer.status_code == 422
@@ -254,17 +229,12 @@ HUGE = {
 def test_upload_that_could_end_the_server_is_refused_and_leaves_nothing(site, name):
     root, server = site
     for path, field in (("/datastore/image", "file"), ("/session/", "files")):
-        answer = requests.put(server.url + path, files={field: (name, HUGE[name])}, timeout=30)
+        answer = server.put(path, files={field: (name, HUGE[name])})
         assert answer.status_code == 422, answer.text
         assert str(root) not in answer.text and "/tmp" not in answer.text
-    answer = requests.post(
-        f"{server.url}/infer/extreme_points",
-        files={"file": (name, HUGE[name])},
-        data={"params": '{"lesion": []}'},
-        timeout=30,
-    )
+    answer = server.post("/infer/extreme_points", files={"file": (name, HUGE[name])}, data={"params": '{"lesion": []}'})
     assert answer.status_code == 422
-    assert requests.get(f"{server.url}/info/", timeout=30).ok
+    assert server.get("/info/").ok
     assert {path.name for path in (root / "studies").glob("*.n*")} == {"study_00.nii.gz", "study_01.nii.gz"}
 
 
@@ -273,7 +243,7 @@ def test_upload_never_replaces_an_image(site):
     before = (root / "studies" / "study_00.nii.gz").read_bytes()
 
     for name in ("study_00.nii.gz", "study_00.nii", "folder/study_00.nii.gz"):
-        answer = requests.put(f"{server.url}/datastore/image", files={"file": (name, volume())}, timeout=30)
+        answer = server.put("/datastore/image", files={"file": (name, volume())})
         assert answer.status_code in (409, 422)
 
     assert (root / "studies" / "study_00.nii.gz").read_bytes() == before
@@ -282,7 +252,7 @@ def test_upload_never_replaces_an_image(site):
 @pytest.mark.parametrize("parameters", [{"gpus": 5}, {"gpus": "x"}, {"gpus": ["0"]}, {"device": 1}, {"pretrained": 3}])
 def test_training_that_cannot_start_is_refused(site, parameters):
     root, server = site
-    answer = requests.post(f"{server.url}/train/inextremis", json=parameters, timeout=30)
+    answer = server.post("/train/inextremis", json=parameters)
 
     assert answer.status_code == 422
     assert "The training cannot start" in answer.json()["detail"]
@@ -292,9 +262,9 @@ def test_request_cannot_forge_a_line_of_the_log(site):
     root, server = site
     forged = "nobody\n[2026-01-01 00:00:00,000] [1] [MainThread] [ERROR] (x:1) - The disk is gone"
 
-    requests.post(f"{server.url}/activelearning/first", json={"client_id": forged}, timeout=30)
-    requests.get(f"{server.url}/datastore/image", params={"image": forged}, timeout=30)
-    requests.post(f"{server.url}/infer/{requests.utils.quote(forged, safe='')}", timeout=30)
+    server.post("/activelearning/first", json={"client_id": forged})
+    server.get("/datastore/image", params={"image": forged})
+    server.post(f"/infer/{requests.utils.quote(forged, safe='')}")
 
     for log in (root / "server.log", root / "studies" / "logs" / "app.log"):
         assert not [line for line in log.read_text(errors="replace").splitlines() if line.startswith("[2026-01-01")]
@@ -303,12 +273,7 @@ def test_request_cannot_forge_a_line_of_the_log(site):
 def test_everything_that_holds_patients_data_is_for_its_owner_only(site):
     root, server = site
     truth = (root / "truth" / "study_01.nii.gz").read_bytes()
-    answer = requests.put(
-        f"{server.url}/datastore/label",
-        params={"image": "study_01"},
-        files={"label": ("mask.nii.gz", truth)},
-        timeout=30,
-    )
+    answer = server.put("/datastore/label", params={"image": "study_01"}, files={"label": ("mask.nii.gz", truth)})
     assert answer.ok, answer.text
     made = [
         path for folder in ("labels", ".inextremis", "logs", "model") for path in (root / "studies" / folder).rglob("*")
@@ -321,7 +286,7 @@ def test_everything_that_holds_patients_data_is_for_its_owner_only(site):
 @pytest.mark.parametrize("path", ["/info/", "/datastore/?output=all", "/datastore/?output=train", "/train/?all=true"])
 def test_answers_hold_no_folder_of_the_server(site, path):
     root, server = site
-    answer = requests.get(server.url + path, timeout=30)
+    answer = server.get(path)
 
     assert str(root) not in answer.text
     assert str(ROOT) not in answer.text
@@ -355,14 +320,13 @@ def test_server_without_a_login_listens_beyond_this_machine_where_it_is_told_to(
     command += ["--conf", "allow_network_without_login", "true"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            end = time.monotonic() + 90
-            while time.monotonic() < end:
-                try:
-                    assert requests.get(f"http://127.0.0.1:{port}/info/", timeout=10).ok
-                    break
-                except requests.ConnectionError:
-                    time.sleep(0.3)
-            else:
-                pytest.fail("the server did not start")
+            wait_for(lambda: is_served(port), 90)
         finally:
             process.terminate()
+
+
+def is_served(port):
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/info/", timeout=10).ok
+    except requests.ConnectionError:
+        return False

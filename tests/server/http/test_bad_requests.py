@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
+from tests.server.asking import Session
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "250"))
 SECRET = "no patient of this server"
@@ -104,13 +105,10 @@ def click_params(tricks):
 
 
 def train_params(tricks):
-    known = {
-        name: JUNK for name in ("iterations", "roi_size", "learning_rate", "network", "network_arguments", "device")
-    }
-    folders = {
-        name: names(tricks) for name in ("model_dir", "bundle_path", "train_ds", "val_ds", "tracking_uri", "name")
-    }
-    return st.fixed_dictionaries({}, optional=known | folders)
+    known = ("iterations", "roi_size", "learning_rate", "network", "network_arguments", "device")
+    folders = ("model_dir", "bundle_path", "train_ds", "val_ds", "tracking_uri", "name")
+    optional = dict.fromkeys(known, JUNK) | dict.fromkeys(folders, names(tricks))
+    return st.fixed_dictionaries({}, optional=optional)
 
 
 def requests_of(tricks):
@@ -212,22 +210,13 @@ def test_no_pickle_from_a_request_is_loaded(site, name):
     mark = root / "studies" / "loaded"
     trap = pickle.dumps(Trap(str(mark)))
 
-    requests.put(
-        f"{server.url}/datastore/label",
-        params={"image": STUDY, "tag": "final"},
-        files={"label": (name, trap)},
-        timeout=60,
-    )
-    requests.put(f"{server.url}/datastore/image", params={"image": "trap"}, files={"file": (name, trap)}, timeout=60)
+    session = Session(server.url)
+    session.put("/datastore/label", params={"image": STUDY, "tag": "final"}, files={"label": (name, trap)})
+    session.put("/datastore/image", params={"image": "trap"}, files={"file": (name, trap)})
     for model in ("extreme_points", "inextremis"):
         data = {"params": json.dumps({"lesion": np.eye(3, dtype=int).tolist() * 2})}
         for image in ("trap", STUDY):
-            answer = requests.post(
-                f"{server.url}/infer/{model}",
-                params={"image": image},
-                data=data,
-                files={"file": (name, trap)},
-                timeout=60,
-            )
+            query = {"image": image}
+            answer = session.post(f"/infer/{model}", params=query, data=data, files={"file": (name, trap)})
             assert answer.status_code < 500
     assert not mark.exists()

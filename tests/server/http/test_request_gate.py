@@ -88,19 +88,9 @@ def test_own_names_and_addresses_are_served(port, host):
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example",
-        "evil.example:8000",
-        "localhost.evil.example",
-        "127.0.0.1.evil.example",
-        "viewer.hospital.example.evil.example",
-        "evil.example@127.0.0.1",
-        "127.0.0.1:80@evil.example",
-        "127.0.0.1/evil.example",
-        "localhost:8000:9000",
-        "[::1].evil.example",
-        "[evil]",
-        "2130706433",
-        "0x7f.1",
+        *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"),
+        *("viewer.hospital.example.evil.example", "evil.example@127.0.0.1", "127.0.0.1:80@evil.example"),
+        *("127.0.0.1/evil.example", "localhost:8000:9000", "[::1].evil.example", "[evil]", "2130706433", "0x7f.1"),
         "",
     ],
 )

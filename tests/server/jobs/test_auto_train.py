@@ -1,7 +1,5 @@
 """Trainings that start by themselves, against a real server process."""
 
-import time
-
 import requests
 from monailabel.client import MONAILabelClient
 
@@ -9,6 +7,7 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
+from tests.server.waiting import wait_for
 
 SHORT = {"iterations": "2", "roi_size": "32x32x16", "levels": "2"}
 
@@ -16,13 +15,6 @@ SHORT = {"iterations": "2", "roi_size": "32x32x16", "levels": "2"}
 def tasks(server):
     answer = requests.get(f"{server.url}/train/", params={"all": "true"}, timeout=30)
     return answer.json() if answer.ok else []
-
-
-def wait_for(is_true, timeout_s=240):
-    end = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < end, f"not so after {timeout_s} s"
-        time.sleep(0.5)
 
 
 def test_annotations_during_a_training_bring_about_one_more_after_it(tmp_path):
@@ -45,7 +37,7 @@ def test_annotations_during_a_training_bring_about_one_more_after_it(tmp_path):
             click(study)
         assert [task["status"] for task in tasks(server)] == ["RUNNING", "SUBMITTED"]
 
-        wait_for(lambda: all(task["status"] not in ("RUNNING", "SUBMITTED") for task in tasks(server)))
+        wait_for(lambda: all(task["status"] not in ("RUNNING", "SUBMITTED") for task in tasks(server)), 240)
         assert [task["status"] for task in tasks(server)] == ["DONE", "DONE"]
         stats = client.info()["train_stats"]["inextremis"]
         assert stats["scans"] + stats["held_out"] == 8

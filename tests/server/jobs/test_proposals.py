@@ -1,7 +1,6 @@
 """Proposals of a real server: started, watched, shown, stopped, and ended by a person's mask."""
 
 import json
-import time
 from urllib.parse import urljoin
 
 import nibabel as nib
@@ -12,6 +11,8 @@ import requests
 
 from lib.demo.local_server import LocalServer
 from tests.preannotation.projects import proposed, publish, tiny_project
+from tests.server.asking import submit
+from tests.server.waiting import wait_for
 
 COUNT = 40
 
@@ -30,14 +31,6 @@ def get(server, path):
     answer = requests.get(urljoin(server.url, path), timeout=60)
     answer.raise_for_status()
     return answer.json()
-
-
-def wait_for(condition, timeout_s=240):
-    end = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < end, "It takes too long."
-        time.sleep(0.2)
-    return found
 
 
 def ended(server):
@@ -67,7 +60,7 @@ def test_proposals_from_start_to_a_final_mask(site):
         assert start(server, **wrong).status_code == 422
     assert start(server).json()["running"]
     assert start(server).status_code == 429
-    wait_for(lambda: get(server, "/proposals")["stored"] >= 2)
+    wait_for(lambda: get(server, "/proposals")["stored"] >= 2, 240)
     children = psutil.Process(server.process.pid).children(recursive=True)
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert workers and all(worker.nice() >= 10 for worker in workers)
@@ -76,7 +69,7 @@ def test_proposals_from_start_to_a_final_mask(site):
     assert not any(worker.is_running() for worker in workers)
 
     assert start(server).status_code == 200  # goes on
-    told = wait_for(lambda: ended(server))
+    told = wait_for(lambda: ended(server), 240)
     assert proposed(folder) == {f"s{number:04d}" for number in range(COUNT)}
     assert told["n_failed"] == 1 and told["failed"][0]["id"] == "broken0"
     assert "1 studies failed." in told["sentence"] and str(folder) not in json.dumps(told)
@@ -91,24 +84,15 @@ def test_proposals_from_start_to_a_final_mask(site):
     assert (proposal["model_version"], proposal["model_sha256"]) == (model.version, model.sha256)
     assert (proposal["quality"], proposal["labels"], proposal["unreviewed"]) == (entry["quality"], ["lesion"], True)
 
-    mask = requests.get(urljoin(server.url, proposal["url"]), timeout=60)
     path = folder.parent / "mask.nii.gz"
-    path.write_bytes(mask.content)
-    assert np.asarray(nib.load(path).dataobj).shape == tuple(told["geometry"]["shape"])
+    path.write_bytes(requests.get(urljoin(server.url, proposal["url"]), timeout=60).content)
+    mask = nib.load(path)
+    assert mask.shape == tuple(told["geometry"]["shape"])
     said = {name: proposal[name] for name in ("model_version", "model_sha256")}
+    sent = "s0003", np.asarray(mask.dataobj), mask.affine
     params = {"client_id": "anna", "labels": ["lesion"], "proposal": said}
-
-    def put(tag):
-        return requests.put(
-            f"{server.url}/datastore/label",
-            params={"image": "s0003", "tag": tag},
-            files={"label": ("mask.nii.gz", mask.content)},
-            data={"params": json.dumps(params)},
-            timeout=60,
-        )
-
-    assert put("proposal").status_code == 422
-    assert put("final").ok
+    assert submit(server, *sent, tag="proposal", **params).status_code == 422
+    assert submit(server, *sent, **params).ok
     told = get(server, "/studies/s0003")
     assert (told["state"], told["proposal"], told["final"]["origin"]) == ("final", None, {"lesion": "accepted"})
     assert get(server, "/studies")["project"]["counts"]["proposed"] == COUNT - 1
@@ -135,7 +119,7 @@ def test_run_ends_with_the_server(tmp_path):
     folder = tiny_project(tmp_path / "studies", COUNT)
     with LocalServer(folder, {"tracking": "None"}, tmp_path / "server.log") as server:
         start(server)
-        wait_for(lambda: len(proposed(folder)) >= 1)
+        wait_for(lambda: len(proposed(folder)) >= 1, 240)
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
         gone, alive = psutil.wait_procs(children, timeout=30)

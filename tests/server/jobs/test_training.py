@@ -1,7 +1,6 @@
 """From clicks to an automatic mask, against a real server process."""
 
 import hashlib
-import time
 
 import pytest
 import requests
@@ -15,21 +14,12 @@ from lib.geometry.volume import load_volume
 from lib.metrics import dice
 from lib.networks.checkpoint import load_training_state
 from lib.training.run import REPORTS
+from tests.server.waiting import wait_for, wait_for_training
 
 CLICKED, UNSEEN = 5, 3
 ROI = {"roi_size": "40x40x24"}
 STILL = {"learning_rate": 1e-9} | ROI
 """The network stays as it is, and so good enough to be published: windows of another size would change its masks."""
-
-
-def finished(client, timeout_s=600):
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        task = client.train_status(check_if_running=False)
-        if task["status"] not in ("SUBMITTED", "RUNNING"):
-            return task
-        time.sleep(1)
-    raise TimeoutError(f"The training is still {task['status']} after {timeout_s} s")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +75,7 @@ def test_clicks_then_training_then_masks_of_studies_never_clicked(site):
         client.infer("extreme_points", study, {"lesion": simulated_extreme_points(truth[study]).tolist()})
 
     client.train_start("inextremis", {"iterations": 200, "train_batch_size": 1} | ROI)
-    task = finished(client)
+    task = wait_for_training(server.url, 600)
 
     assert task["status"] == "DONE", "\n".join(task["details"])
     stats = client.info()["train_stats"]["inextremis"]
@@ -119,19 +109,17 @@ def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
     published = (root / "model" / "inextremis.pt").read_bytes()
     unfinished = root / "model" / "inextremis" / "unfinished.pt"
     client.train_start("inextremis", STILL | {"iterations": 100_000, "max_minutes": 3})
-    while not unfinished.exists():
-        assert client.train_status(check_if_running=False)["status"] in ("SUBMITTED", "RUNNING")
-        time.sleep(0.2)
+    wait_for(unfinished.exists, 240)
     client.train_stop()
 
-    assert finished(client)["status"] == "STOPPED"
+    assert wait_for_training(server.url, 600)["status"] == "STOPPED"
     assert (root / "model" / "inextremis.pt").read_bytes() == published
     stopped_at = load_training_state(unfinished).iterations
     before = load_training_state(root / "model" / "inextremis.pt").iterations
     assert stopped_at > before
 
     client.train_start("inextremis", STILL | {"iterations": 20})
-    task = finished(client)
+    task = wait_for_training(server.url, 600)
     assert task["status"] == "DONE"
     assert any("A training that was interrupted goes on" in line for line in server_log(root))
     assert not unfinished.exists()
@@ -142,11 +130,11 @@ def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
 
 def test_worse_network_is_not_published(site):
     """A learning rate that throws the weights far off; the log and the figures say what came of it."""
-    root, _, client, _ = site
+    root, server, client, _ = site
     published = (root / "model" / "inextremis.pt").read_bytes()
 
     client.train_start("inextremis", {"iterations": 4, "learning_rate": 1, "warm_up_iterations": 0})
-    finished(client)
+    wait_for_training(server.url, 600)
 
     assert (root / "model" / "inextremis.pt").read_bytes() == published
     assert "too far below the best kept version's" in client.info()["train_stats"]["inextremis"]["verdict"]

@@ -85,15 +85,8 @@ def test_name_is_escaped_in_the_page(guarded):
 @pytest.mark.parametrize(
     "target",
     [
-        "https://evil.example/",
-        "//evil.example",
-        "/\\evil.example",
-        "\\\\evil.example",
-        "javascript:alert(1)",
-        "/\t/evil.example",
-        "http:evil.example",
-        " //evil.example",
-        "",
+        *("https://evil.example/", "//evil.example", "/\\evil.example", "\\\\evil.example", "javascript:alert(1)"),
+        *("/\t/evil.example", "http:evil.example", " //evil.example", ""),
     ],
 )
 def test_login_leads_to_no_other_server(guarded, target):

@@ -66,7 +66,16 @@ def boxes(*drawn):
     return label_map
 
 
+BOTH = {"tumour": "accepted", "cyst": "accepted"}
 A, B, C = np.s_[1:5, 1:5, 1:5], np.s_[3:8, 3:8, 3:6], np.s_[8:9, 1:2, 1:2]
+
+
+@pytest.fixture
+def accepted(scan):
+    """A scan whose tumour, clicked by "reader", was shown in the box A and accepted."""
+    scan.show(scan.click(), A)
+    scan.accept()
+    return scan
 
 
 def test_mask_that_was_given_becomes_final_for_its_label_alone(scan):
@@ -120,64 +129,46 @@ def test_who_accepts_without_having_clicked_took_no_time_that_is_known(scan):
 # Several labels
 
 
-def test_label_that_is_not_accepted_now_stays_out(scan):
-    scan.show(scan.click("tumour"), A)
-    scan.show(scan.click("cyst"), C)
-
-    scan.accept("cyst")
-
-    np.testing.assert_array_equal(scan.final(), boxes((2, C)))
-    assert scan.record().labels == {"cyst": 2}
-
-
-def test_labels_that_are_final_already_stay_but_for_what_the_accepted_one_claims(scan):
-    submit(scan.studies, "scan", value=2)
-    scan.show(scan.click("tumour"), A)
-
-    scan.accept()
-
-    np.testing.assert_array_equal(scan.final(), boxes((2, ...), (1, A)))
-    assert origins(scan.record()) == {"tumour": "accepted", "cyst": "drawn"}
-
-
-def test_accepted_label_takes_the_place_of_what_was_final_of_it(scan):
-    submit(scan.studies, "scan", value=1)
-    scan.show(scan.click("tumour"), A)
-
-    scan.accept()
-
-    np.testing.assert_array_equal(scan.final(), boxes((1, A)))
+CLAIMS = {
+    "one of two labels": (None, {"tumour": (A, FIRST), "cyst": (C, FIRST)}, [["cyst"]], [(2, C)], {"cyst": "accepted"}),
+    "over another label": (
+        2,
+        {"tumour": (A, FIRST)},
+        [[]],
+        [(2, ...), (1, A)],
+        {"tumour": "accepted", "cyst": "drawn"},
+    ),
+    "over its own label": (1, {"tumour": (A, FIRST)}, [[]], [(1, A)], {"tumour": "accepted", "cyst": "drawn"}),
+    "later cyst": (None, {"tumour": (A, FIRST), "cyst": (B, SECOND)}, [[]], [(1, A), (2, B)], BOTH),
+    "later tumour": (None, {"cyst": (A, FIRST), "tumour": (B, SECOND)}, [[]], [(2, A), (1, B)], BOTH),
+    "cyst accepted later": (
+        None,
+        {"tumour": (A, SECOND), "cyst": (B, FIRST)},
+        [["tumour"], ["cyst"]],
+        [(1, A), (2, B)],
+        BOTH,
+    ),
+}
 
 
-@pytest.mark.parametrize("order", [("tumour", "cyst"), ("cyst", "tumour")])
-def test_voxel_of_two_answers_goes_to_the_later_answer(scan, order):
-    first, second = order
-    scan.show(scan.click(first), A, given=FIRST)
-    scan.show(scan.click(second), B, given=SECOND)
+@pytest.mark.parametrize(("before", "shown", "accepts", "final", "how"), CLAIMS.values(), ids=CLAIMS)
+def test_voxels_are_those_of_the_label_that_claims_them_last(scan, before, shown, accepts, final, how):
+    if before is not None:
+        submit(scan.studies, "scan", value=before)
+    for label, (voxels, given) in shown.items():
+        scan.show(scan.click(label), voxels, given=given)
 
-    scan.accept()
+    for labels in accepts:
+        scan.accept(*labels)
 
-    value = {"tumour": 1, "cyst": 2}
-    np.testing.assert_array_equal(scan.final(), boxes((value[first], A), (value[second], B)))
-
-
-def test_voxel_of_two_acceptances_goes_to_the_later_one(scan):
-    scan.show(scan.click("tumour"), A, given=SECOND)
-    scan.show(scan.click("cyst"), B, given=FIRST)
-
-    scan.accept("tumour")
-    scan.accept("cyst")
-
-    np.testing.assert_array_equal(scan.final(), boxes((1, A), (2, B)))
-    assert set(scan.record().info["accepted"]) == {"tumour", "cyst"}
+    np.testing.assert_array_equal(scan.final(), boxes(*final))
+    assert origins(scan.record()) == how
 
 
-def test_upload_after_an_acceptance_is_drawn(scan):
-    scan.show(scan.click(), A)
-    scan.accept()
-    submit(scan.studies, "scan", value=1)
+def test_upload_after_an_acceptance_is_drawn(accepted):
+    submit(accepted.studies, "scan", value=1)
 
-    assert origins(scan.record()) == {"tumour": "drawn", "cyst": "drawn"}
+    assert origins(accepted.record()) == {"tumour": "drawn", "cyst": "drawn"}
 
 
 def test_final_mask_of_another_image_of_that_name_is_not_built_on(scan):
@@ -191,35 +182,25 @@ def test_final_mask_of_another_image_of_that_name_is_not_built_on(scan):
     assert scan.record().labels == {"tumour": 1}
 
 
-def test_accepting_again_changes_nothing(scan):
+def test_accepting_again_changes_nothing_also_after_a_restart(scan):
     scan.show(scan.click(), A)
+    scan.studies = open_studies(str(scan.path.parent), LABELS, None)
     first, _ = scan.accept()
     before = contents(scan.studies.project.labels)
+    np.testing.assert_array_equal(scan.final(), boxes((1, A)))
 
     assert scan.accept() == (first, False)
     assert contents(scan.studies.project.labels) == before
 
 
-def test_restart_forgets_nothing(scan):
-    scan.show(scan.click(), A)
-    scan.studies = open_studies(str(scan.path.parent), LABELS, None)
-
-    scan.accept()
-
-    np.testing.assert_array_equal(scan.final(), boxes((1, A)))
-
-
 # Taken back
 
 
-def test_taking_back_leaves_no_final_mask_where_there_was_none(scan):
-    scan.show(scan.click(), A)
-    scan.accept()
+def test_taking_back_leaves_no_final_mask_where_there_was_none(accepted):
+    assert accepted.take_back() == {"image": "scan", "final_mask": False}
 
-    assert scan.take_back() == {"image": "scan", "final_mask": False}
-
-    assert scan.studies.masks().path("scan") is None
-    assert scan.accept()[1], "and it can be accepted anew"
+    assert accepted.studies.masks().path("scan") is None
+    assert accepted.accept()[1], "and it can be accepted anew"
 
 
 def test_taking_back_brings_the_mask_before_back_one_after_the_other(scan):
@@ -238,15 +219,12 @@ def test_taking_back_brings_the_mask_before_back_one_after_the_other(scan):
     assert "was submitted and not accepted" in sentence
 
 
-def test_only_who_accepted_takes_it_back(scan):
-    scan.show(scan.click(), A)
-    scan.accept()
-
-    status, sentence = refusal(scan.take_back, annotator="other")
+def test_only_who_accepted_takes_it_back(accepted):
+    status, sentence = refusal(accepted.take_back, annotator="other")
 
     assert status == 409
     assert "was accepted by 'reader'" in sentence
-    np.testing.assert_array_equal(scan.final(), boxes((1, A)))
+    np.testing.assert_array_equal(accepted.final(), boxes((1, A)))
 
 
 def test_nothing_to_take_back_is_not_found(scan):
@@ -400,10 +378,14 @@ def bring_back(scan):
         restore(removal)
 
 
-def test_study_that_is_deleted_takes_the_given_masks_along_and_brings_them_back(scan):
+@pytest.mark.parametrize(
+    "delete", [lambda s: s.remove_image("scan"), lambda s: s.remove_label("scan", "extreme_points")]
+)
+def test_what_is_deleted_takes_the_given_masks_along_and_brings_them_back(scan, delete):
     scan.show(scan.click(), A)
 
-    scan.studies.remove_image("scan")
+    delete(scan.studies)
+    assert refusal(scan.accept)[0] == 404 or not scan.path.exists()
     assert scan.studies.given_masks.files("scan") == []
     bring_back(scan)
     scan.accept()
@@ -411,22 +393,8 @@ def test_study_that_is_deleted_takes_the_given_masks_along_and_brings_them_back(
     np.testing.assert_array_equal(scan.final(), boxes((1, A)))
 
 
-def test_clicks_that_are_deleted_take_the_given_masks_along_and_bring_them_back(scan):
-    scan.show(scan.click(), A)
+def test_accepted_mask_that_is_deleted_can_be_accepted_again(accepted):
+    accepted.studies.remove_label("scan", "final")
 
-    scan.studies.remove_label("scan", "extreme_points")
-    assert refusal(scan.accept)[0] == 404
-    assert scan.studies.given_masks.files("scan") == []
-    bring_back(scan)
-    scan.accept()
-
-    np.testing.assert_array_equal(scan.final(), boxes((1, A)))
-
-
-def test_accepted_mask_that_is_deleted_can_be_accepted_again(scan):
-    scan.show(scan.click(), A)
-    scan.accept()
-    scan.studies.remove_label("scan", "final")
-
-    assert scan.accept()[1]
-    assert scan.take_back() == {"image": "scan", "final_mask": False}
+    assert accepted.accept()[1]
+    assert accepted.take_back() == {"image": "scan", "final_mask": False}

@@ -1,7 +1,5 @@
 """Annotations in and masks out, on a folder of studies: a real server process."""
 
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from scripts.export import main as export
 from scripts.import_annotations import main as import_annotations
 from tests.exchange.studies import CLICKS, GEOMETRIES, all_files, clicks_lps_mm, stored, write_studies, write_volume
 from tests.physical import l_shape, mask_lps_mm
+from tests.server.asking import datastore, infer
+from tests.server.waiting import wait_for_training
 
 
 @dataclass
@@ -25,24 +25,16 @@ class Site:
     root: Path
 
     def datastore(self, **query):
-        return requests.get(f"{self.url}/datastore/", params=query, timeout=30).json()
+        return datastore(self, **query)
+
+    def infer(self, image, output="image", **params):
+        return infer(self, image, {"result_extension": ".nii.gz", **params}, output=output)
 
     def click_mask(self, image, **params):
-        params = {"use_stored_clicks": True, "result_extension": ".nii.gz", **params}
-        return requests.post(
-            f"{self.url}/infer/extreme_points",
-            params={"image": image, "output": "image"},
-            data={"params": json.dumps(params)},
-            timeout=120,
-        )
+        return self.infer(image, use_stored_clicks=True, **params)
 
     def say_absent(self, image, *labels):
-        return requests.post(
-            f"{self.url}/infer/extreme_points",
-            params={"image": image, "output": "image"},
-            data={"params": json.dumps({"absent": labels, "result_extension": ".nii.gz", "client_id": "reader 1"})},
-            timeout=120,
-        )
+        return self.infer(image, absent=labels, client_id="reader 1")
 
 
 def import_clicks(studies, *images, label="lesion"):
@@ -80,11 +72,8 @@ def test_server_counts_what_was_imported_before_and_while_it_runs(site):
     assert (imported["completed"], imported["label_tags"]) == (2, {"extreme_points": 3})
     assert listed["flipped"]["unanswered"] == ["cyst"]
     assert (after["completed"], after["label_tags"]) == (3, {"extreme_points": 3})
-    assert {image for image in listed if "extreme_points" in listed[image]["labels"]} == {
-        "straight",
-        "oblique",
-        "flipped",
-    }
+    clicked = {image for image in listed if "extreme_points" in listed[image]["labels"]}
+    assert clicked == {"straight", "oblique", "flipped"}
 
 
 def test_next_sample_is_one_that_was_not_imported(site):
@@ -117,12 +106,9 @@ def test_clicks_and_absence_undo_one_another(site):
 
     before = completed()
     params = {"lesion": CLICKS, "absent": ["cyst"], "client_id": "reader 2"}
-    query = {"image": "sagittal", "output": "json"}
     for lesion_is_absent in (False, True, False):
         said = {"absent": ["lesion"]} if lesion_is_absent else params
-        answer = requests.post(
-            f"{site.url}/infer/extreme_points", params=query, data={"params": json.dumps(said)}, timeout=120
-        ).json()
+        answer = site.infer("sagittal", "json", **said).json()
         assert answer["absent"] == said["absent"]
         assert list(answer["extreme_points"]) == ([] if lesion_is_absent else ["lesion"])
         assert ("absent" in stored(site.studies, "sagittal")["current"]) is lesion_is_absent
@@ -148,12 +134,7 @@ def test_clicks_and_absence_undo_one_another(site):
 def test_absence_that_contradicts_itself_is_refused_and_stores_nothing(site, params, sentence):
     before = all_files(site.studies / "labels")
 
-    answer = requests.post(
-        f"{site.url}/infer/extreme_points",
-        params={"image": "sagittal"},
-        data={"params": json.dumps(params)},
-        timeout=120,
-    )
+    answer = site.infer("sagittal", **params)
 
     assert answer.status_code == 422
     assert sentence in answer.json()["detail"]
@@ -230,12 +211,8 @@ def test_export_writes_the_mask_of_every_study_whose_labels_are_all_answered(sit
 
     assert export([str(tmp_path), "--server", site.url]) == 0
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "flipped.nii.gz",
-        "labels.json",
-        "oblique.nii.gz",
-        "straight.nii.gz",
-    ]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"labels.json", *(f"{name}.nii.gz" for name in ("flipped", "oblique", "straight"))}
     for image in ("straight", "oblique"):
         assert overlap_mm(tmp_path / f"{image}.nii.gz", site.studies / f"{image}.nii.gz") > 0.95
         assert set(np.unique(nib.load(tmp_path / f"{image}.nii.gz").dataobj)) == {0, 1}
@@ -270,15 +247,7 @@ def test_mask_submitted_as_slicer_does_is_exported_and_supervises_the_training(s
         exported = nib.load(tmp_path / "masks" / f"{image}.nii.gz")
         np.testing.assert_array_equal(exported.dataobj, corrected)
         np.testing.assert_allclose(exported.affine, GEOMETRIES[image], atol=1e-4)
-    assert trained_on(client)["scans"] == 4
-
-
-def trained_on(client, timeout_s=120):
-    """Figures of a short training."""
     client.train_start("inextremis", {"iterations": 1, "roi_size": "16x16x16"})
-    end = time.monotonic() + timeout_s
-    while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
-        assert time.monotonic() < end, task
-        time.sleep(0.5)
+    task = wait_for_training(site.url)
     assert task["status"] == "DONE", "\n".join(task["details"])
-    return client.info()["train_stats"]["inextremis"]
+    assert client.info()["train_stats"]["inextremis"]["scans"] == 4

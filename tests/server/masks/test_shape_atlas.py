@@ -1,8 +1,5 @@
 """Click masks get better with accepted masks over HTTP, against a real server process."""
 
-import json
-import time
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,9 +9,10 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.geometry.volume import load_volume
 from lib.metrics import dice
+from tests.server.asking import infer, submit
+from tests.server.waiting import wait_for
 
 AFFINES = {"one": np.diag([1, 1, 1.5, 1]), "two": np.diag([-1, -1, 1.5, 1]), "three": np.diag([1, 1, 1.5, 1])}
-PATIENCE_S = 30
 
 
 def arch():
@@ -40,32 +38,23 @@ class Site:
         self.server = LocalServer(folder / "studies", conf, folder / "server.log")
         self.server.wait_until_ready()
 
-    def ask(self, method, path, **request):
-        answer = requests.request(method, f"{self.server.url}{path}", timeout=60, **request)
-        assert answer.status_code == 200, answer.text
-        return answer
+    def delete(self, path, **query):
+        assert requests.delete(f"{self.server.url}{path}", params=query, timeout=60).ok
 
     def click(self, name):
         """Dice of the mask, and how many accepted masks it was made with."""
         params = {"arch": simulated_extreme_points(stored(name)).tolist(), "result_extension": ".nii.gz"}
-        said = {"data": {"params": json.dumps(params)}}
-        shapes = self.ask("POST", f"/infer/extreme_points?image={name}&output=json", **said).json()["shapes"]
+        shapes = infer(self.server, name, params, output="json").json()["shapes"]
         path = self.folder / "mask.nii.gz"
-        path.write_bytes(self.ask("POST", f"/infer/extreme_points?image={name}&output=image", **said).content)
+        path.write_bytes(infer(self.server, name, params).content)
         return dice(load_volume(path, sentinels=False).array > 0, stored(name)), shapes.get("arch", 0)
 
     def click_until(self, name, count):
         """Until so many accepted masks are known; they are read in the background."""
-        end = time.monotonic() + PATIENCE_S
-        while (found := self.click(name))[1] != count:
-            assert time.monotonic() < end, f"{found[1]} accepted masks are known, and {count} were accepted"
-            time.sleep(0.2)
-        return found[0]
+        return wait_for(lambda: next((d for d, found in [self.click(name)] if found == count), None), 30)
 
     def submit(self, name):
-        content = nib.Nifti1Image(stored(name).astype(np.uint8), AFFINES[name]).to_bytes()
-        query = {"image": name, "tag": "final"}
-        self.ask("PUT", "/datastore/label", params=query, files={"label": ("mask.nii", content)})
+        assert submit(self.server, name, stored(name).astype(np.uint8), AFFINES[name]).ok
 
 
 @pytest.fixture
@@ -83,7 +72,7 @@ def test_accepted_masks_improve_the_next_click_mask_until_they_are_deleted(site)
     site.submit("three")
     assert site.click_until("one", 2) > before + 0.1
 
-    site.ask("DELETE", "/datastore/", params={"id": "two"})
+    site.delete("/datastore/", id="two")
     assert site.click("one")[1] == 1
-    site.ask("DELETE", "/datastore/label", params={"id": "three", "tag": "final"})
+    site.delete("/datastore/label", id="three", tag="final")
     assert site.click("one") == (before, 0)

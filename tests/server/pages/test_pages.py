@@ -111,32 +111,11 @@ def test_viewer_of_a_folder_says_where_to_go_instead(path, address):
 
 
 OUTSIDE = [
-    "..",
-    "../",
-    "../secret.txt",
-    "%2e%2e",
-    "%2e%2e/",
-    "%2e%2e/secret.txt",
-    "..%2fsecret.txt",
-    "%2e%2e%2fsecret.txt",
-    "..%5csecret.txt",
-    "....//secret.txt",
-    "folder/../../secret.txt",
-    "folder/%2e%2e/%2e%2e/secret.txt",
-    "../ohif-private/secret.txt",
-    "link.txt",
-    "/etc/passwd",
-    "%2fetc%2fpasswd",
-    "//etc/passwd",
-    "..:secret.txt",
-    "%00",
-    "secret.txt%00.html",
-    "%c0%ae%c0%ae/secret.txt",
-    "missing.js",
-    "folder/missing.css",
-    "x" * 300 + ".js",
-    "a/" * 500 + "b.js",
-    "%F0%9F%A6%84",
+    *("..", "../", "../secret.txt", "%2e%2e", "%2e%2e/", "%2e%2e/secret.txt", "..%2fsecret.txt"),
+    *("%2e%2e%2fsecret.txt", "..%5csecret.txt", "....//secret.txt", "folder/../../secret.txt"),
+    *("folder/%2e%2e/%2e%2e/secret.txt", "../ohif-private/secret.txt", "link.txt", "/etc/passwd", "%2fetc%2fpasswd"),
+    *("//etc/passwd", "..:secret.txt", "%00", "secret.txt%00.html", "%c0%ae%c0%ae/secret.txt", "missing.js"),
+    *("folder/missing.css", "x" * 300 + ".js", "a/" * 500 + "b.js", "%F0%9F%A6%84"),
 ]
 
 

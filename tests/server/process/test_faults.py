@@ -3,21 +3,21 @@
 import json
 import os
 import signal
-import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-import requests
 from monailabel.client import MONAILabelClient
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
+from tests.server.asking import infer, submit
+from tests.server.failures import small_disk
+from tests.server.waiting import wait_for, wait_for_training
 
 SHORT = {"iterations": "2", "roi_size": "32x32x16", "levels": "2", "tracking": "None"}
 
@@ -37,37 +37,22 @@ class Site:
     def click(self, study, seed=0):
         truth = load_volume(self.root / "truth" / f"{study}.nii.gz").array > 0
         clicks = simulated_extreme_points(truth, np.random.default_rng(seed))
-        params = {"lesion": clicks.tolist(), "result_extension": ".nrrd"}
-        return requests.post(
-            f"{self.server.url}/infer/extreme_points",
-            params={"image": study, "output": "json"},
-            data={"params": json.dumps(params)},
-            timeout=60,
-        )
+        return infer(self.server, study, {"lesion": clicks.tolist()}, output="json")
 
     def submit(self, study, value=1):
         """A final mask, as Slicer submits it."""
         image = nib.load(self.studies / f"{study}.nii.gz")
-        mask = nib.Nifti1Image(np.random.default_rng(0).integers(0, 1 + value, image.shape, np.uint8), image.affine)
-        return requests.put(
-            f"{self.server.url}/datastore/label",
-            params={"image": study, "tag": "final"},
-            files={"label": ("mask.nii", mask.to_bytes())},
-            timeout=60,
-        )
+        mask = np.random.default_rng(0).integers(0, 1 + value, image.shape, np.uint8)
+        return submit(self.server, study, mask, image.affine)
 
     def train(self, **parameters):
         self.client.train_start("inextremis", parameters)
 
     def automatic(self):
-        return requests.post(f"{self.server.url}/infer/inextremis", params={"image": self.names[0]}, timeout=60)
+        return infer(self.server, self.names[0], {}, "inextremis")
 
-    def trained(self, timeout_s=240):
-        end = time.monotonic() + timeout_s
-        while (task := self.client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
-            assert time.monotonic() < end, f"still {task['status']} after {timeout_s} s"
-            time.sleep(0.3)
-        return task
+    def trained(self):
+        return wait_for_training(self.server.url)
 
     def log(self):
         return (self.root / "server.log").read_text(errors="replace")
@@ -82,13 +67,6 @@ def site(tmp_path_factory):
         site.train()
         assert site.trained()["status"] == "DONE"
         yield site
-
-
-def wait_for(is_true, timeout_s=60):
-    end = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < end, f"not so after {timeout_s} s"
-        time.sleep(0.1)
 
 
 def training_process(site):
@@ -200,11 +178,7 @@ def fill(path):
 
 
 def test_full_disk_refuses_clicks_and_keeps_what_was_there(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "24m") as disk:
         (disk / "truth").mkdir()
         site = Site(disk)
         with site.server:
@@ -231,5 +205,3 @@ def test_full_disk_refuses_clicks_and_keeps_what_was_there(tmp_path):
             assert site.click(site.names[1]).status_code == 200
             site.train()
             assert site.trained()["status"] == "DONE"
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)

@@ -78,12 +78,7 @@ def test_folder_of_a_server_that_runs_stays(system, process):
 @pytest.mark.parametrize(
     "name",
     [
-        "inextremis-",
-        "inextremis-abc",
-        "inextremis-12x-abc",
-        "inextremis--1-a",
-        "inextremis2-1-a",
-        "other",
+        *("inextremis-", "inextremis-abc", "inextremis-12x-abc", "inextremis--1-a", "inextremis2-1-a", "other"),
         "inextremis-" + "9" * 30 + "-a",
     ],
 )

@@ -1,8 +1,6 @@
 """The server is stopped: it ends at once, and then the training that it started."""
 
-import json
 import signal
-import time
 
 import psutil
 import pytest
@@ -15,6 +13,8 @@ from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import TrainedModel, save_checkpoint
 from lib.networks.spec import NetworkSpec
+from tests.server.asking import infer
+from tests.server.waiting import wait_for
 
 # The first twentieth, after which there is something to go on from, takes seconds.
 LONG = {"iterations": 100_000, "max_minutes": 3}
@@ -39,14 +39,6 @@ def processes(server, word):
     return [child for child in children if any(word in part for part in child.cmdline())]
 
 
-def wait_for(is_true, timeout_s=90):
-    end = time.monotonic() + timeout_s
-    while not (found := is_true()):
-        assert time.monotonic() < end, f"not so after {timeout_s} s"
-        time.sleep(0.05)
-    return found
-
-
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once(server, end):
     server.process.send_signal(end)
@@ -57,11 +49,9 @@ def test_it_ends_at_once(server, end):
 
 def test_training_ends_with_a_server_that_is_killed(server, tmp_path):
     truth = load_volume(tmp_path / "truth" / "study_00.nii.gz").array > 0
-    params = json.dumps({"lesion": simulated_extreme_points(truth).tolist()})
-    url, study = f"{server.url}/infer/extreme_points", {"image": "study_00"}
-    requests.post(url, params=study, data={"params": params}, timeout=60).raise_for_status()
+    infer(server, "study_00", {"lesion": simulated_extreme_points(truth).tolist()}).raise_for_status()
     requests.post(f"{server.url}/train/inextremis", json=LONG, timeout=60).raise_for_status()
-    wait_for((tmp_path / "model" / "inextremis" / "unfinished.pt").exists)
+    wait_for((tmp_path / "model" / "inextremis" / "unfinished.pt").exists, 90)
     training = processes(server, "monailabel.interfaces.utils.app")
 
     server.process.kill()

@@ -1,20 +1,18 @@
 """A server that is started where nothing is compiled: nobody waits for the compiler once it answers."""
 
-import json
-
 import numpy as np
 import pytest
-import requests
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
+from tests.server.asking import infer
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The address of a server, its log, the folder of the compiled code, and clicks."""
+    """A server, the folder of the compiled code, and clicks."""
     root = tmp_path_factory.mktemp("fresh")
     write_demo_studies(root / "studies", root / "truth", 1)
     truth = load_volume(root / "truth" / "study_00.nii.gz").array > 0
@@ -22,7 +20,7 @@ def site(tmp_path_factory):
     cache = root / "cache"
     environment = {"NUMBA_CACHE_DIR": str(cache)}
     with LocalServer(root / "studies", {"tracking": "None"}, root / "log", environment=environment) as server:
-        yield server.url, root / "log", cache, clicks
+        yield server, cache, clicks
 
 
 def compiled(cache):
@@ -30,11 +28,10 @@ def compiled(cache):
 
 
 def test_first_click_compiles_nothing(site):
-    url, _, cache, clicks = site
+    server, cache, clicks = site
     before = compiled(cache)
 
-    params = json.dumps({"lesion": clicks, "result_extension": ".nrrd"})
-    answer = requests.post(f"{url}/infer/extreme_points", params={"image": "study_00"}, data={"params": params})
+    answer = infer(server, "study_00", {"lesion": clicks})
 
     assert answer.status_code == 200
     assert before
@@ -42,7 +39,7 @@ def test_first_click_compiles_nothing(site):
 
 
 def test_server_is_ready_before_it_prints_its_address(site):
-    lines = site[1].read_text().splitlines()
+    lines = site[0].log.read_text().splitlines()
 
     (ready,) = (n for n, line in enumerate(lines) if "Ready for clicks" in line)
     (address,) = (n for n, line in enumerate(lines) if "running on http://" in line)

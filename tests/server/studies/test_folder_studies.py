@@ -92,24 +92,9 @@ def test_nrrd_is_an_image(studies, folder):
 @pytest.mark.parametrize(
     "name",
     [
-        "._scan.nii.gz",
-        ".hidden.nii.gz",
-        ".nii.gz",
-        ".scan.nii.gz.Xa3",
-        "thumbnail.png",
-        "note.xml",
-        "page.jpg",
-        "film.tif",
-        "scan.nii.gz.part",
-        "scan.nii.gz~",
-        "readme",
-        "datastore_v2.json",
-        "scan.json",
-        "nii.gz",
-        "SCAN.mha",
-        "a\\b.nii.gz",
-        "a\nb.nii.gz",
-        "x" * 200 + ".nii.gz",
+        *("._scan.nii.gz", ".hidden.nii.gz", ".nii.gz", ".scan.nii.gz.Xa3", "thumbnail.png", "note.xml", "page.jpg"),
+        *("film.tif", "scan.nii.gz.part", "scan.nii.gz~", "readme", "datastore_v2.json", "scan.json", "nii.gz"),
+        *("SCAN.mha", "a\\b.nii.gz", "a\nb.nii.gz", "x" * 200 + ".nii.gz"),
     ],
 )
 def test_other_files_are_no_images(studies, folder, name):

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -13,15 +11,12 @@ from monailabel.client import MONAILabelClient
 
 from lib.demo.local_server import LocalServer
 from scripts.export import main as export
-from tests.server.jobs.waiting import wait_for_training
+from scripts.restore import main as restore
+from tests.server import asking
+from tests.server.asking import datastore, infer
+from tests.server.waiting import wait_for_training
 
-SHORT = {
-    "tracking": "None",
-    "held_out_share": "0",
-    "iterations": "2",
-    "roi_size": "16x16x16",
-    "levels": "2",
-}
+SHORT = {"tracking": "None", "held_out_share": "0", "iterations": "2", "roi_size": "16x16x16", "levels": "2"}
 SHAPE = (20, 18, 12)
 CLICKS = [[5, 9, 6], [15, 9, 6], [10, 5, 6], [10, 13, 6], [10, 9, 3], [10, 9, 9]]
 
@@ -38,26 +33,15 @@ def save(path, array=None):
     nib.save(nib.Nifti1Image(scan() if array is None else array, np.eye(4)), path)
 
 
-def click(server, image, label="tumour", **parameters):
-    return requests.post(
-        f"{server.url}/infer/extreme_points",
-        params={"image": image, "output": "json"},
-        data={"params": json.dumps({label: CLICKS, **parameters})},
-        timeout=60,
-    )
+def click(server, image, label="tumour"):
+    return infer(server, image, {label: CLICKS}, output="json")
 
 
 def submit(server, image, values, label_info, shape=SHAPE):
     mask = np.zeros(shape, np.uint8)
     for number, value in enumerate(values):
         mask[5:10, 5:10, 3 + number] = value
-    return requests.put(
-        f"{server.url}/datastore/label",
-        params={"image": image, "tag": "final"},
-        data={"params": json.dumps({"label_info": label_info})},
-        files={"label": ("mask.nii", nib.Nifti1Image(mask, np.eye(4)).to_bytes())},
-        timeout=60,
-    )
+    return asking.submit(server, image, mask, np.eye(4), label_info=label_info)
 
 
 def exported(server, folder, image):
@@ -101,7 +85,7 @@ def server(folder):
 
 
 def listed(server):
-    return requests.get(f"{server.url}/datastore/", params={"output": "all"}, timeout=30).json()["objects"]
+    return datastore(server, output="all")["objects"]
 
 
 def test_studies_are_the_images_of_the_folder_and_nothing_else(server):
@@ -122,7 +106,7 @@ def test_training_learns_from_all_of_them(server):
     client = MONAILabelClient(server.url)
     client.train_start("inextremis", {})
 
-    assert wait_for_training(client)["status"] == "DONE"
+    assert wait_for_training(server.url)["status"] == "DONE"
     assert client.info()["train_stats"]["inextremis"]["scans"] == len(STUDIES)
 
 
@@ -197,12 +181,7 @@ def test_deleted_study_leaves_nothing_to_the_next_of_its_name_and_comes_back(ser
     assert listed(server)["leaving"]["labels"] == {}
     (folder / "leaving.nii.gz").unlink()
     (removal,) = [path for path in (folder / "removed").iterdir() if path.name.endswith(".leaving")]
-    assert (
-        subprocess.run(
-            [sys.executable, "-m", "scripts.restore", str(folder), "bring-back", removal.name], check=False
-        ).returncode
-        == 0
-    )
+    assert restore([str(folder), "bring-back", removal.name]) == 0
     assert (folder / "leaving.nii.gz").read_bytes() == before
     assert sorted(listed(server)["leaving"]["labels"]) == ["extreme_points", "final"]
     requests.delete(f"{server.url}/datastore/", params={"id": "leaving"}, timeout=30)
@@ -215,12 +194,7 @@ def test_image_that_another_one_replaced_outside_of_the_server_is_not_annotated(
     save(folder / "swapped.nii.gz", scan(seed=2))
 
     assert listed(server)["swapped"]["labels"] == {}
-    answer = requests.post(
-        f"{server.url}/infer/extreme_points",
-        params={"image": "swapped", "output": "json"},
-        data={"params": '{"use_stored_clicks": true}'},
-        timeout=60,
-    )
+    answer = infer(server, "swapped", {"use_stored_clicks": True})
     assert answer.status_code == 422
     assert "not the one that was clicked on" in answer.json()["detail"]
     (folder / "swapped.nii.gz").unlink()
@@ -245,8 +219,7 @@ def test_project_with_another_ones_models_is_told_so(folder, tmp_path):
     save(tmp_path / "studies" / "liver.nii.gz")
 
     with LocalServer(tmp_path / "studies", {"labels": "tumour,cyst", **SHORT}, tmp_path / "own.log") as own:
-        automatic = requests.post(f"{own.url}/infer/inextremis", params={"image": "liver"}, timeout=60)
-        assert automatic.status_code == 409
+        assert infer(own, "liver", {}, "inextremis").status_code == 409
     conf = {"labels": "tumour,cyst", "model_dir": str(folder / "model"), **SHORT}
     with LocalServer(tmp_path / "studies", conf, tmp_path / "shared.log"):
         log = (tmp_path / "shared.log").read_text()

@@ -37,11 +37,8 @@ def files(project, images):
         (project.masks() / "history" / name / "1.nii.gz").write_bytes(f"{name} before".encode())
         (project.masks() / f"{name}.nii.gz").write_bytes(f"{name} mask".encode())
     return [
-        images / "scan.nii.gz",
-        project.clicks / "scan.tumour.json",
-        project.clicks / "scan.cyst.json",
-        project.masks() / "scan.nii.gz",
-        project.masks() / "history" / "scan",
+        *(images / "scan.nii.gz", project.clicks / "scan.tumour.json", project.clicks / "scan.cyst.json"),
+        *(project.masks() / "scan.nii.gz", project.masks() / "history" / "scan"),
     ]
 
 
