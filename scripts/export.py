@@ -18,8 +18,8 @@ from lib.exchange.annotation_server import AnnotationServer, ListedImage, Server
 from lib.exchange.dicom_seg import SegmentationError
 from lib.exchange.mask_export import ExportError, MaskExport
 from lib.geometry.volume import VolumeError
-from lib.server.modes import set_umask
-from lib.server.typed import read_password
+from lib.server.process.modes import set_umask
+from lib.server.process.typed import read_password
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

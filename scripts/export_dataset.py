@@ -24,7 +24,7 @@ from lib.exchange.stored_studies import StoredStudies
 from lib.exchange.study_images import StudyImages
 from lib.geometry.volume import VolumeError
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask
+from lib.server.process.modes import set_umask
 from lib.server.project import FINAL_TAG, Project, first_labels, images_of, project_of
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError

@@ -22,7 +22,7 @@ from lib.modelexport.graph_files import UnfaithfulExportError, onnx_file, torchs
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import Project, project_of
 from lib.training.record import TrainingRecord
 

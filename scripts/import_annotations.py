@@ -33,10 +33,10 @@ from lib.exchange.point_table import read_point_table
 from lib.exchange.slicer_markups import EXTENSION, read_markups
 from lib.exchange.study_images import StudyImages
 from lib.geometry.volume_files import EXTENSIONS
-from lib.server.archive import ArchiveError
-from lib.server.archive_annotations import annotations_of_archive
+from lib.server.archive.archive_annotations import annotations_of_archive
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import FINAL_TAG, Project, first_labels, images_of, is_archive, project_of
 
 EXAMPLE = """examples:

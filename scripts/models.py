@@ -13,7 +13,7 @@ from rich.table import Table
 from lib.networks.checkpoint import CheckpointError, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import project_of
 from lib.training.record import TrainingRecord
 from lib.training.version_list import NoVersionError, kept_versions, roll_back

@@ -31,15 +31,15 @@ from lib.preannotation.job import Job
 from lib.preannotation.run import check_workers, outcomes
 from lib.preannotation.task import LIST_TIMEOUT_S
 from lib.preannotation.wanted import wanted
-from lib.server.archive import ArchiveError
-from lib.server.archive_studies import ArchiveStudies
+from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
+from lib.server.jobs.proposal_progress import Progress as ProgressFile
 from lib.server.launch import StartError, require_studies
-from lib.server.modes import set_umask
-from lib.server.open_studies import open_studies
+from lib.server.process.modes import set_umask
 from lib.server.project import Project, ProjectError, project_of
-from lib.server.proposal_progress import Progress as ProgressFile
-from lib.server.studies import Studies
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.open_studies import open_studies
 from lib.trainers.background import end_with_server, is_child_of_server
 
 STRATEGIES = ("first", "random")

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lib.annotations.atomic_write import write_atomically
+from lib.report.annotated_project import ReportError, read_project
 from lib.report.page import render
-from lib.report.project import ReportError, read_project
-from lib.server.modes import set_umask
+from lib.server.process.modes import set_umask
 from lib.server.project import project_of
 
 console = Console()

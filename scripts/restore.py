@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from lib.server.audit import AuditLog
-from lib.server.modes import set_umask_of
+from lib.server.process.modes import set_umask_of
 from lib.server.project import images_of, project_of
-from lib.server.removal import removals, restore
+from lib.server.studies.removal import removals, restore
 
 console = Console()
 errors = Console(stderr=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.server.endpoints.login import LoginPages
+from lib.server.archive.archive_proxy import ArchiveProxy
+from lib.server.endpoints.login_requests import LoginPages
 from lib.server.login.local_users import LocalUsers
 from lib.server.login.login import Login
-from lib.server.login.sessions import LoginSessions
+from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.users_file import UsersFile
-from lib.server.pages import Pages
-from lib.server.proxy import ArchiveProxy
+from lib.server.pages.pages import Pages
 from lib.server.routes import Route, routes
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "routes.md"

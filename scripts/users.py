@@ -14,8 +14,8 @@ from rich.console import Console
 from lib.server.login.passwords import check_new_password, hash_of
 from lib.server.login.user import Role
 from lib.server.login.users_file import Account, UsersFile, UsersFileError, check_name, role_named
-from lib.server.modes import set_umask
-from lib.server.typed import read_password
+from lib.server.process.modes import set_umask
+from lib.server.process.typed import read_password
 
 console = Console()
 errors = Console(stderr=True)

@@ -12,7 +12,7 @@ from typing import Any
 # MONAI Label puts only this folder on the path; lib/ lies at the root of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib.server.offline import stay_offline
+from lib.server.process.offline import stay_offline
 
 stay_offline()  # before MLflow is imported
 
@@ -37,23 +37,23 @@ from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.changes import Changes
-from lib.server.decisions import Review
-from lib.server.endpoints.models import published_model
-from lib.server.endpoints.progress import progress
+from lib.server.endpoints.model_requests import published_model
+from lib.server.endpoints.progress_requests import progress
 from lib.server.events import Events
+from lib.server.http.upload_sessions import Sessions
 from lib.server.installation import Installation, has_event_loop
+from lib.server.jobs.pre_annotation import PreAnnotation
+from lib.server.jobs.training_process import start_training
 from lib.server.launch import StartError, require_studies
-from lib.server.login.setup import LoginSetupError
-from lib.server.logs import configure_logging
-from lib.server.modes import set_umask
-from lib.server.network import NetworkError, end_process
-from lib.server.open_studies import open_studies
-from lib.server.pre_annotation import PreAnnotation
+from lib.server.login.login_setup import LoginSetupError
+from lib.server.process.logs import configure_logging
+from lib.server.process.modes import set_umask
+from lib.server.process.network import NetworkError, end_process
 from lib.server.project import ProjectError, claim_model
-from lib.server.sessions import Sessions
-from lib.server.studies import Studies
-from lib.server.study_list import StudyList
-from lib.server.training import start_training
+from lib.server.review.decisions import Review
+from lib.server.studies.datastore import Studies
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.study_list import StudyList
 from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
 from lib.trainers.processes import GPUError, is_rank, processes_here, processes_of, require_gpus, train_in_processes
 from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS

@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume_files import write_nifti, write_nrrd
-from lib.server.private_folder import new_temporary_file
+from lib.server.process.private_folder import new_temporary_file
 
 
 def write_mask(mask: np.ndarray, geometry: ImageGeometry, request: Mapping[str, Any]) -> str:

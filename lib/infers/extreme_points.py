@@ -43,7 +43,7 @@ class ExtremePointsInferTask(InferTask):
     """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
 
     A request for the stored clicks of an image stores no clicks anew. The mask of an answer is kept for the annotator
-    who asked, so that they can accept it (`lib.server.acceptance`).
+    who asked, so that they can accept it (`lib.server.masks.acceptance`).
 
     Args:
         type: what viewers take it for; they show "deepedit" models among their point prompts.

@@ -29,7 +29,7 @@ NORMALISATION = (
 """What `lib.data.grid.network_image` does, in words."""
 
 _DECISION = "decision"
-"""In `MaskRecord.info`: whose reading of several was decided for (`lib.server.readings.DECISION_KEY`)."""
+"""In `MaskRecord.info`: whose reading of several was decided for (`lib.server.review.readings.DECISION_KEY`)."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from distributed import Client, LocalCluster
 from tornado.ioloop import PeriodicCallback
 
-from lib.server.network import is_loopback
+from lib.server.process.network import is_loopback
 
 CONNECT_TIMEOUT_S = 15
 WORKERS_TIMEOUT_S = 60

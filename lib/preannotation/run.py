@@ -12,7 +12,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from lib.preannotation.cluster import ClusterError
 from lib.preannotation.job import Job
 from lib.preannotation.task import WorkerError, check, propose
-from lib.server.proposal_progress import Outcome
+from lib.server.jobs.proposal_progress import Outcome
 
 IN_HAND = 512
 """Studies that the scheduler knows of at a time: more than workers, and so few that its memory does not grow."""

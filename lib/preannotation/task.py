@@ -29,14 +29,14 @@ from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoi
 from lib.networks.versions import ModelVersions
 from lib.preannotation.job import Job
 from lib.preannotation.wanted import is_settled, is_to_be_proposed, stored_proposal
-from lib.server.archive_studies import ArchiveStudies
-from lib.server.folder_studies import FolderStudies
-from lib.server.modes import set_umask
-from lib.server.open_studies import open_studies
+from lib.server.archive.series_images import series_and_volume
+from lib.server.jobs.proposal_progress import Outcome
+from lib.server.process.modes import set_umask
 from lib.server.project import Project, project_id
-from lib.server.proposal_progress import Outcome
-from lib.server.series_images import series_and_volume
-from lib.server.studies import Studies
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.folder_studies import FolderStudies
+from lib.server.studies.open_studies import open_studies
 
 LIST_TIMEOUT_S = 600.0
 """For the list of all series of an archive."""

@@ -9,9 +9,9 @@ from lib.annotations.image_identity import file_stamp
 from lib.annotations.masks import MaskError
 from lib.annotations.proposals import PROPOSAL_TAG, Proposal
 from lib.networks.checkpoint import TrainedModel
-from lib.server.annotation_set import Said
-from lib.server.studies import Studies
-from lib.server.study_list import StudyList, label_states, proposal_in
+from lib.server.masks.annotation_set import Said
+from lib.server.studies.datastore import Studies
+from lib.server.studies.study_list import StudyList, label_states, proposal_in
 
 
 def wanted(studies: Studies, model: TrainedModel) -> list[str]:

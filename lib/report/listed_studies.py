@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from lib.exchange.study_images import visible_files, without_extension
 from lib.geometry.volume_files import EXTENSIONS
-from lib.server.archive_listing import known_series
+from lib.server.archive.archive_listing import known_series
+from lib.server.archive.series_images import SeriesImages, series_and_volume
+from lib.server.archive.series_names import name_and_detail
 from lib.server.project import Project, archive_cache, is_archive
-from lib.server.series_images import SeriesImages, series_and_volume
-from lib.server.series_names import name_and_detail
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lib.annotations.masks import MaskError
 from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel
 from lib.report.annotated_image import AnnotatedImage
+from lib.report.annotated_project import AnnotatedProject
 from lib.report.pictures import learning_curve, overlay
-from lib.report.project import AnnotatedProject
 from lib.report.wording import duration, local_time, program_name
 
 # What the audit log names an image by.

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.server.events import Happened
-from lib.server.studies import Studies
-from lib.server.study_list import StudyList
+from lib.server.studies.datastore import Studies
+from lib.server.studies.study_list import StudyList
 
 FULL_LOOK_S = 30.0
 """After which the list of studies is made again though no file tells of a change; that somebody works on a study ends

@@ -130,7 +130,7 @@ class Events:
     async def _looked(self) -> Happened:
         try:
             return await run_in_threadpool(self._look)
-        except Exception:
+        except Exception:  # whatever a look raises, browsers keep listening
             logger.exception("It could not be seen what has changed; the next look tries again.")
             return {}
 

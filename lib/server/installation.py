@@ -14,30 +14,30 @@ from monailabel.config import settings as monai_label
 from starlette.middleware import Middleware
 
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
-from lib.server.archive_studies import ArchiveStudies
+from lib.server.archive.archive_proxy import ArchiveProxy
 from lib.server.audit import AuditLog
-from lib.server.endpoints.login import LoginPages
-from lib.server.gate import Gate
-from lib.server.guard import Guard
+from lib.server.endpoints.login_requests import LoginPages
+from lib.server.http.guard import Guard
+from lib.server.http.request_body import BodyLimits
+from lib.server.http.request_gate import Gate
+from lib.server.http.timeouts import limit_connections
+from lib.server.jobs.training_process import end_in_error_what_cannot_start
 from lib.server.login.directory import Directory
-from lib.server.login.setup import code_flow_of, directory_of, login_of, require_login
-from lib.server.logs import configure_logging
-from lib.server.network import (
+from lib.server.login.login_setup import code_flow_of, directory_of, login_of, require_login
+from lib.server.pages.pages import Pages
+from lib.server.process.logs import configure_logging
+from lib.server.process.network import (
     Listening,
     drop_server_header,
     require_encryption_beyond_loopback,
     require_login_beyond_loopback,
     starting_server,
 )
-from lib.server.open_studies import archive_login, archive_prefixes
-from lib.server.pages import Pages
-from lib.server.private_folder import make_private_folder
-from lib.server.proxy import ArchiveProxy
-from lib.server.request_body import BodyLimits
+from lib.server.process.private_folder import make_private_folder
 from lib.server.routes import routes, serve
-from lib.server.studies import Studies
-from lib.server.timeouts import limit_connections
-from lib.server.training import end_in_error_what_cannot_start
+from lib.server.studies.archive_studies import ArchiveStudies
+from lib.server.studies.datastore import Studies
+from lib.server.studies.open_studies import archive_login, archive_prefixes
 
 logger = logging.getLogger(__name__)
 

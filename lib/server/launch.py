@@ -19,16 +19,16 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
-from lib.server.logs import configure_logging
-from lib.server.modes import set_umask
-from lib.server.network import (
+from lib.server.process.logs import configure_logging
+from lib.server.process.modes import set_umask
+from lib.server.process.network import (
     Listening,
     NetworkError,
     end_process,
     require_encryption_beyond_loopback,
     require_login_beyond_loopback,
 )
-from lib.server.offline import stay_offline
+from lib.server.process.offline import stay_offline
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = "monailabel.app:app"

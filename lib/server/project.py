@@ -109,7 +109,7 @@ class Project:
 
     @property
     def pre_annotation(self) -> Path:
-        """How far the masks are that are made in advance (`lib.server.proposal_progress`)."""
+        """How far the masks are that are made in advance (`lib.server.jobs.proposal_progress`)."""
         return self.own / "pre_annotation.json"
 
     @property

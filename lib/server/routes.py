@@ -10,25 +10,23 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from lib.server.endpoints import (
-    acceptance,
-    images,
-    inference,
-    labels,
-    loop,
-    models,
-    progress,
-    proposals,
-    readings,
-    review_pages,
-    studies,
-    upload_sessions,
-)
-from lib.server.endpoints.login import LoginPages
-from lib.server.guard import Guard
+import lib.server.endpoints.acceptance_requests as acceptance
+import lib.server.endpoints.app_requests as app
+import lib.server.endpoints.image_requests as images
+import lib.server.endpoints.label_requests as labels
+import lib.server.endpoints.mask_requests as inference
+import lib.server.endpoints.model_requests as models
+import lib.server.endpoints.progress_requests as progress
+import lib.server.endpoints.proposal_requests as proposals
+import lib.server.endpoints.reading_requests as readings
+import lib.server.endpoints.review_pages as review_pages
+import lib.server.endpoints.session_requests as sessions
+import lib.server.endpoints.study_requests as studies
+from lib.server.archive.archive_proxy import ArchiveProxy
+from lib.server.endpoints.login_requests import LoginPages
+from lib.server.http.guard import Guard
 from lib.server.login.user import Role
-from lib.server.pages import Pages
-from lib.server.proxy import ArchiveProxy
+from lib.server.pages.pages import Pages
 
 EVERYBODY = None
 USER, ANNOTATOR, REVIEWER, ADMIN = Role.USER, Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN
@@ -73,9 +71,9 @@ def routes(
         Route("GET", "/", USER, pages.start, "browsers", is_page=True),
         Route("GET", "/favicon.ico", EVERYBODY, pages.favicon, "browsers"),
         Route("GET", "/ohif/{path:path}", USER, pages.ohif, "browsers", is_page=True),
-        Route("GET", "/health", EVERYBODY, loop.health, "scripts"),
-        Route("GET", "/info/", USER, loop.app_info, clients),
-        Route("POST", "/activelearning/{strategy}", USER, loop.next_sample, "OHIF, Slicer", takes_json=True),
+        Route("GET", "/health", EVERYBODY, app.health, "scripts"),
+        Route("GET", "/info/", USER, app.app_info, clients),
+        Route("POST", "/activelearning/{strategy}", USER, app.next_sample, "OHIF, Slicer", takes_json=True),
         Route("POST", "/infer/{model}", USER, inference.infer, clients, records="clicks", role_to_store=ANNOTATOR),
         Route("GET", "/datastore/", USER, images.list_studies, "Slicer, scripts"),
         Route("PUT", "/datastore/", ANNOTATOR, images.add_image, "Slicer", records="image"),
@@ -93,13 +91,13 @@ def routes(
         Route("GET", "/datastore/label/info", USER, labels.label_info, "scripts"),
         Route("POST", accept, ANNOTATOR, acceptance.accept_masks, "scripts", takes_json=True, records="acceptance"),
         Route("DELETE", accept, ANNOTATOR, acceptance.take_acceptance_back, "scripts", records="acceptance taken back"),
-        Route("PUT", "/session/", USER, upload_sessions.create_session, "Slicer"),
-        Route("GET", "/session/{session_id}", USER, upload_sessions.get_session, "Slicer"),
-        Route("DELETE", "/session/{session_id}", USER, upload_sessions.remove_session, "Slicer"),
-        Route("GET", "/train/", USER, loop.training_status, "OHIF, Slicer"),
-        Route("POST", "/train/", ADMIN, loop.train_all, "OHIF", True, "training"),
-        Route("POST", "/train/{model}", ADMIN, loop.train_model, "Slicer, scripts", True, "training"),
-        Route("DELETE", "/train/", ADMIN, loop.stop_training, "OHIF, Slicer", records="end of a training"),
+        Route("PUT", "/session/", USER, sessions.create_session, "Slicer"),
+        Route("GET", "/session/{session_id}", USER, sessions.get_session, "Slicer"),
+        Route("DELETE", "/session/{session_id}", USER, sessions.remove_session, "Slicer"),
+        Route("GET", "/train/", USER, app.training_status, "OHIF, Slicer"),
+        Route("POST", "/train/", ADMIN, app.train_all, "OHIF", True, "training"),
+        Route("POST", "/train/{model}", ADMIN, app.train_model, "Slicer, scripts", True, "training"),
+        Route("DELETE", "/train/", ADMIN, app.stop_training, "OHIF, Slicer", records="end of a training"),
         *_annotation_page_routes(pages),
     ]
     if proxy is not None:

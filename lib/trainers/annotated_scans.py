@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class AnnotatedStudies(Protocol):
-    """What a training asks of the studies (`lib.server.studies.Studies`)."""
+    """What a training asks of the studies (`lib.server.studies.datastore.Studies`)."""
 
     clicks: AnnotationStore
     identities: ImageIdentities

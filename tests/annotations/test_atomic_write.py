@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib.annotations.atomic_write import write_atomically
-from lib.server.modes import set_umask
+from lib.server.process.modes import set_umask
 
 
 @pytest.fixture(autouse=True)

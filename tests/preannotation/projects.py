@@ -5,7 +5,7 @@ import torch
 
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, TrainingState, load_checkpoint
 from lib.networks.versions import ModelVersions
-from tests.server.images import write_image
+from tests.server.studies.images import write_image
 
 SPEC = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
 AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])

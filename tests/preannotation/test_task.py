@@ -12,12 +12,12 @@ from lib.networks.checkpoint import load_checkpoint
 from lib.preannotation.job import Job
 from lib.preannotation.task import WorkerError, _opened, propose
 from lib.preannotation.wanted import wanted
-from lib.server.open_studies import open_studies
-from lib.server.study_list import StudyList
+from lib.server.studies.open_studies import open_studies
+from lib.server.studies.study_list import StudyList
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
 from tests.preannotation.projects import AFFINE, proposed, publish, tiny_project, unfinished
-from tests.server.images import click, say_absent, submit, write_image
+from tests.server.studies.images import click, say_absent, submit, write_image
 
 IMAGES = ["s0000", "s0001", "s0002"]
 LABELS = ("lesion",)

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -28,16 +27,17 @@ from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
 from lib.report import annotated_image
 from lib.report import pictures as pictures_of_report
+from lib.report.annotated_project import read_project
 from lib.report.page import render
 from lib.report.pictures import overlay
-from lib.report.project import read_project
 from lib.report.wording import duration, local_time, program_name
 from lib.server.audit import AuditLog
 from lib.server.project import Project, archive_cache, open_project, project_of
 from lib.training.record import TrainingRecord, TrainingRun
 from scripts.report import main
+from tests.installed import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report.sh"
+SCRIPT = ROOT / "scripts" / "report.sh"
 SHAPE, AFFINE = (32, 30, 28), np.diag([1.0, 1.0, 1.5, 1.0])
 BALL = sum((axis - 14) ** 2 for axis in np.ogrid[tuple(map(slice, SHAPE))]) <= 36
 HOSTILE = "<script>alert(1)</script>"

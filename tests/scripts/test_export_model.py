@@ -24,7 +24,7 @@ from lib.networks.checkpoint import load_checkpoint
 from lib.networks.spec import NetworkSpec
 from lib.server.audit import last_records
 from lib.server.project import Project
-from lib.server.readings import DECISION_KEY
+from lib.server.review.readings import DECISION_KEY
 from scripts.export_model import main
 from tests.modelexport.bundles import run_bundle
 from tests.modelexport.models import AFTER, LABELS, PAPERS, clicked, masked, published, recorded, write_scans

@@ -17,10 +17,10 @@ from lib.demo.local_server import free_port
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint
 from lib.preannotation.wanted import wanted
-from lib.server.open_studies import open_studies
+from lib.server.studies.open_studies import open_studies
 from scripts.pre_annotate import main
 from tests.preannotation.projects import proposed, publish, tiny_project, unfinished
-from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served
 
 ROOT = Path(__file__).parents[2]
 MANY = 60

@@ -1,7 +1,5 @@
 """Every request of MONAI Label's client, which Slicer's plugin uses, against a running server."""
 
-import time
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.geometry.volume import load_volume
-from tests.server.waiting import wait_for_training
+from tests.server.waiting import wait_for, wait_for_training
 
 
 @pytest.fixture
@@ -74,8 +72,6 @@ def test_image_that_is_sent_along_is_segmented(client, site):
 def test_training_is_started_followed_and_stopped(client, site):
     client.infer("extreme_points", "study_07", {"lesion": site.clicks("study_07")})
     assert client.train_start("inextremis", {"iterations": 100_000})["status"] in ("SUBMITTED", "RUNNING")
-    end = time.monotonic() + 60
-    while client.train_status()["status"] == "SUBMITTED" and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_for(lambda: client.train_status()["status"] != "SUBMITTED")
     client.train_stop()
-    assert wait_for_training(client)["status"] in ("STOPPED", "ERROR")
+    assert wait_for_training(site.url)["status"] in ("STOPPED", "ERROR")

@@ -16,10 +16,10 @@ from fastapi import HTTPException
 
 from lib.server.changes import Changes
 from lib.server.events import MOST_LISTENERS, Events
-from lib.server.open_studies import open_studies
+from lib.server.studies.open_studies import open_studies
 from tests.server.conftest import running_site
-from tests.server.images import LABELS, click, submit, write_image
-from tests.server.security.serving import connect, request
+from tests.server.http.serving import connect, request
+from tests.server.studies.images import LABELS, click, submit, write_image
 
 
 class Looks:

@@ -1,12 +1,24 @@
-"""Waiting for what a server does in the background."""
+"""Wait for what a server does in the background."""
 
 import time
 
+import requests
 
-def wait_for_training(client, timeout_s=240):
-    """The last training, when it has ended."""
+
+def wait_for(is_true, timeout_s=60, poll_s=0.1):
+    """What a function gives, as soon as that is true."""
     end = time.monotonic() + timeout_s
-    while (task := client.train_status(check_if_running=False))["status"] in ("SUBMITTED", "RUNNING"):
-        assert time.monotonic() < end, task
-        time.sleep(0.3)
-    return task
+    while not (found := is_true()):
+        assert time.monotonic() < end, f"not so after {timeout_s} s"
+        time.sleep(poll_s)
+    return found
+
+
+def wait_for_training(url, timeout_s=240):
+    """The last training, when it has ended."""
+
+    def ended():
+        task = requests.get(f"{url}/train/", timeout=60).json()
+        return task if task["status"] not in ("SUBMITTED", "RUNNING") else None
+
+    return wait_for(ended, timeout_s, poll_s=0.3)

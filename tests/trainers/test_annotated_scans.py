@@ -12,7 +12,7 @@ from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
-from lib.server.open_studies import open_studies
+from lib.server.studies.open_studies import open_studies
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
 

@@ -27,7 +27,7 @@ from lib.geometry.volume import Volume, load_volume
 from lib.metrics import dice
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, TrainingState
 from lib.networks.versions import ModelVersions
-from lib.server.annotation_page import WEB
+from lib.server.pages.annotation_page import WEB
 from lib.server.project import Project
 from tests.exchange.studies import write_volume
 from tests.installed import need_chromium

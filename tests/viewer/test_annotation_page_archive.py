@@ -10,7 +10,7 @@ from lib.demo.orthanc import Orthanc
 from lib.metrics import dice
 from tests.installed import need_chromium, need_orthanc
 from tests.physical import extreme_voxels
-from tests.server.archive import Archive
+from tests.server.archive.archive_server import Archive
 from tests.viewer.annotation_page import AnnotationPage
 from tests.viewer.ohif import browser_page
 from tests.viewer.phantom import SHAPE, phantom

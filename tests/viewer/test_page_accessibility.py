@@ -10,7 +10,7 @@ import requests
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
-from lib.server.annotation_page import WEB
+from lib.server.pages.annotation_page import WEB
 from tests.exchange.studies import write_volume
 from tests.installed import need_axe, need_chromium
 from tests.viewer.ohif import browser_page

@@ -17,12 +17,12 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, TrainingState
 from lib.networks.versions import ModelVersions
-from lib.server.annotation_page import WEB
+from lib.server.pages.annotation_page import WEB
 from lib.training.record import TrainingRecord, TrainingRun
 from tests.exchange.studies import write_volume
 from tests.installed import need_chromium
 from tests.server.login.people import PASSWORD
-from tests.server.login.reading import settings
+from tests.server.review.reading import settings
 from tests.viewer.annotation_page import AnnotationPage
 from tests.viewer.ohif import browser_page
 from tests.viewer.phantom import phantom

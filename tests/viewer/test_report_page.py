@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lib.annotations.json_file import JsonFile
+from lib.report.annotated_project import read_project
 from lib.report.page import render
-from lib.report.project import read_project
 from lib.server.audit import AuditLog
 from lib.server.project import Project, open_project
 from tests.exchange.studies import write_studies

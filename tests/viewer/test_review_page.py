@@ -8,7 +8,7 @@ import pytest
 from lib.demo.local_server import LocalServer
 from tests.exchange.studies import write_studies
 from tests.server.login.people import PASSWORD
-from tests.server.login.reading import Site, settings, shape_mask
+from tests.server.review.reading import Site, settings, shape_mask
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.geometry.volume import VolumeError, load_volume
-from lib.server.endpoints.images import image_file
-from lib.server.endpoints.readings import review
+from lib.server.endpoints.image_requests import image_file
+from lib.server.endpoints.reading_requests import review
 from lib.server.endpoints.who import CurrentUser
-from lib.server.json_input import check_text
-from lib.server.review_picture import colors_of, comparison
+from lib.server.http.json_input import check_text
+from lib.server.http.refusals import answered_with
+from lib.server.review.review_picture import colors_of, comparison
 
 _FOLDER = Path(__file__).parents[1] / "review"
 _POLICY = (
@@ -58,10 +58,8 @@ async def study_picture(user: CurrentUser, image: str) -> Response:
 
 
 def _picture(image: str, path: Path, reviewer: str) -> bytes:
-    try:
+    with answered_with(422, VolumeError):
         scan = load_volume(path)
-    except VolumeError as error:
-        raise HTTPException(422, str(error)) from error
     maps = review().label_maps(image, scan.geometry, reviewer)
     return comparison(scan, maps)
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from lib.server.guard import set_details
+from lib.server.http.guard import set_details
 from lib.server.login.user import User
 
 
 def current_user(request: Request) -> User:
-    """As the guard in front of the routes has found (`lib.server.guard`)."""
+    """As the guard in front of the routes has found (`lib.server.http.guard`)."""
     user: User = request.state.user
     return user
 

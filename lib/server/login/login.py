@@ -8,9 +8,10 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from lib.server.http.disk_full import writing
 from lib.server.login.attempts import Attempts
 from lib.server.login.directory import Directory, Granted
-from lib.server.login.sessions import LoginSessions
+from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.user import User
 
 
@@ -64,10 +65,8 @@ class Login:
         Raises:
             HTTPException: 507, it cannot be kept.
         """
-        try:
+        with writing("The session"):
             return await run_in_threadpool(self.sessions.start, granted.user, granted.proof)
-        except OSError as error:
-            raise _not_kept(error) from error
 
     async def end_session(self, request: Request) -> None:
         """Ends the session of a request, if it has one.
@@ -75,12 +74,10 @@ class Login:
         Raises:
             HTTPException: 507, the end cannot be kept.
         """
-        try:
+        with writing("The end of the session"):
             for session_id in (bearer_token(request), request.cookies.get(self.cookie)):
                 if session_id is not None:
                     await run_in_threadpool(self.sessions.end, session_id)
-        except OSError as error:
-            raise _not_kept(error) from error
 
     def set_cookie(self, request: Request, response: Response, session_id: str) -> None:
         """Scripts cannot read it, pages of others cannot send it with what changes something."""
@@ -105,7 +102,3 @@ def bearer_token(request: Request) -> str | None:
     """The token of `Authorization: Bearer`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
-
-
-def _not_kept(error: OSError) -> HTTPException:
-    return HTTPException(507, f"The session could not be kept ({error.strerror}); make room on the server's disk.")

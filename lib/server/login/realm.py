@@ -13,8 +13,8 @@ import httpx
 import jwt
 from fastapi import HTTPException
 
-from lib.server.certificates import trusted_certificates
-from lib.server.network import is_loopback
+from lib.server.process.certificates import trusted_certificates
+from lib.server.process.network import is_loopback
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import bcrypt
 import requests
 
 from lib.server.login.user import Role
+from tests.server.asking import Session
 
 PASSWORD = "six clicks are enough"
 # Of the cheapest cost, so that tests do not wait; `scripts/users.sh` takes a dear one.
@@ -20,18 +21,8 @@ def write_users(path, names=NAMES, hashed=HASH):
     return path
 
 
-class Client(requests.Session):
-    """A program or, as it keeps cookies, a browser; it follows no redirects."""
-
-    def __init__(self, url, token=None):
-        super().__init__()
-        self.url = url
-        if token is not None:
-            self.headers["Authorization"] = f"Bearer {token}"
-
-    def request(self, method, path, **options):
-        url = path if path.startswith("http") else f"{self.url}{path}"
-        return super().request(method, url, **{"timeout": 60, **options, "allow_redirects": False})
+class Client(Session):
+    """A session that can log in."""
 
     def log_in(self, name, password=PASSWORD, target="/"):
         """As the form of the login page does."""

@@ -10,7 +10,7 @@ from lib.geometry.volume import load_volume
 from scripts.export import main as export
 from tests.exchange.studies import CLICKS, write_studies
 from tests.server.login.people import PASSWORD
-from tests.server.login.reading import Site, settings, shape_mask
+from tests.server.review.reading import Site, settings, shape_mask
 
 
 def test_user_who_names_themselves_exports(guarded, tmp_path, monkeypatch, capsys):

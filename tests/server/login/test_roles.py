@@ -9,7 +9,7 @@ import pytest
 from lib.demo.local_server import LocalServer
 from lib.server.login.user import Role
 from scripts.routes import all_routes
-from tests.server.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served
 from tests.server.login.people import NAMES, Client, token_of, write_users
 
 ROUTES = all_routes()
@@ -137,7 +137,7 @@ def test_description_of_the_routes_needs_a_login_too(server, clients):
 
 def test_upload_of_nobody_is_refused_before_it_is_read(server):
     """The refusal comes although most of the announced body never does."""
-    from tests.server.security.serving import request, send
+    from tests.server.http.serving import request, send
 
     head = request("PUT", "/datastore/?image=x", Content_Type="multipart/form-data; boundary=x", Content_Length=10**8)
 

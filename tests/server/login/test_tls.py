@@ -18,10 +18,10 @@ from lib.demo.local_server import LocalServer, free_port
 from lib.server.audit import last_records
 from lib.server.project import Project
 from tests.exchange.studies import write_studies
-from tests.installed import need_nginx, nginx
+from tests.installed import ROOT, need_nginx, nginx
 from tests.server.login.people import PASSWORD, Client, write_users
 
-NGINX_CONF = Path(__file__).parents[3] / "docs" / "nginx.conf"
+NGINX_CONF = ROOT / "docs" / "nginx.conf"
 NAME = "viewer.hospital.example"
 
 

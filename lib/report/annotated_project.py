@@ -1,0 +1,168 @@
+"""What a project's folders tell: annotations, trainings, and what the model makes of the scans."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.annotations.json_file import JsonFile
+from lib.annotations.mask_origin import MaskOrigin
+from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
+from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
+from lib.report.annotated_image import AnnotatedImage, FinalMask
+from lib.report.listed_studies import ListedStudy, listed_studies, project_name
+from lib.report.reader_agreements import ReaderAgreement, reader_agreements
+from lib.report.running_training import RunningTraining, running_training
+from lib.server.audit import AuditRecord, last_records
+from lib.server.project import Project, first_labels, is_archive
+from lib.training.record import TrainingRecord
+
+logger = logging.getLogger(__name__)
+
+MOST_RECORDS = 200
+
+
+class ReportError(ValueError):
+    """A folder that there is nothing to report of; its text is for the user."""
+
+
+@dataclass(frozen=True)
+class AnnotatedProject:
+    """Images with annotations, those that were answered last first; all trainings.
+
+    Attributes:
+        name: of the folder or the archive.
+        labels: of the app.
+        studies: all that there are, by image id.
+        images: with an answer to a label, a final mask, or a skip.
+        training: that runs now, or was stopped before its end.
+        records: the newest of the audit log.
+        agreements: of the readers of studies that several have read, those that disagree most first.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    studies: Mapping[str, ListedStudy]
+    images: list[AnnotatedImage]
+    record: TrainingRecord
+    training: RunningTraining | None
+    model: TrainedModel | None
+    records: list[AuditRecord]
+    agreements: list[ReaderAgreement]
+
+    @property
+    def listed(self) -> list[AnnotatedImage]:
+        """The images that are among the studies still."""
+        return [image for image in self.images if image.study is not None]
+
+    @property
+    def untouched(self) -> list[ListedStudy]:
+        """The studies of which nobody has said anything, by name."""
+        touched = {image.image_id for image in self.images}
+        return sorted((of for i, of in self.studies.items() if i not in touched), key=lambda of: of.name)
+
+    @property
+    def n_annotated(self) -> int:
+        """How many studies have an answer to every label."""
+        return sum(not image.unanswered for image in self.listed)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many studies are in each state; they add up to the number of studies."""
+        found = Counter(image.state for image in self.listed)
+        states = {state: found[state] for state in ("final", "annotated", "begun", "skipped")}
+        return {**states, "not begun": len(self.studies) - len(self.listed)}
+
+    def name_of(self, image_id: str) -> str:
+        return self.studies[image_id].name if image_id in self.studies else image_id
+
+    def n_labels_that_were(self, origin: str) -> int:
+        """How many labels of final masks came about in this way."""
+        finals = (image.final for image in self.images if image.final is not None)
+        return Counter(of for final in finals for of in final.origins.values())[MaskOrigin(origin)]
+
+
+def read_project(studies: str, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
+    """Reads the images, the annotations and the models; changes nothing and asks no archive.
+
+    Args:
+        studies: folder of the images, or address of the archive.
+        place: of the annotations.
+        labels: of the app; default: those that it had when the project began.
+
+    Raises:
+        ReportError: there is no such folder, or nothing is annotated in it.
+    """
+    expected = place.folder if is_archive(studies) else Path(studies)
+    if not expected.is_dir():
+        what = f"project of {project_name(studies)}" if is_archive(studies) else f"folder {studies}"
+        raise ReportError(f"There is no {what}; expected what the server was started with.")
+    labels = tuple(labels or first_labels(place) or ("lesion",))
+    listed = listed_studies(studies, place)
+    masks = MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels)
+    agreements = reader_agreements(place.agreements, masks)
+    images = _images(place, listed, masks)
+    if not images and not agreements:
+        raise ReportError(f"Nothing is annotated in {project_name(studies)}; click on a study first.")
+    folder = model_dir / "inextremis"
+    return AnnotatedProject(
+        project_name(studies),
+        labels,
+        listed,
+        sorted(images, key=lambda image: image.answered, reverse=True),
+        TrainingRecord.load(folder / "record.json"),
+        running_training(folder / "train_stats.json"),
+        _model(model_dir / "inextremis.pt"),
+        last_records(place.audit, MOST_RECORDS),
+        agreements,
+    )
+
+
+def _images(place: Project, listed: Mapping[str, ListedStudy], masks: MaskStore) -> list[AnnotatedImage]:
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for answer in AnnotationStore(place.clicks).answers():
+        answers[answer.image_id].append(answer)
+    skips = JsonFile(place.skips).items() if place.skips.exists() else {}
+    finals = {image_id: _final(masks, image_id) for image_id in masks.paths()}
+    return [
+        AnnotatedImage(
+            image_id,
+            listed.get(image_id),
+            masks.labels,
+            tuple(answer for answer in answers[image_id] if isinstance(answer, Annotation)),
+            tuple(answer for answer in answers[image_id] if isinstance(answer, Absence)),
+            finals.get(image_id),
+            _skip(skips[image_id]) if image_id in skips else None,
+        )
+        for image_id in sorted({*answers, *finals, *skips})
+    ]
+
+
+def _skip(kept: Mapping[str, Any]) -> str:
+    """In words."""
+    said = [str(kept.get("reason") or ""), f"by {kept['annotator']}" if kept.get("annotator") else ""]
+    return ", ".join(filter(None, said))
+
+
+def _final(masks: MaskStore, image_id: str) -> FinalMask:
+    try:
+        record = masks.record(image_id)
+    except MaskError as error:
+        logger.warning("%s", error)
+        record = None
+    return FinalMask(record, lambda: masks.load(image_id))
+
+
+def _model(path: Path) -> TrainedModel | None:
+    try:
+        return load_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except CheckpointError as error:
+        logger.warning("%s The report does without it.", error)
+        return None

@@ -1,0 +1,257 @@
+"""A DICOMweb archive: its series listed, fetched, and given segmentations."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
+from dicomweb_client.session_utils import create_session_from_user_pass
+from monailabel.datastore.dicom import DICOMwebClientX
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
+
+from lib.exchange.series_headers import headers_of
+from lib.server.archive import archive_errors
+from lib.server.archive.archive_errors import ArchiveError, archive_error
+from lib.server.process.network import is_loopback
+
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+_UID_TAG = "0020000E"
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
+
+_FACTS = (
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID"),
+    *("PatientName", "StudyDescription", "SeriesDescription"),
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as the archive lists it.
+
+    Attributes:
+        facts: attributes by keyword, those that the archive tells.
+        instances: their number, or None where the archive does not tell.
+    """
+
+    uid: str
+    facts: Mapping[str, str]
+    instances: int | None
+
+    def is_same(self, other: Series) -> bool:
+        """The same series of the same patient in the same study?"""
+        names = ("StudyInstanceUID", "PatientID")
+        return self.uid == other.uid and all(self.facts.get(name) == other.facts.get(name) for name in names)
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Series | None:
+        """A search result, or None for one without a usable UID."""
+        try:
+            attributes = Dataset.from_json(found)
+            uid = str(attributes.get("SeriesInstanceUID", ""))
+        except Exception:  # pydicom raises whatever a value raises
+            return None
+        if len(uid) > 64 or not UID.fullmatch(uid):
+            return None
+        facts = {name: str(attributes[name].value) for name in _FACTS if attributes.get(name)}
+        number = attributes.get("NumberOfSeriesRelatedInstances")
+        return cls(uid, facts, int(number) if number is not None and str(number).isdigit() else None)
+
+
+class Archive:
+    """A client of an archive.
+
+    Args:
+        url: of its DICOMweb root, without a login in it.
+        login: name and password, or None.
+        search_filter: DICOM attributes that series must have. "Modality" may name several, as "MR,CT"; they are asked
+            for one by one, because archives differ in how, and whether, they take several at once.
+        fetch_by_frame: ask for single frames, for archives that do not give whole instances.
+        prefixes: of the search, retrieve and store services in the address.
+
+    Raises, where it is asked:
+        ArchiveError: it does not answer, or refuses.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        login: tuple[str, str] | None,
+        search_filter: Mapping[str, Any],
+        fetch_by_frame: bool = False,
+        prefixes: tuple[str | None, str | None, str | None] = (None, None, None),
+    ) -> None:
+        self.url = url
+        self.fetch_by_frame = fetch_by_frame
+        self._searches = _searches(search_filter)
+        self._warned: set[str] = set()
+        qido, wado, stow = prefixes
+        self._client: DICOMwebClient = DICOMwebClientX(
+            url=url, session=_session(url, login), qido_url_prefix=qido, wado_url_prefix=wado, stow_url_prefix=stow
+        )
+        self._client.set_http_retry_params(retry=False)
+
+    def list_series(self) -> dict[str, Series]:
+        """All series that the filter finds, by UID. One UID in two studies or of two patients is left out."""
+        found: dict[str, Series] = {}
+        ambiguous: set[str] = set()
+        for search in self._searches:
+            for page in self._pages(search):
+                ambiguous |= {series.uid for series in page if not series.is_same(found.setdefault(series.uid, series))}
+        for uid in ambiguous - self._warned:
+            logger.warning("The series %s is in several studies or of several patients, and is left out.", uid)
+        self._warned |= ambiguous
+        return {uid: series for uid, series in found.items() if uid not in ambiguous}
+
+    def _pages(self, search: Mapping[str, Any]) -> Iterator[list[Series]]:
+        """Pages until one brings nothing new: an archive may give fewer than it is asked for, or always the same."""
+        seen: set[str] = set()
+        offset = 0
+        while True:
+            query: dict[str, Any] = {"search_filters": dict(search), "limit": PAGE} | (
+                {"offset": offset} if offset else {}
+            )
+            try:
+                answer = self._ask(partial(self._search, **query))
+            except ArchiveError as error:
+                if offset and error.status in (400, 404, 501):
+                    return  # an archive that knows no offset
+                raise
+            yield [series for entry in answer if (series := Series.of(entry)) is not None]
+            told = {str(entry.get(_UID_TAG)) for entry in answer}
+            if told <= seen:
+                return
+            seen |= told
+            offset += len(answer)
+
+    def _search(self, **query: Any) -> list[dict[str, Any]]:
+        answer: Any = self._client.search_for_series(**query)
+        if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+            raise ValueError("expected a list of objects")
+        return answer
+
+    def find(self, wanted: Series) -> Series | None:
+        """A series as the archive has it now."""
+        answer = self._ask(lambda: self._search(search_filters={"SeriesInstanceUID": wanted.uid}))
+        found = (Series.of(entry) for entry in answer)
+        return next((series for series in found if series is not None and series.is_same(wanted)), None)
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """Writes the instances of a series into a new folder, in whatever transfer syntax they are stored."""
+        folder.mkdir()
+        study = series.facts.get("StudyInstanceUID", "")
+        fetch = self._frames if self.fetch_by_frame else self._instances
+        instances = self._ask(lambda: fetch(study, series.uid))
+        number = 0
+        while (instance := self._ask(lambda: next(instances, None))) is not None:
+            instance.save_as(folder / f"{number:06d}.dcm", write_like_original=False)
+            number += 1
+        if series.instances is not None and number < series.instances:
+            raise ArchiveError(
+                f"The DICOMweb archive {self.url} gave {number} of the {series.instances} instances of a series; retry."
+            )
+
+    def _instances(self, study: str, uid: str) -> Iterator[Dataset]:
+        try:
+            return self._client.iter_series(study, uid, media_types=(("application/dicom", "*"),))
+        except requests.HTTPError as error:
+            if error.response is None or error.response.status_code not in (400, 406, 415):
+                raise
+            return self._client.iter_series(study, uid)
+
+    def _frames(self, study: str, uid: str) -> Iterator[Dataset]:
+        for metadata in self._client.retrieve_series_metadata(study, uid):
+            instance = Dataset.from_json(metadata)
+            (pixels,) = self._client.retrieve_instance_frames(
+                study_instance_uid=study,
+                series_instance_uid=uid,
+                sop_instance_uid=instance.SOPInstanceUID,
+                frame_numbers=[1],
+            )
+            instance.PixelData = bytes(pixels)  # of a bytearray pydicom makes a list of numbers
+            instance.file_meta = FileMetaDataset()
+            instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            instance.is_little_endian, instance.is_implicit_VR = True, False
+            yield instance
+
+    def headers(self, series: Series) -> list[Dataset]:
+        """The headers of all instances of a series, without pixels and what cannot be read."""
+        study = series.facts.get("StudyInstanceUID", "")
+        headers: list[Dataset] = self._ask(lambda: headers_of(self._client.retrieve_series_metadata(study, series.uid)))
+        return headers
+
+    def store(self, instances: Sequence[Dataset]) -> None:
+        """Stores instances (STOW-RS)."""
+        answer = self._ask(lambda: self._client.store_instances(instances))
+        if answer.get("FailedSOPSequence"):
+            raise ArchiveError("The archive refused the segmentation; its log says more.")
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except Exception as error:  # the client and pydicom raise whatever an answer makes of them
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            raise archive_error(self.url, _problem(error), status) from error
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return archive_errors.BAD_CERTIFICATE
+    if isinstance(error, requests.exceptions.ProxyError):
+        return archive_errors.NO_PROXY
+    if _has_timed_out(error):
+        return archive_errors.TIMED_OUT
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return archive_errors.problem_of(error.response.status_code)
+    return archive_errors.NO_ANSWER
+
+
+def _has_timed_out(error: BaseException) -> bool:
+    """In the middle of an answer as well, where requests makes a ConnectionError of it."""
+    causes = (error, *error.args)
+    return any(isinstance(cause, (requests.exceptions.Timeout, ReadTimeoutError)) for cause in causes)
+
+
+def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:
+    modalities = search_filter.get("Modality")
+    if not isinstance(modalities, str):
+        return [dict(search_filter)]
+    return [{**search_filter, "Modality": modality.strip()} for modality in modalities.split(",")]
+
+
+class _TimeoutAdapter(HTTPAdapter):
+    """Gives every request a time-out: without one, an archive that hangs holds its thread for ever."""
+
+    def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        return super().send(request, *arguments, **options)
+
+
+def _session(url: str, login: tuple[str, str] | None) -> requests.Session:
+    if (urlsplit(url).hostname or "").endswith("googleapis.com"):
+        session = create_session_from_gcp_credentials()
+    else:
+        session = create_session_from_user_pass(*login) if login else requests.Session()
+    if is_loopback(urlsplit(url).hostname or ""):
+        # Proxies and certificates of the environment come together in requests; only the latter are for this host.
+        session.trust_env, session.verify = False, os.environ.get("REQUESTS_CA_BUNDLE") or True
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _TimeoutAdapter())
+    return session

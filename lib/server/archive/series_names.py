@@ -1,0 +1,26 @@
+"""What people are shown in the place of the UID of a series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lib.server.archive.series_images import series_and_volume
+
+
+def name_and_detail(image_id: str, facts: Mapping[str, str], unnamed: str) -> tuple[str, str]:
+    """Patient, description and volume of an image; date, modality and the description of its study.
+
+    Args:
+        facts: of its series, by DICOM keyword.
+        unnamed: stands for a series without a description.
+    """
+    patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
+    series, study = facts.get("SeriesDescription", ""), facts.get("StudyDescription", "")
+    name = [patient, series or study or unnamed, series_and_volume(image_id)[1]]
+    detail = [_date(facts.get("StudyDate", "")), facts.get("Modality", ""), study if series else ""]
+    return " · ".join(filter(None, name)), " · ".join(filter(None, detail))
+
+
+def _date(dicom: str) -> str:
+    """A date as ISO 8601 writes it, from DICOM's."""
+    return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:]}" if len(dicom) == 8 and dicom.isdecimal() else dicom

@@ -1,0 +1,86 @@
+"""Requests about the versions of the published model."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import HTTPException, Request
+from fastapi import Path as PathParameter
+from fastapi.concurrency import run_in_threadpool
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.infers.published_model import PublishedModel
+from lib.networks.checkpoint import CheckpointError
+from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.http.disk_full import writing
+from lib.server.http.guard import set_details
+from lib.server.http.refusals import answered_with
+from lib.trainers.train_task import InExtremISTrainTask
+from lib.training.record import TrainingRecord
+from lib.training.version_list import KeptVersion, NoVersionError, kept_versions, roll_back
+
+
+def trainer() -> InExtremISTrainTask:
+    """The one of the running app, where it is not for reviews only."""
+    task: InExtremISTrainTask = app_instance().trainers["inextremis"]
+    return task
+
+
+def published_model() -> dict[str, Any] | None:
+    """The version that requests are answered with, and when it was published; None without one."""
+    if is_review_only():
+        return None
+    published: PublishedModel = app_instance().published
+    model = published.current()
+    return None if model is None else {"version": model.version, "published": _moment_of(published.path)}
+
+
+def list_models() -> dict[str, Any]:
+    """The version of the model that is published, and all that are kept, the newest first."""
+    if is_review_only():
+        return {"published": None, "versions": []}
+    model, versions = app_instance().published.current(), trainer().versions
+    published = None if model is None else model.version
+    record = TrainingRecord.load(trainer().record_path)
+    kept = kept_versions(versions, record, published)
+    return {
+        "published": published,
+        "versions": [_shown(of, versions.path(of.number)) for of in reversed(kept)],
+    }
+
+
+def _shown(version: KeptVersion, path: Path) -> dict[str, Any]:
+    run = version.run
+    return {
+        "version": version.number,
+        "created": _moment_of(path) if run is None else run.ended,
+        "dice": None if run is None else run.score,
+        "scans": None if run is None else run.scans,
+        "sentence": version.sentence,
+        "is_published": version.is_published,
+    }
+
+
+async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)], request: Request) -> dict[str, Any]:
+    """Publishes a kept version of the model again; trainings go on from it.
+
+    A training that runs meanwhile keeps what it comes to as a version, and does not publish it.
+    """
+    refuse_where_review_only()
+    set_details(request, version=version)
+    try:
+        with answered_with(404, NoVersionError), writing("The version", "published"):
+            await run_in_threadpool(roll_back, trainer().versions, version)
+    except CheckpointError as error:
+        raise HTTPException(409, f"{error} What was published stays.") from error
+    return await run_in_threadpool(list_models)
+
+
+def _moment_of(path: Path) -> str | None:
+    """When a file was written, in ISO 8601; None where there is none."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except OSError:
+        return None

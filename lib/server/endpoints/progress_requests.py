@@ -1,0 +1,50 @@
+"""Requests about the training that runs, and about whatever changes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from fastapi.responses import StreamingResponse
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks import utils as async_tasks
+
+from lib.server.endpoints.app_requests import without_folders
+from lib.server.endpoints.model_requests import trainer
+from lib.server.endpoints.review_only import is_review_only
+from lib.server.endpoints.who import CurrentUser
+from lib.server.events import Events
+from lib.server.jobs.training_progress import training_progress
+from lib.server.login.user import Role
+from lib.trainers.curves import read_curves
+
+
+def training(user: CurrentUser) -> dict[str, Any]:
+    """The training that runs, or ran last: its progress, its curves, and what it came to."""
+    curves = {"loss": [], "validation": []} if is_review_only() else read_curves(trainer().curves_path)
+    return {**progress(), **curves, "may_train": user.role >= Role.ADMIN and not is_review_only()}
+
+
+def progress() -> dict[str, Any]:
+    """Without the curves, and for whoever asks."""
+    if is_review_only():
+        return training_progress(None, {}, [])
+    tasks = async_tasks.tasks("train")
+    # The one that runs, not one that waits for its turn behind it.
+    task = next((one for one in tasks if one["status"] == "RUNNING"), tasks[-1] if tasks else None)
+    words = list(without_folders(list(task.get("details", ())))) if task is not None else []
+    return training_progress(task, trainer().stats(), words)
+
+
+async def events(request: Request, seconds: Annotated[float | None, Query(ge=0)] = None) -> StreamingResponse:
+    """Server-sent events: `hello`, and then each change of the `training`, the published `model` and the `studies`.
+
+    They never end, unless after so many `seconds`; with the login they do.
+    """
+    of_app: Events = app_instance().events
+    of_app.require_room()
+    return StreamingResponse(
+        of_app.stream(request.state.is_allowed, seconds),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},  # nginx would keep them back
+    )

@@ -1,0 +1,76 @@
+"""Requests about the masks that the published model makes of all studies in advance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.server.endpoints.app_requests import without_folders
+from lib.server.endpoints.model_requests import published_model
+from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.endpoints.who import CurrentUser
+from lib.server.http.disk_full import writing
+from lib.server.http.json_input import json_object
+from lib.server.http.refusals import answered_with
+from lib.server.jobs.pre_annotation import PreAnnotation, RunningError
+from lib.server.jobs.proposal_progress import NOTHING
+from lib.server.login.user import Role, User
+
+ORDERS = ("first", "random")
+
+
+async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]:
+    """Starts to segment all studies without a final mask, by the published model; 429 while that runs.
+
+    The body may give a `limit`, a number of studies, and the `strategy`, their order: first or random.
+    """
+    refuse_where_review_only()
+    options = _options(json_object(await request.body(), "parameters"))
+    return await run_in_threadpool(_start, options, user)
+
+
+def _options(parameters: dict[str, Any]) -> list[str]:
+    """For the script. Raises: HTTPException: 422."""
+    limit, order = parameters.get("limit"), parameters.get("strategy", ORDERS[0])
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise HTTPException(422, f"The limit is {str(limit)[:80]!r}; expected a number of studies from 1.")
+    if order not in ORDERS:
+        raise HTTPException(422, f"The strategy is {str(order)[:80]!r}; expected one of {', '.join(ORDERS)}.")
+    return ["--strategy", order, *([] if limit is None else ["--limit", str(limit)])]
+
+
+def _start(options: list[str], user: User) -> dict[str, Any]:
+    if published_model() is None:
+        raise HTTPException(
+            409, "There is no trained model yet: click extreme points in a few studies and start the training."
+        )
+    with answered_with(429, RunningError), writing("The pre-annotation", "started"):
+        _pre_annotation().start(options)
+    return proposals(user)
+
+
+def proposals(user: CurrentUser) -> dict[str, Any]:
+    """How far the run is, or what the last one came to: studies in all, done, stored, and failed with the reason."""
+    told = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
+    told.pop("pid", None)
+    sentences = [told["sentence"] or "", *(one["reason"] for one in told["failed"])]
+    said, *reasons = (next(without_folders([sentence]), "") for sentence in sentences)
+    failed = [{**one, "reason": reason} for one, reason in zip(told["failed"], reasons, strict=True)]
+    may_start = user.role >= Role.ADMIN and not is_review_only()
+    return {**told, "sentence": said or None, "failed": failed, "may_start": may_start}
+
+
+async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
+    """Ends the run; what was stored stays, and the next run goes on from there. 409 where none of this server runs."""
+    refuse_where_review_only()
+    if not await run_in_threadpool(_pre_annotation().stop):
+        raise HTTPException(409, "No pre-annotation of this server is running.")
+    return await run_in_threadpool(proposals, user)
+
+
+def _pre_annotation() -> PreAnnotation:
+    found: PreAnnotation = app_instance().pre_annotation
+    return found

@@ -1,0 +1,212 @@
+"""Requests of the annotation page about studies: the list, one of them, its scan, and skips."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.activelearning.strategies import REVIEW
+from lib.geometry.volume import VolumeError
+from lib.infers.requests import annotator_of
+from lib.server.endpoints.image_requests import image_file, studies
+from lib.server.endpoints.model_requests import published_model
+from lib.server.endpoints.review_only import is_review_only
+from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.http.disk_full import writing
+from lib.server.http.entity_tag import headers_of, is_known, not_modified
+from lib.server.http.json_input import check_text, json_object
+from lib.server.http.pools import make_thumbnail, make_view
+from lib.server.http.refusals import answered_with
+from lib.server.login.user import Role, User
+from lib.server.process.network import is_loopback
+from lib.server.studies.skips import checked_reason
+from lib.server.studies.study_details import study_details
+from lib.server.studies.study_list import StudyList, counts
+from lib.server.studies.views import View
+
+# Kept by the browser of who is logged in, which asks each time whether it may still show it.
+_PRIVATE = "private, no-cache"
+CLICKS, AUTOMATIC = "extreme_points", "inextremis"
+
+
+def about_me(user: CurrentUser) -> dict[str, Any]:
+    """Who is logged in, and what they may do; without a login everybody may do everything."""
+    review_only, has_readings = is_review_only(), studies().readings.people > 1
+    return {
+        "name": user.name,
+        "role": str(user.role),
+        "asks_login": user.name is not None,
+        "may": {
+            # A reviewer may submit a reading of their own.
+            "store": user.role >= (Role.REVIEWER if review_only else Role.ANNOTATOR),
+            "train": user.role >= Role.ADMIN and not review_only,
+            "review": user.role >= Role.REVIEWER and has_readings,
+        },
+    }
+
+
+async def list_studies(request: Request, user: CurrentUser, client_id: str = "") -> Response:
+    """The project, and every study with its state. Nothing is fetched for it.
+
+    `client_id` is the asker's name where there is no login; what they work on themselves is not shown as `working`.
+    """
+    check_text(client_id, "client_id")
+    content = await run_in_threadpool(_listed, user, client_id)
+    tag = hashlib.sha256(content).hexdigest()[:32]
+    if is_known(request, tag):
+        return not_modified(tag, _PRIVATE)
+    headers = headers_of(tag, _PRIVATE)
+    is_here = request.client is not None and is_loopback(request.client.host)
+    if not is_here and "gzip" in request.headers.get("accept-encoding", ""):
+        content = await run_in_threadpool(gzip.compress, content, 1)
+        headers["Content-Encoding"] = "gzip"
+    return Response(content, media_type="application/json", headers={**headers, "Vary": "Accept-Encoding"})
+
+
+def _listed(user: User, client_id: str) -> bytes:
+    datastore, app = studies(), app_instance()
+    entries = StudyList(datastore).entries(_asker(user, client_id))
+    model = published_model()
+    strategies = {
+        name: strategy.description
+        for name, strategy in app.strategies.items()
+        if name != REVIEW or user.role >= Role.REVIEWER
+    }
+    project = {
+        "title": datastore.name(),
+        "labels": list(datastore.labels),
+        "review_only": is_review_only(),
+        "readers": datastore.readings.people,
+        "model": model,
+        "strategies": strategies,
+        "default_strategy": "first" if "first" in strategies else next(iter(strategies), None),
+        "models": {
+            "clicks": CLICKS if CLICKS in app.models else None,
+            "automatic": AUTOMATIC if model is not None and AUTOMATIC in app.models else None,
+        },
+        "counts": counts(entries),
+    }
+    return json.dumps({"project": project, "studies": entries}).encode()
+
+
+def _asker(user: User, client_id: str) -> str | None:
+    """The name of the login; without one what the client says."""
+    return user.name if user.name is not None else annotator_of({"client_id": client_id}) if client_id else None
+
+
+async def study(image: str, user: CurrentUser) -> dict[str, Any]:
+    """A study with its geometry, its clicks and its final mask; of an archive it is fetched, which may take a while."""
+    path = await image_file(image)
+    with answered_with(422, VolumeError):
+        return await run_in_threadpool(study_details, studies(), image, path, user.name)
+
+
+async def volume(request: Request, image: str) -> Response:
+    """The scan as NIfTI (.nii.gz), on the voxel grid and in the place of the image; made once, then sent from disk."""
+    path = await image_file(image)
+    version = await run_in_threadpool(_version, path)
+    if is_known(request, version):
+        return not_modified(version, _PRIVATE)
+    with answered_with(422, VolumeError), writing("The scan", "prepared"):
+        view = await make_view(studies().views.scan, image, path)
+    return _file(view, "application/octet-stream")
+
+
+async def thumbnail(request: Request, image: str) -> Response:
+    """A PNG of the middle axial slice; 404 while an archive's image was not fetched."""
+    check_text(image, "image")
+    path = await run_in_threadpool(studies().at_hand, image)
+    if path is None:
+        raise HTTPException(404, f"The image {image[:80]!r} was not fetched from the archive yet; open it first.")
+    version = await run_in_threadpool(_version, path)
+    if is_known(request, version):
+        return not_modified(version, _PRIVATE)
+    with answered_with(422, VolumeError), writing("The picture", "prepared"):
+        view = await make_thumbnail(studies().views.thumbnail, image, path)
+    return _file(view, "image/png")
+
+
+def _version(path: Path) -> str:
+    with answered_with(422, VolumeError):
+        return studies().views.version(path)
+
+
+def _file(view: View, media_type: str) -> Response:
+    return FileResponse(view.path, media_type=media_type, headers=headers_of(view.version, _PRIVATE))
+
+
+async def skip(image: str, request: Request) -> dict[str, Any]:
+    """Skips a study: it is not offered, and nothing is learnt from it, until somebody takes that back or works on it.
+
+    The body may give a `reason`, a text of at most 200 characters, and a `client_id`.
+    """
+    check_text(image, "image")
+    parameters = json_object(await request.body(), "parameters")
+    reason = checked_reason(parameters.get("reason"))
+    return await run_in_threadpool(_skip, image, reason, name_of(request, parameters))
+
+
+def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
+    datastore = studies()
+    datastore.require_image(image)
+    datastore.require_project()
+    with writing("The skip"):
+        made = datastore.skips.skip(image, reason, annotator)
+    datastore.leases.end(image, annotator)
+    _learn_anew()
+    return dict(made)
+
+
+async def take_skip_back(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
+    """Takes a skip back: the study is offered again."""
+    check_text(image, "image")
+    name_of(request, {"client_id": client_id})
+    return await run_in_threadpool(_take_skip_back, image)
+
+
+def _take_skip_back(image: str) -> dict[str, Any]:
+    datastore = studies()
+    datastore.require_image(image)
+    datastore.require_project()
+    with writing("The end of the skip"):
+        if not datastore.skips.end(image):
+            raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
+    _learn_anew()
+    return {}
+
+
+def _learn_anew() -> None:
+    """A skipped study is one less that shapes are learnt from, or one more again."""
+    if not is_review_only():
+        app_instance().atlases.refresh_soon()
+
+
+async def work_on(image: str, request: Request) -> dict[str, Any]:
+    """Tells others that the annotator works on a study: it is offered to nobody else for half an hour.
+
+    The body may give a `client_id`. Where several people read each study it does nothing: to look is not to read.
+    """
+    check_text(image, "image")
+    parameters = json_object(await request.body(), "parameters")
+    name = name_of(request, parameters)
+    await run_in_threadpool(studies().require_image, image)
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.renew, image, name)
+    return {}
+
+
+async def leave(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
+    """Tells others that the annotator no longer works on a study."""
+    check_text(image, "image")
+    name = name_of(request, {"client_id": client_id})
+    if studies().readings.people == 1:
+        await run_in_threadpool(studies().leases.end, image, name)
+    return {}

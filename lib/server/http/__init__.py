@@ -1,0 +1,1 @@
+"""Check requests before they are answered, and answer them within limits."""

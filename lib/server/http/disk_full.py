@@ -1,0 +1,29 @@
+"""Answer 507 where something cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import HTTPException
+
+
+@contextmanager
+def writing(what: str, done: str = "stored", gone: HTTPException | None = None) -> Iterator[None]:
+    """Turns an OSError into an HTTPException.
+
+    Args:
+        what: is written, such as "The mask".
+        done: participle of what could not be done with it.
+        gone: raised where the file to change is missing; default: 507 as for other errors.
+
+    Raises:
+        HTTPException: 507, the disk is full or the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if gone is not None and isinstance(error, FileNotFoundError):
+            raise gone from error
+        sentence = f"{what} could not be {done} ({error.strerror}). Make room on the server's disk, then retry."
+        raise HTTPException(507, sentence) from error

@@ -1,0 +1,139 @@
+"""What happens around each route: who asks is known, their role is checked, and what they change is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from fastapi import HTTPException, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import URL
+
+from lib.server.audit import AuditLog
+from lib.server.login.login import Login
+from lib.server.login.user import ANYBODY, Role, User, require_role
+from lib.server.process.network import is_loopback
+
+Handler = Callable[[Request], Awaitable[Response]]
+# Parts of a path or query that say what was changed.
+_TOLD = ("image", "id", "tag", "model")
+
+
+class GuardedRoute(Protocol):
+    """What the guard has to know of a route (`lib.server.routes.Route`)."""
+
+    @property
+    def role(self) -> Role | None: ...
+
+    @property
+    def records(self) -> str | None: ...
+
+    @property
+    def is_page(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The checks and the record around the routes of one server.
+
+    Args:
+        login: None where the server asks for none, and everybody may do everything.
+        audit: where changes are recorded; None for nowhere.
+    """
+
+    login: Login | None = None
+    audit: AuditLog | None = None
+
+    def route_class(self, route: GuardedRoute) -> type[APIRoute]:
+        """FastAPI's class for a route, with the checks before its body is read."""
+        guard = self
+
+        class Guarded(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Any]:
+                handler = super().get_route_handler()
+
+                async def guarded(request: Request) -> Response:
+                    return await guard._answer(request, route, handler)
+
+                return guarded
+
+        return Guarded
+
+    async def _answer(self, request: Request, route: GuardedRoute, handler: Handler) -> Response:
+        if self.login is not None:
+            _require_encryption(request)
+        request.state.audit, request.state.details = self.audit, {}
+        request.state.user = await self._user(request, route)
+        request.state.is_allowed = lambda: self._is_allowed(request, route)
+        response = await handler(request)
+        if route.records and response.status_code < 300 and request.state.details is not None:
+            parts = {**request.query_params, **request.path_params}
+            told = {name: parts[name] for name in _TOLD if parts.get(name)}
+            await record(request, route.records, **{**told, **request.state.details})
+        return response
+
+    async def _is_allowed(self, request: Request, route: GuardedRoute) -> bool:
+        """May who sends a request still do so? For answers that take longer than a login may."""
+        try:
+            await self._user(request, route)
+        except HTTPException:
+            return False
+        return True
+
+    async def _user(self, request: Request, route: GuardedRoute) -> User | None:
+        """Raises: HTTPException: 401 or 303 to the login, nobody is logged in; 403, their role is too low."""
+        if self.login is None:
+            return ANYBODY
+        if route.role is None:
+            return None
+        user = await self.login.user_of(request)
+        if user is None:
+            raise _login_needed(request, route)
+        require_role(user, route.role)
+        return user
+
+
+async def record(request: Request, action: str, **details: object) -> None:
+    """Writes into the audit log who does what in this request."""
+    audit: AuditLog | None = request.state.audit
+    if audit is None:
+        return
+    user: User | None = request.state.user
+    who = details.pop("who", None) or (user.name if user is not None and user.name else "unknown")
+    address = request.client.host if request.client else "this machine"
+    program = request.headers.get("user-agent", "")[:200]
+    await audit.append(action, str(who), {"address": address, "program": program}, details)
+
+
+def set_details(request: Request, **details: object) -> None:
+    """Adds to what is recorded of this request, where it succeeds."""
+    request.state.details = {**(request.state.details or {}), **details}
+
+
+def record_nothing(request: Request) -> None:
+    """Says that this request changes nothing."""
+    request.state.details = None
+
+
+def _require_encryption(request: Request) -> None:
+    """Raises: HTTPException: 403, names and passwords would pass a network unencrypted."""
+    is_here = request.client is None or is_loopback(request.client.host)
+    if request.url.scheme != "https" and not is_here:
+        raise HTTPException(403, "This server takes logins over HTTPS only; use its https:// address.")
+
+
+def _login_needed(request: Request, route: GuardedRoute) -> HTTPException:
+    if route.is_page and "text/html" in request.headers.get("accept", ""):
+        here = URL(scope=request.scope)
+        target = quote(here.path + (f"?{here.query}" if here.query else ""), safe="")
+        root = str(request.scope.get("root_path", ""))
+        return HTTPException(303, "Log in first.", {"Location": f"{root}/login?next={target}"})
+    return HTTPException(
+        401,
+        "Nobody is logged in, or the login has expired; log in at /login, or send a valid token as "
+        "'Authorization: Bearer TOKEN'.",
+        {"WWW-Authenticate": "Bearer"},
+    )

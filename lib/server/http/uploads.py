@@ -1,0 +1,47 @@
+"""Volumes that clients send."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from fastapi import HTTPException, UploadFile
+
+from lib.geometry.volume_files import EXTENSIONS
+from lib.server.http.disk_full import writing
+from lib.server.process.private_folder import new_temporary_file
+
+
+def name_and_extension(upload: UploadFile) -> tuple[str, str]:
+    """The name of an uploaded volume without and its extension.
+
+    Slicer's client sends the path that the file has on its own machine; only the last part counts.
+
+    Raises:
+        HTTPException: 422, not a volume's name.
+    """
+    name = re.split(r"[/\\]", upload.filename or "")[-1]
+    extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
+    if extension is None:
+        raise HTTPException(422, f"The file is {name[:80]!r}; expected a volume: {', '.join(EXTENSIONS)}.")
+    return name.removesuffix(extension), extension
+
+
+def stored_upload(upload: UploadFile) -> Path:
+    """Writes an upload to a temporary file with its extension; whoever asks for it removes it.
+
+    Raises:
+        HTTPException: 422, not a volume's name; 507, the disk is full.
+    """
+    _, extension = name_and_extension(upload)
+    with writing("The upload"):
+        descriptor, name = new_temporary_file(extension)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                shutil.copyfileobj(upload.file, file)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return Path(name)

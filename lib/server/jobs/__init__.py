@@ -1,0 +1,1 @@
+"""Run trainings and pre-annotations in processes of their own."""

@@ -1,0 +1,1 @@
+"""Store clicks and masks, and accept masks."""

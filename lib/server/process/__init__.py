@@ -1,0 +1,1 @@
+"""Set up the process of the server: its log, its files, where it listens."""

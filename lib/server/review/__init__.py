@@ -1,0 +1,1 @@
+"""Compare the readings of several people, and decide between them."""

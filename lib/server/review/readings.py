@@ -1,0 +1,257 @@
+"""Readings: what each of several people makes of a study, apart from the others and from the project's annotations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+from fastapi import HTTPException
+from filelock import FileLock
+
+from lib.activelearning.leases import Leases
+from lib.annotations.atomic_write import write_atomically
+from lib.annotations.image_identity import file_stamp
+from lib.annotations.masks import MaskError, MaskRecord
+from lib.annotations.store import AnnotationStore, Answer
+from lib.geometry.volume import Volume
+from lib.server.masks.annotation_set import AnnotationSet
+from lib.server.project import CLICK_TAG, FINAL_TAG, Project
+
+if TYPE_CHECKING:
+    from lib.server.studies.datastore import Studies
+
+logger = logging.getLogger(__name__)
+
+DECISION_KEY = "decision"
+"""In `MaskRecord.info` of a final mask: who decided for it, when, and between whom."""
+
+_NAME_FILE = "reader.json"
+_MOST_NAME_BYTES = 120
+
+
+class Reading(AnnotationSet):
+    """One reader's clicks and masks.
+
+    Args:
+        reader: their name.
+        guarded: see `_Clicks`.
+    """
+
+    def __init__(
+        self, studies: Studies, reader: str, folder: Path, guarded: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__(Project(folder), studies.labels, studies.labels, studies.identities)
+        self.reader = reader
+        self.clicks = _Clicks(self.place.clicks, guarded)
+        self._studies = studies
+
+    def list_images(self) -> list[str]:
+        return self._studies.list_images()
+
+    def images_at_hand(self) -> dict[str, Path]:
+        return self._studies.images_at_hand()
+
+    def begun(self, images: Sequence[str] | None = None) -> dict[str, bool]:
+        """Whether each image that they have begun to read is read: a mask covers each label, or it is said absent.
+
+        Clicks alone are work in progress, until the mask that they give is accepted or another one is submitted.
+        """
+        found = {}
+        for image_id, said in self.said_of_images(images).items():
+            covered = {label for one in said.get(FINAL_TAG, ()) for label in one.labels}
+            absent = {label for one in said.get(CLICK_TAG, ()) for label in one.absent}
+            found[image_id] = set(self.labels) <= covered | absent
+        return found
+
+    def created(self, image_id: str) -> str:
+        """When they last stored anything of an image, in ISO 8601; empty where that cannot be read."""
+        moments = [answer.created for answer in self.answers(image_id)]
+        if (record := self.record(image_id)) is not None:
+            moments.append(record.created)
+        return max(moments, key=_moment, default="")
+
+    def answers(self, image_id: str) -> list[Answer]:
+        """Their readable answers on an image, by label."""
+        return [one for path in self.clicks.paths_of(image_id) if (one := self._answer(path)) is not None]
+
+    def record(self, image_id: str) -> MaskRecord | None:
+        """That of their mask of an image; None where there is none that can be read."""
+        try:
+            return self.masks().record(image_id)
+        except (FileNotFoundError, MaskError):
+            return None
+
+    def label_map(self, image_id: str) -> Volume | None:
+        """Their mask of an image (X, Y, Z) uint8, with the app's values; None where all labels are absent.
+
+        Raises:
+            MaskError: it cannot be read, or holds a label that the app does not have.
+        """
+        try:
+            mask = self.masks().load(image_id)
+        except FileNotFoundError:
+            return None
+        return Volume(mask.array.astype(np.uint8), mask.geometry)
+
+    def stamps(self, image_id: str) -> list[tuple[str, object]]:
+        """What changes when their reading of an image does."""
+        files = sorted([*self.clicks.paths_of(image_id), *self.masks().files(image_id)])
+        return [(path.name, file_stamp(path)) for path in files]
+
+
+class _Clicks(AnnotationStore):
+    """A store that is not written once its study is decided.
+
+    Args:
+        guarded: of an image id; raises HTTPException 409 where it is decided, and keeps others from deciding it.
+    """
+
+    def __init__(self, folder: Path, guarded: Callable[[str], AbstractContextManager[None]]) -> None:
+        super().__init__(folder)
+        self._guarded = guarded
+
+    def save(self, answer: Answer) -> Path:
+        """Raises: HTTPException: 409, the study is decided; and see `AnnotationStore.save`."""
+        with self._guarded(answer.image_id):
+            return super().save(answer)
+
+
+class Readings:
+    """The readings of a project. Each study is read by several people, who do not see each other's work.
+
+    A study is decided where the project has a final mask of it that covers all labels.
+
+    Args:
+        people: who read each study; 1: there are no readings, and everybody works on the project's annotations.
+        leases: who works on what.
+    """
+
+    def __init__(self, studies: Studies, people: int, leases: Leases) -> None:
+        self.studies = studies
+        self.people = people
+        self.leases = leases
+        self._folder = studies.project.readings
+        self._known: dict[str, Reading] = {}
+
+    def of(self, reader: str) -> Reading:
+        """That of one reader, whether they have begun one or not."""
+        folder = self._folder / folder_name(reader)
+        reading = self._known.get(reader)
+        if reading is None:
+            reading = self._known[reader] = Reading(self.studies, reader, folder, lambda i: self._guarded(i, reader))
+        return reading
+
+    def readers(self) -> list[str]:
+        """Who has begun to read anything, by name."""
+        return sorted(_reader_of(path.parent) for path in self._folder.glob(f"*/{_NAME_FILE}"))
+
+    def seen_by(self, reader: str | None, image_id: str) -> AnnotationSet:
+        """The annotations of an image that somebody may see: their reading, and the project's once it is decided."""
+        is_shared = self.people == 1 or reader is None or image_id in self.studies.decided([image_id])
+        return self.studies if is_shared else self.of(str(reader))
+
+    @contextmanager
+    def changing(self, image_id: str, reader: str) -> Iterator[AnnotationSet]:
+        """The annotations that somebody may change: their reading; the study is not decided meanwhile.
+
+        Raises:
+            HTTPException: 404, no such image; 409, it is decided.
+        """
+        if self.people == 1:
+            yield self.studies
+            return
+        reading = self.of(reader)
+        with self._guarded(image_id, reader):
+            yield reading
+
+    @contextmanager
+    def locked(self, image_id: str) -> Iterator[None]:
+        """Keeps readings of an image from being changed, and it from being decided, by others."""
+        folder = self.studies.project.own / "reading_locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{hashlib.sha256(image_id.encode()).hexdigest()[:32]}.lock"):
+            yield
+
+    @contextmanager
+    def _guarded(self, image_id: str, reader: str) -> Iterator[None]:
+        self.studies.require_image(image_id)
+        with self.locked(image_id):
+            if image_id in self.studies.decided([image_id]):
+                raise HTTPException(
+                    409,
+                    f"The readings of {image_id!r} are decided, so that yours stays as it is; ask a reviewer to take "
+                    "the decision back.",
+                )
+            self._note_reader(reader)
+            yield
+        self.leases.renew(image_id, reader)
+
+    def _note_reader(self, reader: str) -> None:
+        path = self._folder / folder_name(reader) / _NAME_FILE
+        if not path.exists():
+            write_atomically(path, json.dumps({"name": reader}).encode())
+
+    def decision(self, image_id: str) -> dict[str, Any] | None:
+        """Who decided a study for whom, and when; None where its final mask came about otherwise, or is not there."""
+        try:
+            info = self.studies.masks().record(image_id).info or {}
+        except (FileNotFoundError, MaskError):
+            return None
+        decision = info.get(DECISION_KEY)
+        return decision if isinstance(decision, dict) and "reader" in decision else None
+
+    def finished(self, images: Sequence[str] | None = None) -> dict[str, set[str]]:
+        """Who has read each image, or each of these; images that nobody has read are missing."""
+        found: dict[str, set[str]] = {}
+        for reader in self.readers():
+            for image_id, is_read in self.of(reader).begun(images).items():
+                if is_read:
+                    found.setdefault(image_id, set()).add(reader)
+        return found
+
+    def version(self, image_id: str, readers: Collection[str]) -> str:
+        """Changes when the reading of an image by one of these does."""
+        content = repr([(reader, self.of(reader).stamps(image_id)) for reader in sorted(readers)])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def files(self, image_id: str) -> list[Path]:
+        """The files of all readings of an image."""
+        return [file for reader in self.readers() for file in self.of(reader).annotation_files(image_id)]
+
+    def forget_copies(self, image_id: str) -> None:
+        for reader in self.readers():
+            self.of(reader).forget_copies(image_id)
+
+
+def folder_name(reader: str) -> str:
+    """A plain file name of its own for each name of a reader, whatever is in it."""
+    name = quote(reader, safe="", errors="replace").replace(".", "%2E")
+    if 0 < len(name) <= _MOST_NAME_BYTES:
+        return name
+    # No quoted name holds a '+'.
+    return f"{name[: _MOST_NAME_BYTES - 40]}+{hashlib.sha256(reader.encode(errors='replace')).hexdigest()[:32]}"
+
+
+def _reader_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _NAME_FILE).read_bytes())["name"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.error("The reader of %s is taken from its name: %s cannot be read (%s).", folder.name, _NAME_FILE, error)
+        return unquote(folder.name)
+
+
+def _moment(created: str) -> datetime:
+    """A time in ISO 8601; one without a zone is UTC, and one that cannot be read long ago."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,47 @@
+"""Requests as viewers and scripts send them to a test's server, which may be any object with a `url`."""
+
+import json
+
+import nibabel as nib
+import requests
+
+
+class Session(requests.Session):
+    """A program or, as it keeps cookies, a browser; it follows no redirects."""
+
+    def __init__(self, url, token=None):
+        super().__init__()
+        self.url = url
+        if token is not None:
+            self.headers["Authorization"] = f"Bearer {token}"
+
+    def request(self, method, path, **options):
+        url = path if path.startswith("http") else f"{self.url}{path}"
+        return super().request(method, url, **{"timeout": 60, **options, "allow_redirects": False})
+
+
+def infer(server, image, params, model="extreme_points", **query):
+    """The answer to a request for a mask; the mask alone, unless `output` says otherwise."""
+    params = {"result_extension": ".nrrd", "result_dtype": "uint8", **params} if isinstance(params, dict) else params
+    return requests.post(
+        f"{server.url}/infer/{model}",
+        params={"image": image, "output": "image", **query},
+        data={"params": params if isinstance(params, str) else json.dumps(params)},
+        timeout=120,
+    )
+
+
+def submit(server, image, mask, affine_ras, tag="final", **params):
+    """Sends a mask (X, Y, Z) of an image, as Slicer does."""
+    return requests.put(
+        f"{server.url}/datastore/label",
+        params={"image": image, "tag": tag},
+        data={"params": json.dumps(params)},
+        files={"label": ("mask.nii", nib.Nifti1Image(mask, affine_ras).to_bytes())},
+        timeout=60,
+    )
+
+
+def datastore(server, **query):
+    """The figures of the studies; with `output="all"` the list of images."""
+    return requests.get(f"{server.url}/datastore/", params=query, timeout=60).json()

@@ -1,0 +1,222 @@
+"""Generated bad requests against a real server: each is answered, and none reaches beyond the server's folders.
+
+`FUZZ_REQUESTS=2000 python -m pytest tests/server/http/test_bad_requests.py` sends more of them.
+"""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lib.demo.local_server import LocalServer
+from lib.demo.studies import write_demo_studies
+from tests.server.asking import Session
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "250"))
+SECRET = "no patient of this server"
+STUDY = "study_00"
+
+
+class Trap:
+    """A pickle that leaves a mark when it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (self.mark, "w"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bad requests")
+    write_demo_studies(root / "studies", root / "truth", 2)
+    (root / "secret.txt").write_text(SECRET)
+    (root / "secret.nii.gz").write_text(SECRET)
+    (root / "secret.json").write_text(json.dumps({"schema_version": SECRET}))
+    conf = {"model_dir": str(root / "model"), "tracking": "None", "iterations": "1"}
+    with LocalServer(root / "studies", conf, root / "server.log") as server:
+        yield root, server
+
+
+def outside(root):
+    """Every file beside the server's own, with its content."""
+    own = (root / "studies", root / "model", root / "server.log")
+    files = (path for path in root.rglob("*") if path.is_file() and not any(path.is_relative_to(o) for o in own))
+    return {path: path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def tricks(site):
+    """Names that lead out of a folder, or are no names."""
+    root, _ = site
+    paths = ["../secret.txt", "..%2Fsecret.txt", "../../secret", str(root / "secret.txt"), str(root / "secret.nii.gz")]
+    return [
+        *paths,
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "a\0b",
+        "x" * 5000,
+        "../secret.nii.gz",
+        "~/.ssh/id_rsa",
+        "study_00/..",
+    ]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+POINTS = st.lists(st.lists(st.integers(-5, 200) | st.floats() | st.text(max_size=3), max_size=4), max_size=8)
+
+
+def names(tricks):
+    return st.sampled_from([STUDY, "study_01", *tricks]) | st.text(max_size=12)
+
+
+def click_params(tricks):
+    known = {
+        "lesion": POINTS | JUNK,
+        "background": POINTS | JUNK,
+        "foreground": POINTS | JUNK,
+        "label": names(tricks) | JUNK,
+        "image": names(tricks),
+        "model": names(tricks) | JUNK,
+        "result_extension": names(tricks) | st.sampled_from([".nrrd", ".pkl", "/../x.nii.gz", ".exe"]) | JUNK,
+        "result_dtype": st.sampled_from(["uint8", "object", "float16"]) | JUNK,
+        "result_write_to_file": JUNK,
+        "coordinates": st.sampled_from(["lps", "ras", "voxel", "mm"]) | JUNK,
+        "client_id": names(tricks) | JUNK,
+        "session": JUNK,
+        "save_label": st.just(True),
+        "label_tag": names(tricks),
+        "use_stored_clicks": JUNK,
+        "absent": st.lists(st.sampled_from(["lesion", "cyst", "absent", ""]), max_size=3) | JUNK,
+    }
+    return st.fixed_dictionaries({}, optional=known)
+
+
+def train_params(tricks):
+    known = ("iterations", "roi_size", "learning_rate", "network", "network_arguments", "device")
+    folders = ("model_dir", "bundle_path", "train_ds", "val_ds", "tracking_uri", "name")
+    optional = dict.fromkeys(known, JUNK) | dict.fromkeys(folders, names(tricks))
+    return st.fixed_dictionaries({}, optional=optional)
+
+
+def requests_of(tricks):
+    """(method, path, what `requests` takes besides) of one request."""
+    name, bytes_ = names(tricks), st.binary(max_size=200)
+    quote = requests.utils.quote
+    tag = st.sampled_from(["final", "original", "extreme_points"]) | name
+    text = st.text(max_size=30)
+
+    def request(method, path, **parts):
+        return st.tuples(st.just(method), path, st.fixed_dictionaries(parts))
+
+    def body(content):
+        # Not by `json=`, which refuses to send NaN.
+        return {"data": content.map(json.dumps), "headers": st.just({"Content-Type": "application/json"})}
+
+    def at(folder, what):
+        return what.map(lambda value: folder + quote(value, safe=""))
+
+    params = click_params(tricks).map(json.dumps)
+    files = st.fixed_dictionaries({"label": st.tuples(name.filter(bool), bytes_)})
+    images = st.fixed_dictionaries({"file": st.tuples(name.filter(bool), bytes_)})
+    return st.one_of(
+        request(
+            "POST",
+            at("/infer/", st.sampled_from(["extreme_points", "extreme_points_annotation", "inextremis"]) | name),
+            params=st.fixed_dictionaries(
+                {},
+                optional={"image": name, "session_id": name, "output": st.sampled_from(["image", "json", "all", "x"])},
+            ),
+            data=st.fixed_dictionaries({}, optional={"params": params | text}),
+        ),
+        request("POST", at("/train/", st.just("inextremis") | name), **body(train_params(tricks) | JUNK)),
+        request("POST", st.just("/train/"), **body(JUNK)),
+        request("POST", at("/activelearning/", st.sampled_from(["random", "first"]) | name), **body(JUNK)),
+        request(
+            "PUT",
+            st.just("/datastore/label"),
+            params=st.fixed_dictionaries({"image": name, "tag": tag}),
+            data=st.fixed_dictionaries({"params": JUNK.map(json.dumps) | text}),
+            files=files,
+        ),
+        request("PUT", st.just("/datastore/image"), params=st.fixed_dictionaries({"image": name}), files=images),
+        request("GET", st.just("/datastore/image"), params=st.fixed_dictionaries({"image": name})),
+        request("GET", st.just("/datastore/image/info"), params=st.fixed_dictionaries({"image": name})),
+        request("GET", st.just("/datastore/label"), params=st.fixed_dictionaries({"label": name, "tag": tag})),
+        request("GET", st.just("/datastore/label/info"), params=st.fixed_dictionaries({"label": name, "tag": tag})),
+        request(
+            "PUT",
+            st.sampled_from(["/datastore/image/info", "/datastore/label/info"]),
+            params=st.fixed_dictionaries({"image": name, "label": name, "tag": tag}),
+            data=st.fixed_dictionaries({"info": JUNK.map(json.dumps) | text}),
+        ),
+        request(
+            "DELETE",
+            st.just("/datastore/label"),
+            params=st.fixed_dictionaries({"id": name.filter(lambda n: n not in (STUDY, "study_01")), "tag": tag}),
+        ),
+        request(
+            "POST",
+            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
+            data=(st.fixed_dictionaries({}, optional={"labels": JUNK, "client_id": JUNK}).map(json.dumps) | text),
+        ),
+        request(
+            "DELETE",
+            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
+            params=st.fixed_dictionaries({"client_id": text}),
+        ),
+        request("GET", at("/session/", name)),
+        request("DELETE", at("/session/", name)),
+        request("GET", at("/model/", name)),
+    )
+
+
+def test_no_request_gets_a_server_error_or_reaches_beyond_the_folders(site, tricks):
+    root, server = site
+    before = outside(root)
+
+    @settings(max_examples=REQUESTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(requests_of(tricks))
+    def send(request):
+        method, path, parts = request
+        try:
+            answer = requests.request(method, server.url + path, timeout=60, **parts)
+        except (ValueError, requests.exceptions.InvalidURL):
+            return  # what cannot be put into a request never reaches the server
+        assert answer.status_code < 500, (answer.status_code, answer.text[:500])
+        assert SECRET.encode() not in answer.content
+
+    send()
+    assert outside(root) == before
+    assert server.process.poll() is None
+    assert requests.get(f"{server.url}/info/", timeout=30).ok
+
+
+@pytest.mark.parametrize("name", ["trap.pt", "trap.pkl", "trap.npy", "trap.nii.gz", "trap.nrrd"])
+def test_no_pickle_from_a_request_is_loaded(site, name):
+    root, server = site
+    mark = root / "studies" / "loaded"
+    trap = pickle.dumps(Trap(str(mark)))
+
+    session = Session(server.url)
+    session.put("/datastore/label", params={"image": STUDY, "tag": "final"}, files={"label": (name, trap)})
+    session.put("/datastore/image", params={"image": "trap"}, files={"file": (name, trap)})
+    for model in ("extreme_points", "inextremis"):
+        data = {"params": json.dumps({"lesion": np.eye(3, dtype=int).tolist() * 2})}
+        for image in ("trap", STUDY):
+            query = {"image": image}
+            answer = session.post(f"/infer/{model}", params=query, data=data, files={"file": (name, trap)})
+            assert answer.status_code < 500
+    assert not mark.exists()

@@ -1,0 +1,146 @@
+"""Images that are uploaded for a while: their files go when they end."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lib.server.http import upload_sessions as module
+from lib.server.http.upload_sessions import Sessions
+
+
+@pytest.fixture
+def upload(tmp_path):
+    numbers = iter(range(1000))
+
+    def write():
+        path = tmp_path / f"{next(numbers)}.nii.gz"
+        path.write_bytes(b"volume")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set."""
+
+    class Clock:
+        now = 1e9
+
+        def time(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_session_gives_its_file_until_it_is_removed(upload):
+    sessions, path = Sessions(), upload()
+    session = sessions.add(path)
+
+    assert sessions.get(session.id).image == path
+    assert sessions.remove(session.id).id == session.id
+    assert not path.exists()
+    assert sessions.get(session.id) is None
+    assert sessions.remove(session.id) is None
+
+
+@pytest.mark.parametrize("session_id", ["", "..", "../x", "a" * 10_000, "\0"])
+def test_unknown_session(upload, session_id):
+    sessions = Sessions()
+    sessions.add(upload())
+
+    assert sessions.get(session_id) is None
+    assert sessions.remove(session_id) is None
+
+
+def test_ids_cannot_be_guessed(upload):
+    sessions = Sessions()
+    ids = {sessions.add(upload()).id for _ in range(20)}
+
+    assert len(ids) == 20
+    assert all(len(one) == 32 and int(one, 16) >= 0 for one in ids)
+
+
+def test_session_says_what_clients_of_monai_label_read(upload, clock):
+    path = upload()
+
+    info = Sessions().add(path, expiry_s=60).info()
+
+    assert info.keys() == {"name", "image", "create_ts", "last_access_ts", "expiry"}
+    assert (info["image"], info["expiry"], info["create_ts"]) == (path.name, 60, 10**9)
+    assert "/" not in str(info)
+
+
+def test_session_that_is_not_used_ends_and_one_that_is_lives_on(upload, clock):
+    sessions = Sessions(lifetime_s=100)
+    used, unused = sessions.add(upload()), sessions.add(upload())
+    for _ in range(3):
+        clock.now += 60
+        assert sessions.get(used.id) is not None
+
+    assert sessions.get(unused.id) is None
+    assert used.image.exists()
+    assert not unused.image.exists()
+
+
+@pytest.mark.parametrize(("asked", "lives"), [(0, 100), (-5, 100), (10, 10), (99, 99), (10**9, 100)])
+def test_lifetime_is_what_was_asked_for_and_no_longer_than_the_longest(upload, clock, asked, lives):
+    sessions = Sessions(lifetime_s=100)
+    session = sessions.add(upload(), expiry_s=asked)
+
+    clock.now += lives
+    assert sessions.get(session.id) is not None
+    clock.now += lives + 1
+    assert sessions.get(session.id) is None
+
+
+def test_clock_that_is_set_back_keeps_nothing_for_ever(upload, clock):
+    sessions = Sessions(lifetime_s=100)
+    session = sessions.add(upload())
+    clock.now -= 3600
+
+    assert sessions.get(session.id) is None
+    assert not session.image.exists()
+
+
+def test_where_there_are_too_many_the_one_used_longest_ago_ends(upload, clock):
+    sessions = Sessions(most=3)
+    first, *others = [sessions.add(upload()) for _ in range(3)]
+    for session in (*others, first):
+        clock.now += 1
+        sessions.get(session.id)
+
+    sessions.add(upload())
+
+    assert sessions.get(others[0].id) is None
+    assert not others[0].image.exists()
+    assert sessions.get(first.id) and sessions.get(others[1].id)
+
+
+def test_file_that_is_gone_already_hurts_nobody(upload):
+    sessions, path = Sessions(), upload()
+    session = sessions.add(path)
+    path.unlink()
+
+    assert sessions.remove(session.id) is not None
+
+
+def test_many_clients_at_once(upload):
+    sessions, paths = Sessions(most=10), [upload() for _ in range(60)]
+    start = threading.Barrier(6)
+
+    def use(number):
+        start.wait()
+        for path in paths[number::6]:
+            session = sessions.add(path)
+            sessions.get(session.id)
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(use, range(6)))
+
+    assert sum(path.exists() for path in paths) == 10

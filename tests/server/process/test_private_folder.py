@@ -1,0 +1,162 @@
+"""The server's own folder for passing files: nobody else's, and gone with the server."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lib.server.process import private_folder
+from lib.server.process.private_folder import make_private_folder
+from tests.installed import ROOT
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """The system's folder of temporary files; what a process remembers is as before after the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(private_folder.atexit, "register", lambda *arguments: None)
+    return tmp_path
+
+
+def ended_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def leave(system, name):
+    folder = system / name
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "patient.nii.gz").write_bytes(b"patient")
+    return folder
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_folder_is_the_user_s_alone_whatever_the_umask(system, umask):
+    before = os.umask(umask)
+    try:
+        folder = make_private_folder()
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.parent == system
+
+
+def test_temporary_files_of_this_process_and_its_children_lie_in_it(system):
+    folder = make_private_folder()
+
+    with tempfile.NamedTemporaryFile() as file:
+        assert Path(file.name).parent == folder
+    child = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
+    assert subprocess.run(child, capture_output=True, text=True).stdout.strip() == str(folder)
+
+
+def test_what_a_dead_server_left_is_removed(system):
+    left = leave(system, f"inextremis-{ended_process()}-abc")
+
+    make_private_folder()
+
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("process", ["own", "parent", "first"])
+def test_folder_of_a_server_that_runs_stays(system, process):
+    number = {"own": os.getpid(), "parent": os.getppid(), "first": 1}[process]
+    folder = leave(system, f"inextremis-{number}-abc")
+
+    make_private_folder()
+
+    assert (folder / "sub" / "patient.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("inextremis-", "inextremis-abc", "inextremis-12x-abc", "inextremis--1-a", "inextremis2-1-a", "other"),
+        "inextremis-" + "9" * 30 + "-a",
+    ],
+)
+def test_folder_of_another_name_stays(system, name):
+    folder = leave(system, name)
+
+    make_private_folder()
+
+    assert (folder / "sub" / "patient.nii.gz").exists()
+
+
+def test_link_stays_and_what_it_leads_to(system):
+    target = leave(system, "somebody's")
+    link = system / f"inextremis-{ended_process()}-abc"
+    link.symlink_to(target)
+
+    make_private_folder()
+
+    assert link.is_symlink()
+    assert (target / "sub" / "patient.nii.gz").exists()
+
+
+def test_link_inside_is_removed_but_not_what_it_leads_to(system):
+    target = leave(system, "somebody's")
+    left = leave(system, f"inextremis-{ended_process()}-abc")
+    (left / "link").symlink_to(target)
+
+    make_private_folder()
+
+    assert not left.exists()
+    assert (target / "sub" / "patient.nii.gz").exists()
+
+
+def test_file_with_such_a_name_stays(system):
+    file = system / f"inextremis-{ended_process()}-abc"
+    file.write_bytes(b"")
+
+    make_private_folder()
+
+    assert file.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_folder_of_another_user_stays(system):
+    folder = leave(system, f"inextremis-{ended_process()}-abc")
+    os.chown(folder, 65534, 65534)
+
+    make_private_folder()
+
+    assert (folder / "sub" / "patient.nii.gz").exists()
+
+
+def run(code, system):
+    environment = {**os.environ, "TMPDIR": str(system), "PYTHONPATH": str(ROOT)}
+    begin = (
+        "from lib.server.process.private_folder import make_private_folder; import os; folder = make_private_folder()\n"
+    )
+    return subprocess.run([sys.executable, "-c", begin + code], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(2)", "raise ValueError"])
+def test_folder_goes_with_the_process(tmp_path, end):
+    done = run(f"(folder / 'patient').write_text('x'); print(folder)\n{end}", tmp_path)
+
+    assert done.stdout.startswith(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_does_not_go_with_a_child_of_the_process(tmp_path):
+    done = run("child = os.fork()\nif child: os.wait(); print(folder.exists())", tmp_path)
+
+    assert done.stdout.split() == ["True"], done.stderr
+
+
+def test_folder_of_a_killed_process_goes_with_the_next_start(tmp_path):
+    run("(folder / 'patient').write_text('x'); os.kill(os.getpid(), 9)", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    run("", tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
