@@ -20,7 +20,7 @@ from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint, load_training_state
 from lib.networks.versions import ModelVersions
-from lib.server.open_studies import open_studies
+from lib.server.studies.open_studies import open_studies
 from lib.training.record import TrainingRecord
 
 ROOT = Path(__file__).parents[2]
