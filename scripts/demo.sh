@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# The main job from end to end on demo studies; scripts/demo.sh --help lists its options.
+# The main steps on demo studies; scripts/demo.sh --help lists the options.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
-source scripts/environment.sh
-
-exec python -m scripts.demo "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$_root" # the folder of the demo is made there
+run_script demo "$@"

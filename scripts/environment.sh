@@ -99,3 +99,8 @@ _build_page
 
 # shellcheck disable=SC1091
 source "$_venv/bin/activate"
+
+# The process becomes that of a Python file of this folder; paths among its arguments are relative to the caller's folder.
+run_script() { # name, its arguments
+    PYTHONPATH=$_root${PYTHONPATH:+:$PYTHONPATH} exec python -P "$_root/scripts/$1.py" "${@:2}"
+}

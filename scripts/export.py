@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
 from lib.exchange.annotation_server import AnnotationServer, ListedImage, ServerError
@@ -20,11 +19,11 @@ from lib.exchange.mask_export import ExportError, MaskExport
 from lib.geometry.volume import VolumeError
 from lib.server.process.modes import set_umask
 from lib.server.process.typed import read_password
+from scripts.terminal import complain, errors, refuse, script_parser, tell
 
+EXAMPLE = """%(prog)s masks
+%(prog)s masks --server http://127.0.0.1:8001 --image study_03 study_07"""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-console = Console()
-errors = Console(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,24 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         export = MaskExport.into(options.out, server, overwrite=options.overwrite)
         images = server.images()
     except (ServerError, ValueError, OSError) as error:
-        _complain(_sentence(error) if isinstance(error, OSError) else str(error))
-        return 2
+        return refuse(_sentence(error) if isinstance(error, OSError) else str(error))
     if options.image:
         unknown = [image for image in options.image if image not in images]
         if unknown:
-            _complain(f"The image {unknown[0]!r} has neither clicks nor a final mask at {server.url}.")
-            return 2
+            return refuse(f"The image {unknown[0]!r} has neither clicks nor a final mask at {server.url}.")
         return _export(export, {image: images[image] for image in options.image}, options.push)
     annotated = {image: listed for image, listed in images.items() if not listed.unanswered}
     status = _export(export, annotated, options.push)
     if len(annotated) < len(images):
         unanswered = {label for listed in images.values() for label in listed.unanswered}
-        console.print(
+        tell(
             f"{len(images) - len(annotated)} studies are left out, as labels are not answered in them "
-            f"({', '.join(sorted(unanswered))}); --image writes them all the same.",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
+            f"({', '.join(sorted(unanswered))}); --image writes them all the same."
         )
     return status
 
@@ -67,14 +61,14 @@ def _export(export: MaskExport, images: dict[str, ListedImage], push: bool) -> i
             written, kept = written + is_new, kept + (not is_new)
             pushed += push and export.push(image)
         except Exception as error:  # whatever is wrong with one study, the others are written
-            _complain(f"{image}: {_sentence(error)}")
+            complain(f"{image}: {_sentence(error)}")
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 return 1
             failed += 1
-    console.print(f"{written} masks written to {export.folder}", end="", soft_wrap=True, highlight=False)
-    console.print(f"; {kept} were there (--overwrite makes them anew)" if kept else "", end="", highlight=False)
-    console.print(f"; {pushed} segmentations in the archive" if push else "", end="", highlight=False)
-    console.print(f"; {failed} failed." if failed else ".", highlight=False)
+    sentence = f"{written} masks written to {export.folder}"
+    sentence += f"; {kept} were there (--overwrite makes them anew)" if kept else ""
+    sentence += f"; {pushed} segmentations in the archive" if push else ""
+    tell(sentence + (f"; {failed} failed." if failed else "."))
     return 1 if failed else 0
 
 
@@ -87,12 +81,8 @@ def _sentence(error: Exception) -> str:
     return f"The mask cannot be exported ({type(error).__name__}: {error})."
 
 
-def _complain(sentence: str) -> None:
-    errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/export.sh", description=__doc__)
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument("out", type=Path, metavar="FOLDER", help="for the masks; made if missing")
     parser.add_argument("--server", default="http://127.0.0.1:8000", metavar="URL", help="default: %(default)s")
     parser.add_argument("--login", metavar="NAME", help="user of a server with a login; the password is asked for")

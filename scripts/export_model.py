@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.masks import MaskStore
 from lib.annotations.store import AnnotationStore
@@ -25,16 +23,12 @@ from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import Project, project_of
 from lib.training.record import TrainingRecord
+from scripts.terminal import add_project, refuse, script_parser, tell
 
-EXAMPLE = """example:
-  scripts/export_model.sh studies model-bundle
-  python -m monai.bundle run --config_file model-bundle/configs/inference.json \\
-      --bundle_root model-bundle --dataset_dir scans --output_dir masks
-  scripts/export_model.sh studies model-3.onnx --format onnx --version 3
-"""
-
-console = Console()
-errors = Console(stderr=True)
+EXAMPLE = """%(prog)s studies model-bundle
+python -m monai.bundle run --config_file model-bundle/configs/inference.json \\
+    --bundle_root model-bundle --dataset_dir scans --output_dir masks
+%(prog)s studies model-3.onnx --format onnx --version 3"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,19 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = ", ".join(map(str, ModelVersions(model_dir / "inextremis.pt").numbers()))
         missing = "model" if options.version is None else f"version {options.version}"
         found = f"these are kept: {kept}" if kept else "none is kept"
-        return _refuse(f"There is no {missing} in {model_dir}; {found}. --model-dir names another folder.")
+        return refuse(f"There is no {missing} in {model_dir}; {found}. --model-dir names another folder.")
     except FileExistsError:
-        return _refuse(f"There is something at {options.out} already; delete it, or name another place.")
+        return refuse(f"There is something at {options.out} already; delete it, or name another place.")
     except (CheckpointError, UnfaithfulExportError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except OSError as error:
-        return _refuse(f"The model cannot be written to {options.out} ({error.strerror}).")
+        return refuse(f"The model cannot be written to {options.out} ({error.strerror}).")
     AuditLog(project.audit).write_script(
         "export of the model", "scripts/export_model.sh", version=model.version, format=options.format
     )
-    console.print(
-        f"Version {model.version} is in {options.out}. {_said(facts)}", soft_wrap=True, markup=False, highlight=False
-    )
+    tell(f"Version {model.version} is in {options.out}. {_said(facts)}")
     return 0
 
 
@@ -97,26 +89,14 @@ def _said(facts: ModelFacts) -> str:
     return f"It was learnt from {facts.run.scans} studies; it names as annotators: {names}."
 
 
-def _refuse(sentence: str) -> int:
-    errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
-    return 2
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/export_model.sh",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
+    parser = script_parser(__file__, __doc__, EXAMPLE)
+    add_project(parser, model_dir=True)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the bundle, or file; must not be there yet")
     parser.add_argument(
         "--format", choices=("bundle", "onnx", "torchscript"), default="bundle", help="default: %(default)s"
     )
     parser.add_argument("--version", type=int, metavar="N", help="of the model (default: the published one)")
-    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
-    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
     return parser
 
 

@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from lib.annotations.masks import MaskStore, named_record
@@ -38,15 +37,11 @@ from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import FINAL_TAG, Project, first_labels, images_of, is_archive, project_of
+from scripts.terminal import add_project, complain, errors, refuse, script_parser, tell, whole_number
 
-EXAMPLE = """examples:
-  scripts/import_annotations.sh studies --points points.csv --labels lesion,cyst
-  scripts/import_annotations.sh studies --dicom case01.seg.dcm structures/ --rename GTV-1=lesion
-  scripts/import_annotations.sh http://localhost:8042/dicom-web --archive --skip-other-labels
-"""
-
-console = Console()
-errors = Console(stderr=True)
+EXAMPLE = """%(prog)s studies --points points.csv --labels lesion,cyst
+%(prog)s studies --dicom case01.seg.dcm structures/ --rename GTV-1=lesion
+%(prog)s http://localhost:8042/dicom-web --archive --skip-other-labels"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,12 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         masks = plan_masks(structures, stores[1], overwrite=options.overwrite)
     except ImportRefusedError as error:
         for sentence in error.sentences:
-            errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+            complain(sentence)
         errors.print("Nothing was imported.")
         return 2
     except (ConfigurationError, ArchiveError, ValueError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return refuse(str(error))
     status = _carry_out(clicks, masks, images, *stores, options)
     log = AuditLog(project.audit)
     done = {"import of clicks": clicks.new, "import of masks": masks.new}
@@ -92,9 +86,9 @@ def _carry_out(
 ) -> int:
     if options.dry_run:
         for annotation in clicks.new:
-            _tell(f"{annotation.image_id}: {annotation.points.label}: {len(annotation.points.foreground_voxel)} clicks")
+            tell(f"{annotation.image_id}: {annotation.points.label}: {len(annotation.points.foreground_voxel)} clicks")
         for image, structures in masks.new.items():
-            _tell(f"{image}: mask of {', '.join(structure.label for structure in structures)}")
+            tell(f"{image}: mask of {', '.join(structure.label for structure in structures)}")
     else:
         total = len(clicks.new) + len(masks.new)
         done = chain(clicks.carry_out(store), masks.carry_out(images, finals))
@@ -102,20 +96,16 @@ def _carry_out(
             for _ in track(done, "Importing", total=total, console=errors):
                 pass
         except OSError as error:
-            errors.print(f"{error}. Make room, then give the same command again: it goes on from here.", style="red")
+            complain(f"{error}. Make room, then give the same command again: it goes on from here.")
             return 1
     imported = "would be imported" if options.dry_run else "imported"
     if clicks.new or clicks.kept or not (masks.new or masks.kept):
         kept = f"; {len(clicks.kept)} that exist were kept (--overwrite replaces them)" if clicks.kept else ""
-        _tell(f"{len(clicks.new)} annotations {imported} into {store.folder}{kept}.")
+        tell(f"{len(clicks.new)} annotations {imported} into {store.folder}{kept}.")
     if masks.new or masks.kept:
         kept = f"; {len(masks.kept)} that exist were kept (--overwrite replaces them)" if masks.kept else ""
-        _tell(f"{len(masks.new)} masks {imported} into {finals.folder}{kept}.")
+        tell(f"{len(masks.new)} masks {imported} into {finals.folder}{kept}.")
     return 0
-
-
-def _tell(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, markup=False, highlight=False)
 
 
 def _found(
@@ -182,18 +172,8 @@ def _masks(options: argparse.Namespace, labels: tuple[str, ...]) -> Iterator[Rea
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/import_annotations.sh",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "studies",
-        metavar="STUDIES",
-        help="folder or address that the server was started with; of an archive, images that were opened before",
-    )
-    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
+    parser = script_parser(__file__, __doc__, EXAMPLE)
+    add_project(parser, "; of an archive, images that were opened before")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--points", type=Path, nargs="+", metavar="CSV", help="image,label,x,y,z[,coordinates]")
     source.add_argument("--markups", type=Path, nargs="+", metavar="PATH", help=f"{EXTENSION} files or folders")
@@ -217,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--file-suffix", default="", metavar="TEXT", help="end of the files' names, such as _Extremes")
     parser.add_argument("--image-suffix", default="", metavar="TEXT", help="end of the images' ids, such as _T2")
     parser.add_argument("--error-voxels", type=_not_negative, default=0.0, metavar="N", help="of a hand, for --masks")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of that error (default: 0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of that error (default: 0)")
     parser.add_argument(
         "--annotator", metavar="NAME", help="who clicked or drew (default: as DICOM says, imported, or simulated)"
     )
@@ -238,12 +218,6 @@ def _renaming(text: str) -> tuple[str, str]:
     if not separator or not name.strip() or not label.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=LABEL")
     return name.strip(), label.strip()
-
-
-def _seed(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{number} is less than 0")
-    return number
 
 
 if __name__ == "__main__":

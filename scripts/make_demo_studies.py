@@ -1,4 +1,7 @@
-"""Writes demo studies and, in another folder, the truth: python -m scripts.make_demo_studies --help."""
+"""Writes demo studies and, in another folder, the truth.
+
+They are MR-like, from the MNI152 template, each with a lesion whose extent is known.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from pathlib import Path
 from rich.progress import Progress
 
 from lib.demo.studies import DemoStudySettings, write_demo_studies
+from scripts.terminal import refuse, script_parser, tell, whole_number
+
+EXAMPLE = "%(prog)s --out studies --truth truth --count 12"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,26 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lambda done: progress.update(task, completed=done),
             )
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{len(names)} studies in {options.out}, their truth in {options.truth}")
+        return refuse(str(error))
+    tell(f"{len(names)} studies in {options.out}, their truth in {options.truth}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     defaults = DemoStudySettings()
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.make_demo_studies",
-        description="MR-like studies from the MNI152 template, each with a lesion whose extent is known.",
-    )
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the studies, as NIfTI")
     parser.add_argument(
         "--truth", type=Path, required=True, metavar="FOLDER", help="masks of the lesions; outside of --out"
     )
-    parser.add_argument("--count", type=_positive, default=12, help="how many (default: %(default)s)")
+    parser.add_argument("--count", type=whole_number(1), default=12, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
     parser.add_argument(
-        "--shape", type=_positive, nargs=3, default=defaults.shape, metavar=("X", "Y", "Z"), help="voxels"
+        "--shape", type=whole_number(1), nargs=3, default=defaults.shape, metavar=("X", "Y", "Z"), help="voxels"
     )
     parser.add_argument(
         "--spacing",
@@ -56,12 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         help="mm; 'vary' for Z draws 1.0 to 1.5 per study (default: 0.5 0.5 vary)",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def _thickness(text: str) -> float | None:

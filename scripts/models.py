@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from lib.networks.checkpoint import CheckpointError, load_checkpoint
@@ -17,9 +15,10 @@ from lib.server.process.modes import set_umask_of
 from lib.server.project import project_of
 from lib.training.record import TrainingRecord
 from lib.training.version_list import NoVersionError, kept_versions, roll_back
+from scripts.terminal import add_project, console, refuse, script_parser
 
-console = Console()
-errors = Console(stderr=True)
+EXAMPLE = """%(prog)s studies list
+%(prog)s studies roll-back 3"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))
     except NoVersionError as error:
-        return _refuse(f"{error} They are looked for in {model_dir}; --model-dir names another folder.")
+        return refuse(f"{error} They are looked for in {model_dir}; --model-dir names another folder.")
     except FileNotFoundError as error:
         kept = ", ".join(map(str, versions.numbers()))
         found = f"these are kept: {kept}" if kept else "none is kept"
-        return _refuse(f"There is no model ({error}) in {model_dir}; {found}. --model-dir names another folder.")
+        return refuse(f"There is no model ({error}) in {model_dir}; {found}. --model-dir names another folder.")
     except (CheckpointError, OSError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     return 0
 
 
@@ -63,16 +62,9 @@ def _table(versions: ModelVersions, record: TrainingRecord) -> Table:
     return table
 
 
-def _refuse(sentence: str) -> int:
-    errors.print(sentence, style="red", highlight=False, soft_wrap=True)
-    return 2
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/models.sh", description=__doc__)
-    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
-    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
-    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
+    parser = script_parser(__file__, __doc__, EXAMPLE)
+    add_project(parser, model_dir=True)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="versions, what they were learnt from, and how they did")
     roll_back = commands.add_parser("roll-back", help="publish an earlier version again")

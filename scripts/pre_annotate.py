@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lib.annotations.proposals import PROPOSAL_TAG
@@ -41,14 +40,14 @@ from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.background import end_with_server, is_child_of_server
+from scripts.terminal import complain, console, errors, refuse, script_parser, whole_number
 
+EXAMPLE = """%(prog)s studies --limit 20
+%(prog)s http://localhost:8042/dicom-web --conf project_dir /absolute/folder"""
 STRATEGIES = ("first", "random")
 CRF = {"auto": None, "true": True, "false": False}
 
 _ended = threading.Event()
-
-console = Console()
-errors = Console(stderr=True)
 
 
 class RefusedError(RuntimeError):
@@ -65,10 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except (RefusedError, ConfigurationError, StartError, ProjectError, ArchiveError, ClusterError) as error:
-        _complain(str(error))
-        return 2
+        return refuse(str(error))
     except KeyboardInterrupt:
-        _complain("Ended. What was stored stays; the same command goes on from there.")
+        complain("Ended. What was stored stays; the same command goes on from there.")
         return 130
 
 
@@ -171,7 +169,7 @@ def _chosen(images: list[str], options: argparse.Namespace) -> list[str]:
 
 def _end(project: Project, progress: ProgressFile, seconds: float) -> int:
     for image_id, reason in progress.failed:
-        _complain(f"{image_id}: {reason}")
+        complain(f"{image_id}: {reason}")
     stored, failed = progress.counts["stored"], len(progress.failed)
     sentence = f"{stored} proposals stored in {seconds:.0f} s" if progress.total else "No study is left to segment"
     if kept := progress.counts["kept"]:
@@ -196,27 +194,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _complain(sentence: str) -> None:
-    errors.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/pre_annotate.sh", description=__doc__)
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
     parser.add_argument(
         "--conf", nargs=2, action="append", metavar=("NAME", "VALUE"), help="as the server was started with; any number"
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask scheduler, tcp://... or tls://...")
-    parser.add_argument("--workers", type=_count, metavar="N", help="of this machine (default: one a GPU, or a core)")
+    parser.add_argument(
+        "--workers", type=whole_number(1), metavar="N", help="of this machine (default: one a GPU, or a core)"
+    )
     parser.add_argument("--strategy", choices=STRATEGIES, default="first", help="the order (default: %(default)s)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="segment so many studies only")
+    parser.add_argument("--limit", type=whole_number(1), metavar="N", help="segment so many studies only")
     return parser
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from lib.annotations.atomic_write import write_atomically
@@ -15,9 +14,9 @@ from lib.report.annotated_project import ReportError, read_project
 from lib.report.page import render
 from lib.server.process.modes import set_umask
 from lib.server.project import project_of
+from scripts.terminal import add_labels, add_project, errors, refuse, script_parser, tell, whole_number
 
-console = Console()
-errors = Console(stderr=True)
+EXAMPLE = "%(prog)s studies --out report.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,29 +25,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Progress(console=errors, transient=True) as progress:
             progress.add_task("Reading the annotations", total=None)
             place = project_of(options.studies, options.project_dir)
-            labels = [label.strip() for label in options.labels.split(",") if label.strip()]
-            project = read_project(options.studies, place, options.model_dir or place.model, labels)
+            project = read_project(options.studies, place, options.model_dir or place.model, options.labels)
             bar = progress.add_task("Drawing the masks", total=len(project.images))
             page = render(project, options.max_pictures, lambda: progress.advance(bar))
         write_atomically(options.out, page.encode())
     except (ReportError, OSError) as error:
-        errors.print(str(error), style="red", highlight=False, soft_wrap=True)
-        return 2
-    console.print(f"The report is {options.out}; it holds pictures of patients.", highlight=False, soft_wrap=True)
+        return refuse(str(error))
+    tell(f"The report is {options.out}; it holds pictures of patients.")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/report.sh", description=__doc__)
-    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
-    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
-    parser.add_argument(
-        "--labels", default="", metavar="A,B", help="of the app (default: those that it had when the project began)"
-    )
+    parser = script_parser(__file__, __doc__, EXAMPLE)
+    add_project(parser, model_dir=True)
+    add_labels(parser)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
-    parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
     parser.add_argument(
-        "--max-pictures", type=int, default=24, help="masks that are drawn at most (default: %(default)s)"
+        "--max-pictures", type=whole_number(0), default=24, help="masks that are drawn at most (default: %(default)s)"
     )
     return parser
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lib.server.archive.archive_proxy import ArchiveProxy
@@ -12,6 +14,7 @@ from lib.server.login.login_sessions import LoginSessions
 from lib.server.login.users_file import UsersFile
 from lib.server.pages.pages import Pages
 from lib.server.routes import Route, routes
+from scripts.terminal import script_parser
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "routes.md"
 
@@ -53,5 +56,11 @@ def table() -> str:
     return _HEAD + "".join(rows)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> int:
+    script_parser(__file__, __doc__, "%(prog)s").parse_args(arguments)
     PATH.write_text(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,17 +1,33 @@
 #!/usr/bin/env bash
-# Lint, types and tests. Arguments go to pytest: scripts/test.sh tests/losses -k crf
-#
-# Without arguments all tests run, on two cores: those of the servers, which mostly wait, beside those that compute, at low
-# priority, and then those of the browsers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case ${1:-} in
+    -h | --help)
+        cat <<'EOF'
+Usage: scripts/test.sh [--all | ARGUMENT...]
+
+Runs lint, types and tests.
+
+Without arguments: lint and types beside the fast tests, which start no server and no browser; under 3 minutes on two
+cores. --all: all tests, those of the servers, which mostly wait, beside those that compute, at low priority, and then
+those of the browsers. Other arguments go to pytest.
+
+example:
+  scripts/test.sh
+  scripts/test.sh --all
+  scripts/test.sh tests/losses -k crf
+EOF
+        exit
+        ;;
+esac
+
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
-ruff check .
-ruff format --check .
-mypy lib apps scripts benchmarks
-(($# == 0)) || exec python -m pytest "$@"
+static_checks() {
+    ruff check . && ruff format --check . && mypy lib apps scripts benchmarks
+}
 
 servers=(tests/scripts tests/server tests/trainers)
 browsers=(tests/viewer)
@@ -20,18 +36,32 @@ for tests in tests/*/ tests/test_*.py; do
     [[ " ${servers[*]} ${browsers[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
 done
 
-beside() {
+all_that_compute_and_browsers() {
     local status=0
     nice -n 19 python -m pytest "${computing[@]}" || status=$?
     python -m pytest "${browsers[@]}" || status=$?
     return "$status"
 }
 
-log=$(mktemp)
-beside >"$log" 2>&1 &
-trap 'kill "$!" 2>/dev/null || true; rm -f "$log"' EXIT
-status=0
-python -m pytest "${servers[@]}" || status=$?
-wait "$!" || status=$?
-cat "$log"
-exit "$status"
+# Runs two commands at once; what the first prints is shown when both have ended. Status 0 if both have it.
+beside() { # name of the first, the second with its arguments
+    local status=0 log
+    log=$(mktemp)
+    "$1" >"$log" 2>&1 &
+    # shellcheck disable=SC2064
+    trap "kill $! 2>/dev/null || true; rm -f '$log'" EXIT
+    "${@:2}" || status=$?
+    wait "$!" || status=$?
+    cat "$log"
+    return "$status"
+}
+
+if (($# == 0)); then
+    beside static_checks python -m pytest -m "not slow" "${computing[@]}"
+elif [[ $1 == --all ]]; then
+    static_checks
+    beside all_that_compute_and_browsers python -m pytest "${servers[@]}"
+else
+    static_checks
+    exec python -m pytest "$@"
+fi

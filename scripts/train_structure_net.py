@@ -1,4 +1,7 @@
-"""Trains the structure net of the click masks: python -m scripts.train_structure_net --help."""
+"""Trains the structure net of the click masks, which tells the voxels of a clicked structure from the others.
+
+It holds for any structure. Takes ten minutes of one processor.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ from lib.clicktraining.random_structures import random_structure
 from lib.clicktraining.real_structures import PLAIN_SAMPLES, example_of, real_samples
 from lib.clicktraining.samples import Sample, sample
 from lib.geometry.volume import VolumeError
+from scripts.terminal import refuse, script_parser, tell
+
+EXAMPLE = "%(prog)s --dataset ../structures --without case_03 case_07"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,18 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         examples = list(chain.from_iterable(_examples(folder, options.without) for folder in options.dataset))
     except (DatasetError, VolumeError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return refuse(str(error))
     if not examples:
-        print("No structure to learn from is left; give other folders, or leave out fewer cases.", file=sys.stderr)
-        return 2
+        return refuse("No structure to learn from is left; give other folders, or leave out fewer cases.")
     turned_count = options.turned * len(examples)
     total = PLAIN_SAMPLES * len(examples) + turned_count
     real = list(track(real_samples(rng, examples, turned_count), "Structures of scans", total=total))
     random = list(track(_random_samples(rng, options.random), "Structures made by chance", total=options.random))
     net = fit_net(real, random, steps=options.steps, seed=options.seed)
     net.save(options.out)
-    print(f"{options.out}: of {len(examples)} structures, {len(real)} samples of them, and {len(random)} random ones")
+    tell(f"{options.out}: of {len(examples)} structures, {len(real)} samples of them, and {len(random)} random ones")
     return 0
 
 
@@ -62,11 +66,7 @@ def _random_samples(rng: np.random.Generator, count: int) -> Iterator[Sample]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.train_structure_net",
-        description="The net that tells the voxels of a clicked structure from the others, whatever structure it is. "
-        "Ten minutes of one processor.",
-    )
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument(
         "--dataset",
         type=Path,

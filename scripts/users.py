@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from lib.server.login.passwords import check_new_password, hash_of
 from lib.server.login.user import Role
 from lib.server.login.users_file import Account, UsersFile, UsersFileError, check_name, role_named
 from lib.server.process.modes import set_umask
 from lib.server.process.typed import read_password
+from scripts.terminal import refuse, script_parser, tell
 
-console = Console()
-errors = Console(stderr=True)
+EXAMPLE = """%(prog)s add anna --role annotator
+%(prog)s list"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,12 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "list":
             for account in UsersFile(path).accounts().values():
-                _say(f"{account.name}: {account.role}")
+                tell(f"{account.name}: {account.role}")
             return 0
         _change(UsersFile(path), path, options)
     except (UsersFileError, ValueError, OSError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return refuse(str(error))
     return 0
 
 
@@ -44,7 +42,7 @@ def _change(file: UsersFile, path: Path, options: argparse.Namespace) -> None:
         if known is not None:
             raise UsersFileError(f"There is a user {name!r} already; the commands role and password change one.")
         file.change(Account(name, role_named(options.role), _new_hash(name)), name)
-        _say(f"{name!r} may log in to a server that is started with --conf users {path}")
+        tell(f"{name!r} may log in to a server that is started with --conf users {path}")
         return
     if known is None:
         raise UsersFileError(f"There is no user {name!r} in {path}; the command list shows them.")
@@ -52,10 +50,10 @@ def _change(file: UsersFile, path: Path, options: argparse.Namespace) -> None:
         file.change(replace(known, role=role_named(options.role)), name)
     elif options.command == "password":
         file.change(replace(known, hashed=_new_hash(name)), name)
-        _say(f"Sessions of {name!r} with the old password have ended.")
+        tell(f"Sessions of {name!r} with the old password have ended.")
     else:
         file.change(None, name)
-        _say(f"{name!r} may no longer log in, and sessions of {name!r} have ended.")
+        tell(f"{name!r} may no longer log in, and sessions of {name!r} have ended.")
 
 
 def _new_hash(name: str) -> str:
@@ -66,12 +64,8 @@ def _new_hash(name: str) -> str:
     return hash_of(password)
 
 
-def _say(sentence: str) -> None:
-    console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/users.sh", description=__doc__)
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     parser.add_argument(
         "--file", type=Path, default=folder / "inextremis" / "users", help="file of the users (default: %(default)s)"

@@ -22,6 +22,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib import __version__
 from lib.activelearning.leases import Leases
 from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
 from lib.annotations.json_file import JsonFile
@@ -86,7 +87,7 @@ class InExtremIS(MONAILabelApp):
             conf=conf,
             name="InExtremIS",
             description="Click the six extreme points of a structure for its mask; a model learns from such clicks",
-            version="0.1.0",
+            version=__version__,
             labels=list(self.settings.labels),
         )
 

@@ -14,10 +14,11 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 from skimage.color import rgb2lab
 
+from lib import __version__
 from lib.exchange.property_codes import category
 from lib.exchange.segment_origin import SegmentOrigin
 
-MANUFACTURER, MODEL_NAME, VERSION, SERIAL_NUMBER = "InExtremIS", "InExtremIS for MONAI Label", "0.1.0", "1"
+MANUFACTURER, MODEL_NAME, VERSION, SERIAL_NUMBER = "InExtremIS", "InExtremIS for MONAI Label", __version__, "1"
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 ACQUISITION = Code("109101", "DCM", "Acquisition Equipment")
 PROCESSING = Code("109102", "DCM", "Processing Equipment")

@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import tomllib
 from types import MappingProxyType
 
 import highdicom as hd
@@ -19,6 +18,7 @@ from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 from skimage.color import lab2rgb
 
+from lib import __version__
 from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
 from lib.exchange.property_codes import property_code
 from lib.exchange.segment_origin import ModelFile, SegmentOrigin
@@ -27,7 +27,7 @@ from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
 from tests.geometry.test_dicom_series import frames as frames_of_one_file
 from tests.geometry.test_series_volumes import copies, set_echo, tilted
-from tests.installed import ROOT, need_dciodvfy
+from tests.installed import need_dciodvfy
 from tests.physical import ORDERS, PLANES, SHAPE, SPACING_MM, l_shape, object_lps_mm, series, share_in
 
 LABELS = {"lesion": 1, "cyst": 2}
@@ -442,10 +442,9 @@ def test_readers_and_equipment_are_named():
     segmentation = segmentation_of_two(headers=headers_of(instances))
 
     assert segmentation.ContentCreatorName == "anna^"
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert (segmentation.ManufacturerModelName, segmentation.SoftwareVersions) == (
         "InExtremIS for MONAI Label",
-        version,
+        __version__,
     )
     scanner, app = segmentation.ContributingEquipmentSequence
     assert scanner.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Acquisition Equipment"
@@ -453,7 +452,7 @@ def test_readers_and_equipment_are_named():
         *("Maker", "Scanner", "77"),
     )
     assert app.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
-    assert (app.Manufacturer, app.SoftwareVersions) == ("InExtremIS", version)
+    assert (app.Manufacturer, app.SoftwareVersions) == ("InExtremIS", __version__)
     assert [str(name) for name in app.OperatorsName] == ["anna^", "Bob Jones Dr 1^"]
 
 

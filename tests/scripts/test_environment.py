@@ -5,6 +5,7 @@ An empty list of requirements stands for the real one, so nothing is fetched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,13 @@ COMPILE_KERNELS = """
 import os, sys
 print("compiled by", sys.prefix, "in", os.getcwd())
 """
+TELLS_HOW_IT_WAS_CALLED = """
+import json, os, sys
+told = {"process": os.getpid(), "prefix": sys.prefix, "folder": os.getcwd(), "path": sys.path[0]}
+print(json.dumps({**told, "arguments": sys.argv[1:]}))
+"""
+# The shell scripts that have a Python file of their name.
+CALLERS = [path for path in sorted((ROOT / "scripts").glob("*.sh")) if path.with_suffix(".py").exists()]
 NOT_A_FITTING_PYTHON = "#!/bin/sh\nexit 1\n"
 PYTHON_WITHOUT_VENV = """#!/bin/sh
 case "$2" in
@@ -74,6 +82,25 @@ def source(checkout: Path, python: Path | str = sys.executable, path: str = os.e
         text=True,
     )
     return result.returncode, result.stdout.strip(), result.stderr
+
+
+@pytest.mark.parametrize("script", CALLERS, ids=lambda path: path.name)
+def test_shell_scripts_become_their_python_file_with_the_same_arguments(made: Path, script: Path) -> None:
+    """From another folder, with a blank in an argument, and an empty one."""
+    shutil.copy(script, made / "scripts")
+    (made / "scripts" / f"{script.stem}.py").write_text(TELLS_HOW_IT_WAS_CALLED)
+    elsewhere = made / "else where"
+    elsewhere.mkdir(exist_ok=True)
+    command = [f"../scripts/{script.name}", "my studies", "--option", ""]
+    with subprocess.Popen(command, cwd=elsewhere, stdout=subprocess.PIPE, text=True) as process:
+        told = json.loads(process.communicate()[0])
+    assert told == {
+        "process": process.pid,
+        "prefix": str(made / ".venv"),
+        "folder": str(made if script.stem == "demo" else elsewhere),
+        "path": str(made),
+        "arguments": ["my studies", "--option", ""],
+    }
 
 
 def executable(path: Path, text: str) -> Path:
