@@ -26,6 +26,7 @@ COMMANDS = {
     "pre-annotate": ("pre_annotate", "segment all studies with the published model"),
     "report": ("report", "write an HTML page about a project"),
     "restore": ("restore", "list deleted files, bring them back"),
+    "train": ("train", "train on the annotations of a project, without a server"),
     "users": ("users", "add, change, remove and list users"),
 }
 

@@ -73,13 +73,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def whole_number(least: int, most: float = float("inf")) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """The type of an option that takes a whole number within limits."""
+    expected = f"a whole number from {least}" + ("" if most is None else f" to {most}")
 
     def number(text: str) -> int:
-        if not least <= int(text) <= most:
-            limits = f"less than {least}" if int(text) < least else f"more than {most}"
-            raise argparse.ArgumentTypeError(f"{text} is {limits}")
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected {expected}")
         return int(text)
 
     return number

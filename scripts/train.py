@@ -1,4 +1,8 @@
-"""Trains on the annotations of a project without a server, on all GPUs of one or more machines."""
+"""Trains on the annotations of a project without a server, on all GPUs of one or more machines.
+
+Annotations, versions and the gate that decides whether to publish are those of the project; a running server takes up a
+published version at once. Machines that train together see the same folders.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,10 @@ from lib.server.audit import AuditLog
 from lib.server.launch import APP, StartError, require_studies
 from lib.server.project import project_of
 from lib.trainers.processes import GPUError, Processes, require_gpus, train_in_processes
+from scripts.terminal import complain, refuse, script_parser, whole_number
 
-EXAMPLE = """
-The labels and settings are those of the server: annotations, versions and the gate that decides whether to publish are
-those of the project, and a running server takes a published version up at once.
-
-Example, on one machine and then on two, which see the same folders:
-  scripts/train.sh /data/studies --labels tumour --conf max_minutes 60
-  scripts/train.sh /data/studies --labels tumour --nnodes 2 --rdzv-endpoint 10.0.0.5:29500
-"""
+EXAMPLE = """%(prog)s studies --labels tumour --conf max_minutes 60
+%(prog)s studies --labels tumour --nnodes 2 --rdzv-endpoint 10.0.0.5:29500  # on each of two machines"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,20 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings, _ = read_conf(conf)
         if settings.review:
-            return _refuse("A project of readings for review has no model to train; leave --conf review out.")
+            return refuse("A project of readings for review has no model to train; leave --conf review out.")
         gpus = require_gpus(settings.gpus)
         studies = require_studies(options.studies, settings.project_dir)
     except GPUError as error:
-        return _refuse(f"--conf gpus: {error}.")
+        return refuse(f"--conf gpus: {error}.")
     except (ConfigurationError, StartError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     if options.nnodes > 1 and options.rdzv_endpoint is None:
-        return _refuse("--nnodes needs --rdzv-endpoint HOST:PORT, a port of one of the machines that all reach.")
+        return refuse("--nnodes needs --rdzv-endpoint HOST:PORT, a port of one of the machines that all reach.")
     if gpus != "all":
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     per_machine = options.nproc_per_node or max(1, torch.cuda.device_count() if gpus == "all" else gpus.count(",") + 1)
     if 0 < torch.cuda.device_count() < per_machine:
-        return _refuse(f"--nproc-per-node is {per_machine}; expected at most {torch.cuda.device_count()}, one a GPU.")
+        return refuse(f"--nproc-per-node is {per_machine}; expected at most {torch.cuda.device_count()}, one a GPU.")
     AuditLog(project_of(studies, settings.project_dir).audit).write_script(
         "training", "scripts/train.sh", model="inextremis"
     )
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train_in_processes(request, Processes(per_machine, options.nnodes, options.rdzv_endpoint))
     except (SignalException, KeyboardInterrupt):
-        _refuse(
+        complain(
             "The training was stopped. The published model stays, and the next training goes on after its last epoch."
         )
         return 130
@@ -71,18 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse(sentence: str) -> int:
-    print(f"scripts/train.sh: {sentence}", file=sys.stderr)
-    return 2
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/train.sh",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser(__file__, __doc__, EXAMPLE)
     parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server is started with")
     parser.add_argument("--labels", help="those of the server, comma-separated (default: lesion)")
     parser.add_argument(
@@ -90,19 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from-scratch", action="store_true", help="start from no model, whatever is published")
     parser.add_argument(
-        "--nproc-per-node", type=_positive, metavar="N", help="processes of this machine (default: one a GPU)"
+        "--nproc-per-node", type=whole_number(1), metavar="N", help="processes of this machine (default: one a GPU)"
     )
-    parser.add_argument("--nnodes", type=_positive, default=1, metavar="N", help="machines, each of which runs this")
+    parser.add_argument(
+        "--nnodes", type=whole_number(1), default=1, metavar="N", help="machines, each of which runs this"
+    )
     parser.add_argument(
         "--rdzv-endpoint", metavar="HOST:PORT", help="where the machines meet; on a trusted network only"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":
