@@ -52,6 +52,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_requests_and_trainings_compile_nothing_more(cache: Path) -> None:
     before = written(cache)
 
@@ -61,6 +62,7 @@ def test_requests_and_trainings_compile_nothing_more(cache: Path) -> None:
     assert written(cache) == before
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_not_compiled_again(cache: Path) -> None:
     before = written(cache)
 

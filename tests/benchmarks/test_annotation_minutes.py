@@ -22,6 +22,7 @@ def arguments(tmp_path: Path, *more: object) -> list[str]:
     return [*map(str, ["--dataset", tmp_path / "dataset", "--out", tmp_path / "out", *conf, *more])]
 
 
+@pytest.mark.slow
 def test_clicks_acceptances_and_masks_by_hand_reach_a_server_and_a_second_start_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -208,6 +208,7 @@ def arch() -> np.ndarray:
     return ((np.abs(np.hypot(x - 11, y - 3) - 8) < 2.5) & (y >= 3) & (abs(z - 5) < 4)).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_accepted_masks_improve_those_of_the_scored_cases(
     tmp_path: Path, printed: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def table(markdown: str) -> dict[str, str]:
     return {name: value for name, value in lines[1:]}
 
 
+@pytest.mark.slow
 def test_everything_is_measured_in_small_on_a_processor(tmp_path: Path) -> None:
     out = tmp_path / "gpu.md"
 

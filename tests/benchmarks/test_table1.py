@@ -26,6 +26,7 @@ def options(tmp_path: Path, *rows: str) -> list[object]:
     return ["--dataset", tmp_path / "dataset", "--out", tmp_path / "out", *fixed]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_a_third_finds_nothing_to_do(tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset")
     rows = ["app_clicks", "full"]

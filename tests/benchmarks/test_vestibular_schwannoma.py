@@ -170,6 +170,7 @@ def test_a_case_with_two_images_is_refused(tmp_path: Path) -> None:
         converted(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_dataset_and_refuses_with_a_sentence(tmp_path: Path) -> None:
     write_downloads(tmp_path, dicom=True)
     parts = [f"--{name}={tmp_path / name}" for name in ("images", "masks", "clicks", "out")]

@@ -226,6 +226,7 @@ for turn in range(12):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_publish_and_roll_back_at_once_lose_nothing(versions):
     """Each number is one process's, its file is whole, and what is published is one of them."""
     arguments = [sys.executable, "-c", PUBLISHING, versions.published_path]

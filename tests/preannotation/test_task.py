@@ -57,6 +57,7 @@ def run(studies, model, *images):
     return [propose(image, job_of(studies, model)) for image in images or wanted(studies, model)]
 
 
+@pytest.mark.slow
 def test_every_study_is_proposed_once(folder, studies):
     model = published(folder)
 

@@ -296,6 +296,7 @@ def test_folder_without_annotations_is_refused(tmp_path, capsys, folder, sentenc
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_takes_paths_relative_to_the_caller(project):
     studies, model_dir = project
 
@@ -304,6 +305,7 @@ def test_command_takes_paths_relative_to_the_caller(project):
     assert "2 of 3 studies" in (studies.parent / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_page_with_pictures_of_patients_is_for_its_owner_only(project):
     studies, model_dir = project
     command = [SCRIPT, studies, "--model-dir", model_dir]

@@ -100,6 +100,7 @@ def test_few_masks_teach_none(count):
     assert train_click_network([example()] * count, seconds=1) is None
 
 
+@pytest.mark.slow
 def test_network_learns_where_a_structure_ends_that_the_image_does_not_show():
     rng = np.random.default_rng(0)
     learnt_from, unseen = ([capped_ball(rng) for _ in range(count)] for count in (6, 4))

@@ -588,6 +588,7 @@ training(folder, scans(folder, 5), iterations=20, listener=Listener(reported=die
 """
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_leaves_what_is_published_and_goes_on(tmp_path, five, scores):
     scores(0.5, 0.5)
     training(tmp_path, five).run()

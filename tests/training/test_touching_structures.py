@@ -80,6 +80,7 @@ def test_the_two_do_touch():
     assert not (masks["lesion"] & masks["cyst"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", LABELS)
 def test_each_is_learnt_although_one_was_not_clicked_in_half_of_the_scans(predicted, label):
     """Where it was not clicked it is unknown; taken for background there, it would be lost."""
