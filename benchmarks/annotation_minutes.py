@@ -29,6 +29,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.configs.settings import read_conf
 from lib.demo.local_server import ServerError
 from lib.geometry.volume import VolumeError
+from scripts.terminal import number, whole_number
 
 
 def main() -> None:
@@ -108,36 +109,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.annotation_minutes", description=__doc__)
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="folder of results, table and plot")
-    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="of each arm (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=whole_number(1), default=1, metavar="N", help="of each arm (default: %(default)s)"
+    )
     arms = "; ".join(f"{name}: {arm.title}" for name, arm in ARMS.items())
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help=arms)
     parser.add_argument(
-        "--scans", type=_positive, metavar="N", help="to annotate at most (default: all training cases)"
+        "--scans", type=whole_number(1), metavar="N", help="to annotate at most (default: all training cases)"
     )
-    parser.add_argument("--minutes", type=_minutes, metavar="M", help="after which no further scan is begun")
     parser.add_argument(
-        "--test-scans", type=_positive, metavar="N", help="that score networks (default: all test cases)"
+        "--minutes", type=number(0, above=True), metavar="M", help="after which no further scan is begun"
+    )
+    parser.add_argument(
+        "--test-scans", type=whole_number(1), metavar="N", help="that score networks (default: all test cases)"
     )
     parser.add_argument(
         "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a setting of the server"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no count; expected 1 or more")
-    return int(text)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no time; expected more than 0 minutes")
-    return minutes
 
 
 if __name__ == "__main__":

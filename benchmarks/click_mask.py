@@ -19,6 +19,7 @@ from benchmarks.evidence.dataset import DatasetError
 from benchmarks.evidence.structures import LEAST_EXTENT, LEAST_VOXELS, SplitOrAll, StructureFolder
 from lib.compile_kernels import compile_kernels
 from lib.geometry.volume import VolumeError
+from scripts.terminal import number, whole_number
 
 SIX = 6
 MOST_CLICKS = 20
@@ -172,13 +173,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     parser.add_argument("--labels", type=lambda text: text.split(","), help="of the values 1, 2, ... of the masks")
     parser.add_argument("--split", choices=get_args(SplitOrAll), help="default: test, or all where there is no split")
-    parser.add_argument("--accepted", type=_count, default=0, metavar="N", help="training cases accepted before")
+    parser.add_argument(
+        "--accepted", type=whole_number(0), default=0, metavar="N", help="training cases accepted before"
+    )
     parser.add_argument(
         "--clicked", type=_count_or_all, default=0, metavar="N", help="other training cases clicked before, or 'all'"
     )
-    parser.add_argument("--draws", type=_positive, default=3, metavar="N", help="of the clicks (default: %(default)s)")
     parser.add_argument(
-        "--error", type=_error, default=0.5, metavar="VOXELS", help="of each click, an SD (default: %(default)s)"
+        "--draws", type=whole_number(1), default=3, metavar="N", help="of the clicks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--error", type=number(0), default=0.5, metavar="VOXELS", help="of each click, an SD (default: %(default)s)"
     )
     parser.add_argument(
         "--corrections",
@@ -191,30 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no count; expected 0 or more")
-    return int(text)
-
-
 def _count_or_all(text: str) -> int | None:
-    return None if text == "all" else _count(text)
-
-
-def _positive(text: str) -> int:
-    if _count(text) == 0:
-        raise argparse.ArgumentTypeError("0 is too few; expected 1 or more")
-    return int(text)
-
-
-def _error(text: str) -> float:
-    try:
-        error = float(text)
-    except ValueError:
-        error = np.nan
-    if not 0 <= error < np.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no standard deviation; expected 0 or more voxels")
-    return error
+    return None if text == "all" else whole_number(0)(text)
 
 
 if __name__ == "__main__":

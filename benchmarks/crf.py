@@ -235,20 +235,6 @@ def training_step_table(image: Tensor, repeats: int) -> Table:
     return table
 
 
-def gpu_table(repeats: int, batch: int = 6) -> Table:
-    table = Table(title=f"{torch.cuda.get_device_name()}, batch {batch}, best of {repeats}")
-    for column in ("sigma_alpha", "sigma_beta", "ms", "peak MB"):
-        table.add_column(column, justify="right")
-    image, probability = (volume.expand(batch, 1, *SPEED_SHAPE).cuda() for volume in example(SPEED_SHAPE))
-    for scales in SCALES:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        times = [seconds(CRFLoss(*scales), image, probability) for _ in range(repeats + 1)]
-        memory = (torch.cuda.max_memory_allocated() - before) / 2**20
-        table.add_row(*map(str, scales), f"{1000 * best(times[1:]).wall:.1f}", f"{memory:.0f}")
-    return table
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each method")
@@ -262,8 +248,6 @@ def main() -> None:
     CONSOLE.print(speed_table(images, repeats))
     CONSOLE.print(knob_table(images["demo study"], repeats))
     CONSOLE.print(training_step_table(images["demo study"], repeats))
-    if torch.cuda.is_available():
-        CONSOLE.print(gpu_table(repeats))
 
 
 if __name__ == "__main__":

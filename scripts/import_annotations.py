@@ -37,7 +37,7 @@ from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import FINAL_TAG, Project, first_labels, images_of, is_archive, project_of
-from scripts.terminal import add_project, complain, errors, refuse, script_parser, tell, whole_number
+from scripts.terminal import add_project, complain, errors, number, refuse, script_parser, tell, whole_number
 
 EXAMPLE = """%(prog)s studies --points points.csv --labels lesion,cyst
 %(prog)s studies --dicom case01.seg.dcm structures/ --rename GTV-1=lesion
@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-other-labels", action="store_true", help="leave out structures of no label, of --dicom")
     parser.add_argument("--file-suffix", default="", metavar="TEXT", help="end of the files' names, such as _Extremes")
     parser.add_argument("--image-suffix", default="", metavar="TEXT", help="end of the images' ids, such as _T2")
-    parser.add_argument("--error-voxels", type=_not_negative, default=0.0, metavar="N", help="of a hand, for --masks")
+    parser.add_argument("--error-voxels", type=number(0), default=0.0, metavar="N", help="of a hand, for --masks")
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of that error (default: 0)")
     parser.add_argument(
         "--annotator", metavar="NAME", help="who clicked or drew (default: as DICOM says, imported, or simulated)"
@@ -205,12 +205,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace clicks that exist; they stay as history")
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     return parser
-
-
-def _not_negative(text: str) -> float:
-    if not 0 <= (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{number} is not a number of voxels from 0")
-    return number
 
 
 def _renaming(text: str) -> tuple[str, str]:

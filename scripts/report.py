@@ -21,6 +21,7 @@ EXAMPLE = "%(prog)s studies --out report.html"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    set_umask(group=False)  # pictures of patients
     try:
         with Progress(console=errors, transient=True) as progress:
             progress.add_task("Reading the annotations", total=None)
@@ -47,5 +48,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    set_umask(group=False)  # pictures of patients
     sys.exit(main())

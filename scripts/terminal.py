@@ -83,3 +83,19 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def number(least: float, above: bool = False) -> Callable[[str], float]:
+    """The type of an option that takes a finite number of at least `least`, or above it."""
+
+    def found(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value < float("inf") or (above and value == least):
+            expected = f"a number above {least:g}" if above else f"a number from {least:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected {expected}")
+        return value
+
+    return found

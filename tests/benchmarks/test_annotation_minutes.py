@@ -60,9 +60,9 @@ def test_clicks_acceptances_and_masks_by_hand_reach_a_server_and_a_second_start_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0"], "0 is no count; expected 1 or more"),
-        (["--scans", "few"], "few is no count; expected 1 or more"),
-        (["--minutes", "0"], "0 is no time; expected more than 0 minutes"),
+        (["--seeds", "0"], "'0' cannot be used; expected a whole number from 1"),
+        (["--scans", "few"], "'few' cannot be used; expected a whole number from 1"),
+        (["--minutes", "0"], "'0' cannot be used; expected a number above 0"),
         (["--arms", "clcks"], "invalid choice: 'clcks' (choose from"),
         (["--conf", "iteration", "3"], "--conf iteration: there is no such setting; did you mean 'iterations'?"),
         (["--conf", "iterations", "none"], "iterations: 'none' cannot be used"),

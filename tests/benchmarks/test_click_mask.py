@@ -179,9 +179,9 @@ def test_a_value_without_a_label_is_refused(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--split", "validation"], "has no split.csv, so no validation cases"),
-        (["--draws", "0"], "0 is too few; expected 1 or more"),
-        (["--error", "-1"], "-1 is no standard deviation"),
-        (["--clicked", "some"], "some is no count"),
+        (["--draws", "0"], "'0' cannot be used; expected a whole number from 1"),
+        (["--error", "-1"], "'-1' cannot be used; expected a number from 0"),
+        (["--clicked", "some"], "'some' cannot be used; expected a whole number from 0"),
         (["--corrections", "15"], "invalid choice: 15"),
     ],
 )

@@ -1,10 +1,7 @@
 """scripts/import_annotations.py: every format into the store of a studies folder, and what it says when it cannot."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -288,17 +285,10 @@ def test_no_name_in_a_file_leaves_the_folder(studies, tmp_path, image):
     assert all_files(tmp_path) == before
 
 
-def test_it_runs_from_any_folder_with_paths_relative_to_it(studies, tmp_path):
+def test_paths_are_relative_to_the_caller(studies, tmp_path, monkeypatch, capsys):
     write_table(tmp_path / "points.csv", studies, "voxel")
-    script = ROOT / "scripts" / "import_annotations.py"
-    ended = subprocess.run(
-        [sys.executable, script, "studies", "--points", "points.csv"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.chdir(tmp_path)
 
-    assert ended.returncode == 0, ended.stderr
-    assert f"{len(GEOMETRIES)} annotations imported into {studies}/labels/extreme_points." in ended.stdout
+    assert main(["studies", "--points", "points.csv"]) == 0
+
+    assert f"{len(GEOMETRIES)} annotations imported into {studies}/labels/extreme_points." in capsys.readouterr().out
