@@ -1,7 +1,8 @@
-"""Writes the annotated scans of a project as a dataset of nnU-Net v2, without a server.
+"""Writes the annotated scans of a project as a dataset of nnU-Net v2 or of BIDS, without a server.
 
-Final masks are taken as they are. Where there are only clicks, the geodesics between them are the structure, what lies
-outside of the relaxed box is background, and the rest has nnU-Net's label `ignore`.
+Final masks are taken as they are. For nnU-Net, where there are only clicks, the geodesics between them are the
+structure, what lies outside of the relaxed box is background, and the rest has the label `ignore`. For BIDS, scans
+without a final mask are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
 from lib.annotations.masks import MaskError, MaskStore
 from lib.annotations.store import AnnotationFileError, AnnotationStore
-from lib.exchange.nnunet_dataset import DatasetError, NnunetDataset, check_dataset
+from lib.exchange.bids_dataset import SUFFIXES, BidsDataset
+from lib.exchange.dataset_files import DatasetError
+from lib.exchange.nnunet_dataset import NnunetDataset, check_dataset
 from lib.exchange.stored_studies import StoredStudies
 from lib.exchange.study_images import StudyImages
 from lib.geometry.volume import VolumeError
@@ -30,7 +33,8 @@ from lib.training.loop import TrainingError
 from scripts.terminal import add_labels, add_project, complain, errors, refuse, script_parser, tell, whole_number
 
 EXAMPLE = """%(prog)s studies "$nnUNet_raw/Dataset501_Lesion" --format nnunet
-nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity"""
+nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity
+%(prog)s studies bids --format bids --suffix T2w"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,10 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     project = project_of(options.studies, options.project_dir)
     labels = options.labels or first_labels(project) or ("lesion",)
     try:
-        check_dataset(options.out, labels)
+        if options.format == "nnunet":
+            check_dataset(options.out, labels)
         studies = _studies(project, images_of(options.studies), labels)
         with new_folder(options.out) as folder:
-            dataset = NnunetDataset(folder, labels, studies.clicks, studies.masks(), options.channel, options.margin)
+            dataset = _dataset(options, folder, labels, studies)
             failed = _export(studies, dataset)
             dataset.finish()
     except FileExistsError:
@@ -52,11 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return refuse(f"The dataset cannot be written to {options.out} ({error.strerror}). Nothing of it is left.")
     AuditLog(project.audit).write_script(
-        "export of a dataset", "scripts/export_dataset.sh", scans=len(dataset.cases), format=options.format
+        "export of a dataset", "scripts/export_dataset.sh", scans=dataset.n_scans, format=options.format
     )
-    partly = dataset.made_from()["cases_with_unknown_voxels"]
-    told = f"{len(dataset.cases)} scans written to {options.out}, {partly} of them with voxels to be ignored"
-    tell(f"{told}; {failed} failed." if failed else f"{told}.")
+    tell(f"{options.out}: {dataset.told}; {failed} failed." if failed else f"{options.out}: {dataset.told}.")
     return 1 if failed else 0
 
 
@@ -69,7 +72,16 @@ def _studies(project: Project, images: Path, labels: tuple[str, ...]) -> StoredS
     return StoredStudies(StudyImages(images), AnnotationStore(project.clicks), finals, identities, skips)
 
 
-def _export(studies: StoredStudies, dataset: NnunetDataset) -> int:
+def _dataset(
+    options: argparse.Namespace, folder: Path, labels: tuple[str, ...], studies: StoredStudies
+) -> NnunetDataset | BidsDataset:
+    annotations = (folder, labels, studies.clicks, studies.masks())
+    if options.format == "bids":
+        return BidsDataset(*annotations, options.suffix)
+    return NnunetDataset(*annotations, options.channel, options.margin)
+
+
+def _export(studies: StoredStudies, dataset: NnunetDataset | BidsDataset) -> int:
     """Writes all scans with an answer. Returns: how many could not be."""
     failed = 0
     for scan in track(annotated_scans(studies, tuple(dataset.labels)), "Exporting", console=errors):
@@ -84,8 +96,10 @@ def _export(studies: StoredStudies, dataset: NnunetDataset) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     add_project(parser, "; of an archive, images that were opened before")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder such as Dataset501_Lesion; must not be there yet")
-    parser.add_argument("--format", choices=("nnunet",), default="nnunet", help="default: %(default)s")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder that is not there yet; for nnU-Net such as Dataset501_Lesion"
+    )
+    parser.add_argument("--format", choices=("nnunet", "bids"), default="nnunet", help="default: %(default)s")
     add_labels(parser)
     parser.add_argument(
         "--channel", default="MR", metavar="NAME", help="of the images; nnU-Net clips CT (default: %(default)s)"
@@ -95,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number(0, 1000),
         default=4,
         metavar="N",
-        help="voxels by which boxes are relaxed (default: %(default)s)",
+        help="voxels by which boxes are relaxed, for nnU-Net (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--suffix", choices=SUFFIXES, default="T1w", help="contrast of the images, for BIDS (default: %(default)s)"
     )
     return parser
 

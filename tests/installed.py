@@ -10,6 +10,7 @@ from lib.demo import orthanc
 
 ROOT = Path(__file__).parents[1]
 OIDC_PROVIDER = ROOT / ".oidc-provider"
+BIDS_VALIDATOR = ROOT / ".venv-bids" / "bin" / "bids-validator-deno"
 SCHEMATHESIS = ROOT / ".venv-schemathesis" / "bin" / "schemathesis"
 
 
@@ -39,6 +40,11 @@ def need_firefox():
 def need_schemathesis():
     install = ".venv-schemathesis/bin/pip install -r tests/server/schemathesis.txt"
     _need(SCHEMATHESIS.exists(), f"python3.11 -m venv .venv-schemathesis && {install}")
+
+
+def need_bids_validator():
+    install = ".venv-bids/bin/pip install -r tests/scripts/bids.txt"
+    _need(BIDS_VALIDATOR.exists(), f"python3.11 -m venv .venv-bids && {install}")
 
 
 def need_realm():

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.masks import MaskStore
 from lib.annotations.names import label_values
-from lib.annotations.store import Absence, AnnotationStore
+from lib.annotations.store import AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
+from lib.exchange.dataset_files import DatasetError, compact, label_origins, made_from, nifti_bytes, write_json
 from lib.exchange.known_voxels import known_label_map
-from lib.exchange.seg_provenance import MANUFACTURER, VERSION
-from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
 from lib.geometry.volume import Volume, load_volume
 
 BACKGROUND, IGNORE = "background", "ignore"
@@ -28,10 +24,6 @@ BACKGROUND, IGNORE = "background", "ignore"
 
 CASES_FILE = "cases.json"
 _NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9][A-Za-z0-9_\-]*")
-
-
-class DatasetError(ValueError):
-    """What nnU-Net would not take; the text is for the user."""
 
 
 @dataclass
@@ -65,14 +57,16 @@ class NnunetDataset:
             VolumeError, MaskError, AnnotationFileError: the scan or its annotations cannot be read; nothing is written.
             OSError: the disk is full or the folder cannot be written.
         """
-        origins = self._origins(scan)
+        origins = label_origins(scan, self.clicks, self.masks)
         volume = load_volume(scan.image_path)
         known = known_label_map(scan, volume, self.labels, self.margin)
         n_unknown = int(np.count_nonzero(known == 1 + len(self.labels)))
         self.has_unknown |= n_unknown > 0
         values = known.astype(np.min_scalar_type(1 + len(self.labels)))
-        write_atomically(self.folder / "labelsTr" / f"{scan.image_id}.nii.gz", _nifti(Volume(values, volume.geometry)))
-        write_atomically(self.folder / "imagesTr" / f"{scan.image_id}_0000.nii.gz", _nifti(_compact(volume)))
+        write_atomically(
+            self.folder / "labelsTr" / f"{scan.image_id}.nii.gz", nifti_bytes(Volume(values, volume.geometry))
+        )
+        write_atomically(self.folder / "imagesTr" / f"{scan.image_id}_0000.nii.gz", nifti_bytes(compact(volume)))
         self.cases[scan.image_id] = {"known_share": round(1 - n_unknown / known.size, 6), "labels": origins}
 
     def finish(self) -> None:
@@ -89,35 +83,27 @@ class NnunetDataset:
             "file_ending": ".nii.gz",
             "inextremis": self.made_from(),
         }
-        _write_json(self.folder / CASES_FILE, self.cases)
-        _write_json(self.folder / "dataset.json", content)
+        write_json(self.folder / CASES_FILE, self.cases)
+        write_json(self.folder / "dataset.json", content)
 
     def made_from(self) -> dict[str, Any]:
         """What all cases are made from, in values of JSON."""
-        said = [of_label for case in self.cases.values() for of_label in case["labels"].values()]
-        models = {(s["model"]["version"], s["model"]["sha256"]) for s in said if s["model"]}
         return {
-            "software": {"name": MANUFACTURER, "version": VERSION},
-            "annotators": sorted({s["annotator"] for s in said if s["annotator"]}),
-            "models": [{"version": version, "sha256": sha256} for version, sha256 in sorted(models, key=str)],
+            **made_from(case["labels"] for case in self.cases.values()),
             "box_margin_voxels": self.margin,
             "cases_with_unknown_voxels": sum(case["known_share"] < 1 for case in self.cases.values()),
         }
 
-    def _origins(self, scan: AnnotatedScan) -> dict[str, dict[str, Any]]:
-        """Of each label: how it came about, who annotated it when, and the model that took part."""
-        found = {}
-        for label in {*(annotation.label for annotation in scan.annotations), *scan.absent} - {*scan.mask_labels}:
-            answer = self.clicks.load(scan.image_id, label)
-            how = "absence" if isinstance(answer, Absence) else "clicks"
-            found[label] = {"from": how, "annotator": answer.annotator, "created": answer.created, "model": None}
-        if scan.mask_labels:
-            record = self.masks.record(scan.image_id)
-            info = {"annotator": record.annotator, "labels": dict(record.labels), **(record.info or {})}
-            of_mask = origins_of_final(info)
-            for label in scan.mask_labels:
-                found[label] = {"from": "mask", **_said(of_mask[label]), "created": record.created}
-        return dict(sorted(found.items()))
+    @property
+    def n_scans(self) -> int:
+        """That were written."""
+        return len(self.cases)
+
+    @property
+    def told(self) -> str:
+        """What was written, for the user."""
+        partly = self.made_from()["cases_with_unknown_voxels"]
+        return f"{len(self.cases)} scans written, {partly} of them with voxels to be ignored"
 
 
 def check_dataset(folder: Path, labels: Sequence[str]) -> None:
@@ -129,28 +115,3 @@ def check_dataset(folder: Path, labels: Sequence[str]) -> None:
     for label in labels:
         if label in (BACKGROUND, IGNORE):
             raise DatasetError(f"The label {label!r} has a meaning of its own in nnU-Net; rename it in the app.")
-
-
-def _said(origin: SegmentOrigin) -> dict[str, Any]:
-    model = origin.model and {"version": origin.model.version, "sha256": origin.model.sha256}
-    return {"algorithm_type": origin.algorithm_type, "annotator": origin.reader, "model": model}
-
-
-def _compact(volume: Volume) -> Volume:
-    """As int16 where that loses nothing."""
-    with np.errstate(invalid="ignore"):
-        short = volume.array.astype(np.int16)
-    return Volume(short, volume.geometry) if np.array_equal(short, volume.array) else volume
-
-
-def _nifti(volume: Volume) -> bytes:
-    image = nib.Nifti1Image(volume.array, volume.geometry.affine_ras)
-    image.set_qform(volume.geometry.affine_ras, code=1)
-    image.set_sform(volume.geometry.affine_ras, code=1)
-    image.header.set_xyzt_units("mm")
-    # Without the time of day in it, the same voxels give the same file.
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

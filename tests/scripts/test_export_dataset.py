@@ -298,7 +298,9 @@ def test_says_how_many_scans_were_written(studies, out, capsys):
 
     assert main([str(studies), str(out), "--format", "nnunet"]) == 0
 
-    assert "1 scans written to" in capsys.readouterr().out and (out / "dataset.json").is_file()
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{out}: 1 scans written, 1 of them with voxels to be ignored." in told
+    assert (out / "dataset.json").is_file()
 
 
 def test_the_check_itself_finds_what_is_wrong(studies, out):

@@ -1,0 +1,132 @@
+"""Write scans and their final masks as a dataset of BIDS, with the masks among its derivatives."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.annotations.atomic_write import write_atomically
+from lib.annotations.masks import MaskStore
+from lib.annotations.store import AnnotationStore
+from lib.data.annotated_scan import AnnotatedScan
+from lib.exchange.dataset_files import (
+    DatasetError,
+    LabelOrigins,
+    compact,
+    label_origins,
+    made_from,
+    nifti_bytes,
+    software,
+    write_json,
+)
+from lib.geometry.volume import Volume, load_volume
+
+BIDS_VERSION = "1.10.0"
+SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "angio")
+"""Of anatomical MR images; BIDS has no CT."""
+
+PIPELINE = "inextremis"
+README = """\
+Images of a project of InExtremIS, with the final masks of its annotators.
+
+participants.tsv gives the name of each image in the project. The masks lie in derivatives/inextremis, on the grids of
+their images; the _dseg.tsv beside each names the values of its voxels, and the _dseg.json says who annotated each label
+when, and which model took part. A label that is not among the Labels of a _dseg.json was not annotated in that scan.
+"""
+
+
+@dataclass
+class BidsDataset:
+    """Writes the scans that have a final mask, then the descriptions.
+
+    Attributes:
+        folder: exists, and is empty.
+        labels: of the app, with the values 1, 2, ...
+        clicks, masks: that the scans are annotated by.
+        suffix: one of `SUFFIXES`, of all images.
+        subjects: the image ids, in order of the subjects 0001, 0002, ...
+        left_out: number of scans without a final mask.
+    """
+
+    folder: Path
+    labels: Sequence[str]
+    clicks: AnnotationStore
+    masks: MaskStore
+    suffix: str
+    subjects: list[str] = field(default_factory=list)
+    left_out: int = 0
+    _origins: list[LabelOrigins] = field(default_factory=list)
+
+    def add(self, scan: AnnotatedScan) -> None:
+        """Writes the image and the mask of a scan.
+
+        Raises:
+            VolumeError, MaskError, AnnotationFileError: the scan or its annotations cannot be read; nothing is written.
+            OSError: the disk is full or the folder cannot be written.
+        """
+        if scan.mask_path is None:
+            self.left_out += 1
+            return
+        of_labels = label_origins(scan, self.clicks, self.masks)
+        origins = {label: of_labels[label] for label in scan.mask_labels}
+        volume, mask = load_volume(scan.image_path), load_volume(scan.mask_path)
+        subject = f"sub-{len(self.subjects) + 1:04d}"
+        image = self.folder / subject / "anat" / f"{subject}_{self.suffix}"
+        derived = self._derivatives / subject / "anat" / f"{subject}_dseg"
+        write_atomically(image.with_suffix(".nii.gz"), nifti_bytes(compact(volume)))
+        values = Volume(mask.array.astype(np.uint8), mask.geometry)
+        write_atomically(derived.with_suffix(".nii.gz"), nifti_bytes(values))
+        write_atomically(derived.with_suffix(".tsv"), _table(["index", "name"], enumerate(self.labels, start=1)))
+        manual = all(origin["algorithm_type"] == "MANUAL" for origin in origins.values())
+        source = f"bids:raw:{image.relative_to(self.folder)}.nii.gz"
+        write_json(derived.with_suffix(".json"), {"Sources": [source], "Manual": manual, "Labels": origins})
+        self.subjects.append(scan.image_id)
+        self._origins.append(origins)
+
+    def finish(self) -> None:
+        """Raises: DatasetError: there is no scan with a final mask. OSError."""
+        if not self.subjects:
+            raise DatasetError("There is no scan with a final mask to export; accept or submit one first.")
+        generated_by = [{"Name": software()["name"], "Version": software()["version"]}]
+        described = {"Name": "InExtremIS", "BIDSVersion": BIDS_VERSION, "GeneratedBy": generated_by}
+        rows = ((f"sub-{number:04d}", image_id) for number, image_id in enumerate(self.subjects, start=1))
+        write_atomically(self.folder / "participants.tsv", _table(["participant_id", "image_id"], rows))
+        write_json(
+            self.folder / "participants.json", {"image_id": {"Description": "Name of the image in the project."}}
+        )
+        write_atomically(self.folder / "README", README.encode())
+        write_json(self.folder / "dataset_description.json", {**described, "DatasetType": "raw"})
+        of_masks = {**described, "DatasetType": "derivative", "DatasetLinks": {"raw": "../.."}}
+        write_json(self._derivatives / "dataset_description.json", {**of_masks, "InExtremIS": self.made_from()})
+
+    def made_from(self) -> dict[str, Any]:
+        """What all masks are made from, in values of JSON."""
+        return made_from(self._origins)
+
+    @property
+    def n_scans(self) -> int:
+        """That were written."""
+        return len(self.subjects)
+
+    @property
+    def told(self) -> str:
+        """What was written, for the user."""
+        left_out = f", {self.left_out} without a final mask left out" if self.left_out else ""
+        return f"{len(self.subjects)} scans written{left_out}"
+
+    @property
+    def _derivatives(self) -> Path:
+        return self.folder / "derivatives" / PIPELINE
+
+
+def _table(names: Sequence[str], rows: Any) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerows([names, *rows])
+    return text.getvalue().encode()
