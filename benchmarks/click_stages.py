@@ -24,13 +24,13 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.label_map import BoxedMask
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, load_volume
 from lib.inference.automatic_mask import label_map
-from lib.inference.click_masks import click_mask, network_trust
+from lib.inference.click_label_map import click_mask, network_prior_weight
 from lib.inference.prediction import predict_probability
 from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 from lib.trainers.background import yield_to_annotators
 from lib.training.hyperparameters import Hyperparameters
 
@@ -44,13 +44,13 @@ Scores = Mapping[tuple[int | None, int | str, float | None], list[float]]
 
 
 def corrected(
-    volume: Volume, truth: np.ndarray, points: ExtremePoints, probability: np.ndarray | None, trust: float
+    volume: Volume, truth: np.ndarray, points: ExtremePoints, probability: np.ndarray | None, prior_weight: float
 ) -> Iterator[float]:
     """Dice after 0, 1, ... correcting clicks; the last again where nothing is left to correct."""
 
     def segment(volume: Volume, points: ExtremePoints) -> BoxedMask:
         seen = None if probability is None else lambda label, box: probability[box.slices]
-        return click_mask(volume, points, seen, trust)
+        return click_mask(volume, points, seen, prior_weight)
 
     whole = Box((0, 0, 0), volume.geometry.shape)
     return (score.dice for score in scores(segment, volume, points, (whole, truth), CORRECTIONS))
@@ -69,18 +69,18 @@ def measure(dataset: Dataset, case: str, models: Mapping[int, TrainedModel], sco
             scores[None, number, error].append(value)
         for length, model in models.items():
             foreground = probabilities[length][0]
-            for number, value in enumerate(corrected(volume, truth, points, foreground, network_trust(model))):
+            for number, value in enumerate(corrected(volume, truth, points, foreground, network_prior_weight(model))):
                 scores[length, number, error].append(value)
             mask = segment_from_clicks(
                 volume.array, points, volume.geometry.spacing_mm, foreground_probability=foreground
             )
-            scores[length, "full trust", error].append(dice(mask, truth))
+            scores[length, "full weight", error].append(dice(mask, truth))
 
 
 def table(error: float, models: Mapping[int, TrainedModel], scores: Scores) -> Table:
     corrections = [f"+{n}" for n in range(1, CORRECTIONS + 1)]
     found = Table(title=f"Dice, hand's error {error:g} voxels; +n: after n correcting clicks")
-    for heading in ("iterations", "score", "automatic", "clicks", "full trust", *corrections):
+    for heading in ("iterations", "score", "automatic", "clicks", "full weight", *corrections):
         found.add_column(heading)
 
     def cell(length: int | None, method: int | str, error: float | None) -> str:
@@ -90,7 +90,7 @@ def table(error: float, models: Mapping[int, TrainedModel], scores: Scores) -> T
     for length in (None, *models):
         counts = [cell(length, n, error) for n in range(CORRECTIONS + 1)]
         name, score = ("none", "") if length is None else (str(length), f"{models[length].score or 0:.2f}")
-        automatic, full = cell(length, "automatic", None), cell(length, "full trust", error)
+        automatic, full = cell(length, "automatic", None), cell(length, "full weight", error)
         found.add_row(name, score, automatic, counts[0], full, *counts[1:])
     return found
 

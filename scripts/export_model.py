@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.modelexport.bundle import write_bundle
 from lib.modelexport.facts import ModelFacts

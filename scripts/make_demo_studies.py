@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from lib.demo.studies import DemoStudySettings, write_demo_studies
+from lib.demo.demo_studies import DemoStudySettings, write_demo_studies
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial import KDTree
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 BoxedMask = tuple[Box, np.ndarray]
 """A box of an image, and a mask (x, y, z) bool of it."""

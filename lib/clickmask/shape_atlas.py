@@ -16,7 +16,7 @@ from lib.annotations.simulated_clicks import largest_component
 from lib.clickmask.box_frame import SIDE, BoxFrame, sample_indices
 from lib.clickmask.shape_prior import extreme_point_gauge
 from lib.clickmask.working_grid import WorkingGrid
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
 """Of the generic prior; defaults of `ClickMaskOptions`."""

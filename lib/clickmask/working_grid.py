@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 
 @dataclass(frozen=True)

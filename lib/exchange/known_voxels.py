@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from lib.annotations.names import label_values
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, VolumeError, check_size, load_volume
-from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
 
@@ -35,7 +36,7 @@ def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], 
     """
     n_labels = len(labels)
     check_size(volume.geometry.shape, f"The scan {scan.image_id} with {n_labels} labels", 2 * (1 + n_labels) + 12)
-    index = {label: value for value, label in enumerate(labels, start=1)}
+    index = label_values(labels)
     clicked = [a for a in scan.annotations if a.label in index and a.label not in scan.mask_labels]
     structures = [_structure(a, index[a.label], volume, margin) for a in clicked]
     absent = [index[label] for label in scan.absent if label in index]

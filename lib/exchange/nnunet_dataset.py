@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,18 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.names import label_values
 from lib.annotations.store import Absence, AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
 from lib.exchange.known_voxels import known_label_map
 from lib.exchange.seg_provenance import MANUFACTURER, VERSION
 from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
-from lib.geometry.volume import Volume, load_volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.nifti_image import nifti_gz, nifti_image
+from lib.geometry.volume import as_int16_if_exact, load_volume
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Names that nnU-Net gives a meaning."""
@@ -71,9 +71,12 @@ class NnunetDataset:
         n_unknown = int(np.count_nonzero(known == 1 + len(self.labels)))
         self.has_unknown |= n_unknown > 0
         values = known.astype(np.min_scalar_type(1 + len(self.labels)))
-        write_atomically(self.folder / "labelsTr" / f"{scan.image_id}.nii.gz", _nifti(Volume(values, volume.geometry)))
-        write_atomically(self.folder / "imagesTr" / f"{scan.image_id}_0000.nii.gz", _nifti(_compact(volume)))
+        self._write(f"labelsTr/{scan.image_id}.nii.gz", values, volume.geometry)
+        self._write(f"imagesTr/{scan.image_id}_0000.nii.gz", as_int16_if_exact(volume.array), volume.geometry)
         self.cases[scan.image_id] = {"known_share": round(1 - n_unknown / known.size, 6), "labels": origins}
+
+    def _write(self, name: str, array: np.ndarray, geometry: ImageGeometry) -> None:
+        write_atomically(self.folder / name, nifti_gz(nifti_image(array, geometry.affine_ras)))
 
     def finish(self) -> None:
         """Raises: DatasetError: there is no case. OSError."""
@@ -134,22 +137,6 @@ def check_dataset(folder: Path, labels: Sequence[str]) -> None:
 def _said(origin: SegmentOrigin) -> dict[str, Any]:
     model = origin.model and {"version": origin.model.version, "sha256": origin.model.sha256}
     return {"algorithm_type": origin.algorithm_type, "annotator": origin.reader, "model": model}
-
-
-def _compact(volume: Volume) -> Volume:
-    """As int16 where that loses nothing."""
-    with np.errstate(invalid="ignore"):
-        short = volume.array.astype(np.int16)
-    return Volume(short, volume.geometry) if np.array_equal(short, volume.array) else volume
-
-
-def _nifti(volume: Volume) -> bytes:
-    image = nib.Nifti1Image(volume.array, volume.geometry.affine_ras)
-    image.set_qform(volume.geometry.affine_ras, code=1)
-    image.set_sform(volume.geometry.affine_ras, code=1)
-    image.header.set_xyzt_units("mm")
-    # Without the time of day in it, the same voxels give the same file.
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

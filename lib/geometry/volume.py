@@ -72,6 +72,13 @@ def read_geometry(path: Path | str) -> ImageGeometry:
     return open_header(Path(path))[1]
 
 
+def as_int16_if_exact(array: np.ndarray) -> np.ndarray:
+    """The array as int16 where every value is kept, else the array itself."""
+    with np.errstate(invalid="ignore"):
+        short = array.astype(np.int16)
+    return short if np.array_equal(short, array) else array
+
+
 def check_size(shape: Sequence[int], subject: str, bytes_per_voxel: float = 0) -> None:
     """Raises: VolumeError: a volume of this shape is larger than the limit, or than what the free memory allows.
 

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from lib.annotations.image_identity import Stamp, file_stamp
-from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.mask_file import MaskError
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.clickmask.atlas_file import load_atlases
 from lib.clickmask.click_network import ClickNetwork

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 OVERLAP = 0.25
 """Share of a window that its neighbour sees too, at least."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from lib.machine_code import compiled
+from lib.jit import compiled
 
 CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
 

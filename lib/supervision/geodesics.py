@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import ndimage
 
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import Spacing
-from lib.supervision.boxes import Box
 from lib.supervision.shortest_paths import shortest_path
 
 __all__ = ["Formulation", "batch_extreme_point_geodesics", "extreme_point_geodesics", "shortest_path"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.machine_code import compiled
+from lib.jit import compiled
 
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4

@@ -23,6 +23,14 @@ class Box:
         low, high = points_voxel.min(axis=0), points_voxel.max(axis=0)
         return cls(_as_triple(low), _as_triple(high + 1))
 
+    @classmethod
+    def of_mask(cls, mask: np.ndarray) -> Box | None:
+        """The tight box of a mask (X, Y, Z) bool; None of an empty one."""
+        filled = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        if not filled[0].size:
+            return None
+        return cls(_as_triple(np.array([f[0] for f in filled])), _as_triple(np.array([f[-1] + 1 for f in filled])))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return _as_triple(np.subtract(self.stop, self.start))
