@@ -1,4 +1,4 @@
-"""How far two readers agree on an image: by the overlap of their masks, and by where these end."""
+"""Measure the agreement of two readers on an image: Dice, and distances between the faces of their masks."""
 
 from __future__ import annotations
 

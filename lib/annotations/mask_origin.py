@@ -1,4 +1,4 @@
-"""How an annotator came to a final mask: by accepting what the app made, by correcting it, or by drawing."""
+"""Tell how each label of a final mask was made: accepted, corrected or drawn."""
 
 from __future__ import annotations
 

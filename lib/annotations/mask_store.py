@@ -1,4 +1,4 @@
-"""The durable store of masks that annotators submitted: one file per image, which names its own labels."""
+"""Store masks durably: one file per image, with the names of its labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mask from clicks: six extreme points, no trained model needed."""
+"""Make the mask of a structure from its clicks, with or without trained networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of several structures in one label map."""
+"""Merge the masks of several structures into one label map."""
 
 from __future__ import annotations
 

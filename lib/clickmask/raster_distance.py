@@ -1,4 +1,4 @@
-"""Distances through a volume whose voxels cost differently much, by raster scans."""
+"""Compute geodesic distances through a cost volume by raster scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What structures of one label look like in the frame of their box, learnt from masks."""
+"""Average the shapes of structures of one label, in the frame of their box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What six clicks and the image tell of each voxel around a structure, in numbers that mean the same in any scan."""
+"""Compute features of the voxels around a structure from six clicks and the image, comparable across scans."""
 
 from __future__ import annotations
 

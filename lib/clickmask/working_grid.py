@@ -1,4 +1,4 @@
-"""The part of an image around a structure, on voxels coarse enough to be quick."""
+"""Average a part of an image onto coarser voxels, to bound the time."""
 
 from __future__ import annotations
 

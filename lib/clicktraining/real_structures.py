@@ -1,4 +1,4 @@
-"""The structures of scans, with what surrounds them."""
+"""Cut the structures of scans out with their surroundings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of the app, made from its settings."""
+"""Make the tasks of the app from its settings."""
 
 from __future__ import annotations
 

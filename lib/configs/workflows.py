@@ -1,4 +1,4 @@
-"""Open what the app works with: model, images and training for annotation, nothing of these for review."""
+"""Open the model, the images and the training for annotation; none of them for review."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demo studies: real anatomy, varied per subject, with a lesion whose true extent is known."""
+"""Make demo studies: real anatomy, deformed per subject, with a lesion whose mask is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running server as a client of its HTTP interface sees it."""
+"""Ask a running server through its HTTP interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks as DICOM segmentations (SEG, DICOM PS3.3 A.51) that refer to the series they were made on."""
+"""Write masks as DICOM segmentations (SEG, DICOM PS3.3 A.51) of their series."""
 
 from __future__ import annotations
 

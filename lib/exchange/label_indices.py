@@ -1,4 +1,4 @@
-"""Which index in a mask is which structure: `labels.json` beside the masks."""
+"""Read and write `labels.json`: the index of each label in the masks of a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The current masks of studies, from a running server into a folder."""
+"""Export the current masks of studies from a running server into a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks from other programs into the store of final masks: all of them, or none."""
+"""Import masks from other programs into the store of final masks: all of them, or none."""
 
 from __future__ import annotations
 

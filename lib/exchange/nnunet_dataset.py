@@ -1,4 +1,4 @@
-"""Scans and what is known of them as a dataset of nnU-Net v2."""
+"""Export scans and their annotations as a dataset of nnU-Net v2."""
 
 from __future__ import annotations
 

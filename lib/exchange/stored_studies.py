@@ -1,4 +1,4 @@
-"""A project's studies and annotations by its folders, without a server."""
+"""Open the studies and annotations of a project by its folders, without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axis-aligned boxes of voxels."""
+"""Represent axis-aligned boxes of voxels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make NIfTI images that every reader places alike."""
+"""Make NIfTI images with the same position in every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes from files, with the grid they are stored on."""
+"""Read volumes from files, with the grid they are stored on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's mask of a whole scan, with the edges that the image shows."""
+"""Make a network's mask of a whole scan, refined by a dense CRF."""
 
 from __future__ import annotations
 

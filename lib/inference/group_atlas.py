@@ -1,4 +1,4 @@
-"""An atlas from clicks alone: the masks of many scans, made again with their own mean."""
+"""Make a shape atlas from clicks alone: segment many scans repeatedly with their own mean shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are worked on: their own voxels, and those of the network's grid, from a cache on disk."""
+"""Open images from a cache on disk: their own voxels, and those on the network's grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network applied to a part of a scan, or to all of it."""
+"""Apply a trained network to a part of a scan, or to all of it."""
 
 from __future__ import annotations
 

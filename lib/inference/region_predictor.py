@@ -1,4 +1,4 @@
-"""Predictions of parts of opened images. The last ones are kept, so that a corrective click asks no network."""
+"""Predict parts of opened images, and keep the last predictions for corrective clicks."""
 
 from __future__ import annotations
 

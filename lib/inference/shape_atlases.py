@@ -1,4 +1,4 @@
-"""What is learnt of the shape of each label of a project, as masks are accepted, replaced and deleted."""
+"""Keep the shape atlas of each label up to date as masks are accepted, replaced and deleted."""
 
 from __future__ import annotations
 

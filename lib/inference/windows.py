@@ -1,4 +1,4 @@
-"""Places and weights of the windows that a network looks at an image through."""
+"""Place and weight the sliding windows of a network."""
 
 from __future__ import annotations
 

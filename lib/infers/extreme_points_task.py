@@ -1,4 +1,4 @@
-"""The click task: six extreme points, or labels that are not in the image, in; a stored answer and a mask out."""
+"""Serve the click task: store six extreme points or absent labels, and answer with a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open images before they are clicked on, so that nobody waits for their files."""
+"""Open images before they are clicked on, so that annotators do not wait for files."""
 
 from __future__ import annotations
 

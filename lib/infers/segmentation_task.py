@@ -1,4 +1,4 @@
-"""The automatic task: the trained network, without clicks."""
+"""Serve the automatic task: the trained network, without clicks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled splatting and slicing of a bilateral grid on the CPU, for `lib.losses.interpolation`.
+"""Splat and slice a bilateral grid on the CPU, compiled, for `lib.losses.interpolation`.
 
 Everything that gets compiled is in this file: numba looks at the date of no other before it takes code from its
 cache.

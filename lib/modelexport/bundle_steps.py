@@ -1,4 +1,4 @@
-"""The steps of a bundle's inference, from the file of a scan to the file of its mask, as a server takes them.
+"""Run the steps of a bundle's inference, from the file of a scan to the file of its mask, as a server does.
 
 A bundle holds a copy of this module and of what it imports.
 """

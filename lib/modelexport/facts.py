@@ -1,4 +1,4 @@
-"""What an exported model says of itself: version, labels, preprocessing, training, and who annotated for it."""
+"""Describe an exported model: version, labels, preprocessing, training and annotators."""
 
 from __future__ import annotations
 

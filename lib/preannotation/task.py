@@ -1,4 +1,4 @@
-"""What a worker does: one study, from its image to its proposal on disk."""
+"""Segment one study in a worker, from its image to its proposal on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which studies are to be segmented in advance."""
+"""List the studies to segment in advance."""
 
 from __future__ import annotations
 

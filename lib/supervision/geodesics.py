@@ -1,4 +1,4 @@
-"""Geodesics between opposite extreme points: which voxels of a structure are known from six clicks.
+"""Compute geodesics between opposite extreme points: voxels that are foreground by six clicks.
 
 InExtremIS: Dorent et al., MICCAI 2021, Section 3.2.
 """
