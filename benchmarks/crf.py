@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lib.demo.studies import DemoStudySettings, make_demo_study
+from lib.demo.demo_studies import DemoStudySettings, make_demo_study
 from lib.losses.crf import CRFLoss
 from lib.networks.unet2d5 import UNet2d5, plan_stages
 

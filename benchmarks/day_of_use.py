@@ -18,8 +18,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.many_annotators import Site
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 
 STUDIES = 10
 SHORT = {

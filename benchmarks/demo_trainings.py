@@ -10,7 +10,7 @@ import torch
 from benchmarks.evidence.dataset import Dataset, Split, write_split
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
-from lib.demo.studies import write_demo_studies
+from lib.demo.demo_studies import write_demo_studies
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters

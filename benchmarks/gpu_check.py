@@ -33,14 +33,14 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.inference.automatic_mask import automatic_mask, label_map
-from lib.inference.click_masks import click_label_map
+from lib.inference.click_label_map import click_label_map
 from lib.inference.opened_images import OpenedImages
 from lib.inference.prediction import predict_probability
 from lib.inference.region_predictor import RegionPredictor
 from lib.networks.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
-from lib.supervision.boxes import Box
 from lib.trainers.background import yield_to_annotators
 from lib.training.hyperparameters import Hyperparameters, Preset
 

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 
 LABEL = "lesion"

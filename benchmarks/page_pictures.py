@@ -20,8 +20,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.demo.walkthrough import ScriptedAnnotator, read_truth
 from tests.viewer.annotation_page import AnnotationPage
 

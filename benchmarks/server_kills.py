@@ -24,8 +24,8 @@ from rich.progress import track
 
 from benchmarks.many_annotators import LABEL, Site
 from lib.annotations.store import AnnotationStore
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.server.project import Project
 

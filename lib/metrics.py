@@ -1,4 +1,4 @@
-"""How alike two masks are."""
+"""Measure the overlap of two masks."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from monailabel.client.client import MONAILabelClientException
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lib.demo.demo_studies import MANIFEST, write_demo_studies
 from lib.demo.dicom import upload_studies
 from lib.demo.local_server import LocalServer, ServerError, is_free
 from lib.demo.orthanc import Orthanc, OrthancError, install_where_allowed
 from lib.demo.picture import draw_outcomes
-from lib.demo.studies import MANIFEST, write_demo_studies
 from lib.demo.walkthrough import (
     Outcome,
     ScriptedAnnotator,

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.progress import track
 
 from lib.exchange.annotation_server import AnnotationServer, ListedImage, ServerError
-from lib.exchange.dicom_seg import SegmentationError
 from lib.exchange.mask_export import ExportError, MaskExport
+from lib.exchange.series_frames import SegmentationError
 from lib.geometry.volume import VolumeError
 from lib.server.process.modes import set_umask
 from lib.server.process.typed import read_password

@@ -17,7 +17,8 @@ from rich.progress import track
 from lib.annotations.atomic_write import new_folder
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.mask_file import MaskError
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationFileError, AnnotationStore
 from lib.exchange.bids_dataset import SUFFIXES, BidsDataset
 from lib.exchange.dataset_files import DatasetError

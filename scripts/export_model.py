@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.modelexport.bundle import write_bundle
 from lib.modelexport.facts import ModelFacts

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from lib.annotations.masks import MaskStore, named_record
+from lib.annotations.mask_file import named_record
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import ConfigurationError, read_conf

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from lib.demo.studies import DemoStudySettings, write_demo_studies
+from lib.demo.demo_studies import DemoStudySettings, write_demo_studies
 from scripts.terminal import refuse, script_parser, tell, whole_number
 
 EXAMPLE = "%(prog)s --out studies --truth truth --count 12"

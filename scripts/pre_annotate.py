@@ -21,13 +21,13 @@ from types import FrameType
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lib.annotations.proposals import PROPOSAL_TAG
+from lib.annotations.proposal import PROPOSAL_TAG
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
 from lib.geometry.volume_size import MAX_VOLUME_VARIABLE
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.preannotation.cluster import ClusterError, is_open_to_others, workers
 from lib.preannotation.job import Job
-from lib.preannotation.run import check_workers, outcomes
+from lib.preannotation.outcomes import check_workers, outcomes
 from lib.preannotation.task import LIST_TIMEOUT_S
 from lib.preannotation.wanted import wanted
 from lib.server.archive.archive_errors import ArchiveError

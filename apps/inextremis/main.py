@@ -1,4 +1,4 @@
-"""The InExtremIS app for MONAI Label. Wiring only."""
+"""Connect the parts of the app to MONAI Label."""
 
 from __future__ import annotations
 
@@ -24,18 +24,12 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib import __version__
 from lib.activelearning.leases import Leases
-from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy, strategies
+from lib.activelearning.strategies import REVIEW, MostDisagreement, require_strategy
 from lib.annotations.json_file import JsonFile
 from lib.configs.ctrl_c import end_on_ctrl_c_as_on_sigterm
 from lib.configs.settings import AppSettings, ConfigurationError, read_conf
-from lib.configs.tasks import auto_train, infer_tasks, train_tasks
-from lib.configs.warm_up import warm_up
-from lib.data.prepared_scans import PreparedScans
+from lib.configs.workflows import AnnotationWorkflow, ReviewWorkflow
 from lib.exchange.property_codes import codes_from
-from lib.inference.opened_images import OpenedImages
-from lib.inference.shape_atlases import ShapeAtlases
-from lib.infers.opening import Opening
-from lib.infers.published_model import PublishedModel
 from lib.server.audit import AuditLog
 from lib.server.changes import Changes
 from lib.server.endpoints.model_requests import published_model
@@ -50,15 +44,13 @@ from lib.server.login.login_setup import LoginSetupError
 from lib.server.process.logs import configure_logging
 from lib.server.process.modes import set_umask
 from lib.server.process.network import NetworkError, end_process
-from lib.server.project import ProjectError, claim_model
+from lib.server.project import ProjectError
 from lib.server.review.decisions import Review
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList
-from lib.trainers.background import end_with_server, let_children_know_the_server, yield_to_annotators
+from lib.trainers.background import end_with_server, yield_to_annotators
 from lib.trainers.processes import GPUError, is_rank, processes_here, processes_of, require_gpus, train_in_processes
-from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
-from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
 
 logger = logging.getLogger(__name__)
 
@@ -95,25 +87,9 @@ class InExtremIS(MONAILabelApp):
         of_archive = (codes_from(settings.codes), settings.modalities)
         self.opened = open_studies(studies, settings.labels, settings.project_dir, *of_archive, settings.n_readers)
         self.review = Review(self.opened.readings)
-        if not settings.review:
-            self._open_model(settings)
-
-    def _open_model(self, settings: AppSettings) -> None:
-        self.model_dir = settings.model_dir or self.opened.project.model
-        self.published = PublishedModel(self.model_dir / "inextremis.pt", settings.labels)
-        self.prepared = PreparedScans(self.opened.project.prepared)
-        self.images = OpenedImages(self.prepared, self.opened.identities)
-        self.opening = Opening(self.images, self.published)
-        files = (self.model_dir / ATLASES_OF_CLICKS, self.model_dir / CLICK_NETWORKS)
-        self.atlases = ShapeAtlases(self.opened.masks(), self.opened.clicks, *files, self.opened.skipped)
-        other = claim_model(self.model_dir, self.opened.identity, self.opened.name())
-        if other is not None:
-            logger.warning(
-                "The folder %s holds the model of other studies, %s, and trainings go on from it; give these studies a "
-                "folder of their own with --conf model_dir, or leave the setting out.",
-                self.model_dir,
-                other,
-            )
+        self.workflow: AnnotationWorkflow | ReviewWorkflow = (
+            ReviewWorkflow() if settings.review else AnnotationWorkflow(self.opened, settings, self.hyperparameters)
+        )
 
     def _pre_annotation(self, studies: str, conf: Mapping[str, str]) -> PreAnnotation:
         settings = {**conf, "labels": ",".join(self.settings.labels)}
@@ -122,7 +98,7 @@ class InExtremIS(MONAILabelApp):
 
     def info(self) -> dict[str, Any]:
         # OHIF's panel shows the name and no description.
-        name = self.name if self.settings.review else f"{self.name}: click the six ends of a structure"
+        name = ": ".join(filter(None, (self.name, self.workflow.hint)))
         return {**super().info(), "name": name, "codes": self.settings.codes}
 
     def init_datastore(self) -> Studies:
@@ -132,26 +108,13 @@ class InExtremIS(MONAILabelApp):
         self.upload_sessions = Sessions()
 
     def init_infers(self) -> dict[str, InferTask]:
-        if self.settings.review:
-            return {}
-        opened = self.opened
-        return infer_tasks(
-            self.published,
-            self.images,
-            opened.clicks,
-            opened.given_masks,
-            self.atlases,
-            lambda name: opened.on_annotation(name),
-            self.settings,
-        )
+        return self.workflow.infer_tasks()
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        if self.settings.review:
-            return {}
-        return train_tasks(self.published, self.prepared, self.hyperparameters, self.settings)
+        return self.workflow.train_tasks()
 
     def init_strategies(self) -> dict[str, Strategy]:
-        known = {} if self.settings.review else strategies(self.opened.leases, self.opened.proposal_qualities)
+        known = self.workflow.strategies()
         if self.settings.n_readers > 1:
             leases = Leases(JsonFile(self.opened.project.review_leases))
             known[REVIEW] = MostDisagreement(self.review, leases)
@@ -172,8 +135,8 @@ class InExtremIS(MONAILabelApp):
     def next_sample(self, request: dict) -> dict | None:
         require_strategy(request.get("strategy"), self._strategies)
         sample = self._strategies[request["strategy"]](request, self.opened)
-        if sample and not self.settings.review:
-            self.opening.soon(self.opened.image_path(sample["id"]))
+        if sample:
+            self.workflow.open_soon(sample["id"])
         return sample
 
     def train(self, request: dict) -> dict:
@@ -194,21 +157,8 @@ class InExtremIS(MONAILabelApp):
         self.installation.install(application, self.opened, self.settings)
         end_on_ctrl_c_as_on_sigterm()
         threading.Thread(target=StudyList(self.opened).read_ahead, name="study-list", daemon=True).start()
-        if not self.settings.review:
-            self._start_learning()
-
-    def _start_learning(self) -> None:
-        self.auto_train = auto_train(self.settings, self.opened.clicks, self._trainers, self._start_training)
-        self.opened.on_annotation = self._annotated
-        let_children_know_the_server()
-        warm_up()
-        self.opening.start()
-        self.atlases.start()
+        self.workflow.start(self._start_training)
 
     def _start_training(self, model: str, params: dict, enqueue: bool) -> None:
         start_training(model, params, enqueue)
         AuditLog(self.opened.project.audit).write("training", "auto_train", {}, {"model": model})
-
-    def _annotated(self, name: str) -> None:
-        self.auto_train.annotated(name)
-        self.atlases.refresh_soon()

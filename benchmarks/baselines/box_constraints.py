@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patches import PatchBatch
+from lib.geometry.boxes import Box
 from lib.losses.partial import PartialLoss
-from lib.supervision.boxes import Box
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import ObjectiveValue
 

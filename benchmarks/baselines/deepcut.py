@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.geometry.boxes import Box
 from lib.inference.dense_crf import mean_field
-from lib.supervision.boxes import Box
 
 CONTEXT_VOXELS = 6
 """Around the box, for the CRF to see what background looks like."""

@@ -6,7 +6,7 @@ import numpy as np
 from skimage.segmentation import random_walker
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 
 FOREGROUND, BACKGROUND, UNSEEDED = 1, 2, 0

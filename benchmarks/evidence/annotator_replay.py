@@ -30,9 +30,9 @@ from benchmarks.evidence.structures import SUFFIXES, Structure, StructureFolder
 from lib.annotations.extreme_points import ExtremePoints
 from lib.clickmask.label_map import BoxedMask
 from lib.demo.local_server import LocalServer
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, load_volume
 from lib.metrics import dice
-from lib.supervision.boxes import Box
 
 
 @dataclass(frozen=True)

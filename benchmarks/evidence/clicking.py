@@ -18,11 +18,11 @@ from lib.annotations.simulated_clicks import corrective_click, simulated_extreme
 from lib.clickmask.label_map import BoxedMask
 from lib.clickmask.learnt import Learnt
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume
-from lib.inference.click_masks import click_mask
+from lib.inference.click_label_map import click_mask
 from lib.inference.group_atlas import MOST_STRUCTURES, ClickedStructure, group_atlas
 from lib.metrics import dice
-from lib.supervision.boxes import Box
 from lib.training.click_network_training import SECONDS, ClickExample, train_click_network
 
 FARTHEST_MISS = 8

@@ -17,7 +17,7 @@ from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
-from lib.demo.studies import DemoStudySettings, write_demo_studies
+from lib.demo.demo_studies import DemoStudySettings, write_demo_studies
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 
 LABEL = "lesion"

@@ -13,8 +13,8 @@ from scipy import ndimage
 from benchmarks.evidence.dataset import LABEL, SUFFIX, DatasetError, Split, read_split
 from lib.annotations.simulated_clicks import largest_component
 from lib.clickmask.label_map import BoxedMask
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, load_volume
-from lib.supervision.boxes import Box
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 LEAST_VOXELS = 100

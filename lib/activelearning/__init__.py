@@ -1,1 +1,1 @@
-"""Which study an annotator gets next."""
+"""Choose the study that an annotator gets next."""

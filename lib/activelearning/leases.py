@@ -1,4 +1,4 @@
-"""Who works on which study just now, over all servers of a project and over restarts."""
+"""Record who works on which study, for all servers of a project and over restarts."""
 
 from __future__ import annotations
 

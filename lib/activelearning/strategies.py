@@ -1,4 +1,4 @@
-"""Strategies over the studies that are not annotated yet."""
+"""Choose among the studies that are not annotated yet."""
 
 from __future__ import annotations
 

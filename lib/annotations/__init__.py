@@ -1,1 +1,1 @@
-"""Extreme points: the value type, requests parsed and checked, the store."""
+"""Represent, check and store annotations: clicks, absent labels and masks."""

@@ -1,4 +1,4 @@
-"""How far two readers agree on an image: by the overlap of their masks, and by where these end."""
+"""Measure the agreement of two readers on an image: Dice, and distances between the faces of their masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.metrics import dice
 
@@ -43,13 +44,13 @@ def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Ag
     two faces are parallel planes, and their distance in millimetres is the same in voxels times the spacing.
     """
     names, spacing_mm = geometry.end_names, geometry.spacing_mm
-    ends_voxel = [_ends_voxel(mask) for mask in (one, other)]
-    if ends_voxel[0] is None or ends_voxel[1] is None:
-        both = ends_voxel[0] is ends_voxel[1]
+    boxes = [Box.of_mask(mask) for mask in (one, other)]
+    if boxes[0] is None or boxes[1] is None:
+        both = boxes[0] is boxes[1]
         return Agreement(float(both), {name: 0.0 for pair in names for name in pair} if both else {})
-    apart_voxel = np.abs(ends_voxel[0] - ends_voxel[1])
+    apart_voxel = np.abs(np.subtract([boxes[0].start, boxes[0].stop], [boxes[1].start, boxes[1].stop]))
     ends_mm = {
-        names[axis][end]: float(apart_voxel[axis, end] * spacing_mm[axis]) for axis in range(3) for end in range(2)
+        names[axis][end]: float(apart_voxel[end, axis] * spacing_mm[axis]) for axis in range(3) for end in range(2)
     }
     return Agreement(dice(one, other), ends_mm)
 
@@ -77,14 +78,3 @@ def slices_of_largest_difference(maps: Sequence[np.ndarray]) -> tuple[int, int, 
         return x, y, z
     x, y, z = (int(counted.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2), (0, 1)))
     return x, y, z
-
-
-def _ends_voxel(mask: np.ndarray) -> np.ndarray | None:
-    """(3, 2): the first and the last voxel of a mask (X, Y, Z) along each axis; None of an empty one."""
-    ends = []
-    for axes in ((1, 2), (0, 2), (0, 1)):
-        found = np.flatnonzero(mask.any(axis=axes))
-        if not found.size:
-            return None
-        ends.append((int(found[0]), int(found[-1])))
-    return np.array(ends)

@@ -1,4 +1,4 @@
-"""Files that a reader, or a power cut, finds either old or new, never half."""
+"""Write files and folders so that a reader finds the old or the new one, never a part."""
 
 from __future__ import annotations
 

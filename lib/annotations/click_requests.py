@@ -1,4 +1,4 @@
-"""Click requests as viewers send them, parsed and checked."""
+"""Parse and check click requests as viewers send them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an image counts as annotated: every label of the app is answered."""
+"""Decide whether an image is annotated: every label of the app has an annotation."""
 
 from __future__ import annotations
 

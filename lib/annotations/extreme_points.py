@@ -1,4 +1,4 @@
-"""The six extreme points of a structure, as a value."""
+"""Represent the clicks on a structure, and find the six extreme points among them."""
 
 from __future__ import annotations
 

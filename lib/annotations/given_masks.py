@@ -1,4 +1,4 @@
-"""The masks that annotators were given last, kept until they accept them or click anew."""
+"""Keep the last mask that each annotator received, until they accept it or click again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell whether an image is still the one that was annotated: a checksum of its voxels."""
+"""Identify an image by a checksum of its voxels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that can be written and sent again: finite numbers, valid Unicode, and no deep nesting."""
+"""Read JSON that can be written and sent again: finite numbers, valid Unicode, no deep nesting."""
 
 from __future__ import annotations
 

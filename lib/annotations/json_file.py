@@ -1,4 +1,4 @@
-"""Small facts in a JSON file that threads and processes share."""
+"""Keep small records in a JSON file that threads and processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an annotator came to a final mask: by accepting what the app made, by correcting it, or by drawing."""
+"""Tell how each label of a final mask was made: accepted, corrected or drawn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.masks import MaskRecord
+from lib.annotations.mask_file import MaskRecord
 
 ACCEPTED_KEY = "accepted"
 """In `MaskRecord.info`: what is recorded of each label that was accepted, by its name."""

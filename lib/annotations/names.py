@@ -1,4 +1,4 @@
-"""Names that become file names: of images and of labels."""
+"""Check names of images and labels, which become file names."""
 
 from __future__ import annotations
 

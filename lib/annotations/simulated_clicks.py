@@ -1,4 +1,4 @@
-"""Clicks of an annotator who knows the true mask: its extreme points, and corrections."""
+"""Simulate the clicks of an annotator from the true mask: extreme points and corrections."""
 
 from __future__ import annotations
 

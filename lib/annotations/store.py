@@ -1,4 +1,4 @@
-"""The durable store of what annotators say: one JSON file per image and label, clicks or "not in this image"."""
+"""Store annotations durably: one JSON file per image and label, with clicks or "not in this image"."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From extreme points to a mask of one image."""
+"""Make the mask of a structure from extreme points."""

@@ -1,4 +1,4 @@
-"""Atlases as a file."""
+"""Save and load shape atlases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame of a structure's tight box, in which structures of one kind lie on top of each other."""
+"""Map an image to the frame of a structure's tight box, in which structures of a label are comparable."""
 
 from __future__ import annotations
 

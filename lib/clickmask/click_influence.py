@@ -1,4 +1,4 @@
-"""What corrective clicks say of the voxels around them."""
+"""Compute how corrective clicks change the log-odds of the voxels around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network that corrects the log-odds of click masks, in the frame of the structure's box."""
+"""Correct the log-odds of click masks by a small network in the frame of the structure's box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mask of least energy, by a graph cut."""
+"""Compute the mask of minimum energy by a graph cut."""
 
 from __future__ import annotations
 

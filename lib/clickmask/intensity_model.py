@@ -1,4 +1,4 @@
-"""An intensity model of a structure against what surrounds it, from a shape prior alone."""
+"""Fit an intensity model of a structure and its surroundings to a shape prior."""
 
 from __future__ import annotations
 

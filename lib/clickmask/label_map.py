@@ -1,4 +1,4 @@
-"""Masks of several structures in one label map."""
+"""Merge the masks of several structures into one label map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial import KDTree
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 BoxedMask = tuple[Box, np.ndarray]
 """A box of an image, and a mask (x, y, z) bool of it."""

@@ -1,4 +1,4 @@
-"""What is learnt of the structures of one label."""
+"""Hold what was learnt of the structures of one label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Click networks as a file."""
+"""Save and load click networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances through a volume whose voxels cost differently much, by raster scans."""
+"""Compute geodesic distances through a cost volume by raster scans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from lib.machine_code import compiled
+from lib.jit import compiled
 
 FORWARD = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if step < (0, 0, 0)])
 """(13, 3): to the neighbours that a scan from the first voxel to the last has passed."""

@@ -1,4 +1,4 @@
-"""What structures of one label look like in the frame of their box, learnt from masks."""
+"""Average the shapes of structures of one label, in the frame of their box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib.annotations.simulated_clicks import largest_component
 from lib.clickmask.box_frame import SIDE, BoxFrame, sample_indices
 from lib.clickmask.shape_prior import extreme_point_gauge
 from lib.clickmask.working_grid import WorkingGrid
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
 """Of the generic prior; defaults of `ClickMaskOptions`."""

@@ -1,4 +1,4 @@
-"""A shape prior made of the six extreme points alone."""
+"""Compute a shape prior from the six extreme points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network that tells a structure from what surrounds it, voxel by voxel, whatever structure it is."""
+"""Classify voxels as structure or surroundings by a small network for structures of any kind."""
 
 from __future__ import annotations
 

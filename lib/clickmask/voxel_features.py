@@ -1,4 +1,4 @@
-"""What six clicks and the image tell of each voxel around a structure, in numbers that mean the same in any scan."""
+"""Compute features of the voxels around a structure from six clicks and the image, comparable across scans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from lib.clickmask.intensity_model import BINS, intensity_cells, smoothed_counts, typical_step
 from lib.clickmask.raster_distance import raster_distance
 from lib.clickmask.shape_prior import hull_and_box_gauge
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 # Of the hull, as in `shape_prior`: smaller than the prior's, so that thin structures differ from thick ones.
 BODY = 0.15

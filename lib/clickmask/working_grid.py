@@ -1,4 +1,4 @@
-"""The part of an image around a structure, on voxels coarse enough to be quick."""
+"""Average a part of an image onto coarser voxels, to bound the time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 
 @dataclass(frozen=True)

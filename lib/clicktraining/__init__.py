@@ -1,0 +1,1 @@
+"""Train the structure net on real and on random structures."""

@@ -1,4 +1,4 @@
-"""One structure in its scan, whose mask is known."""
+"""Represent a structure with its mask and its surroundings in a scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of the structure net."""
+"""Train the structure net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of many kinds, as tests of which points lie inside."""
+"""Draw random bodies of many kinds, as functions from points to inside or outside."""
 
 from __future__ import annotations
 

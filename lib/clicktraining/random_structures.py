@@ -1,4 +1,4 @@
-"""Structures made by chance, in scans made by chance."""
+"""Draw random structures in random scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structures of scans, with what surrounds them."""
+"""Cut the structures of scans out with their surroundings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from lib.clicktraining.examples import Example, large_enough
 from lib.clicktraining.samples import Sample, sample
 from lib.clicktraining.turned_structures import turned
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 ROOM, LEAST_ROOM = 0.6, 12
 """Of the scan around a structure, so that it can be turned: a share of its extent, and voxels at least."""

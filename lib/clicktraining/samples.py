@@ -1,4 +1,4 @@
-"""Voxels of structures, as the structure net sees them."""
+"""Sample voxels of structures with the features that the structure net sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real structures, turned and stretched."""
+"""Augment real structures by rotation, stretching and thick slices."""
 
 from __future__ import annotations
 

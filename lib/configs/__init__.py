@@ -1,1 +1,1 @@
-"""Settings of the app and the tasks made from them."""
+"""Read the settings of the app, and make its tasks from them."""

@@ -1,4 +1,4 @@
-"""Ctrl-C ends the server as quickly as SIGTERM does."""
+"""End the server on Ctrl-C as quickly as on SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can set with `--conf NAME VALUE`, checked before the server starts."""
+"""Read and check the settings that users give with `--conf NAME VALUE`."""
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
-"""The tasks of the app, made from its settings."""
+"""Make the tasks of the app from its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.annotations.given_masks import GivenMaskStore
+from lib.annotations.moments import LONG_AGO, moment_of
 from lib.annotations.store import AnnotationStore
 from lib.configs.settings import AppSettings
 from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.inference.region_predictor import RegionPredictor
 from lib.inference.shape_atlases import ShapeAtlases
-from lib.infers.extreme_points import ExtremePointsInferTask
+from lib.infers.extreme_points_task import ExtremePointsInferTask
 from lib.infers.published_model import PublishedModel
-from lib.infers.segmentation import SegmentationInferTask
+from lib.infers.segmentation_task import SegmentationInferTask
 from lib.networks.versions import ModelVersions
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.train_task import InExtremISTrainTask
@@ -56,25 +56,13 @@ def auto_train(
     """Counts on from what came after the last training began; `start(model, {}, enqueue=True)` asks for one."""
     (name, trainer), *_ = trainers.items()
     runs = TrainingRecord.load(trainer.record_path).runs
-    seen_until = _moment(runs[-1].started) if runs else _BEGINNING
+    seen_until = moment_of(runs[-1].started) if runs else LONG_AGO
     unseen = [
         store.path(answer.image_id, answer.label).name
         for answer in store.answers()
-        if _moment(answer.created) > seen_until
+        if moment_of(answer.created) > seen_until
     ]
     return AutoTrain(settings.auto_train, lambda: start(name, {}, enqueue=True), unseen)
-
-
-_BEGINNING = datetime.min.replace(tzinfo=UTC)
-
-
-def _moment(text: str) -> datetime:
-    """A time in ISO 8601. One without a zone is UTC, and one that cannot be read long ago."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return _BEGINNING
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def train_tasks(

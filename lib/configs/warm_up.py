@@ -1,4 +1,4 @@
-"""Do what costs seconds once, before the first annotator waits for it."""
+"""Compile kernels and answer a first request at the start, so that annotators do not wait."""
 
 from __future__ import annotations
 

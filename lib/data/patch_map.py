@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 Size = tuple[int, int, int]
 

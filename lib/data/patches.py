@@ -19,8 +19,8 @@ from lib.data.clicks import WorldClicks
 from lib.data.patch_map import PatchMap, Size
 from lib.data.prepared_scans import PreparedVolume
 from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.boxes import Box
 from lib.geometry.volume import VolumeError
-from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 

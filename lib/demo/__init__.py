@@ -1,1 +1,1 @@
-"""Demo studies with known truth, and a scripted annotator who clicks in them."""
+"""Make demo studies with known truth, and annotate them by a scripted annotator."""

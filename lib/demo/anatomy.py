@@ -1,4 +1,4 @@
-"""Anatomy of a demo subject: the MNI152 template in a head, moved and bent as another person's would be."""
+"""Draw the anatomy of a demo subject: the MNI152 template in a head, deformed per subject."""
 
 from __future__ import annotations
 

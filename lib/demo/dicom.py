@@ -1,4 +1,4 @@
-"""Volumes as DICOM series, as a scanner would send them to an archive."""
+"""Convert volumes to DICOM series, and upload them to an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lesions and bright structures that are none, drawn into a field of world coordinates."""
+"""Draw lesions, and distractors as bright as they are, into an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server process of one's own, for the demo and the tests."""
+"""Start a server process for the demo and the tests."""
 
 from __future__ import annotations
 

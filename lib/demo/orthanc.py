@@ -1,4 +1,4 @@
-"""An Orthanc of one's own, for the demo and the tests: a DICOMweb archive in a folder, for this machine only."""
+"""Start an Orthanc archive on this machine, for the demo and the tests."""
 
 from __future__ import annotations
 

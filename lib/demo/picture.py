@@ -1,4 +1,4 @@
-"""A picture of what happened: image, clicks, geodesics, masks and truth side by side."""
+"""Draw image, clicks, geodesics, masks and truth of demo studies side by side."""
 
 from __future__ import annotations
 

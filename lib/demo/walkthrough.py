@@ -1,4 +1,4 @@
-"""The main job from end to end: click, train in the background, segment what was never clicked."""
+"""Click, train and segment through a running server, as an annotator does."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Annotations from files of other programs, and masks to files of other programs."""
+"""Import annotations from other programs, and export masks to them."""

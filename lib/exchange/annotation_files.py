@@ -1,4 +1,4 @@
-"""The files of an import: which are read, which image each is of, and all that is wrong with them at once."""
+"""Find the files of an import and their images, and collect all errors."""
 
 from __future__ import annotations
 

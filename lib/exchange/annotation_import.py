@@ -1,4 +1,4 @@
-"""Clicks from files into the annotation store: all of them, or none."""
+"""Import clicks from files into the annotation store: all of them, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running server as a client of its HTTP interface sees it."""
+"""Ask a running server through its HTTP interface."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from lib.exchange.dicom_seg import Source
 from lib.exchange.property_codes import codes_from
 from lib.exchange.segment_origin import ModelFile, SegmentOrigin, origins_of_clicks, origins_of_final
+from lib.exchange.series_frames import Source
 from lib.exchange.series_headers import headers_of
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume, read_geometry

@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
 from lib.exchange.dataset_files import (
     DatasetError,
     LabelOrigins,
-    compact,
     label_origins,
     made_from,
-    nifti_bytes,
     software,
+    write_image,
     write_json,
 )
-from lib.geometry.volume import Volume, load_volume
+from lib.geometry.volume import as_int16_if_exact, load_volume
 
 BIDS_VERSION = "1.10.0"
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "angio")
@@ -79,9 +78,8 @@ class BidsDataset:
         subject = f"sub-{len(self.subjects) + 1:04d}"
         image = self.folder / subject / "anat" / f"{subject}_{self.suffix}"
         derived = self._derivatives / subject / "anat" / f"{subject}_dseg"
-        write_atomically(image.with_suffix(".nii.gz"), nifti_bytes(compact(volume)))
-        values = Volume(mask.array.astype(np.uint8), mask.geometry)
-        write_atomically(derived.with_suffix(".nii.gz"), nifti_bytes(values))
+        write_image(image.with_suffix(".nii.gz"), as_int16_if_exact(volume.array), volume.geometry)
+        write_image(derived.with_suffix(".nii.gz"), mask.array.astype(np.uint8), mask.geometry)
         write_atomically(derived.with_suffix(".tsv"), _table(["index", "name"], enumerate(self.labels, start=1)))
         manual = all(origin["algorithm_type"] == "MANUAL" for origin in origins.values())
         source = f"bids:raw:{image.relative_to(self.folder)}.nii.gz"

@@ -1,4 +1,4 @@
-"""Clicks as a file tells them, before they are checked against their image."""
+"""Represent clicks read from a file, before they are checked against their image."""
 
 from __future__ import annotations
 

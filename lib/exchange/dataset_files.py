@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Absence, AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
 from lib.exchange.seg_provenance import MANUFACTURER, VERSION
 from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
-from lib.geometry.volume import Volume
+from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.nifti_image import nifti_gz, nifti_image
 
 
 class DatasetError(ValueError):
@@ -65,20 +64,9 @@ def _said(origin: SegmentOrigin) -> dict[str, Any]:
     return {"algorithm_type": origin.algorithm_type, "annotator": origin.reader, "model": model}
 
 
-def compact(volume: Volume) -> Volume:
-    """As int16 where that loses nothing."""
-    with np.errstate(invalid="ignore"):
-        short = volume.array.astype(np.int16)
-    return Volume(short, volume.geometry) if np.array_equal(short, volume.array) else volume
-
-
-def nifti_bytes(volume: Volume) -> bytes:
-    """The content of a .nii.gz file. The same voxels give the same bytes."""
-    image = nib.Nifti1Image(volume.array, volume.geometry.affine_ras)
-    image.set_qform(volume.geometry.affine_ras, code=1)
-    image.set_sform(volume.geometry.affine_ras, code=1)
-    image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)  # without the time of day
+def write_image(path: Path, array: np.ndarray, geometry: ImageGeometry) -> None:
+    """Writes voxels (X, Y, Z) as a .nii.gz file, atomically; the same voxels give the same bytes. Raises: OSError."""
+    write_atomically(path, nifti_gz(nifti_image(array, geometry.affine_ras)))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What DICOM objects tell of images: clicks from reports, masks from segmentations and structure sets."""
+"""Read clicks from DICOM reports, and masks from DICOM segmentations and structure sets."""
 
 from __future__ import annotations
 

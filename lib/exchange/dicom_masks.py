@@ -1,4 +1,4 @@
-"""The structures in DICOM segmentations and structure sets, on the voxels of their image, by physical position."""
+"""Map the structures in DICOM segmentations and structure sets to voxels by physical position."""
 
 from __future__ import annotations
 

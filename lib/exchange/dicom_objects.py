@@ -1,4 +1,4 @@
-"""DICOM objects that hold annotations: segmentations, structure sets, structured reports."""
+"""Read DICOM objects that hold annotations: segmentations, structure sets, structured reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points and lines of measurements in DICOM structured reports (PS3.16 TID 1500)."""
+"""Read points and lines of measurements from DICOM structured reports (PS3.16 TID 1500)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What annotators have said of each voxel of a scan: its class, or that it is not known."""
+"""Make the label map of a scan from its annotations: the class of each voxel, or unknown."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from lib.annotations.names import label_values
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, VolumeError, check_size, load_volume
-from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
 
 
 def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], margin: int) -> np.ndarray:
-    """The class of each voxel of which it follows from the annotations.
+    """The class of each voxel that follows from the annotations.
 
-    Labels that the final mask covers are known everywhere. Of a label that was clicked, the geodesics between opposite
-    extreme points and the clicks are the structure, and what lies outside of the relaxed box is not (paper, Section
-    3). A label that was said to be absent is nowhere; one that nobody answered may be anywhere.
+    Labels that the final mask covers are known everywhere. For a clicked label, the geodesics between opposite extreme
+    points and the clicks are foreground, and voxels outside the relaxed box are not (paper, Section 3). An absent label
+    is in no voxel; a label without annotation may be in any.
 
     Args:
         volume: the scan.
@@ -35,20 +36,20 @@ def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], 
     """
     n_labels = len(labels)
     check_size(volume.geometry.shape, f"The scan {scan.image_id} with {n_labels} labels", 2 * (1 + n_labels) + 12)
-    index = {label: value for value, label in enumerate(labels, start=1)}
+    index = label_values(labels)
     clicked = [a for a in scan.annotations if a.label in index and a.label not in scan.mask_labels]
     structures = [_structure(a, index[a.label], volume, margin) for a in clicked]
     absent = [index[label] for label in scan.absent if label in index]
-    possible = label_sets_of_clicks(volume.geometry.shape, n_labels, structures, absent)
+    label_sets = label_sets_of_clicks(volume.geometry.shape, n_labels, structures, absent)
     if scan.mask_path is not None:
         mask = load_volume(scan.mask_path, sentinels=False)
         if mask.array.shape != volume.array.shape:
             raise VolumeError(f"The mask of {scan.image_id} is not on the grid of its image; submit it anew.")
         drawn = torch.from_numpy(mask.array.astype(np.uint8))
         covered = [index[label] for label in scan.mask_labels if label in index]
-        possible = narrowed(possible, label_sets_of_mask(drawn, n_labels, covered))
-    is_known = possible.sum(dim=0) == 1
-    classes = possible.to(torch.uint8).argmax(dim=0)
+        label_sets = narrowed(label_sets, label_sets_of_mask(drawn, n_labels, covered))
+    is_known = label_sets.sum(dim=0) == 1
+    classes = label_sets.to(torch.uint8).argmax(dim=0)
     return torch.where(is_known, classes, 1 + n_labels).to(torch.int16).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Which index in a mask is which structure: `labels.json` beside the masks."""
+"""Read and write `labels.json`: the index of each label in the masks of a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
+from lib.annotations.names import label_values
 
 LABELS_FILE = "labels.json"
 
@@ -33,7 +34,7 @@ def label_indices_of(folder: Path, labels: Sequence[str]) -> dict[str, int]:
         ValueError: the file cannot be read.
     """
     path = folder / LABELS_FILE
-    return read_label_indices(path) if path.exists() else {label: n for n, label in enumerate(labels, start=1)}
+    return read_label_indices(path) if path.exists() else label_values(labels)
 
 
 def write_label_indices(path: Path, indices: Mapping[str, int]) -> None:

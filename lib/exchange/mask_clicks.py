@@ -1,4 +1,4 @@
-"""Clicks computed from masks that exist already, as a hand would have made them."""
+"""Compute clicks from existing masks, with a hand's error."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""The current masks of studies, from a running server into a folder."""
+"""Export the current masks of studies from a running server into a folder."""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.sr.coding import Code
@@ -17,6 +15,7 @@ from lib.exchange.annotation_server import AnnotationServer, ListedImage
 from lib.exchange.dicom_seg import dicom_segmentation, file_content
 from lib.exchange.label_indices import LABELS_FILE, read_label_indices, write_label_indices
 from lib.exchange.segment_origin import SegmentOrigin
+from lib.geometry.nifti_image import nifti_gz, nifti_image
 from lib.geometry.volume import Volume, load_volume
 
 
@@ -81,7 +80,9 @@ class MaskExport:
         mask, origins = self._current_mask(image, listed)
         # First, so that no segmentation of an earlier mask stays beside this one.
         self.segmentation_path(image).unlink(missing_ok=True)
-        write_atomically(self._path(image, ".nii.gz"), _nifti(mask))
+        write_atomically(
+            self._path(image, ".nii.gz"), nifti_gz(nifti_image(mask.array.astype(np.uint8), mask.geometry.affine_ras))
+        )
         headers = self.server.series_headers(image) if mask.array.any() else []
         if headers:
             sources = self.server.sources(image)
@@ -150,11 +151,3 @@ class MaskExport:
         if len(unknown):
             known = ", ".join(f"{index} for {label}" for label, index in self.labels.items())
             raise ExportError(f"The {name} holds the value {unknown[0]:g}; expected 0, {known}.")
-
-
-def _nifti(mask: Volume) -> bytes:
-    image = nib.Nifti1Image(mask.array.astype(np.uint8), mask.geometry.affine_ras)
-    image.set_qform(mask.geometry.affine_ras, code=1)
-    image.set_sform(mask.geometry.affine_ras, code=1)
-    # Without the time of day in it, the same mask gives the same file.
-    return gzip.compress(image.to_bytes(), mtime=0)

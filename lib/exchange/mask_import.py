@@ -1,4 +1,4 @@
-"""Masks from other programs into the store of final masks: all of them, or none."""
+"""Import masks from other programs into the store of final masks: all of them, or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.annotations.image_identity import voxel_checksum
-from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.names import label_values
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.study_images import StudyImages

@@ -1,4 +1,4 @@
-"""Scans and what is known of them as a dataset of nnU-Net v2."""
+"""Export scans and their annotations as a dataset of nnU-Net v2."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lib.annotations.atomic_write import write_atomically
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.names import label_values
 from lib.annotations.store import AnnotationStore
 from lib.data.annotated_scan import AnnotatedScan
-from lib.exchange.dataset_files import DatasetError, compact, label_origins, made_from, nifti_bytes, write_json
+from lib.exchange.dataset_files import DatasetError, label_origins, made_from, write_image, write_json
 from lib.exchange.known_voxels import known_label_map
-from lib.geometry.volume import Volume, load_volume
+from lib.geometry.volume import as_int16_if_exact, load_volume
 
 BACKGROUND, IGNORE = "background", "ignore"
 """Names that nnU-Net gives a meaning."""
@@ -63,10 +62,9 @@ class NnunetDataset:
         n_unknown = int(np.count_nonzero(known == 1 + len(self.labels)))
         self.has_unknown |= n_unknown > 0
         values = known.astype(np.min_scalar_type(1 + len(self.labels)))
-        write_atomically(
-            self.folder / "labelsTr" / f"{scan.image_id}.nii.gz", nifti_bytes(Volume(values, volume.geometry))
-        )
-        write_atomically(self.folder / "imagesTr" / f"{scan.image_id}_0000.nii.gz", nifti_bytes(compact(volume)))
+        write_image(self.folder / "labelsTr" / f"{scan.image_id}.nii.gz", values, volume.geometry)
+        image = as_int16_if_exact(volume.array)
+        write_image(self.folder / "imagesTr" / f"{scan.image_id}_0000.nii.gz", image, volume.geometry)
         self.cases[scan.image_id] = {"known_share": round(1 - n_unknown / known.size, 6), "labels": origins}
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""The published annotations of the paper: extreme points as label maps (Zenodo record 5081986)."""
+"""Read the published annotations of the paper: extreme points as label maps (Zenodo record 5081986)."""
 
 from __future__ import annotations
 

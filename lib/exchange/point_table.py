@@ -1,4 +1,4 @@
-"""Clicks in a table: CSV, one point a row."""
+"""Read clicks from a CSV table, one point a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a structure is, as a code of a terminology such as SNOMED CT (DICOM PS3.16)."""
+"""Code what a structure is by a terminology such as SNOMED CT (DICOM PS3.16)."""
 
 from __future__ import annotations
 

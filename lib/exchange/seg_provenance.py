@@ -1,4 +1,4 @@
-"""Where a DICOM segmentation comes from: the segments' algorithms, the readers, the equipment that took part."""
+"""Describe the provenance of a DICOM segmentation: algorithms, readers and equipment."""
 
 from __future__ import annotations
 

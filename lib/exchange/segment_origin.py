@@ -1,4 +1,4 @@
-"""Who and what made each segment of a mask."""
+"""Record who and which model made each segment of a mask."""
 
 from __future__ import annotations
 

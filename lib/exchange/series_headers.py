@@ -1,4 +1,4 @@
-"""The headers of a series, from what an archive answers in DICOM JSON (PS3.18 F)."""
+"""Read the headers of a series from DICOM JSON (PS3.18 F)."""
 
 from __future__ import annotations
 

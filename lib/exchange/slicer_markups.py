@@ -1,4 +1,4 @@
-"""Clicks in point lists of 3D Slicer: markups JSON (`.mrk.json`)."""
+"""Read clicks from point lists of 3D Slicer: markups JSON (`.mrk.json`)."""
 
 from __future__ import annotations
 

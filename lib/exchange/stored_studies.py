@@ -1,4 +1,4 @@
-"""A project's studies and annotations by its folders, without a server."""
+"""Open the studies and annotations of a project by its folders, without a server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.exchange.study_images import StudyImages
 

@@ -1,4 +1,4 @@
-"""The images of a studies folder, by the ids that the server gives them."""
+"""List the images of a studies folder by the ids that the server gives them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Volumes from files and DICOM series, and where their voxels lie."""
+"""Read volumes from files and DICOM series, and locate their voxels in the patient."""

@@ -1,4 +1,4 @@
-"""What a frame was recorded with: echo time, b-value, time point, ... as text that names its volume."""
+"""Read acquisition parameters of a frame (echo time, b-value, time point, ...) as text that names its volume."""
 
 from __future__ import annotations
 

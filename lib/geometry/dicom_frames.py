@@ -1,4 +1,4 @@
-"""The frames of a DICOM series: where each lies, how its numbers become intensities, and what it was recorded with."""
+"""Read the frames of a DICOM series: position, intensity mapping and acquisition parameters."""
 
 from __future__ import annotations
 

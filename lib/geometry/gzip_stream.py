@@ -1,4 +1,4 @@
-"""Gzip for data that is mostly 0, such as masks: runs of zeros cost next to nothing."""
+"""Compress data that is mostly 0, such as masks, quickly with gzip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the voxels of an image lie in the patient."""
+"""Convert between voxel indices and patient coordinates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resampling between grids whose axes are parallel, as those of a scan and of a network's view of it."""
+"""Resample between grids with parallel axes, such as those of a scan and of a network's input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The volumes of a series: frames at the same positions, told apart by what they were recorded with."""
+"""Divide a series into volumes by the acquisition parameters of frames at the same position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of a tilted gantry, straightened: sheared onto an even grid at right angles.
+"""Straighten slices of a tilted gantry: shear them onto an even grid at right angles.
 
 Such slices are parallel and evenly spaced, and each is shifted in its own plane by the same way against the one before.
 Every slice of the even grid lies in the plane of a slice of the series. Its voxels lie between the pixels of that

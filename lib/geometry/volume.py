@@ -1,4 +1,4 @@
-"""Volumes from files, with the grid they are stored on."""
+"""Read volumes from files, with the grid they are stored on."""
 
 from __future__ import annotations
 
@@ -70,6 +70,13 @@ def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
 def read_geometry(path: Path | str) -> ImageGeometry:
     """The grid of an image, from its header alone. Raises: VolumeError: missing, unreadable, too large, or not 3D."""
     return open_header(Path(path))[1]
+
+
+def as_int16_if_exact(array: np.ndarray) -> np.ndarray:
+    """The array as int16 where every value is kept, else the array itself."""
+    with np.errstate(invalid="ignore"):
+        short = array.astype(np.int16)
+    return short if np.array_equal(short, array) else array
 
 
 def check_size(shape: Sequence[int], subject: str, bytes_per_voxel: float = 0) -> None:

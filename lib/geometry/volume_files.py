@@ -1,4 +1,4 @@
-"""Files of volumes: NIfTI, and NRRD with its voxels in the same file. The header is read first and by itself.
+"""Read and write NIfTI files, and NRRD files with attached data. The header is read first, on its own.
 
 Voxels are read here and not by ITK, which chooses the reader by what a file holds: some of its readers end the process
 on damaged files, and that of NRRD follows the names of other files.

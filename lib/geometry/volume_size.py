@@ -1,4 +1,4 @@
-"""How large a volume may be: by a limit that the administrator sets, and by the memory that is free."""
+"""Limit the size of volumes by a setting and by the free memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans as a browser reads them: NIfTI of the same voxels on the same grid, in numbers that are as small as can be."""
+"""Write scans for browsers: NIfTI of the same voxels on the same grid, in the smallest exact type."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Masks of trained networks and of clicks."""
+"""Make masks by trained networks and from clicks."""

@@ -1,4 +1,4 @@
-"""A network's mask of a whole scan, with the edges that the image shows."""
+"""Make a network's mask of a whole scan, refined by a dense CRF."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scipy import ndimage
 
 from lib.clickmask.working_grid import WorkingGrid
 from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.boxes import Box
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import Volume
 from lib.inference.dense_crf import mean_field
 from lib.inference.prediction import Device, label_map_on_scan, most_probable, predict_on_grid, probability_on_scan
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,9 @@ def _boxes(drawn: np.ndarray, margin: np.ndarray) -> Iterator[tuple[int, list[Bo
         found = []
         for cells in ndimage.find_objects(clusters):
             start, stop = (np.array([(axis.start, axis.stop) for axis in cells]) * margin[:, None]).T
-            tight = _tight(mask[tuple(map(slice, start, stop))]).shifted(origin + start)
+            tight = Box.of_mask(mask[tuple(map(slice, start, stop))])
+            assert tight is not None
+            tight = tight.shifted(origin + start)
             found.append(tight.relaxed(tuple(margin.tolist()), drawn.shape))
         yield index, _disjoint(found)
 
@@ -220,13 +222,6 @@ def _cells(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
     counts = -(-np.array(mask.shape) // size)
     padded = np.pad(mask, [(0, int(n)) for n in counts * size - mask.shape])
     return padded.reshape([n for pair in zip(counts, size, strict=True) for n in pair]).any(axis=(1, 3, 5))
-
-
-def _tight(mask: np.ndarray) -> Box:
-    """The tight box of a mask (X, Y, Z) in which there is any voxel."""
-    filled = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    (i, i_last), (j, j_last), (k, k_last) = ((int(axis[0]), int(axis[-1])) for axis in filled)
-    return Box((i, j, k), (i_last + 1, j_last + 1, k_last + 1))
 
 
 def _disjoint(boxes: Sequence[Box]) -> list[Box]:

@@ -1,4 +1,4 @@
-"""Mean-field inference in a fully connected CRF of two labels."""
+"""Infer a fully connected CRF of two labels by mean-field updates."""
 
 from __future__ import annotations
 

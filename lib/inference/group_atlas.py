@@ -1,4 +1,4 @@
-"""An atlas from clicks alone: the masks of many scans, made again with their own mean."""
+"""Make a shape atlas from clicks alone: segment many scans repeatedly with their own mean shape."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.clickmask.box_frame import BoxFrame
-from lib.clickmask.click_mask import context_box, segment_from_clicks
+from lib.clickmask.click_mask import segment_from_clicks
+from lib.clickmask.context_box import context_box
 from lib.clickmask.shape_atlas import GENERIC_COUNT, Shape, ShapeAtlas, likeness
 from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume
-from lib.inference.click_masks import seen_from
+from lib.inference.click_label_map import seen_from
 
 LEAST_STRUCTURES, MOST_STRUCTURES = 5, 24
 """Fewer tell too little; more cost time."""

@@ -1,4 +1,4 @@
-"""Images that are worked on: their own voxels, and those of the network's grid, from a cache on disk."""
+"""Open images from a cache on disk: their own voxels, and those on the network's grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.annotations.image_identity import ImageIdentities, file_stamp, voxel_ch
 from lib.data.grid import network_image
 from lib.data.prepared_scans import PreparedScans, PreparedVolume
 from lib.geometry.image_geometry import ImageGeometry, Spacing
-from lib.geometry.volume import Volume, load_volume, read_geometry
+from lib.geometry.volume import Volume, as_int16_if_exact, load_volume, read_geometry
 
 _OWN_VOXELS = "own voxels"
 _MOST_BYTES = 2**30
@@ -112,7 +112,4 @@ def _not_kept() -> tuple[torch.Tensor, np.ndarray]:
 def _stored(volume: Volume) -> tuple[torch.Tensor, np.ndarray]:
     """The voxels (Z, Y, X), which is the order in which they lie in memory, and the affine of the image."""
     voxels = np.ascontiguousarray(volume.array.T)
-    with np.errstate(invalid="ignore"):
-        short = voxels.astype(np.int16)
-    exact = np.array_equal(short, voxels)
-    return torch.from_numpy(short if exact else voxels), volume.geometry.affine_ras
+    return torch.from_numpy(as_int16_if_exact(voxels)), volume.geometry.affine_ras

@@ -1,4 +1,4 @@
-"""A trained network applied to a part of a scan, or to all of it."""
+"""Apply a trained network to a part of a scan, or to all of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lib.data.grid import network_image
 from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import Volume, check_size
@@ -21,7 +22,6 @@ from lib.inference.processor_threads import in_turn
 from lib.inference.windows import WindowGrid
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.precision import mixed_precision
-from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Work that is shared among the processor's cores, one piece each."""
+"""Share work among the processor's cores, one item each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimate how good an automatic mask is, without a look at it: how little it depends on what should not matter."""
+"""Estimate the quality of an automatic mask from its stability under a slight blur and under the CRF."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from lib.inference.prediction import Device, predict_on_grid
+from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
 
 BLUR_VOXELS = 0.7
@@ -45,7 +46,7 @@ def mask_quality(
     blurred = torch.from_numpy(ndimage.gaussian_filter(voxels.float().numpy(), BLUR_VOXELS)).half()
     agreements = [soft_agreement(probability, predict_on_grid(model, blurred, device))]
     if mask is not drawn:
-        agreements.append(np.array([_overlap(drawn == index, mask == index) for index in indices]))
+        agreements.append(np.array([dice(drawn == index, mask == index) for index in indices]))
     return float((np.mean(agreements, axis=0) * is_drawn).mean())
 
 
@@ -59,9 +60,3 @@ def soft_agreement(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
         both += torch.minimum(p, q).sum(1, dtype=torch.float64).numpy()
         sizes += (p.sum(1, dtype=torch.float64) + q.sum(1, dtype=torch.float64)).numpy()
     return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1e-9), 1.0)
-
-
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """The Dice of two masks; 1 of two empty ones."""
-    sizes = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(one & other) / sizes if sizes else 1.0

@@ -1,4 +1,4 @@
-"""Predictions of parts of opened images. The last ones are kept, so that a corrective click asks no network."""
+"""Predict parts of opened images, and keep the last predictions for corrective clicks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lib.geometry.boxes import Box
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.inference.opened_images import OpenedImage, OpenedImages
 from lib.inference.prediction import Device, grid_box, predict_region, require_finite
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 
 LIMIT_BYTES = 256 * 2**20
 

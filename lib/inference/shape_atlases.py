@@ -1,4 +1,4 @@
-"""What is learnt of the shape of each label of a project, as masks are accepted, replaced and deleted."""
+"""Keep the shape atlas of each label up to date as masks are accepted, replaced and deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from lib.annotations.image_identity import Stamp, file_stamp
-from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.mask_file import MaskError
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import AnnotationStore
 from lib.clickmask.atlas_file import load_atlases
 from lib.clickmask.click_network import ClickNetwork

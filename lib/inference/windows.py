@@ -1,4 +1,4 @@
-"""Places and weights of the windows that a network looks at an image through."""
+"""Place and weight the sliding windows of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 OVERLAP = 0.25
 """Share of a window that its neighbour sees too, at least."""

@@ -1,1 +1,1 @@
-"""MONAI Label inference tasks."""
+"""Serve inference tasks to MONAI Label."""

@@ -1,4 +1,4 @@
-"""Answers to inference requests: the mask as a file in the image's own geometry."""
+"""Write answers to inference requests: the mask as a file in the image's own geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open images before they are clicked on, so that nobody waits for their files."""
+"""Open images before they are clicked on, so that annotators do not wait for files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 
 from lib.geometry.volume import VolumeError
-from lib.inference.click_masks import network_trust
+from lib.inference.click_label_map import network_prior_weight
 from lib.inference.opened_images import OpenedImages
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import TrainedModel
@@ -60,7 +60,7 @@ class Opening:
         """Opens an image for clicks that may ask a network."""
         try:
             image = self.images.open(path)
-            if model is not None and network_trust(model) > 0:
+            if model is not None and network_prior_weight(model) > 0:
                 self.images.on_grid(image, model.spec.spacing_mm)
         except VolumeError as error:
             logger.warning("An image is not opened in advance. %s", error)

@@ -1,4 +1,4 @@
-"""The model that requests use: always the newest published one, without a restart."""
+"""Load the newest published model, without a restart."""
 
 from __future__ import annotations
 

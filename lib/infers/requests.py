@@ -1,4 +1,4 @@
-"""What every inference request has to pass before a task sees it."""
+"""Check inference requests before a task gets them."""
 
 from __future__ import annotations
 

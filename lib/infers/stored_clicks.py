@@ -1,4 +1,4 @@
-"""Requests for the mask of what is stored already, such as those of an export."""
+"""Answer requests for the mask of stored clicks, such as those of an export."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Losses for partial annotations: the partial segmentation loss and the CRF regularised loss."""
+"""Compute losses of partial annotations: the partial segmentation loss and the CRF regularised loss."""

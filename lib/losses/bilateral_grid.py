@@ -1,4 +1,4 @@
-"""Gaussian filtering in space and intensity at once, on a bilateral grid."""
+"""Filter volumes by a Gaussian in space and intensity, on a bilateral grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CRF regularised loss: neighbours of like intensity should get like probabilities (paper, Section 3.3)."""
+"""Compute the CRF regularised loss: near voxels of like intensity get like probabilities (paper, Section 3.3)."""
 
 from __future__ import annotations
 

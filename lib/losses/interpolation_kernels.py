@@ -1,4 +1,4 @@
-"""Compiled splatting and slicing of a bilateral grid on the CPU, for `lib.losses.interpolation`.
+"""Splat and slice a bilateral grid on the CPU, compiled, for `lib.losses.interpolation`.
 
 Everything that gets compiled is in this file: numba looks at the date of no other before it takes code from its
 cache.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from lib.machine_code import compiled
+from lib.jit import compiled
 
 CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
 

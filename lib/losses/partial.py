@@ -1,4 +1,4 @@
-"""Segmentation loss of voxels whose class is known, or known not to be some (paper, Section 3.4: the L of Eq. 3)."""
+"""Compute the segmentation loss of voxels with label sets (paper, Section 3.4: the L of Eq. 3)."""
 
 from __future__ import annotations
 
@@ -37,45 +37,46 @@ class PartialLoss(nn.Module):
         super().__init__()
         self.smooth = smooth
 
-    def forward(self, logits: Tensor, possible: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, label_sets: Tensor) -> Tensor:
         """Return the sum of the three terms, a scalar. Args and errors as in `terms`."""
-        return torch.stack(list(self.terms(logits, possible).values())).sum()
+        return torch.stack(list(self.terms(logits, label_sets).values())).sum()
 
-    def terms(self, logits: Tensor, possible: Tensor) -> dict[str, Tensor]:
+    def terms(self, logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
         """Return the scalars "dice", "cross_entropy" and "focal", with gradients.
 
         Args:
             logits: (B, 1 + C, X, Y, Z), channel 0 the background, any float type.
-            possible: (B, 1 + C, X, Y, Z) bool, the label sets.
+            label_sets: (B, 1 + C, X, Y, Z) bool, the label sets.
 
         Raises:
             ValueError: the shapes do not fit, or a voxel may be of no class.
         """
-        patches = [terms for terms in self.terms_by_patch(logits, possible) if terms is not None]
+        patches = [terms for terms in self.terms_by_patch(logits, label_sets) if terms is not None]
         return {name: mean_of(patches, name, len(patches), logits) for name in TERMS}
 
-    def terms_by_patch(self, logits: Tensor, possible: Tensor) -> list[dict[str, Tensor] | None]:
+    def terms_by_patch(self, logits: Tensor, label_sets: Tensor) -> list[dict[str, Tensor] | None]:
         """Return the terms of each patch, None of one of which nothing is known. Args and errors as in `terms`."""
-        _check(logits, possible)
-        logits, possible = logits.flatten(2), possible.flatten(2)
+        _check(logits, label_sets)
+        logits, label_sets = logits.flatten(2), label_sets.flatten(2)
         return [
-            None if bool(possible[n].all()) else self._patch_terms(logits[n], possible[n]) for n in range(len(possible))
+            None if bool(label_sets[n].all()) else self._patch_terms(logits[n], label_sets[n])
+            for n in range(len(label_sets))
         ]
 
-    def _patch_terms(self, logits: Tensor, possible: Tensor) -> dict[str, Tensor]:
+    def _patch_terms(self, logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
         """The terms of one patch: logits and label sets (1 + C, n)."""
-        known = ~possible.all(dim=0)
+        known = ~label_sets.all(dim=0)
         # The selection comes first: what is not finite where nothing is known then has no gradient.
-        log_p, possible = logits[:, known].float().log_softmax(dim=0), possible[:, known]
-        is_class = possible & (possible.sum(dim=0) == 1)
-        in_doubt = possible & ~is_class
+        log_p, label_sets = logits[:, known].float().log_softmax(dim=0), label_sets[:, known]
+        is_class = label_sets & (label_sets.sum(dim=0) == 1)
+        is_ambiguous = label_sets & ~is_class
         p, voxels = log_p.exp(), is_class.sum(dim=1)
         present = voxels > 0
 
         overlap = (p * is_class).sum(dim=1)
-        total = (p * ~in_doubt).sum(dim=1) + voxels
+        total = (p * ~is_ambiguous).sum(dim=1) + voxels
         dice = 1 - (2 * overlap + self.smooth) / (total + self.smooth)
-        marginal = log_p.masked_fill(~possible, -torch.inf).logsumexp(dim=0)
+        marginal = log_p.masked_fill(~label_sets, -torch.inf).logsumexp(dim=0)
         focal = -((1 - p) ** FOCAL_GAMMA * log_p * is_class).sum(dim=1) / voxels.clamp(min=1)
         return {
             "dice": dice[present].mean() if present.any() else dice.sum() * 0,
@@ -97,13 +98,13 @@ def mean_of(patches: Sequence[dict[str, Tensor]], name: str, count: float, logit
     return torch.stack([patch[name] for patch in patches]).sum() / count
 
 
-def _check(logits: Tensor, possible: Tensor) -> None:
-    if logits.ndim != 5 or possible.shape != logits.shape:
+def _check(logits: Tensor, label_sets: Tensor) -> None:
+    if logits.ndim != 5 or label_sets.shape != logits.shape:
         raise ValueError(
-            f"logits of shape {tuple(logits.shape)} and label sets of shape {tuple(possible.shape)} do not fit: "
+            f"logits of shape {tuple(logits.shape)} and label sets of shape {tuple(label_sets.shape)} do not fit: "
             "expected (B, 1 + C, X, Y, Z) for both."
         )
-    if possible.dtype != torch.bool:
-        raise ValueError(f"the label sets are {possible.dtype}; expected torch.bool, one channel a class.")
-    if not possible.any(dim=1).all():
+    if label_sets.dtype != torch.bool:
+        raise ValueError(f"the label sets are {label_sets.dtype}; expected torch.bool, one channel a class.")
+    if not label_sets.any(dim=1).all():
         raise ValueError("a voxel may be of no class; expected at least one possible class for each voxel.")

@@ -1,1 +1,1 @@
-"""Trained networks that leave: MONAI bundles, ONNX, TorchScript, each with what it is made from."""
+"""Export trained networks as MONAI bundles, ONNX or TorchScript, with their provenance."""

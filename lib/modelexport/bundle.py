@@ -1,4 +1,4 @@
-"""A model as a MONAI bundle, whose inference gives the server's automatic masks."""
+"""Write a model as a MONAI bundle, whose inference gives the server's automatic masks."""
 
 from __future__ import annotations
 

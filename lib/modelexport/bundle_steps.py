@@ -1,16 +1,14 @@
-"""The steps of a bundle's inference, from the file of a scan to the file of its mask, as a server takes them.
+"""Run the steps of a bundle's inference, from the file of a scan to the file of its mask, as a server does.
 
 A bundle holds a copy of this module and of what it imports.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -19,7 +17,9 @@ from torch import nn
 
 from lib.annotations.atomic_write import write_atomically
 from lib.data.grid import network_image
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
+from lib.geometry.nifti_image import nifti_gz, nifti_image
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import load_volume
 from lib.geometry.volume_files import EXTENSIONS
@@ -27,7 +27,6 @@ from lib.inference.automatic_mask import refined_label_map
 from lib.inference.prediction import label_map_on_scan, predict_on_grid, probability_on_scan
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.supervision.boxes import Box
 
 Data = dict[str, Any]
 
@@ -142,15 +141,11 @@ class SaveMask(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> Data:
         """Raises: OSError: the folder cannot be written."""
-        affine = _geometry(data).affine_ras
-        image = nib.Nifti1Image(np.asarray(data["pred"]), affine)
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
-        image.header.set_xyzt_units("mm")
+        image = nifti_image(np.asarray(data["pred"]), _geometry(data).affine_ras)
         image.header["descrip"] = self.made_by[:79]
         name = data["scan_name"]
         name = name.removesuffix(next(end for end in EXTENSIONS if name.endswith(end)))
-        write_atomically(self.folder / f"{name}.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+        write_atomically(self.folder / f"{name}.nii.gz", nifti_gz(image))
         return dict(data)
 
 

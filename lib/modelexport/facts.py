@@ -1,16 +1,18 @@
-"""What an exported model says of itself: version, labels, preprocessing, training, and who annotated for it."""
+"""Describe an exported model: version, labels, preprocessing, training and annotators."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lib.annotations.mask_file import MaskError, MaskRecord, named_record
 from lib.annotations.mask_origin import acceptances
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore, named_record
+from lib.annotations.mask_store import MaskStore
+from lib.annotations.moments import moment_of
 from lib.annotations.names import label_values
 from lib.annotations.store import AnnotationFileError, AnnotationStore
 from lib.data.grid import CLIPPED_PERCENTILES
@@ -52,7 +54,7 @@ class ModelFacts:
         run = next((run for run in record.runs if run.version == model.version), None)
         if run is None:
             return cls(model, None, None)
-        names = annotators(record.trained_on, _moment(run.started), clicks, masks)
+        names = annotators(record.trained_on, moment_of(run.started), clicks, masks)
         return cls(model, run, tuple(sorted(names)))
 
     @property
@@ -93,7 +95,7 @@ def annotators(images: Iterable[str], until: datetime, clicks: AnnotationStore, 
         for image in images
         for name, created in (*_who_clicked(clicks, files.get(image, [])), *_who_masked(masks, image))
     ]
-    return {name for name, created in said if name not in ("", NOBODY) and _moment(created) <= until}
+    return {name for name, created in said if name not in ("", NOBODY) and moment_of(created) <= until}
 
 
 def _who_clicked(clicks: AnnotationStore, paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -126,12 +128,3 @@ def _names_in(record: MaskRecord) -> set[str]:
     decided = [decision.get("reader")] if isinstance(decision, dict) else []
     accepted = [said.get("annotator") for said in acceptances(record).values()]
     return {str(name) for name in (record.annotator, *accepted, *decided) if name}
-
-
-def _moment(text: str) -> datetime:
-    """A moment that is not told counts as long ago."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

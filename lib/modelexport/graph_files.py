@@ -1,4 +1,4 @@
-"""A network as a single file that runs without its Python code: ONNX or TorchScript."""
+"""Export a network as a single file that runs without its Python code: ONNX or TorchScript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of this library copied under another package's name, so that they run where the library is not."""
+"""Copy modules of this library under another package's name, to run without the library."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Masks of all studies of an archive in advance, as proposals that people accept or correct."""
+"""Segment all studies of an archive in advance, as proposals that people accept or correct."""

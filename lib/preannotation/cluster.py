@@ -1,4 +1,4 @@
-"""The workers: a cluster of this machine, or the one that a scheduler has."""
+"""Start workers on this machine, or connect to those of a scheduler."""
 
 from __future__ import annotations
 

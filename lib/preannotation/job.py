@@ -1,4 +1,4 @@
-"""What one run of the pre-annotation is about, as it is told to every worker."""
+"""Describe a run of the pre-annotation to its workers."""
 
 from __future__ import annotations
 

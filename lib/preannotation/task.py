@@ -1,4 +1,4 @@
-"""What a worker does: one study, from its image to its proposal on disk."""
+"""Segment one study in a worker, from its image to its proposal on disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from distributed import get_worker
 from fastapi import HTTPException
 
 from lib.annotations.image_identity import Stamp, file_stamp, voxel_checksum
-from lib.annotations.masks import MaskRecord
+from lib.annotations.mask_file import MaskRecord
 from lib.annotations.names import check_image_id, label_values
-from lib.annotations.proposals import MAKER, PROPOSAL_TAG, Proposal
+from lib.annotations.proposal import MAKER, PROPOSAL_TAG, Proposal
 from lib.data.grid import network_image
 from lib.geometry.volume import Volume, VolumeError, load_volume
 from lib.geometry.volume_files import EXTENSIONS

@@ -1,4 +1,4 @@
-"""Which studies are to be segmented in advance."""
+"""List the studies to segment in advance."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.masks import MaskError
-from lib.annotations.proposals import PROPOSAL_TAG, Proposal
+from lib.annotations.mask_file import MaskError
+from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.networks.checkpoint import TrainedModel
 from lib.server.masks.annotation_set import Said
 from lib.server.studies.datastore import Studies

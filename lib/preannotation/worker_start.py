@@ -1,4 +1,4 @@
-"""Loaded by dask in each worker process of this machine when it begins."""
+"""Set up worker processes of this machine; dask loads it when they start."""
 
 from __future__ import annotations
 

@@ -11,15 +11,15 @@ import numpy as np
 
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.mask_file import MaskRecord
 from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
-from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Absence, Annotation, Answer
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, VolumeError, load_volume
-from lib.inference.click_masks import click_label_map, network_trust
+from lib.inference.click_label_map import click_label_map, network_prior_weight
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import TrainedModel
 from lib.report.listed_studies import ListedStudy
-from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class AnnotatedImage:
         return volume
 
     def masks(self, volume: Volume, model: TrainedModel | None) -> Iterator[StructureMask]:
-        """Of each structure the final mask, or what the clicks on it give now, with the network's help if it has trust.
+        """Of each structure the final mask, or the mask of its clicks, which a network joins by its prior weight.
 
         The network is asked once, and only where a structure has clicks and no final mask.
 
@@ -157,7 +157,7 @@ class AnnotatedImage:
             raise VolumeError(f"The final mask of {self.name} is not of this image.")
         of_final = self.final.origins if self.final is not None else {}
         to_make = [annotation for annotation in self.annotations if annotation.label not in of_final]
-        wants_network = bool(to_make) and model is not None and network_trust(model) > 0
+        wants_network = bool(to_make) and model is not None and network_prior_weight(model) > 0
         probability = _probability(model, volume) if wants_network and model is not None else None
         for n, label in enumerate(self.labels, start=1):
             if final is not None and label in of_final and (mask := final.array == n).any():
@@ -193,11 +193,11 @@ def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:
 def _mask(
     volume: Volume, annotation: Annotation, model: TrainedModel | None, probability: np.ndarray | None
 ) -> np.ndarray:
-    of_box, trust = None, 0.0
+    of_box, prior_weight = None, 0.0
     if model is not None and probability is not None and annotation.label in model.spec.labels:
-        of_label, trust = probability[model.spec.labels.index(annotation.label)], network_trust(model)
+        of_label, prior_weight = probability[model.spec.labels.index(annotation.label)], network_prior_weight(model)
 
         def of_box(label: str, box: Box) -> np.ndarray:
             return of_label[box.slices]
 
-    return click_label_map(volume, [annotation.points], {annotation.label: 1}, of_box, trust) > 0
+    return click_label_map(volume, [annotation.points], {annotation.label: 1}, of_box, prior_weight) > 0

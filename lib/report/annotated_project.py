@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.annotations.json_file import JsonFile
+from lib.annotations.mask_file import MaskError
 from lib.annotations.mask_origin import MaskOrigin
-from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.report.annotated_image import AnnotatedImage, FinalMask

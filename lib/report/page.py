@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lib.annotations.masks import MaskError
+from lib.annotations.mask_file import MaskError
 from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel
 from lib.report.annotated_image import AnnotatedImage

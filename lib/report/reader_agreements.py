@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.annotations.masks import MaskError, MaskStore
+from lib.annotations.mask_file import MaskError
+from lib.annotations.mask_store import MaskStore
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""From extreme points to annotated voxels: boxes, geodesics, the partial label map."""
+"""Turn extreme points into annotated voxels: geodesics and label sets."""

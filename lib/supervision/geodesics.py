@@ -1,4 +1,4 @@
-"""Geodesics between opposite extreme points: which voxels of a structure are known from six clicks.
+"""Compute geodesics between opposite extreme points: voxels that are foreground by six clicks.
 
 InExtremIS: Dorent et al., MICCAI 2021, Section 3.2.
 """
@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import ndimage
 
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import Spacing
-from lib.supervision.boxes import Box
 from lib.supervision.shortest_paths import shortest_path
 
 __all__ = ["Formulation", "batch_extreme_point_geodesics", "extreme_point_geodesics", "shortest_path"]

@@ -1,4 +1,4 @@
-"""Label sets: which classes each voxel of a patch may be, after what annotators said."""
+"""Make the label set of each voxel of a patch: the classes that the annotations leave open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib.annotations.extreme_points import ExtremePoints
 
 @dataclass(frozen=True, eq=False)
 class StructureSupervision:
-    """What is known of one structure in a patch, in voxels of the patch.
+    """The clicks on one structure in a patch, in voxels of the patch.
 
     Attributes:
         label_index: 1, 2, ...
@@ -32,61 +32,61 @@ class StructureSupervision:
 def label_sets_of_clicks(
     shape: Sequence[int], label_count: int, structures: Sequence[StructureSupervision], absent: Iterable[int] = ()
 ) -> torch.Tensor:
-    """(1 + C, X, Y, Z) bool: class c, 0 the background, is possible (paper, Section 3.1 and Eq. 3).
+    """(1 + C, X, Y, Z) bool: is class c, 0 the background, in the label set of a voxel (paper, Section 3.1, Eq. 3)?
 
-    Outside of the relaxed box of a structure its label is not possible, whatever the others are; a label without
-    clicks may be anywhere (the label-set, or marginal, supervision of Fidon et al., BrainLes 2021, and Shi et al.,
-    MedIA 2021). Geodesics are foreground. A voxel on geodesics of two labels is neither's, for one of the two paths
-    left its structure. A click settles what it is on; a background click says "not this label" and no more.
+    A label is excluded outside the relaxed box of its structure; a label without clicks is excluded nowhere (label-set,
+    or marginal, supervision: Fidon et al., BrainLes 2021; Shi et al., MedIA 2021). A voxel on a geodesic is of that
+    label. Where geodesics of two labels overlap, one of them has left its structure, and the voxel is of neither by
+    its geodesics. A clicked voxel is of that label; a background click excludes that label only.
 
     Args:
         label_count: C.
         absent: indices of labels that are not in the scan.
     """
-    possible = torch.ones((1 + label_count, *shape), dtype=torch.bool)
+    label_sets = torch.ones((1 + label_count, *shape), dtype=torch.bool)
     for index in absent:
-        possible[index] = False
+        label_sets[index] = False
     for structure in structures:
-        possible[structure.label_index] &= structure.box
+        label_sets[structure.label_index] &= structure.box
         inside = _inside(structure.points.background_voxel, shape)
-        possible[structure.label_index][inside] = False
-    without_paths = possible.clone()
-    claims = torch.zeros(tuple(shape), dtype=torch.int64)
+        label_sets[structure.label_index][inside] = False
+    without_paths = label_sets.clone()
+    path_count = torch.zeros(tuple(shape), dtype=torch.int64)
     for structure in structures:
         visited = torch.zeros(tuple(shape), dtype=torch.bool)
         visited[_inside(np.concatenate(structure.geodesics), shape)] = True
         visited[_inside(structure.points.background_voxel, shape)] = False
-        possible[:, visited] = False
-        possible[structure.label_index, visited] = True
-        claims += visited
-    contested = claims > 1
-    possible[:, contested] = without_paths[:, contested]
+        label_sets[:, visited] = False
+        label_sets[structure.label_index, visited] = True
+        path_count += visited
+    overlap = path_count > 1
+    label_sets[:, overlap] = without_paths[:, overlap]
     for structure in structures:
         clicked = _inside(structure.points.foreground_voxel, shape)
-        possible[(slice(None), *clicked)] = False
-        possible[(structure.label_index, *clicked)] = True
-    return possible
+        label_sets[(slice(None), *clicked)] = False
+        label_sets[(structure.label_index, *clicked)] = True
+    return label_sets
 
 
 def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[int]) -> torch.Tensor:
-    """(1 + C, X, Y, Z) bool: what is possible by a mask.
+    """(1 + C, X, Y, Z) bool: the label sets by a mask.
 
     Args:
         mask: (X, Y, Z) label indices, of an integer type.
-        covered: indices of labels that the mask shows wherever they are; the others may be where it is 0.
+        covered: indices of the labels that the mask covers; the others stay in the label sets where it is 0.
     """
-    possible = torch.ones((1 + label_count, *mask.shape), dtype=torch.bool)
+    label_sets = torch.ones((1 + label_count, *mask.shape), dtype=torch.bool)
     for index in covered:
-        possible[index] = False
+        label_sets[index] = False
     drawn = mask > 0
-    possible[:, drawn] = False
-    possible.scatter_(0, mask[None].long(), True)
-    return possible
+    label_sets[:, drawn] = False
+    label_sets.scatter_(0, mask[None].long(), True)
+    return label_sets
 
 
-def narrowed(possible: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """Both label sets at once, (1 + C, X, Y, Z) bool; `by` alone where they contradict each other."""
-    both = possible & by
+def narrowed(label_sets: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """The intersection of label sets (1 + C, X, Y, Z) bool; `by` where it is empty."""
+    both = label_sets & by
     return torch.where(both.any(dim=0), both, by)
 
 

@@ -1,4 +1,4 @@
-"""The compiled search behind `shortest_path`: Dijkstra from both ends at once, on voxel grids of 26 neighbours.
+"""Search shortest paths by a compiled Dijkstra from both ends at once, on voxel grids of 26 neighbours.
 
 The key of a node, which is a voxel on one of the two sides, is the cost of the best path known to it from the end
 on its side, its own vertex cost included. Each side has settled every node up to the least key in its queue. A path
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.machine_code import compiled
+from lib.jit import compiled
 
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4

@@ -1,4 +1,4 @@
-"""Exact shortest paths between two voxels, by a compiled search from both ends."""
+"""Find exact shortest paths between two voxels."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from typing import Protocol
 from fastapi import HTTPException
 
 from lib.annotations.image_identity import ImageIdentities
+from lib.annotations.mask_file import MaskError, require_grid
 from lib.annotations.mask_origin import MaskOrigin, origins
-from lib.annotations.masks import MaskError, MaskStore, require_grid
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Absence, Annotation, AnnotationStore, Answer
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry

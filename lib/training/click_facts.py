@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lib.annotations.mask_origin import MaskOrigin
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import Volume, VolumeError, load_volume
-from lib.inference.click_masks import click_label_map
+from lib.inference.click_label_map import click_label_map
 from lib.metrics import dice
 from lib.training.atlases import TrainingAtlases
 

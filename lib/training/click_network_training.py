@@ -19,8 +19,8 @@ from lib.annotations.simulated_clicks import largest_component
 from lib.clickmask.box_frame import sample_positions
 from lib.clickmask.click_network import ClickNetwork, click_blobs, network_input
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import Spacing
-from lib.supervision.boxes import Box
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import torch
 from lib.annotations.mask_origin import MaskOrigin
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.boxes import Box
 from lib.geometry.volume import VolumeError
 from lib.inference.automatic_mask import refined_label_map
 from lib.inference.prediction import BrokenModelError, most_probable, predict_on_grid
 from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 
 
 def crf_helps(

@@ -12,9 +12,9 @@ from torch import nn
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patches import Patch, PatchBatch
+from lib.geometry.boxes import Box
 from lib.losses.crf import CRFLoss
 from lib.losses.partial import PartialLoss, mean_of
-from lib.supervision.boxes import Box
 from lib.supervision.geodesics import batch_extreme_point_geodesics
 from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
 from lib.training.hyperparameters import Hyperparameters

@@ -9,11 +9,11 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.clicks import WorldClicks
 from lib.data.scan_volumes import ScanVolumes
+from lib.geometry.boxes import Box
 from lib.geometry.volume import VolumeError
 from lib.inference.prediction import most_probable, predict_on_grid
 from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.training.click_facts import ClickFacts
 

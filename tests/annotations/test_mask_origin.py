@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.mask_file import MaskRecord
 from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
-from lib.annotations.masks import MaskRecord
 
 CLICKS = np.array([[1, 4, 4], [8, 4, 4], [4, 1, 4], [4, 7, 4], [4, 4, 1], [4, 4, 6]])
 INSIDE = np.array([[4, 4, 4]])

@@ -22,8 +22,8 @@ from benchmarks.evidence.structures import StructureFolder
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.clickmask.label_map import BoxedMask
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume
-from lib.supervision.boxes import Box
 from tests.benchmarks.evidence.folders import AFFINE, box_mask, write_case, write_dataset
 
 LAST_LINE = re.compile(r"mean Dice \d\.\d{3}, median \d\.\d{3}, below 0\.5: (\d+) of (\d+), volume ratio \d+\.\d\d")

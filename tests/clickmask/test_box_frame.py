@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from lib.annotations.extreme_points import mask_extremes
 from lib.clickmask.box_frame import CONTEXT, SIDE, BoxFrame, sample_indices, sample_positions
 from lib.clickmask.working_grid import WorkingGrid
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 from tests.clickmask.bodies import TURNS, lopsided, turned
 
 SPACING_MM = (0.8, 1.1, 2.0)

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import largest_component, simulated_extreme_points
-from lib.clickmask.click_mask import ClickMaskOptions, segment_from_clicks
-from lib.demo.studies import DemoStudySettings, make_demo_study
+from lib.clickmask.click_mask import segment_from_clicks
+from lib.clickmask.click_mask_options import ClickMaskOptions
+from lib.demo.demo_studies import DemoStudySettings, make_demo_study
 from lib.geometry.volume import load_volume
 
 BRAIN1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "brain1"
@@ -322,13 +323,13 @@ def test_clicks_are_obeyed_against_a_network_that_is_sure_and_wrong(blind):
 
 
 @pytest.mark.parametrize("blind", [0.0, 1.0])
-def test_network_that_is_not_trusted_changes_nothing(blind):
+def test_network_of_prior_weight_0_changes_nothing(blind):
     truth = ellipsoid((40, 40, 40), (20, 20, 20), (8, 7, 9))
     image, points = painted(truth), clicks_on(truth)
 
     alone = segment_from_clicks(image, points, (1, 1, 1))
     beside_it = segment_from_clicks(
-        image, points, (1, 1, 1), foreground_probability=np.full(image.shape, blind), trust=0.0
+        image, points, (1, 1, 1), foreground_probability=np.full(image.shape, blind), prior_weight=0.0
     )
 
     np.testing.assert_array_equal(beside_it, alone)

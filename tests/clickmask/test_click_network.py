@@ -9,7 +9,8 @@ import torch
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.clickmask.box_frame import SIDE, sample_positions
-from lib.clickmask.click_mask import ClickMaskOptions, segment_from_clicks
+from lib.clickmask.click_mask import segment_from_clicks
+from lib.clickmask.click_mask_options import ClickMaskOptions
 from lib.clickmask.click_network import INPUTS, ClickNetwork, click_blobs, network_input
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas, mirrored
 from tests.clickmask.bodies import TURNS, lopsided, turned

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.clickmask.label_map import merge_masks
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 SPACING_MM = (1.0, 1.0, 5.0)
 

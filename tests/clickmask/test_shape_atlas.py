@@ -18,8 +18,8 @@ from lib.clickmask.shape_atlas import (
     mirrored,
 )
 from lib.clickmask.working_grid import WorkingGrid
+from lib.geometry.boxes import Box
 from lib.metrics import dice
-from lib.supervision.boxes import Box
 from tests.clickmask.bodies import TURNS, blobs, lopsided, turned
 
 STRAIGHT = np.eye(4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.clickmask.voxel_features import StructureNumbers, VoxelMaps, voxel_features
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 
 EXTREMES = np.array([[[4, 9, 7], [18, 12, 6]], [[12, 3, 8], [9, 15, 5]], [[10, 8, 3], [13, 11, 12]]])

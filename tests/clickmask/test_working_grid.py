@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.clickmask.working_grid import WorkingGrid
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 BOX = Box((5, 2, 3), (45, 32, 15))
 

@@ -11,7 +11,7 @@ from lib.clicktraining.random_structures import MOST_VOXELS, random_structure
 from lib.clicktraining.real_structures import example_of, real_samples
 from lib.clicktraining.samples import VOXELS, sample
 from lib.clicktraining.turned_structures import THICKEST, turned
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 
 @pytest.fixture

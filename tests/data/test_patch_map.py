@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patch_map import PatchMap
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 SCAN = (30, 26, 22)
 SIZE = (14, 12, 10)

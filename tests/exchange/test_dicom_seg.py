@@ -19,9 +19,10 @@ from pydicom.uid import generate_uid
 from skimage.color import lab2rgb
 
 from lib import __version__
-from lib.exchange.dicom_seg import SegmentationError, dicom_segmentation
+from lib.exchange.dicom_seg import dicom_segmentation
 from lib.exchange.property_codes import property_code
 from lib.exchange.segment_origin import ModelFile, SegmentOrigin
+from lib.exchange.series_frames import SegmentationError
 from lib.geometry.dicom_series import read_series
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume

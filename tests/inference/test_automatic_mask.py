@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.data.grid import network_image
 from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.inference import automatic_mask
@@ -18,7 +19,6 @@ from lib.inference.dense_crf import mean_field
 from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.supervision.boxes import Box
 
 SHAPE, SPACING_MM = (40, 36, 20), (1.0, 1.0, 2.0)
 

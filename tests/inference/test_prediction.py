@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lib.data.grid import network_image
 from lib.data.prepared_scans import PreparedVolume
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
 from lib.inference import prediction
@@ -25,7 +26,6 @@ from lib.inference.prediction import (
 from lib.inference.windows import WindowGrid
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.supervision.boxes import Box
 
 TURN = Rotation.from_euler("xyz", [8, -12, 15], degrees=True).as_matrix()
 # Voxel axes i, j, k point to inferior, right, posterior; 0.8 x 1.0 x 2.5 mm; turned out of the body's axes as well.

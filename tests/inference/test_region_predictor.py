@@ -8,13 +8,13 @@ from torch import nn
 
 from lib.annotations.image_identity import ImageIdentities
 from lib.data.prepared_scans import PreparedScans
+from lib.geometry.boxes import Box
 from lib.geometry.volume import load_volume
 from lib.inference.opened_images import OpenedImages
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.inference.region_predictor import RegionPredictor
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.supervision.boxes import Box
 
 SHAPE = (40, 30, 20)
 BOX = Box((5, 6, 3), (25, 20, 14))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.clickmask.atlas_file import save_atlases

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lib.geometry.boxes import Box
 from lib.inference.windows import MARGIN, OVERLAP, WindowGrid
-from lib.supervision.boxes import Box
 
 SHAPE, SIZE = (100, 61, 20), (24, 16, 24)
 MARGINS = [round(MARGIN * n) for n in SIZE]

@@ -45,8 +45,8 @@ def random_sets(classes: int, patches: int = 1, seed: int = 2) -> Tensor:
     return torch.stack([(codes >> c) % 2 == 1 for c in range(classes)], dim=1)
 
 
-def values(logits: Tensor, possible: Tensor) -> dict[str, float]:
-    return {name: term.item() for name, term in PartialLoss().terms(logits, possible).items()}
+def values(logits: Tensor, label_sets: Tensor) -> dict[str, float]:
+    return {name: term.item() for name, term in PartialLoss().terms(logits, label_sets).items()}
 
 
 def gradient(value: Tensor, logits: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def gradient(value: Tensor, logits: Tensor) -> Tensor:
 @pytest.mark.parametrize("known", [0.2, 0.6, 1.0])
 def test_terms_are_those_of_monai_on_the_annotated_voxels(classes: int, known: float) -> None:
     logits = random_logits(classes)
-    possible, labels = annotated(classes, known=known)
+    label_sets, labels = annotated(classes, known=known)
     chosen = labels[0] >= 0
     voxels = logits.detach().double()[:, :, chosen]  # (1, C, N)
     truth = labels[0][chosen][None, None]  # (1, 1, N)
@@ -76,24 +76,24 @@ def test_terms_are_those_of_monai_on_the_annotated_voxels(classes: int, known: f
         "focal": torch.stack([focal.sum(dim=1)[truth[:, 0] == c].mean() for c in present]).mean().item(),
     }
 
-    assert values(logits, possible) == pytest.approx(expected, rel=1e-5)
+    assert values(logits, label_sets) == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_is_the_sum_of_its_terms() -> None:
-    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
+    logits, label_sets = random_logits(3, patches=2), random_sets(3, patches=2)
 
-    assert PartialLoss()(logits, possible).item() == pytest.approx(sum(values(logits, possible).values()))
+    assert PartialLoss()(logits, label_sets).item() == pytest.approx(sum(values(logits, label_sets).values()))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_patches_count_alike_however_much_is_known_of_them(classes: int) -> None:
     logits = random_logits(classes, patches=2)
-    possible = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
+    label_sets = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
 
-    each = [values(logits[n : n + 1], possible[n : n + 1]) for n in range(2)]
+    each = [values(logits[n : n + 1], label_sets[n : n + 1]) for n in range(2)]
 
     expected = {name: (each[0][name] + each[1][name]) / 2 for name in TERMS}
-    assert values(logits, possible) == pytest.approx(expected)
+    assert values(logits, label_sets) == pytest.approx(expected)
 
 
 def test_class_that_no_voxel_is_known_to_be_of_is_left_out_of_dice_and_focal() -> None:
@@ -127,9 +127,9 @@ def test_patch_of_background_alone_still_punishes_false_positives() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) -> None:
-    logits, possible = random_logits(classes), random_sets(classes)
+    logits, label_sets = random_logits(classes), random_sets(classes)
     probability = logits.detach().double().softmax(dim=1)[0].flatten(1).T.tolist()
-    sets = [{c for c in range(classes) if row[c]} for row in possible[0].flatten(1).T.tolist()]
+    sets = [{c for c in range(classes) if row[c]} for row in label_sets[0].flatten(1).T.tolist()]
     known = [(p, s) for p, s in zip(probability, sets, strict=True) if len(s) < classes]
     dice, focal = [], []
     for c in range(classes):
@@ -139,7 +139,7 @@ def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) ->
             dice.append(1 - (2 * sum(of_class) + SMOOTH) / (sum(settled) + len(of_class) + SMOOTH))
             focal.append(sum(-((1 - p) ** 2) * math.log(p) for p in of_class) / len(of_class))
 
-    found = values(logits, possible)
+    found = values(logits, label_sets)
 
     cross_entropy = sum(-math.log(sum(p[c] for c in s)) for p, s in known) / len(known)
     assert found["cross_entropy"] == pytest.approx(cross_entropy, rel=1e-5)
@@ -150,10 +150,10 @@ def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) ->
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_not_this_label_lowers_its_probability_and_takes_no_side_among_the_others(label: int) -> None:
     logits = random_logits(3)
-    possible = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
-    possible[:, label] = False
+    label_sets = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
+    label_sets[:, label] = False
 
-    found = gradient(PartialLoss()(logits, possible), logits)[0]
+    found = gradient(PartialLoss()(logits, label_sets), logits)[0]
 
     assert (found[label] > 0).all()
     one, other = {0, 1, 2} - {label}
@@ -164,19 +164,19 @@ def test_not_this_label_lowers_its_probability_and_takes_no_side_among_the_other
 
 
 def test_not_this_label_has_no_dice_and_no_focal_term() -> None:
-    possible = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
-    possible[:, 1] = False
+    label_sets = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
+    label_sets[:, 1] = False
 
-    found = values(random_logits(3), possible)
+    found = values(random_logits(3), label_sets)
 
     assert found["dice"] == 0 and found["focal"] == 0 and found["cross_entropy"] > 0
 
 
 def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
-    possible = random_sets(4)
-    logits = torch.where(possible, 40.0, -40.0)
+    label_sets = random_sets(4)
+    logits = torch.where(label_sets, 40.0, -40.0)
 
-    assert PartialLoss().terms(logits, possible)["cross_entropy"].item() == pytest.approx(0, abs=1e-6)
+    assert PartialLoss().terms(logits, label_sets)["cross_entropy"].item() == pytest.approx(0, abs=1e-6)
 
 
 # What does not matter
@@ -185,38 +185,40 @@ def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([annotated, random_sets]))
 def test_order_of_voxels_does_not_matter(classes: int, seed: int, sets) -> None:  # noqa: ANN001
-    logits, possible = random_logits(classes, seed=seed), sets(classes, seed=seed)
-    possible = possible[0] if isinstance(possible, tuple) else possible
+    logits, label_sets = random_logits(classes, seed=seed), sets(classes, seed=seed)
+    label_sets = label_sets[0] if isinstance(label_sets, tuple) else label_sets
     order = torch.randperm(math.prod(SHAPE), generator=torch.Generator().manual_seed(seed))
 
     def shuffled(volume: Tensor) -> Tensor:
         return volume.flatten(2)[:, :, order].reshape(volume.shape)
 
-    assert values(shuffled(logits), shuffled(possible)) == pytest.approx(values(logits, possible), rel=1e-5, abs=1e-6)
+    assert values(shuffled(logits), shuffled(label_sets)) == pytest.approx(
+        values(logits, label_sets), rel=1e-5, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_names_of_classes_do_not_matter(order: tuple[int, ...]) -> None:
-    logits, possible = random_logits(3), random_sets(3)
+    logits, label_sets = random_logits(3), random_sets(3)
 
-    assert values(logits[:, order], possible[:, order]) == pytest.approx(values(logits, possible), rel=1e-5)
+    assert values(logits[:, order], label_sets[:, order]) == pytest.approx(values(logits, label_sets), rel=1e-5)
 
 
 def test_constant_added_to_the_logits_of_a_voxel_does_not_matter() -> None:
-    logits, possible = random_logits(3), random_sets(3)
+    logits, label_sets = random_logits(3), random_sets(3)
 
-    shifted = values(logits + 10 * torch.randn(1, 1, *SHAPE), possible)
+    shifted = values(logits + 10 * torch.randn(1, 1, *SHAPE), label_sets)
 
-    assert shifted == pytest.approx(values(logits, possible), rel=1e-4)
+    assert shifted == pytest.approx(values(logits, label_sets), rel=1e-4)
 
 
 @pytest.mark.parametrize("garbage", [50.0, math.inf, -math.inf, math.nan])
 def test_voxels_of_which_nothing_is_known_matter_neither_to_value_nor_to_gradient(garbage: float) -> None:
-    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
-    unknown = possible.all(dim=1, keepdim=True).expand_as(logits)
+    logits, label_sets = random_logits(3, patches=2), random_sets(3, patches=2)
+    unknown = label_sets.all(dim=1, keepdim=True).expand_as(logits)
     spoilt = logits.detach().masked_fill(unknown, garbage).requires_grad_()
 
-    value, spoilt_value = PartialLoss()(logits, possible), PartialLoss()(spoilt, possible)
+    value, spoilt_value = PartialLoss()(logits, label_sets), PartialLoss()(spoilt, label_sets)
     found, spoilt_found = gradient(value, logits), gradient(spoilt_value, spoilt)
 
     assert 0 < unknown.float().mean() < 1
@@ -227,12 +229,12 @@ def test_voxels_of_which_nothing_is_known_matter_neither_to_value_nor_to_gradien
 
 @pytest.mark.parametrize("garbage", [1.0, math.inf, math.nan])
 def test_patch_of_which_nothing_is_known_contributes_nothing(garbage: float) -> None:
-    logits, possible = random_logits(3, patches=2), random_sets(3, patches=2)
-    alone = PartialLoss()(logits[:1], possible[:1])
-    possible[1] = True
+    logits, label_sets = random_logits(3, patches=2), random_sets(3, patches=2)
+    alone = PartialLoss()(logits[:1], label_sets[:1])
+    label_sets[1] = True
     spoilt = torch.cat([logits[:1].detach(), torch.full_like(logits[1:], garbage)]).requires_grad_()
 
-    value = PartialLoss()(spoilt, possible)
+    value = PartialLoss()(spoilt, label_sets)
 
     assert value.item() == alone.item()
     assert (gradient(value, spoilt)[1] == 0).all()
@@ -275,9 +277,9 @@ def test_certain_and_wrong_predictions_have_finite_terms_and_gradients(size: flo
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_of_half_precision_are_computed_in_float32(dtype: torch.dtype) -> None:
-    logits, possible = random_logits(3).detach().to(dtype), random_sets(3)
+    logits, label_sets = random_logits(3).detach().to(dtype), random_sets(3)
 
-    assert PartialLoss()(logits, possible).item() == PartialLoss()(logits.float(), possible).item()
+    assert PartialLoss()(logits, label_sets).item() == PartialLoss()(logits.float(), label_sets).item()
 
 
 # Errors
@@ -303,8 +305,8 @@ def test_sets_that_are_no_truth_values_are_refused() -> None:
 
 
 def test_voxel_of_no_class_is_refused() -> None:
-    possible = random_sets(3)
-    possible[0, :, 2, 2, 2] = False
+    label_sets = random_sets(3)
+    label_sets[0, :, 2, 2, 2] = False
 
     with pytest.raises(ValueError, match="may be of no class; expected at least one"):
-        PartialLoss()(random_logits(3), possible)
+        PartialLoss()(random_logits(3), label_sets)

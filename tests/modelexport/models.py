@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume

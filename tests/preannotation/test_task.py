@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.annotations.image_identity import voxel_checksum
-from lib.annotations.proposals import Proposal
+from lib.annotations.proposal import Proposal
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint
 from lib.preannotation.job import Job

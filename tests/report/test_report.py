@@ -17,7 +17,8 @@ from PIL import Image
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 
 from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskRecord, MaskStore
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Absence, AnnotationStore
 from lib.exchange.seg_provenance import VERSION
 from lib.geometry.volume import Volume, load_volume

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from lib.demo.demo_studies import write_demo_studies
 
 from lib import __version__
 from lib.demo.local_server import free_port
-from lib.demo.studies import write_demo_studies
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("lib", "scripts", "apps", "web")

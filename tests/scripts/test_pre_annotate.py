@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lib.annotations.proposals import Proposal
+from lib.annotations.proposal import Proposal
 from lib.demo.local_server import free_port
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint

@@ -15,8 +15,8 @@ import torch
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.annotations.store import Annotation
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import free_port
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint, load_training_state
 from lib.networks.versions import ModelVersions

@@ -35,14 +35,14 @@ def structure(index=A, shift=(0, 0, 0), background=(), geodesics=None):
     return StructureSupervision(index, points, torch.from_numpy(box), inside)
 
 
-def at(possible, voxel):
+def at(label_sets, voxel):
     """The label set of a voxel."""
-    return set(np.flatnonzero(possible[(slice(None), *voxel)]).tolist())
+    return set(np.flatnonzero(label_sets[(slice(None), *voxel)]).tolist())
 
 
-def everywhere(possible, where=None):
+def everywhere(label_sets, where=None):
     """The label sets that occur, as a set of sorted tuples."""
-    voxels = possible.flatten(1) if where is None else possible[:, torch.as_tensor(where)]
+    voxels = label_sets.flatten(1) if where is None else label_sets[:, torch.as_tensor(where)]
     return {tuple(np.flatnonzero(column).tolist()) for column in voxels.T.unique(dim=0)}
 
 
@@ -51,14 +51,14 @@ def everywhere(possible, where=None):
 
 def test_one_label_alone_is_foreground_on_its_paths_unknown_in_its_box_and_background_elsewhere():
     only = structure()
-    possible = label_sets_of_clicks(SHAPE, 1, [only])
+    label_sets = label_sets_of_clicks(SHAPE, 1, [only])
 
     on_paths = torch.zeros(SHAPE, dtype=torch.bool)
     on_paths[tuple(np.concatenate(only.geodesics).T)] = True
     assert on_paths.sum() == 3 * 7 - 2
-    assert everywhere(possible, on_paths) == {(A,)}
-    assert everywhere(possible, only.box & ~on_paths) == {(0, A)}
-    assert everywhere(possible, ~only.box) == {(0,)}
+    assert everywhere(label_sets, on_paths) == {(A,)}
+    assert everywhere(label_sets, only.box & ~on_paths) == {(0, A)}
+    assert everywhere(label_sets, ~only.box) == {(0,)}
 
 
 def test_nothing_that_was_said_leaves_everything_possible():
@@ -67,29 +67,29 @@ def test_nothing_that_was_said_leaves_everything_possible():
 
 def test_label_that_was_clicked_is_not_outside_its_box_and_the_other_may_be_anywhere():
     only = structure(A)
-    possible = label_sets_of_clicks(SHAPE, 2, [only])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [only])
 
-    assert everywhere(possible, ~only.box) == {tuple(sorted(NOT_A))}
-    assert at(possible, (5, 5, 5)) == ANYTHING
-    assert at(possible, (9, 9, 9)) == {A}
+    assert everywhere(label_sets, ~only.box) == {tuple(sorted(NOT_A))}
+    assert at(label_sets, (5, 5, 5)) == ANYTHING
+    assert at(label_sets, (9, 9, 9)) == {A}
 
 
 def test_where_all_labels_were_clicked_what_is_outside_all_boxes_is_background():
     first, second = structure(A), structure(B, shift=(5, 0, 0))
-    possible = label_sets_of_clicks(SHAPE, 2, [first, second])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
-    assert everywhere(possible, ~first.box & ~second.box) == {(0,)}
-    assert at(possible, (5, 5, 5)) == NOT_B
-    assert at(possible, (18, 5, 5)) == NOT_A
-    assert at(possible, (10, 5, 5)) == ANYTHING
+    assert everywhere(label_sets, ~first.box & ~second.box) == {(0,)}
+    assert at(label_sets, (5, 5, 5)) == NOT_B
+    assert at(label_sets, (18, 5, 5)) == NOT_A
+    assert at(label_sets, (10, 5, 5)) == ANYTHING
 
 
 def test_labels_that_are_absent_are_nowhere():
     only = structure(A)
-    possible = label_sets_of_clicks(SHAPE, 2, [only], absent=[B])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [only], absent=[B])
 
-    assert not possible[B].any()
-    assert torch.equal(possible[[0, A]], label_sets_of_clicks(SHAPE, 1, [only]))
+    assert not label_sets[B].any()
+    assert torch.equal(label_sets[[0, A]], label_sets_of_clicks(SHAPE, 1, [only]))
 
 
 def test_scan_in_which_every_label_is_absent_is_background():
@@ -100,23 +100,23 @@ def test_scan_in_which_every_label_is_absent_is_background():
 
 
 def test_background_click_says_not_this_label_and_no_more():
-    possible = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[5, 5, 5]])])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[5, 5, 5]])])
 
-    assert at(possible, (5, 5, 5)) == NOT_A
-    assert at(possible, (5, 5, 6)) == ANYTHING
+    assert at(label_sets, (5, 5, 5)) == NOT_A
+    assert at(label_sets, (5, 5, 6)) == ANYTHING
 
 
 def test_background_click_on_a_path_of_its_label_takes_the_path_back_there():
-    possible = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[8, 9, 9]])])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[8, 9, 9]])])
 
-    assert at(possible, (8, 9, 9)) == NOT_A
-    assert at(possible, (7, 9, 9)) == {A}
+    assert at(label_sets, (8, 9, 9)) == NOT_A
+    assert at(label_sets, (7, 9, 9)) == {A}
 
 
 def test_background_click_of_one_label_leaves_the_path_of_another():
-    possible = label_sets_of_clicks(SHAPE, 2, [structure(A, shift=(0, 4, 0)), structure(B, background=[[8, 13, 9]])])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, shift=(0, 4, 0)), structure(B, background=[[8, 13, 9]])])
 
-    assert at(possible, (8, 13, 9)) == {A}
+    assert at(label_sets, (8, 13, 9)) == {A}
 
 
 @pytest.mark.parametrize("outside", [[-1, 5, 5], [5, 20, 5], [100, 100, 100]])
@@ -133,20 +133,20 @@ def test_voxel_on_paths_of_two_labels_is_as_if_there_were_none():
     """The second structure's path leaves it, through the first."""
     first = structure(A)
     second = structure(B, shift=(4, 4, 0), geodesics=[line(0, 6, 17, (9, 9, 9))])
-    possible = label_sets_of_clicks(SHAPE, 2, [first, second])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
-    assert at(possible, (8, 9, 9)) == ANYTHING  # contested
-    assert at(possible, (9, 8, 9)) == {A}  # on the first's alone
-    assert at(possible, (15, 9, 9)) == {B}  # on the second's alone
-    assert at(possible, (6, 9, 9)) == {A}  # contested, and clicked
+    assert at(label_sets, (8, 9, 9)) == ANYTHING  # contested
+    assert at(label_sets, (9, 8, 9)) == {A}  # on the first's alone
+    assert at(label_sets, (15, 9, 9)) == {B}  # on the second's alone
+    assert at(label_sets, (6, 9, 9)) == {A}  # contested, and clicked
 
 
 def test_contested_voxel_is_not_more_than_boxes_and_absences_allow():
     path = [line(0, 0, 20)]
     first, second = structure(A, geodesics=path), structure(B, shift=(5, 0, 0), geodesics=path)
-    possible = label_sets_of_clicks(SHAPE, 3, [first, second], absent=[3])
+    label_sets = label_sets_of_clicks(SHAPE, 3, [first, second], absent=[3])
 
-    assert [at(possible, (x, 9, 9)) for x in (1, 5, 10, 18)] == [NEITHER, NOT_B, ANYTHING, NOT_A]
+    assert [at(label_sets, (x, 9, 9)) for x in (1, 5, 10, 18)] == [NEITHER, NOT_B, ANYTHING, NOT_A]
 
 
 def test_paths_of_one_label_may_cross():
@@ -155,10 +155,10 @@ def test_paths_of_one_label_may_cross():
 
 def test_clicks_of_both_structures_stay_theirs_where_they_touch():
     first, second = structure(A), structure(B, shift=(4, 0, 0))
-    possible = label_sets_of_clicks(SHAPE, 2, [first, second])
+    label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
-    assert all(at(possible, click) == {A} for click in CLICKS)
-    assert all(at(possible, click) == {B} for click in CLICKS + (4, 0, 0))
+    assert all(at(label_sets, click) == {A} for click in CLICKS)
+    assert all(at(label_sets, click) == {B} for click in CLICKS + (4, 0, 0))
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -201,18 +201,18 @@ def mask_of(**blocks):
 
 def test_mask_of_all_labels_is_the_only_class_of_each_voxel():
     mask = torch.randint(0, 3, SHAPE, generator=torch.Generator().manual_seed(0))
-    possible = label_sets_of_mask(mask, 2, [A, B])
+    label_sets = label_sets_of_mask(mask, 2, [A, B])
 
-    assert torch.equal(possible.sum(dim=0), torch.ones(SHAPE, dtype=torch.int64))
-    assert torch.equal(possible.int().argmax(dim=0), mask)
+    assert torch.equal(label_sets.sum(dim=0), torch.ones(SHAPE, dtype=torch.int64))
+    assert torch.equal(label_sets.int().argmax(dim=0), mask)
 
 
 def test_label_that_a_mask_does_not_cover_may_be_where_it_is_0():
     mask = mask_of(_1=np.s_[4:8])
-    possible = label_sets_of_mask(mask, 2, [A])
+    label_sets = label_sets_of_mask(mask, 2, [A])
 
-    assert everywhere(possible, mask == A) == {(A,)}
-    assert everywhere(possible, mask == 0) == {tuple(sorted(NOT_A))}
+    assert everywhere(label_sets, mask == A) == {(A,)}
+    assert everywhere(label_sets, mask == 0) == {tuple(sorted(NOT_A))}
 
 
 def test_mask_that_covers_nothing_and_is_empty_says_nothing():
@@ -222,12 +222,12 @@ def test_mask_that_covers_nothing_and_is_empty_says_nothing():
 def test_mask_of_some_labels_and_clicks_on_another_say_more_than_either():
     mask = mask_of(_1=np.s_[0:9])
     clicks = label_sets_of_clicks(SHAPE, 2, [structure(B, shift=(5, 0, 0))])
-    possible = narrowed(clicks, label_sets_of_mask(mask, 2, [A]))
+    label_sets = narrowed(clicks, label_sets_of_mask(mask, 2, [A]))
 
-    assert at(possible, (5, 5, 5)) == {A}
-    assert at(possible, (12, 5, 5)) == NOT_A  # beside the mask, in the box
-    assert at(possible, (14, 9, 9)) == {B}  # on a path
-    assert at(possible, (15, 0, 0)) == NEITHER  # beside the mask and the box
+    assert at(label_sets, (5, 5, 5)) == {A}
+    assert at(label_sets, (12, 5, 5)) == NOT_A  # beside the mask, in the box
+    assert at(label_sets, (14, 9, 9)) == {B}  # on a path
+    assert at(label_sets, (15, 0, 0)) == NEITHER  # beside the mask and the box
 
 
 def test_mask_wins_where_clicks_contradict_it():
@@ -272,9 +272,9 @@ def test_every_voxel_keeps_at_least_one_class(case):
     clicks = label_sets_of_clicks(shape, label_count, structures, absent)
     of_mask = label_sets_of_mask(mask, label_count, covered)
 
-    for possible in (clicks, of_mask, narrowed(clicks, of_mask), narrowed(of_mask, clicks)):
-        assert possible.shape == (1 + label_count, *shape) and possible.dtype == torch.bool
-        assert possible.any(dim=0).all()
+    for label_sets in (clicks, of_mask, narrowed(clicks, of_mask), narrowed(of_mask, clicks)):
+        assert label_sets.shape == (1 + label_count, *shape) and label_sets.dtype == torch.bool
+        assert label_sets.any(dim=0).all()
 
 
 @settings(deadline=None, max_examples=100)

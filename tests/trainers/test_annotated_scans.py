@@ -7,8 +7,8 @@ import SimpleITK as sitk
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.image_identity import voxel_checksum
+from lib.annotations.mask_file import MaskRecord
 from lib.annotations.mask_origin import MaskOrigin
-from lib.annotations.masks import MaskRecord
 from lib.annotations.store import Absence, Annotation, AnnotationStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume

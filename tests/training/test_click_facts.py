@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 from lib.training.click_facts import ClickFacts
 from tests.training.phantoms import clicks

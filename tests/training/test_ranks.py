@@ -12,7 +12,7 @@ from torch import nn
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.data.patches import Patch, PatchBatch
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 from lib.training.budget import TrainingBudget, make_optimizer
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import DivergedError, train

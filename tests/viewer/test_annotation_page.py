@@ -19,8 +19,9 @@ import torch
 from scipy import ndimage
 
 from lib.annotations.image_identity import voxel_checksum
-from lib.annotations.masks import MaskRecord, MaskStore
-from lib.annotations.proposals import MAKER, PROPOSAL_TAG, Proposal
+from lib.annotations.mask_file import MaskRecord
+from lib.annotations.mask_store import MaskStore
+from lib.annotations.proposal import MAKER, PROPOSAL_TAG, Proposal
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.local_server import LocalServer
 from lib.geometry.volume import Volume, load_volume

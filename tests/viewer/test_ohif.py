@@ -128,7 +128,12 @@ def test_panel_offers_the_click_model_and_its_labels(session):
     viewer.connect()
     viewer.open_tab("Point Prompts")
 
-    assert viewer.page.locator(".monaiLabelPanel .subtitle", has_text="click the six ends of a structure").count() == 1
+    assert (
+        viewer.page.locator(
+            ".monaiLabelPanel .subtitle", has_text="click the six extreme points of a structure"
+        ).count()
+        == 1
+    )
     tab = viewer.tab("Point Prompts")
     assert [model.strip() for model in tab.locator("select option").all_text_contents()] == ["extreme_points"]
     assert tab.locator("tr.clickable-row").all_text_contents() == ["background", "cyst", "lesion"]

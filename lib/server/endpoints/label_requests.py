@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.annotations.proposals import PROPOSAL_TAG
+from lib.annotations.proposal import PROPOSAL_TAG
 from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of

@@ -16,11 +16,12 @@ from fastapi.responses import Response, StreamingResponse
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 
-from lib.exchange.dicom_seg import SegmentationError, file_content
+from lib.exchange.dicom_seg import file_content
 from lib.exchange.segment_origin import ModelFile, SegmentOrigin, origins_of_clicks
+from lib.exchange.series_frames import SegmentationError
 from lib.geometry.gzip_stream import PIECE_BYTES, gzipped
 from lib.geometry.volume import VolumeError, load_volume
-from lib.infers.extreme_points import ExtremePointsInferTask
+from lib.infers.extreme_points_task import ExtremePointsInferTask
 from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.archive.archive_errors import ArchiveError

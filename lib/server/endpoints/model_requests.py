@@ -32,7 +32,7 @@ def published_model() -> dict[str, Any] | None:
     """The version that requests are answered with, and when it was published; None without one."""
     if is_review_only():
         return None
-    published: PublishedModel = app_instance().published
+    published: PublishedModel = app_instance().workflow.published
     model = published.current()
     return None if model is None else {"version": model.version, "published": _moment_of(published.path)}
 
@@ -41,7 +41,7 @@ def list_models() -> dict[str, Any]:
     """The version of the model that is published, and all that are kept, the newest first."""
     if is_review_only():
         return {"published": None, "versions": []}
-    model, versions = app_instance().published.current(), trainer().versions
+    model, versions = app_instance().workflow.published.current(), trainer().versions
     published = None if model is None else model.version
     record = TrainingRecord.load(trainer().record_path)
     kept = kept_versions(versions, record, published)

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.annotations.masks import MaskRecord, encoded_mask
+from lib.annotations.mask_file import MaskRecord, encoded_mask
 from lib.annotations.names import label_values
 from lib.server.endpoints.image_requests import studies
 from lib.server.endpoints.label_requests import told_of_final_mask

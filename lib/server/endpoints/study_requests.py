@@ -186,7 +186,7 @@ def _take_skip_back(image: str) -> dict[str, Any]:
 def _learn_anew() -> None:
     """A skipped study is one less that shapes are learnt from, or one more again."""
     if not is_review_only():
-        app_instance().atlases.refresh_soon()
+        app_instance().workflow.atlases.refresh_soon()
 
 
 async def work_on(image: str, request: Request) -> dict[str, Any]:

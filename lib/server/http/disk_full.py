@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import HTTPException
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -26,4 +29,5 @@ def writing(what: str, done: str = "stored", gone: HTTPException | None = None) 
         if gone is not None and isinstance(error, FileNotFoundError):
             raise gone from error
         sentence = f"{what} could not be {done} ({error.strerror}). Make room on the server's disk, then retry."
+        logger.error("%s", sentence)
         raise HTTPException(507, sentence) from error

@@ -50,7 +50,7 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
     if task is None:
         raise HTTPException(429, "A training runs already; wait for its end, stop it, or send enqueue=true.")
     report_end_in_background(task)
-    app.auto_train.began()
+    app.workflow.auto_train.began()
     return task
 
 

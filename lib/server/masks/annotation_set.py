@@ -13,8 +13,8 @@ from fastapi import HTTPException
 
 from lib.annotations.given_masks import GivenMaskStore
 from lib.annotations.image_identity import ImageIdentities, file_stamp
-from lib.annotations.masks import MaskStore
-from lib.annotations.proposals import PROPOSAL_TAG, Proposal
+from lib.annotations.mask_store import MaskStore
+from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, AnnotationStore, Answer
 from lib.geometry.volume import VolumeError
 from lib.server.http.refusals import answered_with

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
+from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.mask_origin import ACCEPTED_KEY
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.names import label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume

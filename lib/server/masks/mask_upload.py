@@ -13,8 +13,10 @@ from fastapi import HTTPException
 
 from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.image_identity import file_stamp
+from lib.annotations.mask_file import MaskError, require_grid
 from lib.annotations.mask_origin import MaskOrigin, acceptances
-from lib.annotations.masks import MaskError, MaskStore, mapped_values, require_grid
+from lib.annotations.mask_store import MaskStore
+from lib.annotations.mask_values import mapped_values
 from lib.annotations.names import MOST_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.server.http.refusals import answered_with

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib.annotations.masks import MaskError, MaskRecord, MaskStore, mapped_values
+from lib.annotations.mask_file import MaskError, MaskRecord
+from lib.annotations.mask_store import MaskStore
+from lib.annotations.mask_values import mapped_values
 from lib.annotations.names import label_values
 from lib.geometry.volume import Volume, load_volume
 from lib.server.masks.mask_upload import values_of_labels

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.annotations.agreement import Agreement, label_agreements
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskError, require_grid
+from lib.annotations.mask_file import MaskError, require_grid
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.server.review.readings import Readings

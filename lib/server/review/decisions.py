@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.annotations.masks import MaskError, MaskRecord, require_grid
+from lib.annotations.mask_file import MaskError, MaskRecord, require_grid
 from lib.annotations.names import label_values
 from lib.annotations.store import AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -19,7 +18,8 @@ from filelock import FileLock
 from lib.activelearning.leases import Leases
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.masks import MaskError, MaskRecord
+from lib.annotations.mask_file import MaskError, MaskRecord
+from lib.annotations.moments import moment_of
 from lib.annotations.store import AnnotationStore, Answer
 from lib.geometry.volume import Volume
 from lib.server.masks.annotation_set import AnnotationSet
@@ -76,7 +76,7 @@ class Reading(AnnotationSet):
         moments = [answer.created for answer in self.answers(image_id)]
         if (record := self.record(image_id)) is not None:
             moments.append(record.created)
-        return max(moments, key=_moment, default="")
+        return max(moments, key=moment_of, default="")
 
     def answers(self, image_id: str) -> list[Answer]:
         """Their readable answers on an image, by label."""
@@ -246,12 +246,3 @@ def _reader_of(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.error("The reader of %s is taken from its name: %s cannot be read (%s).", folder.name, _NAME_FILE, error)
         return unquote(folder.name)
-
-
-def _moment(created: str) -> datetime:
-    """A time in ISO 8601; one without a zone is UTC, and one that cannot be read long ago."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -21,10 +21,11 @@ from pydicom.sr.coding import Code
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.json_file import JsonFile
-from lib.annotations.masks import MaskError
+from lib.annotations.mask_file import MaskError
 from lib.annotations.names import label_values
-from lib.exchange.dicom_seg import SegmentationError, Source, dicom_segmentation
+from lib.exchange.dicom_seg import dicom_segmentation
 from lib.exchange.segment_origin import SegmentOrigin, origins_of_final
+from lib.exchange.series_frames import SegmentationError, Source
 from lib.geometry.dicom_frames import SeriesError
 from lib.geometry.dicom_series import SeriesVolume, read_series
 from lib.geometry.volume import Volume, VolumeError

@@ -17,7 +17,7 @@ from lib.activelearning.leases import Leases
 from lib.annotations.completeness import unanswered_labels
 from lib.annotations.image_identity import ImageIdentities
 from lib.annotations.json_file import JsonFile
-from lib.annotations.proposals import PROPOSAL_TAG
+from lib.annotations.proposal import PROPOSAL_TAG
 from lib.data.prepared_scans import PreparedScans
 from lib.server.http.disk_full import writing
 from lib.server.masks.annotation_set import AnnotationSet

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from lib.annotations.mask_file import MaskError
 from lib.annotations.mask_origin import origins
-from lib.annotations.masks import MaskError
-from lib.annotations.proposals import PROPOSAL_TAG, Proposal
+from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, Annotation, AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry

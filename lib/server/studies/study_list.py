@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.annotations.proposals import PROPOSAL_TAG, Proposal
+from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.server.masks.annotation_set import Said
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies.datastore import Studies

@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 SHAPE = (30, 28, 20)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import requests
 
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import ROOT, LocalServer, free_port
-from lib.demo.studies import write_demo_studies
 from tests.server.asking import Session
 from tests.server.waiting import wait_for
 

@@ -13,8 +13,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from tests.server.asking import Session
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "250"))

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from tests.installed import SCHEMATHESIS, need_schemathesis
 
 REQUESTS_EACH = 20

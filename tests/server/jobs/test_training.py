@@ -8,8 +8,8 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.metrics import dice
 from lib.networks.checkpoint import load_training_state

@@ -10,8 +10,8 @@ import pytest
 from monailabel.client import MONAILabelClient
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import ROOT, LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.training.record import TrainingRecord
 from tests.server.waiting import wait_for_training

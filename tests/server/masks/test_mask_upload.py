@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from lib.annotations.mask_file import MaskError
 from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
-from lib.annotations.masks import MaskError
 from lib.geometry.volume import load_volume
 from lib.server.masks.mask_upload import store_mask, values_of_labels
 from lib.server.studies.open_studies import open_studies

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import free_port
-from lib.demo.studies import write_demo_studies
 from lib.server.launch import APP, PASSWORD, ROOT, USERNAME, StartError, require_studies
 
 SECRET = "geheim-23"

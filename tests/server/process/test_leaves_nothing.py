@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.demo.studies import write_demo_studies
+from lib.demo.demo_studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.server.launch import ROOT
 from lib.server.process.offline import NO_TELEMETRY, stay_offline

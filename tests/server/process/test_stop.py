@@ -8,8 +8,8 @@ import requests
 import torch
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import TrainedModel, save_checkpoint
 from lib.networks.spec import NetworkSpec

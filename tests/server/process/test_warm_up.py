@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
-from lib.demo.studies import write_demo_studies
 from lib.geometry.volume import load_volume
 from tests.server.asking import infer
 

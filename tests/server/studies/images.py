@@ -5,7 +5,7 @@ import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.masks import MaskRecord
+from lib.annotations.mask_file import MaskRecord
 from lib.annotations.names import label_values
 from lib.annotations.store import Absence, Annotation
 from lib.geometry.image_geometry import ImageGeometry

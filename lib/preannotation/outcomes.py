@@ -1,4 +1,4 @@
-"""Give the studies to the workers, and gather what came of them."""
+"""Send the studies to the workers, and collect the outcomes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.measure import label
 
 from lib.demo import anatomy
-from lib.demo.studies import MANIFEST, DemoStudySettings, make_demo_study, write_demo_studies
+from lib.demo.demo_studies import MANIFEST, DemoStudySettings, make_demo_study, write_demo_studies
 
 Study = tuple[nib.Nifti1Image, nib.Nifti1Image]
 

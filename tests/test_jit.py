@@ -1,4 +1,4 @@
-"""Compiled functions where their machine code cannot be kept on disk."""
+"""Compiled functions where numba's cache cannot be written."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_losses_and_paths_can_be_compiled_where_machine_code_cannot_be_kept():
+def test_losses_and_paths_compile_without_a_cache():
     """Numba looks for a folder while a module is imported. Here it may look in NUMBA_CACHE_DIR only, which is unset."""
     environment = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     environment.pop("NUMBA_CACHE_DIR", None)
 
     code = """
 import lib.losses.interpolation_kernels, lib.supervision.shortest_path_kernel
-from lib.machine_code import compiled
+from lib.jit import compiled
 assert compiled(lambda number: number + 1)(2) == 3
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)

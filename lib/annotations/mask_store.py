@@ -1,62 +1,36 @@
-"""The durable store of masks that annotators submitted: one file per image, which names its own labels."""
+"""Store masks durably: one file per image, with the names of its labels."""
 
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-import numpy as np
 from filelock import FileLock
 
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.image_identity import Stamp, file_stamp
-from lib.annotations.json_check import finite_json
+from lib.annotations.mask_file import (
+    MaskError,
+    MaskRecord,
+    encoded_mask,
+    named_record,
+)
+from lib.annotations.mask_values import labels_of_values, mapped_values, values_in, values_in_app
 from lib.annotations.names import check_image_id, label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry
 from lib.geometry.volume_files import EXTENSIONS
 
 logger = logging.getLogger(__name__)
-
-_COMMENT = 6  # code of a NIfTI header extension of plain text
-_KIND = "inextremis mask"
-_CHUNK_VOXELS = 2**20
-
-
-class MaskError(ValueError):
-    """A mask that cannot be stored or used; its text is for the user."""
-
-
-@dataclass(frozen=True)
-class MaskRecord:
-    """What a stored mask says of itself.
-
-    Attributes:
-        labels: the value of each label in the mask; these are the labels that it is about.
-        image_checksum: of the voxels of its image (`voxel_checksum`), or None where it was not recorded.
-        replaced: the name in the history, without extension, of the mask that it replaced, if it replaced one. Written
-            by `MaskStore.save`; None in masks of earlier versions.
-    """
-
-    labels: Mapping[str, int]
-    annotator: str = "unknown"
-    created: str = ""
-    image_checksum: str | None = None
-    info: Mapping[str, Any] | None = None
-    replaced: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +126,8 @@ class MaskStore:
         """The place and the file of a mask, and the values in it. Raises: ValueError; MaskError."""
         check_image_id(image_id)
         path = self.folder / f"{image_id}.nii.gz"
-        values = _values_in(mask.array)
-        _labels_of(values, record.labels, path.name)
+        values = values_in(mask.array)
+        labels_of_values(values, record.labels, path.name)
         return path, encoded_mask(mask, record), values
 
     def _put(self, image_id: str, path: Path, content: bytes, values: Sequence[float]) -> None:
@@ -256,9 +230,9 @@ class MaskStore:
         record = _record(path, self.unnamed_labels)
         values = self._kept_values(image_id, path, stamp)
         if values is None:
-            values = _values_in(_read(path).array)
+            values = values_in(_read(path).array)
             self._keep_values(image_id, path, stamp, values)
-        app_values = _app_values(values, record.labels, self.labels, path.name)
+        app_values = values_in_app(values, record.labels, self.labels, path.name)
         if any(value != in_app for value, in_app in app_values.items()):
             path = self._app_copy(image_id, stamp, record)
         return CheckedMask(path, record, _geometry(path))
@@ -309,85 +283,9 @@ class MaskStore:
         return path
 
 
-def mapped_values(array: np.ndarray, labels: Mapping[str, int], app_labels: Sequence[str], name: str) -> np.ndarray:
-    """The values of a mask (X, Y, Z) replaced by the app's, as uint8.
-
-    Args:
-        labels: value of each label in `array`.
-        app_labels: become 1, 2, ...
-        name: of the mask, for the sentence.
-
-    Raises:
-        MaskError: a value that no label has, or a label that the app does not have.
-    """
-    result = np.zeros(array.shape, np.uint8)
-    for value, in_app in _app_values(_values_in(array), labels, app_labels, name).items():
-        result[array == value] = in_app
-    return result
-
-
-def _values_in(array: np.ndarray) -> list[float]:
-    """The values other than 0 in a mask (X, Y, Z), each once, in order."""
-    flat = array.ravel(order="K")
-    found: set[float] = set()
-    for first in range(0, flat.size, _CHUNK_VOXELS):
-        chunk = flat[first : first + _CHUNK_VOXELS]
-        found.update(np.unique(chunk[chunk != 0]).tolist())
-    return sorted(map(float, found))
-
-
-def _labels_of(values: Sequence[float], labels: Mapping[str, int], name: str) -> dict[float, str]:
-    """The label of each value. Raises: MaskError: a value that no label has."""
-    label_of = {value: label for label, value in labels.items()}
-    found = {value: label_of.get(int(value)) if value.is_integer() else None for value in values}
-    for value, label in found.items():
-        if label is None:
-            known = ", ".join(f"{index} for {label}" for label, index in labels.items())
-            raise MaskError(f"The mask {name} holds the value {value:g}; expected 0, {known[:200]}.")
-    return {value: str(label) for value, label in found.items()}
-
-
-def _app_values(
-    values: Sequence[float], labels: Mapping[str, int], app_labels: Sequence[str], name: str
-) -> dict[float, int]:
-    """The app's value for each of a mask's. Raises: MaskError: see `mapped_values`."""
-    found = _labels_of(values, labels, name)
-    for label in found.values():
-        if label not in app_labels:
-            raise MaskError(
-                f"The mask {name} holds the label {label[:80]!r}, and this app has {', '.join(app_labels)}; start the "
-                "server with a label of this name."
-            )
-    return {value: app_labels.index(label) + 1 for value, label in found.items()}
-
-
-def encoded_mask(mask: Volume, record: MaskRecord) -> bytes:
-    """The file of a mask (X, Y, Z) with the values of `record.labels`, as .nii.gz."""
-    image = nib.Nifti1Image(mask.array.astype(np.uint8), mask.geometry.affine_ras)
-    image.set_qform(mask.geometry.affine_ras, code=1)
-    image.set_sform(mask.geometry.affine_ras, code=1)
-    image.header.set_xyzt_units("mm")
-    content = {
-        "kind": _KIND,
-        "labels": dict(record.labels),
-        "annotator": record.annotator,
-        "created": record.created or datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "image_checksum": record.image_checksum,
-        "info": dict(record.info or {}),
-        "replaced": record.replaced,
-    }
-    image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, json.dumps(content).encode()))
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-
-
 def _moment() -> str:
     """A name in the history, for a mask that is replaced now."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-
-
-def _moment_of(value: Any) -> str | None:
-    """The name in the history that a mask's file holds; None for anything else, such as the path of another file."""
-    return value if isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{12}", value) else None
 
 
 def _read(path: Path) -> Volume:
@@ -406,45 +304,3 @@ def _geometry(path: Path) -> ImageGeometry:
 
 def _record(path: Path, unnamed_labels: Sequence[str]) -> MaskRecord:
     return named_record(path) or MaskRecord(label_values(unnamed_labels))
-
-
-def named_record(path: Path) -> MaskRecord | None:
-    """What a mask's file says of itself, or None for one that this module has not written.
-
-    Raises:
-        MaskError: it cannot be read.
-    """
-    if path.name.endswith(".nrrd"):
-        return None
-    try:
-        header: Any = nib.load(path).header
-        extensions = header.extensions
-    except Exception as error:  # a damaged file fails as its reader likes
-        raise MaskError(f"The mask {path.name} cannot be read ({error}).") from error
-    for extension in extensions:
-        try:
-            content = finite_json(extension.get_content())
-            if content["kind"] == _KIND:
-                return MaskRecord(
-                    {str(label): int(value) for label, value in content["labels"].items()},
-                    str(content["annotator"]),
-                    str(content["created"]),
-                    None if content["image_checksum"] is None else str(content["image_checksum"]),
-                    dict(content["info"]),
-                    _moment_of(content.get("replaced")),
-                )
-        except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return None
-
-
-def require_grid(mask: ImageGeometry, geometry: ImageGeometry, name: str) -> None:
-    """Raises: MaskError: the mask does not lie on the grid of its image, up to the rounding of file formats."""
-    if not geometry.is_close(mask):
-        size, expected = (" x ".join(map(str, shape)) for shape in (mask.shape, geometry.shape))
-        differs = (
-            f"{size} voxels; the image has {expected}"
-            if size != expected
-            else f"{geometry.voxels_apart(mask):.2f} voxels apart"
-        )
-        raise MaskError(f"The mask {name} is not on the grid of its image ({differs}); resample it to the image.")

@@ -1,4 +1,4 @@
-"""Functions compiled to machine code that lets go of the interpreter lock."""
+"""Compile functions with numba, without the interpreter lock."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Result = TypeVar("Result")
 
 
 def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The function in machine code, kept on disk from one process to the next where a folder for it can be written.
+    """Compile a function at its first call and cache the code on disk where a folder can be written.
 
-    Numba looks beside the source file, then in the user's cache folder, and refuses if it may write to neither.
+    Numba tries the folder of the source file, then the user's cache folder, and raises if it can write to neither;
+    the function is then compiled once in each process.
     """
     try:
         return numba.njit(nogil=True, cache=True)(function)

@@ -10,13 +10,13 @@ from torch import nn
 
 from lib.annotations.given_masks import GivenMaskStore
 from lib.annotations.image_identity import ImageIdentities
-from lib.annotations.masks import MaskStore
+from lib.annotations.mask_store import MaskStore
 from lib.annotations.store import Absence, AnnotationStore
 from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.inference.region_predictor import RegionPredictor
 from lib.inference.shape_atlases import ShapeAtlases
-from lib.infers.extreme_points import ExtremePointsInferTask
+from lib.infers.extreme_points_task import ExtremePointsInferTask
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 
@@ -201,7 +201,7 @@ def test_a_network_is_asked_where_it_has_trust(task, image, score, asked):
 
     assert (network.asked > 0) == asked
     assert (answer["stage"], answer["model_version"]) == ("network", 7)
-    assert answer["network_trust"] == max(0, 2 * (score or 0) - 1)
+    assert answer["network_prior_weight"] == max(0, 2 * (score or 0) - 1)
 
 
 def test_a_corrective_click_in_the_same_region_asks_no_network(task, image):
@@ -221,7 +221,7 @@ def test_a_network_that_is_broken_leaves_the_mask_to_the_clicks(task, image, cap
     mask, answer = ask(task, image, cyst=CLICKS)
 
     np.testing.assert_array_equal(mask, alone)
-    assert (answer["stage"], answer["model_version"], answer["network_trust"]) == ("cold_start", None, None)
+    assert (answer["stage"], answer["model_version"], answer["network_prior_weight"]) == ("cold_start", None, None)
     assert "Version 7 of the model is broken" in caplog.text
     assert "The mask is made of the clicks alone." in caplog.text
 

@@ -1,4 +1,4 @@
-"""The automatic task: the trained network, without clicks."""
+"""Serve the automatic task: the trained network, without clicks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from lib.annotations.names import label_values
 from lib.geometry.volume import VolumeError
 from lib.inference.automatic_mask import automatic_mask
 from lib.inference.opened_images import OpenedImages
@@ -28,7 +29,7 @@ class SegmentationInferTask(InferTask):
     def __init__(self, model: PublishedModel, images: OpenedImages, *, test_time_crf: bool | None) -> None:
         super().__init__(
             type=InferType.SEGMENTATION,
-            labels={label: index for index, label in enumerate(model.labels, start=1)},
+            labels=label_values(model.labels),
             dimension=3,
             description="Segments without clicks, with the network learnt from extreme points",
         )

@@ -1,4 +1,4 @@
-"""Masks of clicks on one image, with a network's help where it deserves trust."""
+"""Make the masks of clicks on one image; a network joins by its validation score."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from types import MappingProxyType
 import numpy as np
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.clickmask.click_mask import context_box, segment_from_clicks
+from lib.clickmask.click_mask import segment_from_clicks
+from lib.clickmask.context_box import context_box
 from lib.clickmask.label_map import BoxedMask, merge_masks
 from lib.clickmask.learnt import Learnt
+from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume
 from lib.inference.processor_threads import in_turn
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
 
 Probability = Callable[[str, Box], np.ndarray]
 """Of a label, in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
 
 
-def network_trust(model: TrainedModel) -> float:
-    """None up to half a score, full at a full one; a network that was never judged has none.
+def network_prior_weight(model: TrainedModel) -> float:
+    """The weight in [0, 1] of a network's probability in the prior: 0 up to a validation score of 0.5, 1 at 1.
 
-    What it is judged by are clicks and masks; it can only improve the mask of the clicks once it comes close to them
-    (docs/loop.md).
+    A network without a score has weight 0. A network improves the mask of the clicks only once its own masks come close
+    to it (docs/loop.md).
     """
     return max(0.0, 2 * (model.score or 0.0) - 1)
 
@@ -34,7 +35,7 @@ def click_label_map(
     structures: Sequence[ExtremePoints],
     index: Mapping[str, int],
     probability: Probability | None = None,
-    trust: float = 0.0,
+    prior_weight: float = 0.0,
     learnt: Mapping[str, Learnt] = MappingProxyType({}),
 ) -> np.ndarray:
     """The structures that were clicked.
@@ -44,14 +45,14 @@ def click_label_map(
         structures: one for each label; there may be none.
         index: of each label in the result, 1 to 255.
         probability: of a trained network.
-        trust: in it, in [0, 1].
+        prior_weight: of it, in [0, 1].
         learnt: of the labels whose shape is known.
 
     Returns:
         (X, Y, Z) uint8, the first axis fastest in memory, as in the files of images.
     """
     masks = {
-        index[points.label]: click_mask(volume, points, probability, trust, learnt.get(points.label))
+        index[points.label]: click_mask(volume, points, probability, prior_weight, learnt.get(points.label))
         for points in structures
     }
     clicks = {index[points.label]: points.foreground_voxel for points in structures}
@@ -62,13 +63,13 @@ def click_mask(
     volume: Volume,
     points: ExtremePoints,
     probability: Probability | None = None,
-    trust: float = 0.0,
+    prior_weight: float = 0.0,
     learnt: Learnt | None = None,
 ) -> BoxedMask:
     """One structure: the box that was looked at, and the mask (x, y, z) bool in it."""
     box = context_box(points, volume.geometry.shape)
     image = volume.array[box.slices]
-    foreground = probability(points.label, box) if probability is not None and trust > 0 else None
+    foreground = probability(points.label, box) if probability is not None and prior_weight > 0 else None
 
     def segmented(learnt: Learnt | None) -> np.ndarray:
         return segment_from_clicks(
@@ -76,7 +77,7 @@ def click_mask(
             seen_from(points, box),
             volume.geometry.spacing_mm,
             foreground_probability=foreground,
-            trust=trust,
+            prior_weight=prior_weight,
             atlas=None if learnt is None else learnt.atlas,
             network=None if learnt is None else learnt.network,
             affine_ras=volume.geometry.affine_ras,

@@ -1,4 +1,4 @@
-"""What is recorded of a mask that the network made of a study in advance, which nobody has looked at yet."""
+"""Record how the network made a mask in advance that nobody has reviewed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Demo studies: real anatomy, varied per subject, with a lesion whose true extent is known."""
+"""Make demo studies: real anatomy, deformed per subject, with a lesion whose mask is known."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.simulated_clicks import largest_component
 from lib.demo.anatomy import lesion_sites_mm, subject_anatomy
 from lib.demo.lesions import REACH, Contrast, draw_appearance, draw_distractors, draw_lesion, lesion_depth_mm
+from lib.geometry.nifti_image import nifti_gz, nifti_image
 
 MANIFEST = "demo_studies.json"
 # Part of the manifest; to be raised when the same settings begin to give other voxels.
@@ -100,7 +100,7 @@ def make_demo_study(
         drawn = draw_lesion(drawn, fine_affine, depth_mm, rng, appearance)
         image = _acquired(_averaged(drawn, slices_per_slice), affine)
     truth = largest_component(_averaged((depth_mm > 0).astype(np.float32), slices_per_slice) > 0.5)
-    return _nifti(image, affine, np.int16), _nifti(truth, affine, np.uint8)
+    return nifti_image(image.astype(np.int16), affine), nifti_image(truth.astype(np.uint8), affine)
 
 
 def write_demo_studies(
@@ -131,8 +131,7 @@ def write_demo_studies(
     for index, pair in enumerate(pairs):
         if not all(path.exists() for path in pair):
             for path, volume in zip(pair, make_demo_study(index, settings), strict=True):
-                # Bytes of the same study are the same: no name and no time go into the header of gzip.
-                write_atomically(path, gzip.compress(volume.to_bytes(), compresslevel=5, mtime=0))
+                write_atomically(path, nifti_gz(volume, level=5))
         progress(index + 1)
     return names
 
@@ -188,11 +187,3 @@ def _acquired(drawn: np.ndarray, affine: np.ndarray) -> np.ndarray:
     receive = tio.Compose([tio.RandomBiasField(coefficients=0.15), tio.RandomNoise(std=(0.015, 0.04))])
     image = receive(tio.ScalarImage(tensor=torch.from_numpy(drawn.astype(np.float32))[None], affine=affine))
     return np.clip(image.data[0].numpy() * 1000, 0, 32000).round()
-
-
-def _nifti(array: np.ndarray, affine: np.ndarray, dtype: type) -> nib.Nifti1Image:
-    volume = nib.Nifti1Image(array.astype(dtype), affine)
-    volume.set_qform(affine, code=1)
-    volume.set_sform(affine, code=1)
-    volume.header.set_xyzt_units("mm")
-    return volume

@@ -1,10 +1,9 @@
-"""The click task: six extreme points, or labels that are not in the image, in; a stored answer and a mask out."""
+"""Serve the click task: store six extreme points or absent labels, and answer with a mask."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +16,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from lib.annotations.click_requests import ClickRequestError, parse_click_request
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.given_masks import GivenMask, GivenMaskStore, clicks_digest
+from lib.annotations.names import label_values
 from lib.annotations.store import Absence, Annotation, AnnotationFileError, AnnotationStore, Answer
-from lib.clickmask.click_mask import context_box
+from lib.clickmask.context_box import context_box
 from lib.clickmask.learnt import Learnt
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError
-from lib.inference.click_masks import click_label_map, network_trust
+from lib.inference.click_label_map import click_label_map, network_prior_weight
 from lib.inference.opened_images import OpenedImage
 from lib.inference.prediction import BrokenModelError
 from lib.inference.region_predictor import RegionPredictor
@@ -32,7 +33,7 @@ from lib.infers.published_model import PublishedModel
 from lib.infers.requests import annotator_of
 from lib.infers.stored_clicks import asks_for_stored_clicks, stored_clicks
 from lib.networks.checkpoint import TrainedModel
-from lib.supervision.boxes import Box
+from lib.server.http.disk_full import writing
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ class ExtremePointsInferTask(InferTask):
         atlases: ShapeAtlases,
         on_annotation: Callable[[str], None],
     ) -> None:
-        labels = {label: index for index, label in enumerate(model.labels, start=1)}
-        super().__init__(type=type, labels=labels, dimension=3, description=DESCRIPTION)
+        super().__init__(type=type, labels=label_values(model.labels), dimension=3, description=DESCRIPTION)
         self.model = model
         self.predictor = predictor
         self.store = store
@@ -127,14 +127,14 @@ class ExtremePointsInferTask(InferTask):
             "stage": "cold_start" if model is None else "network",
             "model_version": None if model is None else model.version,
             "model_sha256": None if model is None else model.sha256,
-            "network_trust": None if model is None else network_trust(model),
+            "network_prior_weight": None if model is None else network_prior_weight(model),
             "shapes": {of.label: learnt[of.label].atlas.count for of in answers.structures if of.label in learnt},
             "latencies": stopwatch.latencies,
         }
 
     def _save(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
-            with _disk_full_is_said("clicks", answer.image_id):
+            with writing("The clicks"):
                 path = self.store.save(answer)
             self.on_annotation(path.name)
 
@@ -157,7 +157,7 @@ class ExtremePointsInferTask(InferTask):
             digest = clicks_digest(points, image.checksum)
             of_model = (None, None) if model is None else (model.version, model.sha256)
             given = GivenMask(digest, box.start, shown, now, *of_model)
-            with _disk_full_is_said("mask", image_id):
+            with writing("The mask"):
                 if self._is_newest(image_id, points):
                     self.given_masks.keep(image_id, points.label, annotator, given, new_clicks=new_clicks)
 
@@ -176,7 +176,7 @@ class ExtremePointsInferTask(InferTask):
         model: TrainedModel | None,
         learnt: Mapping[str, Learnt],
     ) -> tuple[np.ndarray, TrainedModel | None]:
-        """The label map (X, Y, Z), and the network where it could be used; one without trust is not asked."""
+        """The label map (X, Y, Z), and the network where it could be used; one of weight 0 is not run."""
         if model is None:
             return click_label_map(image.volume, structures, self.labels, learnt=learnt), None
         network = model
@@ -185,23 +185,13 @@ class ExtremePointsInferTask(InferTask):
             return self.predictor.probability(network, image, box)[self.labels[label] - 1]
 
         try:
-            mask = click_label_map(image.volume, structures, self.labels, probability, network_trust(model), learnt)
+            mask = click_label_map(
+                image.volume, structures, self.labels, probability, network_prior_weight(model), learnt
+            )
         except (VolumeError, BrokenModelError) as error:
             logger.error("%s The mask is made of the clicks alone.", error)
             return self._mask(image, structures, None, learnt)
         return mask, model
-
-
-@contextmanager
-def _disk_full_is_said(what: str, image_id: str) -> Iterator[None]:
-    """Raises: HTTPException: 507, in the place of an OSError."""
-    try:
-        yield
-    except OSError as error:
-        logger.error("The %s of %s could not be stored: %s", what, image_id, error)
-        raise HTTPException(
-            507, f"The {what} could not be stored ({error.strerror}). Make room on the server's disk, then retry."
-        ) from error
 
 
 def _extremes(points: ExtremePoints, geometry: ImageGeometry) -> list[dict[str, Any]]:

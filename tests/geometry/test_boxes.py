@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.supervision.boxes import Box
+from lib.geometry.boxes import Box
 
 
 def test_tight_box_holds_the_points_and_touches_them():

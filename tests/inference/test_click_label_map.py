@@ -9,17 +9,18 @@ import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
-from lib.clickmask.click_mask import context_box, segment_from_clicks
+from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.click_network import ClickNetwork
+from lib.clickmask.context_box import context_box
 from lib.clickmask.label_map import merge_masks
 from lib.clickmask.learnt import Learnt
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas
+from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.inference.click_masks import click_label_map, click_mask, network_trust
+from lib.inference.click_label_map import click_label_map, click_mask, network_prior_weight
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
-from lib.supervision.boxes import Box
 from tests.clickmask.bodies import lopsided
 
 SHAPE, SPACING_MM = (60, 50, 40), (0.8, 0.8, 1.5)
@@ -50,11 +51,15 @@ def opinion(label):
     return np.clip(0.7 * STRUCTURES[label] + rng.uniform(0, 0.3, SHAPE), 0, 1).astype(np.float32)
 
 
-def of_whole_image(volume, structures, trust):
+def of_whole_image(volume, structures, prior_weight):
     spacing_mm, image = volume.geometry.spacing_mm, volume.array.astype(np.float32)
     masks = {
         INDEX[p.label]: segment_from_clicks(
-            image, p, spacing_mm, foreground_probability=opinion(p.label) if trust else None, trust=trust
+            image,
+            p,
+            spacing_mm,
+            foreground_probability=opinion(p.label) if prior_weight else None,
+            prior_weight=prior_weight,
         )
         for p in structures
     }
@@ -62,16 +67,16 @@ def of_whole_image(volume, structures, trust):
     return merge_masks(boxed, {INDEX[p.label]: p.foreground_voxel for p in structures}, spacing_mm, SHAPE)
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.7])
+@pytest.mark.parametrize("prior_weight", [0.0, 0.7])
 @pytest.mark.parametrize("labels", [["vessel"], ["lesion", "cyst"], ["cyst", "vessel", "lesion"]])
-def test_label_map_is_that_of_the_whole_image(volume, labels, trust):
+def test_label_map_is_that_of_the_whole_image(volume, labels, prior_weight):
     structures = [points(label) for label in labels]
 
     found = click_label_map(
-        volume, structures, INDEX, lambda label, box: opinion(label)[box.slices] if trust else None, trust
+        volume, structures, INDEX, lambda label, box: opinion(label)[box.slices] if prior_weight else None, prior_weight
     )
 
-    np.testing.assert_array_equal(found, of_whole_image(volume, structures, trust))
+    np.testing.assert_array_equal(found, of_whole_image(volume, structures, prior_weight))
     assert set(np.unique(found)) == {0, *(INDEX[label] for label in labels)}
     assert found.dtype == np.uint8 and found.flags.f_contiguous
 
@@ -100,7 +105,7 @@ def test_network_without_trust_is_not_asked(volume):
     def probability(label, box):
         raise AssertionError("the network was asked")
 
-    found = click_label_map(volume, [points("lesion")], INDEX, probability, trust=0.0)
+    found = click_label_map(volume, [points("lesion")], INDEX, probability, prior_weight=0.0)
 
     np.testing.assert_array_equal(found, click_label_map(volume, [points("lesion")], INDEX))
 
@@ -113,7 +118,7 @@ def test_network_is_asked_for_the_label_and_the_box_of_the_clicks(volume):
         return opinion(label)[box.slices]
 
     structures = [points("lesion"), points("vessel")]
-    click_label_map(volume, structures, INDEX, probability, trust=0.5)
+    click_label_map(volume, structures, INDEX, probability, prior_weight=0.5)
 
     assert asked == [(p.label, context_box(p, SHAPE)) for p in structures]
 
@@ -122,11 +127,11 @@ def test_without_structures_the_label_map_is_empty(volume):
     assert not click_label_map(volume, [], INDEX).any()
 
 
-@pytest.mark.parametrize(("score", "trust"), [(None, 0), (0.0, 0), (0.5, 0), (0.75, 0.5), (1.0, 1)])
-def test_trust_grows_from_half_a_score_on(score, trust):
+@pytest.mark.parametrize(("score", "prior_weight"), [(None, 0), (0.0, 0), (0.5, 0), (0.75, 0.5), (1.0, 1)])
+def test_prior_weight_grows_from_half_a_score_on(score, prior_weight):
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
 
-    assert network_trust(TrainedModel(spec, spec.build(), 1, score)) == trust
+    assert network_prior_weight(TrainedModel(spec, spec.build(), 1, score)) == prior_weight
 
 
 # What accepted masks have taught

@@ -1,4 +1,4 @@
-"""Axis-aligned boxes of voxels."""
+"""Represent axis-aligned boxes of voxels."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ class Box:
             raise ValueError(f"points_voxel has shape {points_voxel.shape}; expected (N, 3) with N >= 1")
         low, high = points_voxel.min(axis=0), points_voxel.max(axis=0)
         return cls(_as_triple(low), _as_triple(high + 1))
+
+    @classmethod
+    def of_mask(cls, mask: np.ndarray) -> Box | None:
+        """The tight box of a mask (X, Y, Z) bool; None of an empty one."""
+        filled = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        if not filled[0].size:
+            return None
+        return cls(_as_triple(np.array([f[0] for f in filled])), _as_triple(np.array([f[-1] + 1 for f in filled])))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,0 +1,119 @@
+"""Open the model, the images and the training for annotation; none of them for review."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+
+from lib.activelearning.strategies import strategies
+from lib.configs.settings import AppSettings
+from lib.configs.tasks import auto_train, infer_tasks, train_tasks
+from lib.configs.warm_up import warm_up
+from lib.data.prepared_scans import PreparedScans
+from lib.inference.opened_images import OpenedImages
+from lib.inference.shape_atlases import ShapeAtlases
+from lib.infers.opening import Opening
+from lib.infers.published_model import PublishedModel
+from lib.server.project import claim_model
+from lib.server.studies.datastore import Studies
+from lib.trainers.auto_train import AutoTrain
+from lib.trainers.background import let_children_know_the_server
+from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
+from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
+from lib.training.hyperparameters import Hyperparameters
+
+logger = logging.getLogger(__name__)
+
+StartTraining = Callable[..., object]
+"""`start(model, {}, enqueue=True)` requests a training."""
+
+
+class AnnotationWorkflow:
+    """Clicks, masks and trainings.
+
+    Attributes:
+        hint: for annotators, beside the name of the app.
+        published: the model that requests use.
+        atlases: shapes learnt from accepted masks.
+        auto_train: counts annotations towards the next training; set by `start`.
+    """
+
+    hint = "click the six extreme points of a structure"
+    auto_train: AutoTrain
+
+    def __init__(self, studies: Studies, settings: AppSettings, hyperparameters: Hyperparameters) -> None:
+        model_dir = settings.model_dir or studies.project.model
+        self.studies, self.settings = studies, settings
+        self.published = PublishedModel(model_dir / "inextremis.pt", settings.labels)
+        prepared = PreparedScans(studies.project.prepared)
+        self.images = OpenedImages(prepared, studies.identities)
+        self.opening = Opening(self.images, self.published)
+        files = (model_dir / ATLASES_OF_CLICKS, model_dir / CLICK_NETWORKS)
+        self.atlases = ShapeAtlases(studies.masks(), studies.clicks, *files, studies.skipped)
+        self.trainers = train_tasks(self.published, prepared, hyperparameters, settings)
+        _warn_of_other_studies(model_dir, studies)
+
+    def infer_tasks(self) -> dict[str, InferTask]:
+        studies = self.studies
+        stores = (studies.clicks, studies.given_masks, self.atlases, lambda name: studies.on_annotation(name))
+        return infer_tasks(self.published, self.images, *stores, self.settings)
+
+    def train_tasks(self) -> dict[str, TrainTask]:
+        return dict(self.trainers)
+
+    def strategies(self) -> dict[str, Strategy]:
+        return strategies(self.studies.leases, self.studies.proposal_qualities)
+
+    def open_soon(self, image_id: str) -> None:
+        """Reads an image that is about to be clicked on."""
+        self.opening.soon(self.studies.image_path(image_id))
+
+    def start(self, start_training: StartTraining) -> None:
+        """Compiles the kernels, and starts to count annotations and to read images and masks in the background."""
+        self.auto_train = auto_train(self.settings, self.studies.clicks, self.trainers, start_training)
+        self.studies.on_annotation = self._annotated
+        let_children_know_the_server()
+        warm_up()
+        self.opening.start()
+        self.atlases.start()
+
+    def _annotated(self, name: str) -> None:
+        self.auto_train.annotated(name)
+        self.atlases.refresh_soon()
+
+
+class ReviewWorkflow:
+    """No model, no clicks and no training; see `AnnotationWorkflow`."""
+
+    hint = ""
+
+    def infer_tasks(self) -> dict[str, InferTask]:
+        return {}
+
+    def train_tasks(self) -> dict[str, TrainTask]:
+        return {}
+
+    def strategies(self) -> dict[str, Strategy]:
+        return {}
+
+    def open_soon(self, image_id: str) -> None:
+        pass
+
+    def start(self, start_training: StartTraining) -> None:
+        pass
+
+
+def _warn_of_other_studies(model_dir: Path, studies: Studies) -> None:
+    other = claim_model(model_dir, studies.identity, studies.name())
+    if other is not None:
+        logger.warning(
+            "The folder %s holds the model of other studies, %s, and trainings go on from it; give these studies a "
+            "folder of their own with --conf model_dir, or leave the setting out.",
+            model_dir,
+            other,
+        )
