@@ -24,7 +24,7 @@ def network_trust(model: TrainedModel) -> float:
     """None up to half a score, full at a full one; a network that was never judged has none.
 
     What it is judged by are clicks and masks; it can only improve the mask of the clicks once it comes close to them
-    (docs/loop.md).
+    (docs/method.md).
     """
     return max(0.0, 2 * (model.score or 0.0) - 1)
 
