@@ -5,14 +5,15 @@ python -m benchmarks.architecture_picture. Rooms and layers are those that tests
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from tests.test_imports import FACING_MONAI_LABEL, LAYERS
-
-PATH = Path(__file__).resolve().parents[1] / "docs" / "architecture.svg"
-ROOT = PATH.parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+PATH = ROOT / "docs" / "architecture.svg"
+RULES = ROOT / "tests" / "test_imports.py"
 
 CAPTIONS = {
     "geometry": "volumes, grids",
@@ -52,12 +53,13 @@ FACING, PLAIN, OTHER = "#dbe9ff", "#e6f4e1", "#f2f2f2"
 
 def svg() -> str:
     """The picture."""
+    layers, facing = _rule("LAYERS"), _rule("FACING_MONAI_LABEL")
     rows: list[tuple[str, str | None, Sequence[tuple[str, str]]]] = [("who asks", OTHER, OUTSIDE)]
     rows.append(("above", FACING, [("main.py", "wires the app"), *((name, CAPTIONS[name]) for name in ABOVE)]))
-    rows += [(f"layer {n + 1}", None, _rooms(layer)) for n, layer in reversed(list(enumerate(LAYERS)))]
+    rows += [(f"layer {n + 1}", None, _rooms(layer)) for n, layer in reversed(list(enumerate(layers)))]
     rows.append(("what is kept", OTHER, STORAGE))
     height = 60 + ROW * len(rows)
-    body = [line for n, row in enumerate(rows) for line in _row(*row, y=50 + n * ROW)]
+    body = [line for n, row in enumerate(rows) for line in _row(*row, facing, y=50 + n * ROW)]
     legend = [
         *_box(WIDTH - 436, 6, 18, FACING, "", ""),
         _text(WIDTH - 436 + 26, 20, "knows MONAI Label"),
@@ -78,10 +80,16 @@ def _rooms(layer: set[str]) -> list[tuple[str, str]]:
     return [(room, CAPTIONS[room]) for room in sorted(layer) if (ROOT / "lib" / room).is_dir()]
 
 
-def _row(title: str, colour: str | None, boxes: Sequence[tuple[str, str]], y: int) -> Iterator[str]:
+def _rule(name: str) -> Any:
+    """A constant of the test that holds the order of the rooms."""
+    nodes = [node for node in ast.parse(RULES.read_text()).body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in nodes if ast.unparse(node.targets[0]) == name)
+
+
+def _row(title: str, colour: str | None, boxes: Sequence[tuple[str, str]], facing: set[str], y: int) -> Iterator[str]:
     yield _text(16, y + 26, title, colour="#555")
     for n, (name, caption) in enumerate(boxes):
-        fill = colour or (FACING if name in FACING_MONAI_LABEL else PLAIN)
+        fill = colour or (FACING if name in facing else PLAIN)
         yield from _box(110 + n * (BOX[0] + GAP), y, BOX[1], fill, name, caption)
 
 
