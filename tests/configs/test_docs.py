@@ -113,7 +113,7 @@ def test_files_that_a_page_names_exist(page):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"python -m\s+((?:scripts|benchmarks|lib)\.[\w.]*\w)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
-    for name, path in re.findall(r"`(\w+)`\s+in\s+`((?:lib|scripts)/[\w/]+\.py)`", text):
+    for name, path in re.findall(r"`(\w+)`\s+in\s+`((?:lib|scripts|tests)/[\w/]+\.py)`", text):
         assert name in (ROOT / path).read_text(), f"{name} in {path}"
 
 
