@@ -2,7 +2,7 @@
 
 Run with `python -m benchmarks.annotation_minutes --dataset DIR --out F`, where DIR holds images/, masks/ and split.csv.
 Each arm and seed has a server of its own and a file of results in F; a second start does what is missing. Table and
-plot are made anew after each. docs/loop.md says how the annotator's clock runs.
+plot are made anew after each. docs/results/accuracy.md says how the annotator's clock runs.
 """
 
 from __future__ import annotations

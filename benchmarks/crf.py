@@ -1,7 +1,7 @@
 """The CRF loss: error against the exact O(N^2) sum, and time and memory beside pydensecrf2's lattice.
 
-Run with `python -m benchmarks.crf`; docs/crf.md keeps what it printed. The peer is left out if it is not installed
-(`pip install pydensecrf2`).
+Run with `python -m benchmarks.crf`; docs/results/speed.md keeps what it printed. The peer is left out if it
+is not installed (`pip install pydensecrf2`).
 """
 
 from __future__ import annotations

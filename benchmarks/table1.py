@@ -1,8 +1,8 @@
 """The paper's Table 1, and more rows: every method trained and scored by the same code on one dataset.
 
 `python -m benchmarks.table1 --out FOLDER --small` makes the demo dataset and runs all rows; `--dataset FOLDER` takes
-images and masks of your own (see docs/results.md). A run that was cut short goes on, and the same command started a
-second time shares the work. Tables and pictures are made anew after each run.
+images and masks of your own (see docs/results/accuracy.md). A run that was cut short goes on, and the same command
+started a second time shares the work. Tables and pictures are made anew after each run.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from lib.clickmask.shape_atlas import PRIOR_STRENGTH, SHRINKAGE
 
 @dataclass(frozen=True)
 class ClickMaskOptions:
-    """How a mask is made of clicks; docs/click_mask.md tells how each value was measured.
+    """How a mask is made of clicks; docs/method.md gives the formulas.
 
     Log-odds are natural: 1 makes a structure 2.7 times as likely.
 

@@ -104,9 +104,9 @@ def refined_label_map(
     """The most probable classes after a dense CRF over each one's probability.
 
     A network that was trained on clicks has learnt little of where a structure ends; the image shows it (what this
-    brings: docs/training.md). A label of which the CRF would leave less than three tenths stays as the network drew
-    it: a network that draws but the core of a structure is taken for one that is wrong, and nobody would see what is
-    missing. Of a structure no crumbs and no holes are left that the network did not draw.
+    brings: docs/results/accuracy.md). A label of which the CRF would leave less than three tenths stays as the network
+    drew it: a network that draws but the core of a structure is taken for one that is wrong, and nobody would see what
+    is missing. Of a structure no crumbs and no holes are left that the network did not draw.
 
     The CRF works on boxes around what was found, so that its cost grows with that and not with the image.
 

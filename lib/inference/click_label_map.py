@@ -25,7 +25,7 @@ def network_prior_weight(model: TrainedModel) -> float:
     """The weight in [0, 1] of a network's probability in the prior: 0 up to a validation score of 0.5, 1 at 1.
 
     A network without a score has weight 0. A network improves the mask of the clicks only once its own masks come close
-    to it (docs/loop.md).
+    to it (docs/method.md).
     """
     return max(0.0, 2 * (model.score or 0.0) - 1)
 

@@ -28,7 +28,7 @@ class CRFLoss(nn.Module):
     `nodes_per_sigma` trades accuracy for time. At the default, value is within 0.5 % and gradient (as a vector) within
     2 % of the exact O(N^2) sum; 2.0 is several times as exact, for 2 (sigma_alpha = 15) to 7 times the time (5).
     One case is less exact: a mask along an edge of more than 3 sigma_beta costs almost nothing, and of that a percent
-    may be missing. `python -m benchmarks.crf` prints errors, times and memory; docs/crf.md keeps them.
+    may be missing. `python -m benchmarks.crf` prints errors, times and memory; docs/results/speed.md keeps them.
 
     Args:
         sigma_alpha: spatial scale, in voxels, or in mm if `spacing_mm` is given; the paper uses 15 (and 5).

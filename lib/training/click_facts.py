@@ -32,7 +32,7 @@ class ClickFacts:
 
     @property
     def score(self) -> float:
-        """In [0, 1]. It ranks networks as the Dice with the truth does (docs/loop.md)."""
+        """In [0, 1]. It ranks networks as the Dice with the truth does (docs/method.md)."""
         return (1 - self.outside) * (1 - self.faces_covered) * self.geodesics_covered * math.sqrt(self.box_overlap)
 
     @classmethod

@@ -25,7 +25,7 @@ def crf_helps(
     """Does the dense CRF keep or raise the mean Dice with accepted masks of scans that were not learnt from?
 
     A network that was trained on clicks knows little of where a structure ends, and gains; one that was trained on many
-    accepted masks knows it better than the image's edges (docs/training.md).
+    accepted masks knows it better than the image's edges (docs/results/accuracy.md).
 
     Labels that were accepted as the app had made them do not decide: a graph cut ended them at the image's edges, so
     that they would speak for the CRF, whatever the truth.

@@ -53,7 +53,7 @@ def scan_score(
 def click_score(
     mask: np.ndarray, points: ExtremePoints, image: torch.Tensor, spacing_mm: tuple[float, float, float], margin: int
 ) -> float:
-    """What six clicks say of a mask (X, Y, Z) bool, in [0, 1]; it follows the Dice with the truth (docs/loop.md)."""
+    """What six clicks say of a mask (X, Y, Z) bool, in [0, 1]; it follows the Dice with the truth (docs/method.md)."""
     region = Box.around(points.foreground_voxel).relaxed(1, tuple(image.shape))
     start = np.array(region.start)
     paths = extreme_point_geodesics(image[region.slices].float().numpy(), points.extremes_voxel - start, spacing_mm)

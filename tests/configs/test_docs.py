@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import architecture_picture
 from lib.configs.settings import AppSettings, read_conf
 from lib.server.project import project_of
 from lib.training.hyperparameters import Hyperparameters
 from scripts import routes
+from scripts import settings as settings_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +59,10 @@ def test_annotations_and_models_are_kept_beside_the_studies_by_default():
     assert Path(APP["model_dir"]["default"]) == project_of(studies).model.relative_to(Path.cwd())
 
 
+def test_page_of_the_settings_is_made_from_the_code():
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page.page()
+
+
 def test_page_of_the_routes_is_made_from_their_list():
     assert (ROOT / "docs" / "routes.md").read_text() == routes.table()
 
@@ -69,7 +75,8 @@ def test_value_of_a_preset_is_the_one_of_the_code(name, preset):
     assert of_preset.changed({name: TRAINING[name][preset]}) == of_preset
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def headings(page):
@@ -78,10 +85,59 @@ def headings(page):
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EACH_PAGE
 def test_links_of_a_page_lead_somewhere(page):
     links = re.findall(r"\]\(((?!https?:)[^)#\s]*)(?:#([^)]*))?\)", page.read_text())
     for path, anchor in links:
         target = page.parent / path if path else page
         assert target.exists(), path
         assert not anchor or anchor in headings(target), f"{path}#{anchor}"
+
+
+@EACH_PAGE
+def test_a_page_is_linked_from_the_readme_or_a_page_that_is(page):
+    linked, new = set(), {ROOT / "README.md"}
+    while new:
+        linked |= new
+        found = re.findall(r"\]\(((?!https?:)[^)#\s]+\.md)", "".join(p.read_text() for p in new))
+        new = {p for p in PAGES if p.name in {Path(path).name for path in found}} - linked
+
+    assert page in linked
+
+
+@EACH_PAGE
+def test_files_that_a_page_names_exist(page):
+    """Also the functions and classes that are named beside a file, as "`name` in `lib/....py`"."""
+    text = page.read_text()
+    for path in re.findall(r"\b((?:lib|scripts|benchmarks|tests|apps|web/src)/[\w./-]*\w)", text):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"python -m\s+((?:scripts|benchmarks|lib)\.[\w.]*\w)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    for name, path in re.findall(r"`(\w+)`\s+in\s+`((?:lib|scripts|tests)/[\w/]+\.py)`", text):
+        assert name in (ROOT / path).read_text(), f"{name} in {path}"
+
+
+@EACH_PAGE
+def test_a_page_is_read_in_ten_minutes(page):
+    """At some 200 words a minute; tables that are made from the code are looked up and not read."""
+    if page.name in ("routes.md", "settings.md"):
+        pytest.skip("a table")
+    assert len(re.findall(r"\w[\w'.,-]*", page.read_text())) <= 2200
+
+
+def test_pages_that_the_code_names_exist():
+    folders = ("lib", "apps", "scripts", "benchmarks", "web/src")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".sh", ".ts")]
+    named = {(path.name, page) for path in files for page in re.findall(r"docs/[\w/]+\.md", path.read_text())}
+    assert {page for page in named if not (ROOT / page[1]).exists()} <= WRITTEN_BY_SCRIPTS
+
+
+# A measurement of the GPU that is there, and the page of a model bundle.
+WRITTEN_BY_SCRIPTS = {
+    ("gpu_check.sh", "docs/results/gpu.md"),
+    ("bundle.py", "docs/README.md"),
+}
+
+
+def test_picture_of_the_rooms_is_made_from_the_code():
+    assert (ROOT / "docs" / "architecture.svg").read_text() == architecture_picture.svg()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from lib.demo.demo_studies import write_demo_studies
 
 from lib import __version__
+from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,83 @@
+"""Writes docs/settings.md: every setting with its defaults, made from the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from lib.configs.settings import AppSettings
+from lib.training.hyperparameters import Hyperparameters
+
+PATH = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+
+# What the server decides when it starts.
+_DEFAULTS = {"project_dir": "`STUDIES`", "model_dir": "`STUDIES/model`", "users": " "}
+
+_HEAD = """# Settings
+
+For who runs the server. `--conf NAME VALUE`, several times if need be; wrong ones are refused before the server starts.
+Those of the training can also be given with each training (*Options* in the viewers, or the body of `POST
+/train/inextremis`). `python -m scripts.settings` writes this page from `lib/configs/settings.py` and
+`lib/training/hyperparameters.py`.
+
+## The server
+
+For an archive the project lies in `~/.local/share/inextremis/` instead of `STUDIES` ([archives.md](archives.md)).
+
+| name | default | meaning |
+|---|---|---|
+"""
+
+_TRAINING = """
+## Trainings
+
+`preset` chooses a column; a setting of its own overrides it. A training by `cpu` takes at most five minutes on one
+core, one by `gpu` at most ten minutes; `paper` is the training of the paper. [method.md](method.md) explains the terms.
+
+| of the training | `gpu` | `cpu` | `paper` | meaning |
+|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    app = "".join(
+        f"| `{name}` | {_DEFAULTS.get(name) or _code(_text(value))} | {_meaning(AppSettings, name)} |\n"
+        for name, value in AppSettings()
+    )
+    presets = [Hyperparameters.of_preset(preset).model_dump(mode="json") for preset in ("gpu", "cpu", "paper")]
+    training = "".join(
+        f"| `{name}` | {' | '.join(_value(preset[name]) for preset in presets)} | {_meaning(Hyperparameters, name)} |\n"
+        for name in Hyperparameters.model_fields
+    )
+    return _HEAD + app + _TRAINING + training
+
+
+def _meaning(settings: type[BaseModel], name: str) -> str:
+    return settings.model_fields[name].description or ""
+
+
+def _text(value: object) -> str:
+    """As `--conf` takes it."""
+    if isinstance(value, dict | tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else _number(value)
+
+
+def _value(value: object) -> str:
+    """Of a hyper-parameter: words as code, numbers as they are."""
+    text = _text(value)
+    return _code(text) if isinstance(value, str) and not text[0].isdigit() else text
+
+
+def _number(value: object) -> str:
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+if __name__ == "__main__":
+    PATH.write_text(page())
