@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from lib.configs.settings import AppSettings
 from lib.training.hyperparameters import Hyperparameters
+from scripts.terminal import script_parser, tell
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 
@@ -79,5 +82,12 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> int:
+    script_parser(__file__, __doc__, "%(prog)s").parse_args(arguments)
     PATH.write_text(page())
+    tell(f"{PATH.name} is written.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
