@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import lib
 from benchmarks import architecture_picture
 from lib.configs.settings import AppSettings, read_conf
 from lib.server.project import project_of
@@ -105,12 +106,21 @@ def test_a_page_is_linked_from_the_readme_or_a_page_that_is(page):
     assert page in linked
 
 
+FILE_NAMES = {
+    path.name
+    for folder in ("lib", "scripts", "benchmarks", "tests", "apps", "web/src")
+    for path in (ROOT / folder).rglob("*.*")
+}
+
+
 @EACH_PAGE
 def test_files_that_a_page_names_exist(page):
     """Also the functions and classes that are named beside a file, as "`name` in `lib/....py`"."""
     text = page.read_text()
     for path in re.findall(r"\b((?:lib|scripts|benchmarks|tests|apps|web/src)/[\w./-]*\w)", text):
         assert (ROOT / path).exists(), path
+    for name in re.findall(r"`([\w-]+\.(?:py|sh|ts))`", text):
+        assert name in FILE_NAMES, name
     for module in re.findall(r"python -m\s+((?:scripts|benchmarks|lib)\.[\w.]*\w)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
     for name, path in re.findall(r"`(\w+)`\s+in\s+`((?:lib|scripts|tests)/[\w/]+\.py)`", text):
@@ -141,3 +151,8 @@ WRITTEN_BY_SCRIPTS = {
 
 def test_picture_of_the_rooms_is_made_from_the_code():
     assert (ROOT / "docs" / "architecture.svg").read_text() == architecture_picture.svg()
+
+
+def test_changelog_has_the_version():
+    """The version stands in one place, and the newest section of the changelog is about it."""
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == lib.__version__
