@@ -35,7 +35,7 @@ def label_sets_of_clicks(
     """(1 + C, X, Y, Z) bool: is class c, 0 the background, in the label set of a voxel (paper, Section 3.1, Eq. 3)?
 
     A label is excluded outside the relaxed box of its structure; a label without clicks is excluded nowhere (label-set,
-    or marginal, supervision: Fidon et al., BrainLes 2021; Shi et al., MedIA 2021). A voxel on a geodesic is of that
+    or marginal, supervision: Fidon et al., MICCAI 2021; Shi et al., MedIA 2021). A voxel on a geodesic is of that
     label. Where geodesics of two labels overlap, one of them has left its structure, and the voxel is of neither by
     its geodesics. A clicked voxel is of that label; a background click excludes that label only.
 

@@ -127,6 +127,22 @@ def test_files_that_a_page_names_exist(page):
         assert name in (ROOT / path).read_text(), f"{name} in {path}"
 
 
+def test_files_of_the_map_lie_in_their_rooms():
+    text = (ROOT / "docs" / "develop.md").read_text()
+    (rooms,) = [table for table in tables(text) if "begin with" in table[0]]
+    for row in rooms:
+        folders = re.findall(r"[\w/]+/", row["room"])
+        for name in re.findall(r"[\w./]+\w", row["begin with"]):
+            assert any((ROOT / folder / name).exists() for folder in folders), f"{name} in {folders}"
+
+
+def test_every_room_is_in_the_map():
+    text = (ROOT / "docs" / "develop.md").read_text()
+    folders = {path.name for path in (ROOT / "lib").iterdir() if (path / "__init__.py").exists()}
+
+    assert folders <= set(re.findall(r"`lib/(\w+)/`", text))
+
+
 @EACH_PAGE
 def test_a_page_is_read_in_ten_minutes(page):
     """At some 200 words a minute; tables that are made from the code are looked up and not read."""
