@@ -125,9 +125,9 @@ class TimedTraining:
         parts = [
             (self.network, "forward", NETWORK),
             (self.objective, "label_sets", GEODESICS),
-            (self.objective.partial_loss, "terms", LOSS),
+            (self.objective.partial_loss, "terms_by_patch", LOSS),
             (self.objective.crf_loss, "forward", CRF),
-            (self.objective, "_click_mask_loss", CLICK_MASKS),
+            (self.objective, "_click_mask_terms", CLICK_MASKS),
         ]
         for owner, method, name in parts:
             setattr(owner, method, clock.timed(name, getattr(owner, method)))
