@@ -52,6 +52,8 @@ class Ranks:
         with _lost_rank_told():
             dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
         yield cls(dist.get_rank(), dist.get_world_size(), local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+        with _lost_rank_told():
+            dist.barrier()  # a rank that closes its connections would disturb one that still uses them
         dist.destroy_process_group()
 
     @property
