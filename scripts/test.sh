@@ -9,8 +9,8 @@ Usage: scripts/test.sh [--all | ARGUMENT...]
 
 Runs lint, types and tests.
 
-Without arguments: lint and types beside the fast tests, which start no server and no browser; under 3 minutes on two
-cores. --all: all tests, those of the servers, which mostly wait, beside those that compute, at low priority, and then
+Without arguments: lint, types and the fast tests, which start no server and no browser; under 3 minutes on two cores.
+--all: all tests; those of the servers, which mostly wait, run beside those that compute, at low priority, and then
 those of the browsers. Other arguments go to pytest.
 
 example:
@@ -31,14 +31,22 @@ static_checks() {
 
 servers=(tests/scripts tests/server tests/trainers)
 browsers=(tests/viewer)
+files=(tests/benchmarks tests/exchange tests/geometry)
 computing=()
 for tests in tests/*/ tests/test_*.py; do
-    [[ " ${servers[*]} ${browsers[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
+    [[ " ${servers[*]} ${browsers[*]} ${files[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
 done
+
+static_checks_and_half_of_the_fast_tests() {
+    local status=0
+    static_checks || status=$?
+    python -m pytest -m "not slow" "${servers[@]}" "${files[@]}" || status=$?
+    return "$status"
+}
 
 all_that_compute_and_browsers() {
     local status=0
-    nice -n 19 python -m pytest "${computing[@]}" || status=$?
+    nice -n 19 python -m pytest "${computing[@]}" "${files[@]}" || status=$?
     python -m pytest "${browsers[@]}" || status=$?
     return "$status"
 }
@@ -57,7 +65,7 @@ beside() { # name of the first, the second with its arguments
 }
 
 if (($# == 0)); then
-    beside static_checks python -m pytest -m "not slow" "${computing[@]}"
+    beside static_checks_and_half_of_the_fast_tests python -m pytest -m "not slow" "${computing[@]}"
 elif [[ $1 == --all ]]; then
     static_checks
     beside all_that_compute_and_browsers python -m pytest "${servers[@]}"

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a setting, as for the server"
     )
-    parser.add_argument("--from-scratch", action="store_true", help="start from no model, whatever is published")
+    parser.add_argument("--from-scratch", action="store_true", help="start from no model, even where one is published")
     parser.add_argument(
         "--nproc-per-node", type=whole_number(1), metavar="N", help="processes of this machine (default: one a GPU)"
     )

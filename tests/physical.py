@@ -54,7 +54,7 @@ ORDERS = {
 
 
 def series(plane="axial", order="ascending", **settings):
-    return dicom_series(l_shape(), PLANES[plane], f"{plane} {order}", instance_order=ORDERS[order], **settings)
+    return dicom_series(l_shape(), PLANES[plane], f"{plane}^{order}", instance_order=ORDERS[order], **settings)
 
 
 def header_lps_mm(instance, row, column):

@@ -313,6 +313,7 @@ def writer(store, count):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_every_acknowledged_mask(store):
     acknowledged = 0
     for delay in np.random.default_rng(0).uniform(0.02, 0.2, 3):
@@ -327,6 +328,7 @@ def test_killed_writer_leaves_every_acknowledged_mask(store):
         assert all(load_volume(path).array.shape == SHAPE for path in stored[-5:])
 
 
+@pytest.mark.slow
 def test_processes_that_save_at_once_lose_no_mask(store):
     writers = [writer(store, 10) for _ in range(3)]
     for process in writers:

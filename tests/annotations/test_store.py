@@ -217,6 +217,7 @@ for shift in range(10**6):
 """
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_every_acknowledged_set(store):
     root, here = Path(__file__).parents[2], Path(__file__).parent
     code = WRITER.format(paths=[str(root), str(here)], folder=str(store.folder))
@@ -234,6 +235,7 @@ def test_killed_writer_leaves_every_acknowledged_set(store):
         assert sets >= len(acknowledged)
 
 
+@pytest.mark.slow
 def test_processes_that_save_at_once_lose_no_set(store):
     root, here = Path(__file__).parents[2], Path(__file__).parent
     code = WRITER.format(paths=[str(root), str(here)], folder=str(store.folder)).replace("10**6", "30")

@@ -57,6 +57,7 @@ def test_correction_changes_the_mask():
     assert (one != other).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axes", "signs"), TURNS[::3])
 def test_correction_lies_in_the_patient(axes, signs):
     mask, affine = turned(BODY, np.eye(4), axes, signs)

@@ -87,6 +87,7 @@ def test_a_lesion_is_whole_in_a_field_of_view_that_barely_holds_it() -> None:
         assert inside.min() > 0 and inside.max() < 23
 
 
+@pytest.mark.slow
 def test_image_and_truth_share_one_oblique_grid(studies: list[Study]) -> None:
     for image, truth in studies:
         assert image.shape == truth.shape == DemoStudySettings().shape

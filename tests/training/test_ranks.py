@@ -24,6 +24,8 @@ from tests.physical import l_shape
 LABELS = ("lesion", "cyst")
 SIZE = 2
 
+pytestmark = pytest.mark.slow  # starts processes
+
 
 def together(function, folder):
     """What a function of the ranks returns on each of two processes."""

@@ -558,6 +558,7 @@ def losses(folder, annotated, **changes):
     return np.array([report.step.value.loss.item() for report in heard.reports])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
     [({}, {}), ({"optimizer": "sgd", "learning_rate": 0.03, "momentum": 0.9}, {"learning_rate": 0.03})],

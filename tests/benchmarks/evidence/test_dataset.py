@@ -184,6 +184,7 @@ def test_a_missing_mask_is_named(tmp_path: Path) -> None:
         Dataset.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_demo_studies_make_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split, count in (("training", 2), ("validation", 1), ("test", 1)):
         monkeypatch.setitem(DEMO_COUNTS, split, count)

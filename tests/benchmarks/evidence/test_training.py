@@ -33,6 +33,7 @@ def run(dataset: Dataset, name: str, tmp_path: Path) -> Run:
     return Run(name, ROWS[name], 0, dataset, TINY, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_and_is_scored(dataset: Dataset, name: str, tmp_path: Path) -> None:
     one = run(dataset, name, tmp_path)
