@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class OfferedStudies(Protocol):
-    """What a strategy asks of the studies (`lib.server.studies.datastore.Studies`)."""
+    """The part of the studies that strategies use (`lib.server.studies.datastore.Studies`)."""
 
     def get_unlabeled_images(self) -> list[str]: ...
 
@@ -126,7 +126,7 @@ class WorstProposal(UnannotatedStrategy):
 
 
 class Reviews(Protocol):
-    """What the strategy for reviewers asks (`lib.server.review.decisions.Review`)."""
+    """The part of the reviews that the strategy for reviewers uses (`lib.server.review.decisions.Review`)."""
 
     def to_decide(self, reviewer: str) -> list[str]: ...
 

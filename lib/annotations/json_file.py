@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class JsonFile:
-    """A JSON object of objects on disk. Safe for many threads and for several servers of one project.
+    """A JSON object of objects on disk, for several threads and for several servers of one project.
 
-    A file that cannot be read is set aside under another name, and an empty object takes its place.
+    A damaged file is renamed, and an empty object takes its place.
     """
 
     def __init__(self, path: Path) -> None:

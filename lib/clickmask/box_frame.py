@@ -19,14 +19,14 @@ CONTEXT = 0.25
 
 @dataclass(frozen=True, eq=False)
 class BoxFrame:
-    """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite one.
+    """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite face.
 
     The box has the axes of the image. In an oblique scan each stands for the direction of the patient that it lies
     closest to, so that neither the order nor the sign of an image's axes matters.
 
     Attributes:
-        axes: for each image axis, the one of right, anterior, superior (0, 1, 2) that it lies along.
-        towards: for each image axis, whether it counts in that direction.
+        axes: for each image axis, the patient axis along it: right, anterior, superior (0, 1, 2).
+        towards: for each image axis, whether its index grows in that direction.
         low_voxel, high_voxel: (3,) where the box's faces lie on the image axes, half a voxel outside of the outermost
             voxels.
     """

@@ -28,7 +28,7 @@ LOG_ODDS_SCALE = 5.0
 
 
 class ClickNetwork(nn.Module):
-    """A U-Net of three stages. Before it is trained it corrects nothing.
+    """A U-Net of three stages, whose correction is 0 before training.
 
     From inputs (B, 5, S, S, S), see `network_input`, to what is added to the log-odds (B, S, S, S); S divides by 4.
     """
@@ -68,7 +68,7 @@ class ClickNetwork(nn.Module):
 def network_input(
     image: np.ndarray, extremes: np.ndarray, atlas: ShapeAtlas, clicks_on: np.ndarray, clicks_off: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the network sees of a structure.
+    """The input of the network for a structure.
 
     Args:
         image: (S, S, S) in the frame of the structure's box, of any scale.

@@ -32,7 +32,7 @@ MIRRORING_GAIN = 0.97
 """Shapes are mirrored where that lowers the loss at least to this share."""
 
 MOST_SHAPES = 48
-"""More cost time, and tell little."""
+"""More cost time and improve little."""
 
 LEAST_PROBABILITY = 0.01
 
@@ -77,7 +77,7 @@ class ShapeAtlas:
         extremes: (3, 2, 3) mean positions of the extreme points.
         weight: of the mean where the generic prior's weight is 1, at least 0.
         count: of the shapes.
-        mirrors: are left and right exchanged where the extreme points fit better then?
+        mirrors: mirror left and right where the extreme points then fit better?
         gain: share of the generic prior's loss by which it lowers that of masks that were left out; 0 where none were.
     """
 
@@ -151,7 +151,7 @@ def aligned(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def generic_probability(extremes: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, SIDE): what six extreme points (3, 2, 3) in the frame tell of any structure."""
+    """(SIDE, SIDE, SIDE): the shape prior of six extreme points (3, 2, 3) in the frame, as probability."""
     gauge = extreme_point_gauge(sample_indices(extremes), (SIDE, SIDE, SIDE), shrinkage=SHRINKAGE)
     return expit(PRIOR_STRENGTH * (1 - gauge))
 
@@ -166,11 +166,11 @@ def mirrored(extremes: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def likeness(extremes: Sequence[np.ndarray]) -> float:
-    """Do structures have a shape in common, by their extreme points (3, 2, 3) in their frames alone?
+    """Measure whether structures have a common shape, by their extreme points (3, 2, 3) in their frames alone.
 
     The mean distance between those of two structures when one of the two is mirrored along some axes, as a multiple of
-    the distance when neither is. Where the direction in the patient tells nothing of the shape, as with most tumours,
-    it is about 1.
+    the distance when neither is. It is about 1 where the shape does not depend on the direction in the patient,
+    as with most tumours.
 
     Raises:
         ValueError: fewer than two structures.

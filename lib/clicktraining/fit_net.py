@@ -27,8 +27,8 @@ NOISE = 0.05
 """Standard deviations, the same for all voxels of a structure: no structure is told by its numbers."""
 
 LEVEL = 0.8
-"""Added to the log-odds after the training. Of masks in doubt, the larger ones have the higher Dice: a voxel pays from
-a probability of half the Dice on (Lipton et al., ECML 2014)."""
+"""Added to the log-odds after the training. Of uncertain masks, the larger ones have the higher expected Dice: a voxel
+adds to it from a probability of half the Dice on (Lipton et al., ECML 2014)."""
 
 
 def fit_net(

@@ -37,12 +37,12 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class ListedImage:
-    """What the server says of the annotations of an image.
+    """The annotations of an image, as the server lists them.
 
     Attributes:
-        in_store: labels that were clicked, or said not to be in the image.
+        in_store: labels that were clicked or marked absent.
         in_final_mask: labels that the final mask covers; none if it cannot be read, None without one.
-        unanswered: labels of the app that neither of the two answers; where there are none, the image is annotated.
+        unanswered: labels of the app in neither of the two; without any, the image is annotated.
     """
 
     in_store: tuple[str, ...]
@@ -115,14 +115,14 @@ class AnnotationServer:
             }
 
     def codes(self) -> dict[str, Code]:
-        """What each label is, as far as the server was told."""
+        """The code of each label that has one."""
         with self._answers_of_monai_label():
             return codes_from(self._json("/info/").get("codes") or {})
 
     def click_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
         """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels.
 
-        And how each label came about.
+        And the origin of each label.
         """
         # With a name of its own: an annotator accepts what they were shown, not what an export got.
         params = {"use_stored_clicks": True, "client_id": CLIENT_ID}

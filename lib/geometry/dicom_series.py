@@ -1,4 +1,4 @@
-"""Read a DICOM series as volumes, or explain why it is none.
+"""Read a DICOM series as volumes, or refuse it with a reason.
 
 Viewers stack the slices of a series by their positions on an even grid at right angles, and send voxel indices of
 that grid. ITK does the same and only warns where the slices do not lie on such a grid, so this is checked here, in

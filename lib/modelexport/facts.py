@@ -36,7 +36,7 @@ _DECISION = "decision"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A version of a model, and what is known of its training.
+    """A version of a model, and the record of its training.
 
     Attributes:
         run: the training that published it; None where it is not in the record, as of a model from elsewhere.
@@ -88,7 +88,7 @@ class ModelFacts:
 
 
 def annotators(images: Iterable[str], until: datetime, clicks: AnnotationStore, masks: MaskStore) -> set[str]:
-    """Who said anything of these images before a moment, by what is stored and by what it replaced."""
+    """Who annotated these images before a moment, by the stored annotations and their history."""
     files = clicks.paths_by_image()
     said = [
         (name, created)
