@@ -95,15 +95,16 @@ def test_codes_of_the_labels_are_those_that_the_server_was_started_with():
     assert ask({"/info/": INFO}, AnnotationServer.codes) == {}
 
 
-@pytest.mark.parametrize("name", ["", "mask.exe", "../../mask"])
-def test_file_that_is_no_volume_is_a_sentence(name):
-    with pytest.raises(ServerError, match="The server sent no volume"):
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        *((name, ServerError, "The server sent no volume") for name in ("", "mask.exe", "../../mask")),
+        ("a.nii.gz", VolumeError, "cannot be read"),
+    ],
+)
+def test_file_that_is_no_volume_is_a_sentence(name, error, sentence):
+    with pytest.raises(error, match=sentence):
         ask({"/datastore/label": (200, b"x", name)}, lambda server: server.final_mask("a"))
-
-
-def test_damaged_volume_is_a_sentence():
-    with pytest.raises(VolumeError, match="cannot be read"):
-        ask({"/datastore/label": (200, b"x", "a.nii.gz")}, lambda server: server.final_mask("a"))
 
 
 SERIES = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
