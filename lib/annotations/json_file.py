@@ -94,7 +94,7 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (ValueError, IsADirectoryError) as error:
         kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
-        logger.error("%s cannot be read (%s); it is kept as %s and begun anew.", path.name, error, kept.name)
+        logger.error("%s cannot be read (%s); it is kept as %s and a new one is started.", path.name, error, kept.name)
         with suppress(FileNotFoundError):  # another server of this project was faster
             path.rename(kept)
         return {}

@@ -78,7 +78,7 @@ def named_record(path: Path) -> MaskRecord | None:
     try:
         header: Any = nib.load(path).header
         extensions = header.extensions
-    except Exception as error:  # a damaged file fails as its reader likes
+    except Exception as error:  # a damaged file raises errors of any kind
         raise MaskError(f"The mask {path.name} cannot be read ({error}).") from error
     for extension in extensions:
         try:

@@ -55,7 +55,9 @@ def load_atlases(path: Path) -> dict[str, tuple[ShapeAtlas, list[str]]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
-        logger.warning("The atlases of the last training cannot be read (%s); the next one makes them anew.", error)
+        logger.warning(
+            "The atlases of the last training cannot be read (%s); the next training makes them again.", error
+        )
         return {}
 
 

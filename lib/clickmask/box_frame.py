@@ -62,7 +62,7 @@ class BoxFrame:
         """A part of the image in the frame, averaged where the frame's samples are coarser.
 
         Args:
-            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels go on.
+            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels are repeated.
 
         Returns:
             (SIDE, SIDE, SIDE) float32 along right, anterior, superior.

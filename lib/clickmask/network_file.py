@@ -45,8 +45,8 @@ def load_networks(path: Path) -> dict[str, StoredNetwork]:
         return {str(label): _stored(of) for label, of in content.items()}
     except FileNotFoundError:
         return {}
-    except Exception as error:  # a damaged file fails as torch.load likes
-        logger.warning("The click networks cannot be read (%s); the next training makes them anew.", error)
+    except Exception as error:  # a damaged file raises errors of any kind
+        logger.warning("The click networks cannot be read (%s); the next training makes them again.", error)
         return {}
 
 

@@ -52,7 +52,7 @@ class Shape(NamedTuple):
     def of(cls, mask: np.ndarray, extremes_voxel: np.ndarray, affine_ras: np.ndarray) -> Shape:
         """From a mask (X, Y, Z) bool and extreme points (3, 2, 3) in its voxels, and the affine (4, 4) of its image."""
         frame = BoxFrame.around(extremes_voxel, affine_ras)
-        padded = np.pad(mask, 1)  # in a frame, the outermost voxels go on
+        padded = np.pad(mask, 1)  # in a frame, the outermost voxels are repeated
         return cls(frame.sampled(padded, np.full(3, -1)), frame.extremes(extremes_voxel))
 
     @classmethod

@@ -144,9 +144,9 @@ def _claim(manifest: Path, studies_dir: Path, settings: DemoStudySettings, paths
     encoded = json.dumps(content, indent=1).encode()
     if manifest.exists():
         if manifest.read_bytes() != encoded:
-            raise ValueError(f"{manifest} tells of other settings; choose other folders, or delete these")
+            raise ValueError(f"{manifest} was made with other settings; choose other folders, or delete these")
     elif existing := [path for path in paths if path.exists()]:
-        raise ValueError(f"{existing[0]} is there, but no {manifest} that tells of it; choose another folder")
+        raise ValueError(f"{existing[0]} exists, but {manifest} does not; choose another folder")
     else:
         write_atomically(manifest, encoded)
 

@@ -157,7 +157,7 @@ class AnnotationServer:
         series = self._series(image)
         if series is None:
             return []
-        with self._archive_sentence("The archive does not give the headers of the series; see that it runs"):
+        with self._archive_sentence("The archive does not give the headers of the series; check that it runs"):
             headers = headers_of(self._archive.retrieve_series_metadata(*series))
         if not headers:
             raise ServerError(
@@ -191,7 +191,7 @@ class AnnotationServer:
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # no JSON, or not in MONAI Label's form
-            raise ServerError(f"What answers at {self.url} is no MONAI Label server.") from error
+            raise ServerError(f"What answers at {self.url} is not a MONAI Label server.") from error
 
     def _json(self, path: str, **query: str) -> Any:
         return self._ask("GET", path, query).json()
@@ -219,7 +219,7 @@ class AnnotationServer:
             raise ServerError(f"{refused} (its answer is not JSON).") from error
         except requests.RequestException as error:
             raise ServerError(_unreachable(error, self.url)) from error
-        except Exception as error:  # the client raises whatever an answer makes it raise
+        except Exception as error:  # the client raises errors of any kind
             raise ServerError(f"{refused} (its answer is not one of DICOMweb).") from error
 
 
@@ -259,7 +259,7 @@ def _unreachable(error: requests.RequestException, url: str) -> str:
             )
         case requests.Timeout():
             limit_s = CONNECT_TIMEOUT_S if isinstance(error, requests.ConnectTimeout) else ANSWER_TIMEOUT_S
-            return f"{url} did not answer within {limit_s} s; see that the server is not busy, and try again."
+            return f"{url} did not answer within {limit_s} s; check that the server is not busy, and try again."
     return f"There is no answer from {url}; start the server, or give its address, such as http://127.0.0.1:8000."
 
 

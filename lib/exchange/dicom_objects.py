@@ -157,7 +157,7 @@ def read_files(paths: Iterable[Path]) -> DicomFiles:
                 elif file is path:
                     name = getattr(sop_class, "name", "no SOP class")
                     refused.append(f"{path}: it is of {name}; expected a SEG, an RTSTRUCT or an SR.")
-            except Exception as error:  # pydicom raises whatever the bytes make it raise
+            except Exception as error:  # pydicom raises errors of any kind
                 if file is path:
                     what = "does not exist" if not path.exists() else f"cannot be read as DICOM ({_short(error)})"
                     refused.append(f"{path} {what}; expected a file or a folder of DICOM.")

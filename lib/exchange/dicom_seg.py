@@ -70,7 +70,7 @@ def dicom_segmentation(
             return _segmentation(mask, series, labels, origins, codes, sources)
     except SegmentationError:
         raise
-    except Exception as error:  # pydicom and highdicom raise whatever a header makes them raise
+    except Exception as error:  # pydicom and highdicom raise errors of any kind
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise SegmentationError(
             f"The headers of the series do not make a DICOM segmentation ({reason}); use its NIfTI mask."

@@ -60,7 +60,7 @@ class MaskPlan:
 
         Raises:
             VolumeError: an image cannot be read any more.
-            OSError: the disk is full or the folder cannot be written; the same import goes on from there.
+            OSError: the disk is full or the folder cannot be written; the same import continues from there.
         """
         values = label_values(store.labels)
         for image, structures in self.new.items():

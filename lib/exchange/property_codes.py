@@ -36,7 +36,9 @@ def property_code(text: str) -> Code:
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no code; expected SCHEME:VALUE, such as SCT:52988006, or SCHEME:VALUE:MEANING")
+        raise ValueError(
+            f"{text!r} is not a code; expected SCHEME:VALUE, such as SCT:52988006, or SCHEME:VALUE:MEANING"
+        )
     scheme, value, meaning = match.groups()
     meaning = (meaning or "").strip() or _meaning(scheme, value)
     if meaning is None:

@@ -120,7 +120,7 @@ def _plane(mask: Volume, frame: Frame, tilted: bool) -> np.ndarray:
         or not mask.geometry.contains(nearest_voxel).all()
         or np.sort(np.abs(edges)).tolist() != [[0, 0, frame.columns - 1], [0, 0, frame.rows - 1]]
     ):
-        raise SegmentationError("The mask is not on the grid of the series; export it anew from the server.")
+        raise SegmentationError("The mask is not on the grid of the series; export it again from the server.")
     along_columns = np.arange(frame.columns)[:, None] * np.sign(edges[0])
     along_rows = np.arange(frame.rows)[:, None] * np.sign(edges[1])
     voxels = nearest_voxel[0] + along_columns + along_rows[:, None]

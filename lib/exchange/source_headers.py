@@ -113,7 +113,7 @@ def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
     """Copies of the elements with these tags that are of the standard and valid for their VR."""
     parsed = Dataset()
     for tag in tags:
-        with suppress(Exception):  # pydicom raises whatever a value makes it raise
+        with suppress(Exception):  # pydicom raises errors of any kind
             element = dataset[tag]
             if tag.is_private:
                 continue

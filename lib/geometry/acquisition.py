@@ -38,7 +38,7 @@ def facts_of(place: Dataset) -> dict[str, str]:
     """The facts that are told in a header, or in the functional groups of a frame."""
     datasets = [place]
     for sequence in _SEQUENCES:
-        with suppress(Exception):  # pydicom raises whatever a value makes it raise
+        with suppress(Exception):  # pydicom raises errors of any kind
             datasets += place.get(sequence) or []
     found = {prefix: _first(datasets, keywords) for prefix, keywords in FACTS.items()}
     found["b"] = found["b"] or _private_b_value(place)

@@ -104,8 +104,8 @@ def refined_label_map(
     """The most probable classes after a dense CRF over each one's probability.
 
     A network that was trained on clicks is inaccurate at borders; the CRF moves them to edges of the image (results:
-    docs/results/accuracy.md). A label of which the CRF would keep less than three tenths stays as the network drew it. Small
-    parts and holes that the network did not draw are removed.
+    docs/results/accuracy.md). A label of which the CRF would keep less than three tenths stays as the network drew
+    it. Small parts and holes that the network did not draw are removed.
 
     The CRF works on boxes around the structures, so that its cost does not grow with the image.
 

@@ -43,7 +43,7 @@ DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmos
 class ExtremePointsInferTask(InferTask):
     """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
 
-    A request for the stored clicks of an image stores no clicks anew. The mask of an answer is kept for the annotator
+    A request for the stored clicks of an image stores no clicks. The mask of an answer is kept for the annotator
     who asked, so that they can accept it (`lib.server.masks.acceptance`).
 
     Args:

@@ -70,10 +70,10 @@ def _outcome(image_id: str, future: Future) -> Outcome:
         return Outcome(*future.result())
     except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
         raise ClusterError(
-            "The scheduler has ended. What was stored stays; the same command goes on from there."
+            "The scheduler has ended. What was stored stays; the same command continues from there."
         ) from error
     except KilledWorker:
-        reason = "Its worker was ended each time that it was tried, perhaps for want of memory."
+        reason = "Its worker was ended each time that it was tried, perhaps for lack of memory."
     except WorkerError as error:
         reason = str(error)
     except Exception as error:  # whatever is wrong with one study, the others are done

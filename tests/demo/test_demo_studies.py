@@ -228,7 +228,7 @@ def test_studies_of_other_settings_are_refused_and_left_alone(tmp_path: Path) ->
     write_demo_studies(studies_dir, truth_dir, 1, SMALL)
     content = (studies_dir / "study_00.nii.gz").read_bytes()
 
-    with pytest.raises(ValueError, match="tells of other settings"):
+    with pytest.raises(ValueError, match="was made with other settings"):
         write_demo_studies(studies_dir, truth_dir, 1, DemoStudySettings(seed=5))
 
     assert (studies_dir / "study_00.nii.gz").read_bytes() == content
@@ -249,7 +249,7 @@ def test_a_users_own_file_is_never_overwritten(tmp_path: Path) -> None:
     own.parent.mkdir()
     own.write_bytes(b"a scan")
 
-    with pytest.raises(ValueError, match="is there, but no .* that tells of it"):
+    with pytest.raises(ValueError, match="exists, but .* does not"):
         write_demo_studies(tmp_path / "studies", tmp_path / "truth", 1, SMALL)
 
     assert own.read_bytes() == b"a scan"

@@ -51,7 +51,7 @@ def test_image_that_is_a_file_has_no_series():
         ({}, "The server answered 404 Not Found; its log says more"),
         ({"/info/": {"models": {"deepedit": {}}}}, "runs another app; expected one with the model 'extreme_points'"),
         ({"/info/": {}}, "runs another app"),
-        ({"/info/": (200, b"<html>", "")}, "is no MONAI Label server"),
+        ({"/info/": (200, b"<html>", "")}, "is not a MONAI Label server"),
         ({"/info/": (401, b"{}", "")}, "The server asks for a login"),
         ({"/info/": (500, b"Internal Server Error", "")}, "The server answered 500"),
         ({"/info/": (422, b'{"detail": "The image is gone."}', "")}, "The image is gone."),
@@ -130,7 +130,7 @@ def headers(metadata):
 )
 def test_archive_that_fails_is_a_sentence(metadata, sentence):
     with pytest.raises(
-        ServerError, match=f"The archive does not give the headers of the series; see that it runs .*{sentence}"
+        ServerError, match=f"The archive does not give the headers of the series; check that it runs .*{sentence}"
     ):
         headers(metadata)
 
@@ -181,7 +181,7 @@ def test_archive_that_takes_nothing_is_a_sentence():
     ids=str,
 )
 def test_list_of_another_program_is_a_sentence(answers):
-    with pytest.raises(ServerError, match="is no MONAI Label server"):
+    with pytest.raises(ServerError, match="is not a MONAI Label server"):
         ask(answers, AnnotationServer.images)
 
 
