@@ -9,11 +9,6 @@ from lib.clickmask.raster_distance import raster_distance
 SPACING = (1.0, 0.7, 2.5)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def exact(cost, seeds, spacing_mm):
     return MCP_Geometric(cost, sampling=spacing_mm).find_costs(np.argwhere(seeds))[0]
 

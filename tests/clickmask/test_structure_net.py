@@ -18,11 +18,6 @@ N_MAPS = len(VoxelMaps._fields)
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def net(rng):
     sizes = (len(FEATURES), 5, 4, 1)
     layers = list(zip(sizes, sizes[1:], strict=False))

@@ -14,6 +14,7 @@ from skimage.measure import label
 
 from lib.demo import anatomy
 from lib.demo.demo_studies import MANIFEST, DemoStudySettings, make_demo_study, write_demo_studies
+from lib.metrics import dice
 
 Study = tuple[nib.Nifti1Image, nib.Nifti1Image]
 
@@ -34,10 +35,6 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
     image = nib.load(path)
     assert isinstance(image, nib.Nifti1Image)
     return image
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def test_the_same_seed_gives_the_same_voxels_whatever_was_drawn_before() -> None:
