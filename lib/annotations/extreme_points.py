@@ -76,10 +76,10 @@ def mask_extremes(mask: np.ndarray) -> np.ndarray:
     Returns:
         (3, 2, 3) float voxels, [axis, low / high end].
     """
-    ends = np.empty((3, 2, 3))
+    extremes = np.empty((3, 2, 3))
     for axis in range(3):
         filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         for side, last in enumerate((filled[0], filled[-1])):
             middle = np.argwhere(np.take(mask, last, axis)).mean(axis=0)
-            ends[axis, side] = np.insert(middle, axis, last)
-    return ends
+            extremes[axis, side] = np.insert(middle, axis, last)
+    return extremes

@@ -53,10 +53,10 @@ class BoxFrame:
 
     def extremes(self, extremes_voxel: np.ndarray) -> np.ndarray:
         """Extreme points (3, 2, 3) along the image axes to positions (3, 2, 3) along the patient's."""
-        ends = self.positions(extremes_voxel)[np.argsort(self.axes)]
+        extremes = self.positions(extremes_voxel)[np.argsort(self.axes)]
         against = [axis for axis, towards in zip(self.axes, self.towards, strict=True) if not towards]
-        ends[against] = ends[against, ::-1]
-        return ends
+        extremes[against] = extremes[against, ::-1]
+        return extremes
 
     def sampled(self, volume: np.ndarray, origin_voxel: np.ndarray) -> np.ndarray:
         """A part of the image in the frame, averaged where the frame's samples are coarser.

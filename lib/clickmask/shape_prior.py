@@ -51,8 +51,8 @@ def hull_and_box_gauge(
     surface = _surface_points(extremes, low, high, shrinkage)
     centre = surface.mean(axis=0)
     grid = [(np.arange(size) - c).astype(np.float32) for size, c in zip(shape, centre, strict=True)]
-    ends = body * np.diag((high - low) / 2) + (low + high) / 2
-    corners = np.concatenate([surface, ends, low + high - ends]) - centre
+    vertices = body * np.diag((high - low) / 2) + (low + high) / 2
+    corners = np.concatenate([surface, vertices, low + high - vertices]) - centre
     return _hull_gauge(grid, corners), _box_gauge(grid, low - centre, high - centre)
 
 

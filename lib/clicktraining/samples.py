@@ -63,11 +63,11 @@ def _clicks(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     voxels = np.argwhere(mask)
     low, high = voxels.min(axis=0), voxels.max(axis=0)
     first = np.where(rng.random(3) < 0.5, low, high)
-    ends = np.stack([first, low + high - first])
+    corners = np.stack([first, low + high - first])
     clicks = []
     for axis in range(3):
         for outermost in (low[axis], high[axis]):
             face = voxels[voxels[:, axis] == outermost]
-            corner = ends[int(ends[0, axis] != outermost)]
+            corner = corners[int(corners[0, axis] != outermost)]
             clicks.append(face[((face - corner) ** 2).sum(axis=1).argmin()])
     return np.array(clicks)
