@@ -88,7 +88,7 @@ def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
 
 
 class First(UnannotatedStrategy):
-    """By name."""
+    """Offers studies in the order of their names."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("The first study, by name, that is not annotated", leases)
@@ -98,7 +98,7 @@ class First(UnannotatedStrategy):
 
 
 class Random(UnannotatedStrategy):
-    """By chance, later those that were offered before and are still not annotated."""
+    """Offers studies at random; those that were offered before come later."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("A study by chance that is not annotated", leases)

@@ -12,7 +12,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.image_geometry import ImageGeometry
 
 MAX_CLICKS = 1000
-"""Of a request, all labels together."""
+"""Clicks in a request, all labels together."""
 
 REMEDY = "Click the six extreme points: two ends along each of the three image axes."
 

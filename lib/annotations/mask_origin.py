@@ -10,7 +10,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.mask_file import MaskRecord
 
 ACCEPTED_KEY = "accepted"
-"""In `MaskRecord.info`: what is recorded of each label that was accepted, by its name."""
+"""Key in `MaskRecord.info` for the record of each accepted label."""
 
 
 class MaskOrigin(StrEnum):

@@ -10,10 +10,10 @@ from typing import Any
 from lib.annotations.image_identity import Stamp
 
 PROPOSAL_TAG = "proposal"
-"""Of the masks. Proposals are no annotations: no training uses them."""
+"""Tag of the masks. Proposals are no annotations: no training uses them."""
 
 MAKER = "automatic"
-"""In the place of an annotator's name."""
+"""Annotator in the records of proposals."""
 
 _KEY = "proposal"
 

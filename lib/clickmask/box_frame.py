@@ -14,7 +14,7 @@ SIDE = 24
 """Samples along each axis of a volume in the frame."""
 
 CONTEXT = 0.25
-"""Of the box's extent, that a volume in the frame reaches beyond each face."""
+"""Margin of a volume in the frame beyond each face, as a share of the box's extent."""
 
 
 @dataclass(frozen=True, eq=False)

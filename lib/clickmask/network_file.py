@@ -39,7 +39,7 @@ def save_networks(path: Path, networks: Mapping[str, StoredNetwork]) -> None:
 
 
 def load_networks(path: Path) -> dict[str, StoredNetwork]:
-    """By label; nothing where there is no file, or none that can be used."""
+    """The network of each label; empty without a usable file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return {str(label): _stored(of) for label, of in content.items()}

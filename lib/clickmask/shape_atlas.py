@@ -19,7 +19,7 @@ from lib.clickmask.working_grid import WorkingGrid
 from lib.geometry.boxes import Box
 
 PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
-"""Of the generic prior; defaults of `ClickMaskOptions`."""
+"""Parameters of the generic prior; defaults of `ClickMaskOptions`."""
 
 GENERIC_COUNT = 1.5
 """Masks that the generic prior counts for; the best of 1.5, 3, 6, ..., wherever shapes are alike."""
@@ -110,7 +110,7 @@ class ShapeAtlas:
 
     @classmethod
     def mean_of(cls, shapes: Sequence[Shape], weight: float, *, mirrors: bool = False) -> ShapeAtlas:
-        """With a weight that is given."""
+        """An atlas with a given weight."""
         mean = np.mean([shape.mask for shape in shapes], axis=0, dtype=np.float32)
         extremes = np.mean([shape.extremes for shape in shapes], axis=0)
         return cls(mean, extremes, weight, len(shapes), mirrors)
@@ -136,7 +136,7 @@ class ShapeAtlas:
 
     @property
     def digest(self) -> str:
-        """Of all that a mask depends on."""
+        """A digest of everything that a mask depends on."""
         content = self.mean.tobytes() + self.extremes.tobytes() + repr((self.weight, self.mirrors)).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 

@@ -111,7 +111,7 @@ class StructureProblem:
         return extreme_point_geodesics(self.values, self.extremes, spacing_mm, background_probability=expit(-log_odds))
 
     def features(self, prior: np.ndarray, log_odds: np.ndarray, paths: list[np.ndarray]) -> VoxelFeatures:
-        """Of the voxels in the relaxed box, from the generic prior, and from what it and the intensities say."""
+        """Features of the voxels in the relaxed box, from the generic prior and its log-odds with the intensities."""
         return voxel_features(
             self.values,
             self.extremes,
@@ -157,7 +157,7 @@ class StructureProblem:
         return self.atlas is not None and self.atlas.correction is not None
 
     def _net_share(self) -> float:
-        """Of the structure net: less, the more an atlas counts."""
+        """The share of the structure net, which falls with the weight of an atlas."""
         generic_share = 1.0 if self.atlas is None else 1 / (1 + self.atlas.atlas.weight)
         return self.options.net_share * generic_share**0.5
 

@@ -234,7 +234,7 @@ def _cost(amount: np.ndarray, least_and_range: tuple[float, float]) -> np.ndarra
 
 
 def _smoothed(volume: np.ndarray, spacing_mm: tuple[float, float, float], sigma_voxels: float) -> np.ndarray:
-    """By a Gaussian whose deviation is that many of the smallest voxel edges along each axis."""
+    """Smooths by a Gaussian; its standard deviation is a multiple of the smallest voxel edge along each axis."""
     sigma = sigma_voxels * np.min(spacing_mm) / np.asarray(spacing_mm)
     return ndimage.gaussian_filter(volume, sigma, mode="nearest")
 

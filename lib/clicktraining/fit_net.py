@@ -17,7 +17,7 @@ STRUCTURES_AT_ONCE = 16
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-3
 
 ENTROPY_SHARE = 0.5
-"""Of the cross-entropy against the Dice loss."""
+"""Weight of the cross-entropy relative to the Dice loss."""
 
 RARE_SHARE = 0.05
 """Added to a structure's share of the voxels around it, by which its cross-entropy is divided: a thin structure counts

@@ -183,7 +183,7 @@ def _averaged(array: np.ndarray, slices_per_slice: int) -> np.ndarray:
 
 
 def _acquired(drawn: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """What the coil and the receiver add, on a scale of about 0 to 1200."""
+    """Adds bias field and noise of the receiver, on a scale of about 0 to 1200."""
     receive = tio.Compose([tio.RandomBiasField(coefficients=0.15), tio.RandomNoise(std=(0.015, 0.04))])
     image = receive(tio.ScalarImage(tensor=torch.from_numpy(drawn.astype(np.float32))[None], affine=affine))
     return np.clip(image.data[0].numpy() * 1000, 0, 32000).round()

@@ -274,7 +274,7 @@ def _sentence(answer: requests.Response) -> str:
 
 @contextmanager
 def _image_file(answer: requests.Response) -> Iterator[Path]:
-    """What was sent, as a file under a name of its own; readers go by its extension."""
+    """Writes the volume in an answer to a temporary file with its extension."""
     name = answer.headers.get("content-disposition", "").rstrip("\"'")
     extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
     if extension is None:

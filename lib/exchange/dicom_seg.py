@@ -139,7 +139,7 @@ def _index(label_and_index: tuple[str, int]) -> int:
 
 
 def _set_frame_numbers(segmentation: Dataset, numbers: Sequence[int]) -> None:
-    """Of the frames that those of a segmentation refer to, which were counted among the image's own."""
+    """Sets the referenced frame numbers, which highdicom counts among the frames of the image."""
     for groups in segmentation.PerFrameFunctionalGroupsSequence:
         for derivation in groups.DerivationImageSequence:
             for source in derivation.SourceImageSequence:

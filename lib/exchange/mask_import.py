@@ -17,7 +17,7 @@ from lib.exchange.study_images import StudyImages
 from lib.geometry.volume import Volume, load_volume
 
 IMPORTED_KEY = "imported"
-"""In `MaskRecord.info`: of each label, the object that it was imported from."""
+"""Key in `MaskRecord.info` for the object that each label was imported from."""
 
 
 @dataclass(frozen=True, eq=False)

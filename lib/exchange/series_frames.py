@@ -71,7 +71,7 @@ def _are_tilted(frames: Sequence[Frame]) -> bool:
 
 
 def _frames(header: Dataset) -> Iterator[Frame]:
-    """Of an instance, or of each frame of one of many (DICOM PS3.3 C.7.6.16), in their order."""
+    """The frames of an instance (DICOM PS3.3 C.7.6.16), in their order."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for groups in header.get("PerFrameFunctionalGroupsSequence") or [Dataset()]:
         position, orientation, measures = (

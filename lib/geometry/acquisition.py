@@ -55,7 +55,7 @@ def _first(datasets: Sequence[Dataset], keywords: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Of a number the number; of words their letters and digits, without ORIGINAL and PRIMARY."""
+    """A number as text, or the letters and digits of words, without ORIGINAL and PRIMARY."""
     values = list(value) if isinstance(value, MultiValue | list) else [value]
     if isinstance(values[0], str):
         words = [re.sub(r"[^a-z0-9]", "", str(word).lower()) for word in values]

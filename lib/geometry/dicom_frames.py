@@ -112,7 +112,7 @@ def ordered_frames(folder: Path) -> list[Frame]:
 
 
 def _header(path: Path) -> tuple[Dataset, int]:
-    """What stands before the pixels, and the number of bytes from there to the end of the file."""
+    """The header without the pixels, and the number of bytes that follow it."""
     try:
         with path.open("rb") as file:
             _check_inflated_size(file)

@@ -37,7 +37,7 @@ _RESCALING = {
     "RescaleSlope",
 }
 UPRIGHT = "upright"
-"""In the name of a volume whose slices were tilted."""
+"""Name of a volume whose slices were tilted."""
 
 Decoder = Callable[[tuple[Path, ...]], np.ndarray]
 

@@ -126,12 +126,12 @@ def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
 
 
 def unreadable(path: Path, error: Exception) -> VolumeError:
-    """What is said of an image whose reading ended in an error."""
+    """The error for an image that cannot be read."""
     return VolumeError(f"The image {shown_name(path)} cannot be read ({_first_sentence(error)}).")
 
 
 def nothing_measured(path: Path) -> VolumeError:
-    """What is said of an image without a value within `LARGEST_INTENSITY`."""
+    """The error for an image without a value within `LARGEST_INTENSITY`."""
     return VolumeError(
         f"The image {shown_name(path)} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
         "intensities. Choose another."
@@ -209,6 +209,6 @@ def _check_right_angles(geometry: ImageGeometry, name: str) -> None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What an error says, without the path that an OSError ends with."""
+    """The text of an error, without the path at the end of an OSError."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__

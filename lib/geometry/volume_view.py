@@ -83,7 +83,7 @@ def _is_plain(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Values:
-    """What the numbers of an image are like: the measured ones."""
+    """The range of the measured values, and whether all are whole numbers."""
 
     lowest: float = 0.0
     highest: float = 0.0

@@ -34,7 +34,7 @@ CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
 
 MAX_VOXELS = 4_000_000
-"""Of a box for the CRF, which takes 140 bytes and a microsecond for each; a larger box gets coarser voxels."""
+"""Maximum size of a box for the CRF, which takes 140 bytes and a microsecond per voxel; larger boxes are coarsened."""
 
 MOST_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
 """In a box of more voxels of the scan, or on coarser ones than these, structures stay as the network drew them."""
@@ -45,7 +45,7 @@ LEAST_PART = 0.1
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 
 ProbabilityOfLabel = Callable[[int, Box], np.ndarray]
-"""Of a label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
+"""Gives the probability of label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
 
 
 def automatic_mask(
@@ -237,7 +237,7 @@ def _disjoint(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
-    """Of all voxels; slice by slice, as the image may be memory-mapped."""
+    """Mean and standard deviation of all voxels, slice by slice, as the image may be memory-mapped."""
     total = squares = 0.0
     for k in range(image.shape[2]):
         values = image[..., k].astype(np.float64)

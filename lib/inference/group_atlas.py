@@ -57,7 +57,7 @@ class ClickedStructure:
         return frame_extremes(self.points, self.affine_ras)
 
     def shape(self, atlas: ShapeAtlas | None) -> Shape:
-        """Of the mask of its clicks."""
+        """The shape of the mask of its clicks."""
         mask = segment_from_clicks(self.image, self.points, self.spacing_mm, atlas=atlas, affine_ras=self.affine_ras)
         return Shape.of(mask, self.points.extremes_voxel, self.affine_ras)
 

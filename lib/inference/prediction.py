@@ -26,7 +26,7 @@ from lib.networks.precision import mixed_precision
 logger = logging.getLogger(__name__)
 
 _SLAB_BYTES = 128 * 2**20
-"""Of the probabilities that are brought onto the voxels of a scan at a time."""
+"""Size of the probabilities that are brought onto the voxels of a scan at a time."""
 
 Device = torch.device | str
 
@@ -224,7 +224,7 @@ def _slide(
 def _windows(
     grid: WindowGrid, axis: int, start: int, network: nn.Module, image: torch.Tensor, device: torch.device
 ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
-    """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
+    """The place of each window in a layer, and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
     precision = mixed_precision(device, network, grid.size)

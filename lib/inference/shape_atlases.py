@@ -39,7 +39,7 @@ def shapes_of_mask(label_map: np.ndarray, affine_ras: np.ndarray, labels: Sequen
 
 @dataclass(frozen=True, eq=False)
 class _AcceptedShapes:
-    """Of one accepted mask; `stamp` is that of its file."""
+    """The shapes of one accepted mask; `stamp` is that of its file."""
 
     path: Path
     stamp: Stamp | None
@@ -48,7 +48,7 @@ class _AcceptedShapes:
 
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
-    """What is known at one moment: shapes by image id, the oldest mask first, and the atlases that they give."""
+    """The shapes of accepted masks by image id, the oldest first, and the atlases that they give."""
 
     accepted: Mapping[str, _AcceptedShapes] = field(default_factory=dict)
     atlases: Mapping[str, ShapeAtlas] = field(default_factory=dict)

@@ -28,10 +28,10 @@ NORMALISATION = (
     f"to spacing_mm; clipped to the percentiles {CLIPPED_PERCENTILES[0]} and {CLIPPED_PERCENTILES[1]}; mean 0 and "
     "standard deviation 1 of the whole image; rounded to 16-bit floats"
 )
-"""What `lib.data.grid.network_image` does, in words."""
+"""Description of `lib.data.grid.network_image`."""
 
 _DECISION = "decision"
-"""In `MaskRecord.info`: whose reading of several was decided for (`lib.server.review.readings.DECISION_KEY`)."""
+"""Key in `MaskRecord.info` for the reading that a reviewer chose (`lib.server.review.readings.DECISION_KEY`)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ModelFacts:
 
     @property
     def said_of_training(self) -> dict[str, Any]:
-        """Of the training, in values of JSON. It names no study."""
+        """The training, in values of JSON. It names no study."""
         run = self.run
         return {
             "ended": run and run.ended,
@@ -123,7 +123,7 @@ def _who_masked(masks: MaskStore, image: str) -> Iterator[tuple[str, str]]:
 
 
 def _names_in(record: MaskRecord) -> set[str]:
-    """Of a mask: who submitted it, whose work each accepted label is, and whose reading was decided for."""
+    """Names in the record of a mask: who submitted it, the annotators of accepted labels, and the chosen reader."""
     decision = (record.info or {}).get(_DECISION)
     decided = [decision.get("reader")] if isinstance(decision, dict) else []
     accepted = [said.get("annotator") for said in acceptances(record).values()]

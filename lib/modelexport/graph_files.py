@@ -21,7 +21,7 @@ LARGEST_DIFFERENCE = 1e-4
 
 INPUT, OUTPUT = "image", "logits"
 METADATA = "metadata.json"
-"""Of the facts in a TorchScript file, as MONAI's `load_net_with_metadata` reads them."""
+"""Name of the facts in a TorchScript file, as MONAI's `load_net_with_metadata` reads them."""
 
 _OPSET = 17
 _SEED = 0

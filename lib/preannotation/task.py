@@ -134,7 +134,7 @@ def _image(studies: Studies, image_id: str) -> tuple[Path, Stamp | None]:
 
 
 def _file_in(folder: Path, image_id: str) -> Path | None:
-    """As `FolderStudies` chooses it, without a look at all the others."""
+    """The file of an image, as `FolderStudies` chooses it, without listing the others."""
     check_image_id(image_id)
     candidates = (folder / f"{image_id}{extension}" for extension in EXTENSIONS)
     return next((path for path in candidates if path.is_file()), None)
