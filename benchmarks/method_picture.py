@@ -15,16 +15,17 @@ from scipy.special import expit
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from lib.demo.studies import DemoStudySettings, write_demo_studies
-from lib.supervision.boxes import Box
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from lib.annotations.extreme_points import ExtremePoints, mask_extremes
-from lib.clickmask.click_mask import ClickMaskOptions, features_of, segment_from_clicks
+from lib.clickmask.click_mask import features_of, segment_from_clicks
+from lib.clickmask.click_mask_options import ClickMaskOptions
 from lib.clickmask.intensity_model import fit, normalised
 from lib.clickmask.shape_prior import extreme_point_gauge
 from lib.clickmask.structure_net import shipped
+from lib.demo.demo_studies import DemoStudySettings, write_demo_studies
+from lib.geometry.boxes import Box
 from lib.geometry.volume import load_volume
 from lib.supervision.geodesics import extreme_point_geodesics
 

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--login", metavar="NAME", help="user of a server with a login; the password is asked for")
     parser.add_argument("--image", nargs="+", metavar="ID", help="only these (default: all that are annotated)")
     parser.add_argument("--push", action="store_true", help="store the DICOM SEG in the archive that the server serves")
-    parser.add_argument("--overwrite", action="store_true", help="make masks anew that are there")
+    parser.add_argument("--overwrite", action="store_true", help="make existing masks again")
     return parser
 
 

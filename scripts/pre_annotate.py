@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RefusedError, ConfigurationError, StartError, ProjectError, ArchiveError, ClusterError) as error:
         return refuse(str(error))
     except KeyboardInterrupt:
-        complain("Ended. What was stored stays; the same command goes on from there.")
+        complain("Ended. What was stored stays; the same command continues from there.")
         return 130
 
 

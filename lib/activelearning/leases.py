@@ -13,17 +13,17 @@ from lib.annotations.json_file import JsonFile
 logger = logging.getLogger(__name__)
 
 LEASE_S = 30 * 60.0
-"""An annotator needs a minute or so for a study; who has not clicked after half an hour does something else."""
+"""An annotator needs about a minute for a study; without a click for half an hour the lease ends."""
 
 RENEWED_S = 60.0
-"""A lease is not written again for so long; each label of each set of clicks would."""
+"""A younger lease is not renewed, as each label of each click request would."""
 
 Order = Callable[[list[str], Mapping[str, float]], list[str]]
 """Puts studies, with the seconds since each was lent to somebody, in the order of preference."""
 
 
 class Leases:
-    """Lends each study to so many people at a time.
+    """Lends each study to a number of people at a time.
 
     The file holds, by image id, when it was lent to whom last. A study is chosen and lent under the lock of the file,
     so that no two servers lend the same one. A lease ends by itself.
@@ -87,7 +87,7 @@ class Leases:
         return {image_id: of for image_id, of in lent.items() if of}
 
     def end(self, image_id: str, who: str) -> None:
-        """Somebody no longer works on a study."""
+        """Ends the lease of a person who no longer works on a study."""
         if who not in self.file.get(image_id):
             return
         try:
@@ -96,7 +96,7 @@ class Leases:
             logger.warning("It is not recorded that %s no longer works on %s (%s).", who, image_id, error.strerror)
 
     def renew(self, image_id: str, who: str) -> None:
-        """Somebody works on a study now, whether they were lent it or not."""
+        """Renews the lease of a person who works on a study, or starts one."""
         lent = self.file.get(image_id).get(who)
         if isinstance(lent, (int, float)) and abs(self._now() - lent) < RENEWED_S:
             return
@@ -127,6 +127,6 @@ class Leases:
     def _ages(kept: Mapping[str, Any], now: float) -> dict[str, float]:
         """Seconds since a study was lent to each person.
 
-        A time to come, of a clock that was set back, counts like one that passed.
+        Timestamps in the future count as past.
         """
         return {name: abs(now - at) for name, at in kept.items() if isinstance(at, (int, float))}

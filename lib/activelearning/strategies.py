@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class OfferedStudies(Protocol):
-    """What a strategy asks of the studies (`lib.server.studies.datastore.Studies`)."""
+    """The part of the studies that strategies use (`lib.server.studies.datastore.Studies`)."""
 
     def get_unlabeled_images(self) -> list[str]: ...
 
@@ -88,7 +88,7 @@ def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
 
 
 class First(UnannotatedStrategy):
-    """By name."""
+    """Offers studies in the order of their names."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("The first study, by name, that is not annotated", leases)
@@ -98,7 +98,7 @@ class First(UnannotatedStrategy):
 
 
 class Random(UnannotatedStrategy):
-    """By chance, later those that were offered before and are still not annotated."""
+    """Offers studies at random; those that were offered before come later."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("A study by chance that is not annotated", leases)
@@ -126,7 +126,7 @@ class WorstProposal(UnannotatedStrategy):
 
 
 class Reviews(Protocol):
-    """What the strategy for reviewers asks (`lib.server.review.decisions.Review`)."""
+    """The part of the reviews that the strategy for reviewers uses (`lib.server.review.decisions.Review`)."""
 
     def to_decide(self, reviewer: str) -> list[str]: ...
 

@@ -14,12 +14,12 @@ from lib.metrics import dice
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two masks of one label in one image.
+    """The agreement of two masks of one label in one image.
 
     Attributes:
         dice: in [0, 1]; 1 where both are empty, 0 where one is.
-        ends_mm: how far their outermost faces lie apart, by the end of the patient that each lies towards ("left",
-            "anterior", ...). All 0 where both are empty; none where one is, as it has no ends.
+        ends_mm: distance of their outermost faces, by the direction in the patient ("left", "anterior", ...). All 0
+            where both are empty; none where one is.
     """
 
     dice: float
@@ -27,18 +27,18 @@ class Agreement:
 
     @property
     def largest_mm(self) -> float | None:
-        """The largest of `ends_mm`; None where there are none."""
+        """The largest of `ends_mm`; None without any."""
         return max(self.ends_mm.values(), default=None)
 
     @property
     def disagreement(self) -> tuple[float, float]:
-        """Pairs that disagree more have a larger one: by Dice, then by millimetres."""
+        """A sort key, larger for pairs that disagree more: by Dice, then by millimetres."""
         largest_mm = self.largest_mm
         return 1 - self.dice, float("inf") if largest_mm is None else largest_mm
 
 
 def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Agreement:
-    """Of two masks (X, Y, Z) bool on the grid of an image.
+    """The agreement of two masks (X, Y, Z) bool on the grid of an image.
 
     The faces are those of the outermost voxels along the three axes of the image. Both masks lie on its grid, so that
     two faces are parallel planes, and their distance in millimetres is the same in voxels times the spacing.
@@ -58,12 +58,12 @@ def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Ag
 def label_agreements(
     one: np.ndarray, other: np.ndarray, labels: Sequence[str], geometry: ImageGeometry
 ) -> dict[str, Agreement]:
-    """Of each label in two label maps (X, Y, Z) uint8 of the values 1, 2, ... in the order of `labels`."""
+    """The agreement on each label in two label maps (X, Y, Z) uint8 of values 1, 2, ... in the order of `labels`."""
     return {label: agreement(one == n, other == n, geometry) for n, label in enumerate(labels, start=1)}
 
 
 def slices_of_largest_difference(maps: Sequence[np.ndarray]) -> tuple[int, int, int]:
-    """Of each image axis the number of the slice in which label maps (X, Y, Z) differ in most voxels.
+    """The slice along each image axis in which label maps (X, Y, Z) differ in most voxels.
 
     Where they are the same, the slice with most voxels of a label; in the middle of the image where there are none.
     """

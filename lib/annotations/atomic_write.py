@@ -17,8 +17,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     The file gets the mode of an ordinary new file, by the umask of the process.
 
     Args:
-        durable: False does not wait for the disk, which takes milliseconds. A killed process then still leaves the old
-            file or the new one, but a power cut may leave a damaged one.
+        durable: wait until the disk has the file, which takes milliseconds. Without it a killed process still leaves
+            the old or the new file, but a power cut may leave a damaged one.
 
     Raises:
         OSError: as from the file system; the old file, if there is one, is then untouched.
@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, under a temporary name beside `folder`; it gets its name at the end, or is gone.
+    """Yields a folder under a temporary name beside `folder`, renamed at the end of the block, or deleted on an error.
 
     Raises:
         FileExistsError: there is something of this name already.

@@ -12,7 +12,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.image_geometry import ImageGeometry
 
 MAX_CLICKS = 1000
-"""Of a request, all labels together."""
+"""Clicks in a request, all labels together."""
 
 REMEDY = "Click the six extreme points: two ends along each of the three image axes."
 
@@ -23,7 +23,7 @@ class ClickRequestError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What is said of the labels of one image; of a label that is not here, nothing is.
+    """The annotations of one image; labels without any are left out.
 
     Attributes:
         structures: the clicks on each label that has any.
@@ -35,18 +35,17 @@ class Answers:
 
 
 def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geometry: ImageGeometry) -> Answers:
-    """What a request says of the labels of the app.
+    """The annotations in a request.
 
     Two forms are read: one key a label (`{"lesion": [[i, j, k], ...], "background": [...]}`) and
     `{"foreground": [...], "background": [...], "label": "lesion"}`, where `label` may be left out if
     there is only one. `"coordinates"` says what the numbers are: "voxel" (default), "lps" or "ras".
     `"absent": ["cyst"]` names labels that are not in the image, beside clicks on others or without any.
 
-    A background click says that none of the labels that are clicked in the same request is there, and nothing of the
-    others.
+    A background click excludes the labels that are clicked in the same request, and no others.
 
     Raises:
-        ClickRequestError: nothing is said of any label, a label that the app does not have, a label both clicked and
+        ClickRequestError: no annotation, a label that the app does not have, a label both clicked and
             absent, fewer than six clicks, something that is not a number, a click outside the image, no extent along
             an axis, or background clicks without clicks on a label.
     """
@@ -91,7 +90,7 @@ def _known(labels: Sequence[str]) -> str:
 
 
 def _check_labels(clicked: Collection[str], absent: Collection[str], background: Any, labels: Sequence[str]) -> None:
-    """Raises: ClickRequestError: there is no answer, or it contradicts itself."""
+    """Raises: ClickRequestError: there is no annotation, or a contradiction."""
     both = [label for label in clicked if label in absent]
     if both:
         raise ClickRequestError(f"Label {both[0]!r} is clicked and under 'absent'; leave out one of the two.")

@@ -8,13 +8,13 @@ from collections.abc import Collection, Sequence
 def unanswered_labels(
     labels: Sequence[str], in_store: Collection[str], in_final_mask: Collection[str]
 ) -> tuple[str, ...]:
-    """The labels of the app that nobody has answered in an image. It counts as annotated where there are none.
+    """The labels of the app without annotation in an image; without any, the image is annotated.
 
-    Labels that the app does not have, such as those that it had once, count for nothing.
+    Labels that the app does not have are ignored.
 
     Args:
         labels: of the app.
-        in_store: those that were clicked, or said not to be in the image (`AnnotationStore`).
+        in_store: those that were clicked or marked absent (`AnnotationStore`).
         in_final_mask: those that the final mask covers, as its record says (`MaskRecord.labels`).
     """
     return tuple(label for label in labels if label not in in_store and label not in in_final_mask)

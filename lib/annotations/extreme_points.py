@@ -45,12 +45,11 @@ class ExtremePoints:
 
 
 def assign_extremes(clicks_voxel: np.ndarray) -> np.ndarray:
-    """Which click is the low and the high end of each axis.
+    """Assign a click to the low and to the high end of each axis.
 
-    Two clicks can share the lowest index of an axis, and a click made for one end can lie further out
-    on another axis than the click made for it. The assignment that gives every end a click of its own,
-    with the least sum of distances to the faces of the tight box (each in units of the box's extent),
-    settles both.
+    Two clicks can share the lowest index of an axis, and the click for one end can lie further out on another axis than
+    the click for that axis. Each end gets a click of its own, with the least sum of distances to the faces of the
+    tight box, in units of its extent (linear assignment).
 
     Args:
         clicks_voxel: (N, 3) int, N >= 6, in any order.
@@ -72,15 +71,15 @@ def assign_extremes(clicks_voxel: np.ndarray) -> np.ndarray:
 
 
 def mask_extremes(mask: np.ndarray) -> np.ndarray:
-    """Extreme points of a mask (X, Y, Z) bool in which there is any voxel: of each end, the middle of its last slice.
+    """Extreme points of a mask (X, Y, Z) bool in which there is any voxel: at each end, the centroid of the last slice.
 
     Returns:
         (3, 2, 3) float voxels, [axis, low / high end].
     """
-    ends = np.empty((3, 2, 3))
+    extremes = np.empty((3, 2, 3))
     for axis in range(3):
         filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         for side, last in enumerate((filled[0], filled[-1])):
             middle = np.argwhere(np.take(mask, last, axis)).mean(axis=0)
-            ends[axis, side] = np.insert(middle, axis, last)
-    return ends
+            extremes[axis, side] = np.insert(middle, axis, last)
+    return extremes

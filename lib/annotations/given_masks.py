@@ -26,13 +26,13 @@ class GivenMaskError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class GivenMask:
-    """Where an answer showed one label.
+    """The mask of one label in an answer.
 
     Attributes:
         clicks: `clicks_digest` of the clicks that it was made from.
         start_voxel: first voxel (i, j, k) of a box of the image.
         mask: (x, y, z) bool, in that box; elsewhere the label is not.
-        given: when, in ISO 8601 with a time zone; the same for all labels of an answer.
+        given: time of the answer, in ISO 8601 with a time zone; the same for all its labels.
         model_version: of the network that took part; None without one.
         model_sha256: of its file, in hexadecimal; None where that is not known.
     """
@@ -51,7 +51,7 @@ class GivenMask:
 
 
 def clicks_digest(points: ExtremePoints, image_checksum: str | None) -> str:
-    """Tells clicks on a label of an image from all others on it, and from the same clicks on another image."""
+    """A digest of the clicks on a label and of the image they were made on."""
     said = [image_checksum, points.label, points.foreground_voxel.tolist(), points.background_voxel.tolist()]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
@@ -60,8 +60,8 @@ class GivenMaskStore:
     """One small file for each image, label and annotator, as `<image id>.<label>.<digest of the annotator>.mask`.
 
     A file is a zlib stream, which has a checksum: a line of JSON, then the voxels of the box as bits, the first axis
-    fastest, as in the files of images. Files are renamed into place. The disk is not waited for, as an annotator waits:
-    a mask that a power cut damages is asked for again. Nothing in a file is code.
+    fastest, as in the files of images. Files are renamed into place but not flushed, as an annotator waits: a mask that
+    a power cut damages is requested again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,7 +71,7 @@ class GivenMaskStore:
         """Keeps a mask in the place of the one before.
 
         Args:
-            new_clicks: the annotator has just made them; what others were given for the clicks before is dropped.
+            new_clicks: the annotator has just made them; masks of the clicks before, of other annotators, are deleted.
 
         Raises:
             ValueError: an image id or a label that is not a plain file name.

@@ -77,7 +77,7 @@ class ImageIdentities:
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """What changes when a file is changed or replaced; None where there is no file."""
+    """Size and times of a file, which change when it is changed or replaced; None without a file."""
     try:
         status = path.stat()
     except OSError:

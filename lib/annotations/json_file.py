@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class JsonFile:
-    """A JSON object of objects on disk. Safe for many threads and for several servers of one project.
+    """A JSON object of objects on disk, for several threads and for several servers of one project.
 
-    A file that cannot be read is set aside under another name, and an empty object takes its place.
+    A damaged file is renamed, and an empty object takes its place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +94,7 @@ def _load(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (ValueError, IsADirectoryError) as error:
         kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
-        logger.error("%s cannot be read (%s); it is kept as %s and begun anew.", path.name, error, kept.name)
+        logger.error("%s cannot be read (%s); it is kept as %s and a new one is started.", path.name, error, kept.name)
         with suppress(FileNotFoundError):  # another server of this project was faster
             path.rename(kept)
         return {}

@@ -29,13 +29,13 @@ class MaskError(ValueError):
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """What a stored mask says of itself.
+    """The record in the file of a mask.
 
     Attributes:
-        labels: the value of each label in the mask; these are the labels that it is about.
+        labels: the value of each label that the mask covers.
         image_checksum: of the voxels of its image (`voxel_checksum`), or None where it was not recorded.
-        replaced: the name in the history, without extension, of the mask that it replaced, if it replaced one. Written
-            by `MaskStore.save`; None in masks of earlier versions.
+        replaced: name in the history, without extension, of the mask that it replaced; None without one. Set by
+            `MaskStore.save`.
     """
 
     labels: Mapping[str, int]
@@ -68,7 +68,7 @@ def _moment_of(value: Any) -> str | None:
 
 
 def named_record(path: Path) -> MaskRecord | None:
-    """What a mask's file says of itself, or None for one that this module has not written.
+    """The record in the file of a mask; None in a file that this module has not written.
 
     Raises:
         MaskError: it cannot be read.
@@ -78,7 +78,7 @@ def named_record(path: Path) -> MaskRecord | None:
     try:
         header: Any = nib.load(path).header
         extensions = header.extensions
-    except Exception as error:  # a damaged file fails as its reader likes
+    except Exception as error:  # a damaged file raises errors of any kind
         raise MaskError(f"The mask {path.name} cannot be read ({error}).") from error
     for extension in extensions:
         try:

@@ -10,16 +10,16 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.mask_file import MaskRecord
 
 ACCEPTED_KEY = "accepted"
-"""In `MaskRecord.info`: what is recorded of each label that was accepted, by its name."""
+"""Key in `MaskRecord.info` for the record of each accepted label."""
 
 
 class MaskOrigin(StrEnum):
-    """How far a mask is a person's own word. A model that was wrong must not confirm itself.
+    """How a label of a final mask was made; a training must not take its own errors, once accepted, for drawn masks.
 
     Attributes:
-        ACCEPTED: as the app made it from the six clicks.
-        CORRECTED: as the app made it after further clicks on the structure or beside it.
-        DRAWN: submitted by an upload. Masks of which nothing is recorded count as drawn.
+        ACCEPTED: made by the app from six clicks.
+        CORRECTED: made by the app from six clicks and corrective clicks.
+        DRAWN: uploaded. Masks without a record count as drawn.
     """
 
     ACCEPTED = "accepted"
@@ -28,20 +28,20 @@ class MaskOrigin(StrEnum):
 
     @classmethod
     def of_clicks(cls, points: ExtremePoints) -> MaskOrigin:
-        """Of a mask that the app made from clicks, and that was accepted."""
+        """The origin of an accepted mask of clicks."""
         six = len(points.foreground_voxel) == 6 and len(points.background_voxel) == 0
         return cls.ACCEPTED if six else cls.CORRECTED
 
 
 def acceptances(record: MaskRecord) -> dict[str, Mapping[str, Any]]:
-    """What a mask records of each of its labels that was accepted; nothing of one that was drawn."""
+    """The record of each accepted label of a mask."""
     recorded = (record.info or {}).get(ACCEPTED_KEY)
     found = recorded.items() if isinstance(recorded, Mapping) else ()
     return {label: said for label, said in found if label in record.labels and isinstance(said, Mapping)}
 
 
 def origins(record: MaskRecord) -> dict[str, MaskOrigin]:
-    """How each label of a mask came about."""
+    """The origin of each label of a mask."""
     accepted = acceptances(record)
     return {label: _origin(accepted.get(label, {}).get("origin")) for label in record.labels}
 

@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class CheckedMask:
-    """What is known of a stored mask without its voxels.
+    """A stored mask without its voxels.
 
     Attributes:
         path: a file of the mask with the app's values: the stored one, or a copy.
-        record: what the stored file says of itself; its values are those of the stored file.
+        record: of the stored file, with its values.
         geometry: grid of the mask.
     """
 
@@ -74,7 +74,7 @@ class MaskStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps masks of this folder from being saved by others, so that one can be made from the one before.
+        """Locks the folder, so that a mask can be made from the one before.
 
         Raises: OSError: the folder cannot be written.
         """
@@ -99,10 +99,10 @@ class MaskStore:
         return path
 
     def save_if(self, image_id: str, mask: Volume, record: MaskRecord, is_wanted: Callable[[], bool]) -> bool:
-        """As `save`, of a mask that nobody has drawn: nothing is kept of the one before.
+        """As `save`, for masks without an annotator: the mask before is not kept.
 
         Args:
-            is_wanted: asked while nobody else can save; where it says no, nothing is stored.
+            is_wanted: called under the lock; where it returns False, nothing is stored.
 
         Returns:
             Whether it was stored.
@@ -117,7 +117,7 @@ class MaskStore:
         return True
 
     def clear_unfinished(self) -> None:
-        """Removes what processes that were killed have left of masks that they were writing."""
+        """Removes temporary files of killed processes."""
         with self.locked():
             for part in self.folder.glob(".*.part"):
                 part.unlink(missing_ok=True)
@@ -140,10 +140,10 @@ class MaskStore:
         self._keep_values(image_id, path, file_stamp(path), values)
 
     def revert(self, image_id: str) -> bool:
-        """Takes a mask back: the one that it replaced is in its place again. The mask itself goes into the history.
+        """Restores the mask that the current one replaced; the current one goes into the history.
 
         Returns:
-            Whether it had replaced one; else there is none now.
+            Whether it had replaced one; otherwise there is no mask now.
 
         Raises:
             FileNotFoundError: there is no mask.
@@ -177,11 +177,11 @@ class MaskStore:
         return self.folder / "history" / image_id
 
     def path(self, image_id: str) -> Path | None:
-        """The file of an image's mask, with whatever values it was stored; the newest of several; None without any."""
+        """The file of an image's mask, with its stored values; the newest of several; None without any."""
         return max(self.files(image_id), key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def files(self, image_id: str) -> list[Path]:
-        """All files of masks of an image; somebody may have put one beside that of the server."""
+        """All files of masks of an image; users may add some by hand."""
         candidates = (self.folder / f"{image_id}{extension}" for extension in EXTENSIONS)
         return [path for path in candidates if path.is_file()]
 
@@ -271,7 +271,7 @@ class MaskStore:
         return None
 
     def mapped_files(self, image_id: str) -> list[Path]:
-        """What `mapped` holds of an image's mask."""
+        """The files in `mapped` for an image."""
         copies = self.mapped.glob(f"{glob.escape(image_id)}.{'[0-9a-f]' * 16}.nii.gz")
         values = self._values_path(image_id)
         return [*copies, *([values] if values.exists() else [])]

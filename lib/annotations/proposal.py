@@ -10,17 +10,17 @@ from typing import Any
 from lib.annotations.image_identity import Stamp
 
 PROPOSAL_TAG = "proposal"
-"""Of the masks. They are no annotations: nothing is learnt from them, and they answer no label."""
+"""Tag of the masks. Proposals are no annotations: no training uses them."""
 
 MAKER = "automatic"
-"""In the place of an annotator's name."""
+"""Annotator in the records of proposals."""
 
 _KEY = "proposal"
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """How a proposal came about.
+    """The record of a proposal.
 
     Attributes:
         model_version, model_sha256: of the published model that made it.
@@ -41,7 +41,7 @@ class Proposal:
 
     @classmethod
     def of(cls, info: Mapping[str, Any] | None) -> Proposal | None:
-        """What a mask's record says; None where it is no proposal."""
+        """The proposal in the record of a mask; None where it is none."""
         try:
             said = (info or {})[_KEY]
             stamp = said["image_stamp"]
@@ -56,7 +56,7 @@ class Proposal:
             return None
 
     def gives_way_to(self, sha256: str, score: float | None) -> bool:
-        """Is a mask of another model to replace this one? Only where that model did better on held-out scans."""
+        """Should a mask of another model replace this one? Only if that model scored better on held-out scans."""
         if sha256 == self.model_sha256 or score is None:
             return False
         return self.model_score is None or score > self.model_score

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 LEAST_ERROR_VOXELS = 8
-"""An error of fewer is not clicked."""
+"""Smaller errors are not clicked."""
 
 
 def simulated_extreme_points(
@@ -17,7 +17,7 @@ def simulated_extreme_points(
     Args:
         mask: (X, Y, Z) bool.
         rng: chooses among the voxels that lie equally far out; None takes the first.
-        error_voxels: standard deviation of a hand's error, along each axis or (3,) for each its own; needs `rng`.
+        error_voxels: standard deviation of the click error, along each axis or (3,) for each its own; needs `rng`.
 
     Returns:
         (6, 3) int voxel indices inside the image: low and high end of i, of j, of k.
@@ -43,14 +43,14 @@ def simulated_extreme_points(
 def corrective_click(
     mask: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], clicked_voxel: np.ndarray
 ) -> np.ndarray | None:
-    """A click in the middle of the largest error of a mask: the voxel that lies deepest in it.
+    """A click in the middle of the largest error of a mask: its deepest voxel.
 
-    An error is a part, whose voxels hang together by their faces, of what the mask misses or of what it adds.
+    An error is a 6-connected component of the missed or of the added voxels.
 
     Args:
         mask, truth: (X, Y, Z) bool.
         spacing_mm: voxel size along each axis.
-        clicked_voxel: (N, 3) int, where no further click is made.
+        clicked_voxel: (N, 3) int, voxels that are clicked already.
 
     Returns:
         (3,) int, a foreground click where `truth` holds it and else a background click; None if no error has 8 voxels.
@@ -66,7 +66,7 @@ def corrective_click(
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest part of a mask (X, Y, Z) bool whose voxels hang together by their faces.
+    """The largest 6-connected component of a mask (X, Y, Z) bool.
 
     Raises:
         ValueError: the mask is empty.

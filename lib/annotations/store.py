@@ -68,7 +68,7 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Absence:
-    """An annotator's word that a structure is not in an image. It has no points, so that nothing takes it for clicks.
+    """The annotation that a structure is not in an image.
 
     Attributes:
         label: name of the structure.
@@ -89,12 +89,12 @@ class Absence:
         return cls(image_id, label, geometry, annotator, _now(), image_checksum)
 
     def is_of(self, image_checksum: str | None) -> bool:
-        """Was it said of the image with these voxels? An unknown checksum on either side counts as yes."""
+        """Was it made on the image with these voxels? An unknown checksum on either side counts as yes."""
         return _same_image(self.image_checksum, image_checksum)
 
 
 Answer = Annotation | Absence
-"""What an annotator said of one label in one image."""
+"""The annotation of one label in one image."""
 
 
 def _same_image(one: str | None, other: str | None) -> bool:
@@ -108,10 +108,10 @@ def _now() -> str:
 class AnnotationStore:
     """The answer to each label of each image in a folder, as `<image id>.<label>.json`.
 
-    A new answer replaces the old one, which stays readable under `history` in the same file, whichever of the two is
-    clicks and which an absence. An answer is flushed to disk and renamed into place before `save` returns, so a reader
-    or a killed server finds either the old file or the new one. Threads and processes that save at once, a server and
-    an import, wait for each other, so that each answer that is replaced gets into the history.
+    A new answer replaces the old one, which stays readable under `history` in the same file. An answer is flushed
+    to disk and renamed into place before `save` returns, so a reader or a killed server finds the old or the new
+    file. Threads and processes that save at once wait for each other, so that each replaced answer gets into the
+    history.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,10 +144,10 @@ class AnnotationStore:
         return path
 
     def revert(self, image_id: str, label: str) -> bool:
-        """Takes the answer to a label back: the one before is in its place again, and the answer itself is gone.
+        """Deletes the answer to a label, and restores the one before.
 
         Returns:
-            Whether there was one before; else there is none now.
+            Whether there was one before; otherwise there is no answer now.
 
         Raises:
             FileNotFoundError; AnnotationFileError; OSError: nothing has changed then.
@@ -167,7 +167,7 @@ class AnnotationStore:
         return _answer(_read(self.path(image_id, label)))
 
     def load_file(self, path: Path) -> Answer:
-        """The answer in a file of this store. Raises: as `load`; ValueError: a name that is none of this store."""
+        """The answer in a file of this store. Raises: as `load`; ValueError: not the name of a file of this store."""
         image_id, label = path.name.removesuffix(".json").rsplit(".", 1)
         return self.load(image_id, label)
 
@@ -176,7 +176,7 @@ class AnnotationStore:
         return _read(self.path(image_id, label))["history"]
 
     def first_clicked(self, image_id: str, label: str, annotator: str) -> datetime | None:
-        """When an annotator first clicked a label in the image that the answer of now is about; None: they did not.
+        """When an annotator first clicked a label in the image of the current answer; None if they did not.
 
         Raises: as `load`.
         """

@@ -45,7 +45,7 @@ def save_atlases(path: Path, atlases: Mapping[str, ShapeAtlas], images: Mapping[
 
 
 def load_atlases(path: Path) -> dict[str, tuple[ShapeAtlas, list[str]]]:
-    """By label, the atlas and the ids of its images; nothing where there is no file, or none that can be read."""
+    """The atlas of each label and the ids of its images; empty without a readable file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             figures = json.loads(file[_FIGURES].tobytes())
@@ -55,7 +55,9 @@ def load_atlases(path: Path) -> dict[str, tuple[ShapeAtlas, list[str]]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
-        logger.warning("The atlases of the last training cannot be read (%s); the next one makes them anew.", error)
+        logger.warning(
+            "The atlases of the last training cannot be read (%s); the next training makes them again.", error
+        )
         return {}
 
 

@@ -14,19 +14,19 @@ SIDE = 24
 """Samples along each axis of a volume in the frame."""
 
 CONTEXT = 0.25
-"""Of the box's extent, that a volume in the frame reaches beyond each face."""
+"""Margin of a volume in the frame beyond each face, as a share of the box's extent."""
 
 
 @dataclass(frozen=True, eq=False)
 class BoxFrame:
-    """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite one.
+    """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite face.
 
     The box has the axes of the image. In an oblique scan each stands for the direction of the patient that it lies
     closest to, so that neither the order nor the sign of an image's axes matters.
 
     Attributes:
-        axes: for each image axis, the one of right, anterior, superior (0, 1, 2) that it lies along.
-        towards: for each image axis, whether it counts in that direction.
+        axes: for each image axis, the patient axis along it: right, anterior, superior (0, 1, 2).
+        towards: for each image axis, whether its index grows in that direction.
         low_voxel, high_voxel: (3,) where the box's faces lie on the image axes, half a voxel outside of the outermost
             voxels.
     """
@@ -53,16 +53,16 @@ class BoxFrame:
 
     def extremes(self, extremes_voxel: np.ndarray) -> np.ndarray:
         """Extreme points (3, 2, 3) along the image axes to positions (3, 2, 3) along the patient's."""
-        ends = self.positions(extremes_voxel)[np.argsort(self.axes)]
+        extremes = self.positions(extremes_voxel)[np.argsort(self.axes)]
         against = [axis for axis, towards in zip(self.axes, self.towards, strict=True) if not towards]
-        ends[against] = ends[against, ::-1]
-        return ends
+        extremes[against] = extremes[against, ::-1]
+        return extremes
 
     def sampled(self, volume: np.ndarray, origin_voxel: np.ndarray) -> np.ndarray:
         """A part of the image in the frame, averaged where the frame's samples are coarser.
 
         Args:
-            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels go on.
+            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels are repeated.
 
         Returns:
             (SIDE, SIDE, SIDE) float32 along right, anterior, superior.

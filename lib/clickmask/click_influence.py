@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 NUGGET = 0.05
-"""Variance of a click's own error against that of the shift; clicks side by side may contradict each other."""
+"""Noise variance of a click relative to the variance of the shift; neighbouring clicks may contradict each other."""
 
 
 def click_influence(
@@ -18,10 +18,10 @@ def click_influence(
     reach: float,
     tolerance: float,
 ) -> np.ndarray:
-    """How far each voxel is of the same kind as a click that stands on the wrong side of a mask.
+    """How much each voxel takes over the label of a click on the wrong side of a mask.
 
     An annotator clicks in the middle of what is wrong, so the click's distance to the mask's border tells how
-    large that is, and a click that says the opposite stands beyond it. The influence is a Gaussian of the distance
+    large the error is, and an opposite click lies beyond it. The influence is a Gaussian of the distance
     to the click, times a Gaussian of the difference in intensity, as in a bilateral filter; of several clicks the
     largest counts.
 
@@ -61,8 +61,8 @@ def click_shift(
 ) -> np.ndarray:
     """A smooth field that has about the wanted values at some clicks.
 
-    A mask that is wrong at a click is often wrong in the same way beside it, also where the intensity is another one;
-    a click that it obeys says that it is right there. The field is the mean of a Gaussian process with these values.
+    A mask that is wrong at a click is often wrong in the same way nearby, also at other intensities; a click that it
+    agrees with confirms it there. The field is the mean of a Gaussian process with these values.
 
     Args:
         shape: (3,) of the volume.

@@ -30,7 +30,7 @@ def segment_from_clicks(
     affine_ras: np.ndarray | None = None,
     options: ClickMaskOptions = DEFAULT_OPTIONS,
 ) -> np.ndarray:
-    """The structure that was clicked.
+    """The mask of the clicked structure.
 
     Geodesics between opposite extreme points are foreground, and everything outside the relaxed box is
     background (InExtremIS: Dorent et al., MICCAI 2021, Section 3). Between them a shape prior from the same
@@ -77,7 +77,7 @@ def features_of(
     spacing_mm: tuple[float, float, float],
     options: ClickMaskOptions = DEFAULT_OPTIONS,
 ) -> tuple[VoxelFeatures, WorkingGrid, Box]:
-    """What the structure net sees in `segment_from_clicks`, to train it: for a region, a box of voxels of the grid."""
+    """The structure net's features in `segment_from_clicks`, with their grid, and the box of the grid they cover."""
     problem = StructureProblem.of(image, points, spacing_mm, None, 0.0, None, options)
     prior = problem.generic_prior()
     log_odds = problem.fitted(prior)

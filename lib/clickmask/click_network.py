@@ -18,17 +18,17 @@ from lib.clickmask.shape_atlas import ShapeAtlas, generic_probability
 CHANNELS = 8
 INPUTS = 5
 CLICK_SIGMA = 0.05
-"""Of the blob around a click, as a share of the box."""
+"""Standard deviation of the Gaussian around a click, as a share of the box."""
 
 INTENSITY_WEIGHT, ITERATIONS = 1.3, 3
-"""Of the intensity model; defaults of `ClickMaskOptions`."""
+"""Parameters of the intensity model; defaults of `ClickMaskOptions`."""
 
 LOG_ODDS_SCALE = 5.0
-"""By which log-odds are divided before the network sees them."""
+"""Divisor of the log-odds in the network's input."""
 
 
 class ClickNetwork(nn.Module):
-    """A U-Net of three stages. Before it is trained it corrects nothing.
+    """A U-Net of three stages, whose correction is 0 before training.
 
     From inputs (B, 5, S, S, S), see `network_input`, to what is added to the log-odds (B, S, S, S); S divides by 4.
     """
@@ -55,7 +55,7 @@ class ClickNetwork(nn.Module):
 
     @property
     def digest(self) -> str:
-        """Of the weights."""
+        """A digest of the weights."""
         content = b"".join(weights.detach().numpy().tobytes() for weights in self.parameters())
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -68,7 +68,7 @@ class ClickNetwork(nn.Module):
 def network_input(
     image: np.ndarray, extremes: np.ndarray, atlas: ShapeAtlas, clicks_on: np.ndarray, clicks_off: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the network sees of a structure.
+    """The input of the network for a structure.
 
     Args:
         image: (S, S, S) in the frame of the structure's box, of any scale.

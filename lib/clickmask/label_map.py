@@ -19,7 +19,7 @@ def merge_masks(
     spacing_mm: tuple[float, float, float],
     shape: tuple[int, int, int],
 ) -> np.ndarray:
-    """One label map from a mask of each structure; a voxel that two claim goes to the one with the nearer click.
+    """One label map from a mask of each structure; where masks overlap, the nearer click decides.
 
     Where both clicks are equally far, the structure that comes first in `masks` keeps the voxel.
 
@@ -32,28 +32,28 @@ def merge_masks(
         (X, Y, Z) uint8 of the given shape, 0 where no structure is, the first axis fastest in memory.
     """
     merged = np.zeros(shape, dtype=np.uint8, order="F")
-    contested = [np.empty((0, 3), dtype=np.int64)]
+    overlapping = [np.empty((0, 3), dtype=np.int64)]
     for index, (box, mask) in masks.items():
         part = merged[box.slices]
-        contested.append(np.argwhere(mask & (part > 0)) + box.start)
+        overlapping.append(np.argwhere(mask & (part > 0)) + box.start)
         part[mask] = index
-    voxels = np.unique(np.concatenate(contested), axis=0)
+    voxels = np.unique(np.concatenate(overlapping), axis=0)
     if len(voxels):
-        merged[tuple(voxels.T)] = _nearest_claim(voxels, masks, clicks_voxel, np.asarray(spacing_mm))
+        merged[tuple(voxels.T)] = _label_of_nearest_click(voxels, masks, clicks_voxel, np.asarray(spacing_mm))
     return merged
 
 
-def _nearest_claim(
+def _label_of_nearest_click(
     voxels: np.ndarray,
     masks: Mapping[int, BoxedMask],
     clicks_voxel: Mapping[int, np.ndarray],
     spacing_mm: np.ndarray,
 ) -> np.ndarray:
-    """For each voxel (n, 3) the label index, of those that claim it, with the nearest click."""
+    """For each voxel (n, 3) the label index, of the masks that hold it, with the nearest click."""
     distances_mm = []
     for index, (box, mask) in masks.items():
         distance_mm, _ = KDTree(clicks_voxel[index] * spacing_mm).query(voxels * spacing_mm)
-        claimed = ((voxels >= box.start) & (voxels < box.stop)).all(axis=1)
-        claimed[claimed] = mask[tuple((voxels[claimed] - box.start).T)]
-        distances_mm.append(np.where(claimed, distance_mm, np.inf))
+        held = ((voxels >= box.start) & (voxels < box.stop)).all(axis=1)
+        held[held] = mask[tuple((voxels[held] - box.start).T)]
+        distances_mm.append(np.where(held, distance_mm, np.inf))
     return np.array(list(masks))[np.argmin(distances_mm, axis=0)]

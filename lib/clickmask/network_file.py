@@ -39,14 +39,14 @@ def save_networks(path: Path, networks: Mapping[str, StoredNetwork]) -> None:
 
 
 def load_networks(path: Path) -> dict[str, StoredNetwork]:
-    """By label; nothing where there is no file, or none that can be used."""
+    """The network of each label; empty without a usable file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return {str(label): _stored(of) for label, of in content.items()}
     except FileNotFoundError:
         return {}
-    except Exception as error:  # a damaged file fails as torch.load likes
-        logger.warning("The click networks cannot be read (%s); the next training makes them anew.", error)
+    except Exception as error:  # a damaged file raises errors of any kind
+        logger.warning("The click networks cannot be read (%s); the next training makes them again.", error)
         return {}
 
 

@@ -19,7 +19,7 @@ from lib.clickmask.working_grid import WorkingGrid
 from lib.geometry.boxes import Box
 
 PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
-"""Of the generic prior; defaults of `ClickMaskOptions`."""
+"""Parameters of the generic prior; defaults of `ClickMaskOptions`."""
 
 GENERIC_COUNT = 1.5
 """Masks that the generic prior counts for; the best of 1.5, 3, 6, ..., wherever shapes are alike."""
@@ -32,7 +32,7 @@ MIRRORING_GAIN = 0.97
 """Shapes are mirrored where that lowers the loss at least to this share."""
 
 MOST_SHAPES = 48
-"""More cost time, and tell little."""
+"""More cost time and improve little."""
 
 LEAST_PROBABILITY = 0.01
 
@@ -52,7 +52,7 @@ class Shape(NamedTuple):
     def of(cls, mask: np.ndarray, extremes_voxel: np.ndarray, affine_ras: np.ndarray) -> Shape:
         """From a mask (X, Y, Z) bool and extreme points (3, 2, 3) in its voxels, and the affine (4, 4) of its image."""
         frame = BoxFrame.around(extremes_voxel, affine_ras)
-        padded = np.pad(mask, 1)  # in a frame, the outermost voxels go on
+        padded = np.pad(mask, 1)  # in a frame, the outermost voxels are repeated
         return cls(frame.sampled(padded, np.full(3, -1)), frame.extremes(extremes_voxel))
 
     @classmethod
@@ -77,7 +77,7 @@ class ShapeAtlas:
         extremes: (3, 2, 3) mean positions of the extreme points.
         weight: of the mean where the generic prior's weight is 1, at least 0.
         count: of the shapes.
-        mirrors: are left and right exchanged where the extreme points fit better then?
+        mirrors: mirror left and right where the extreme points then fit better?
         gain: share of the generic prior's loss by which it lowers that of masks that were left out; 0 where none were.
     """
 
@@ -110,7 +110,7 @@ class ShapeAtlas:
 
     @classmethod
     def mean_of(cls, shapes: Sequence[Shape], weight: float, *, mirrors: bool = False) -> ShapeAtlas:
-        """With a weight that is given."""
+        """An atlas with a given weight."""
         mean = np.mean([shape.mask for shape in shapes], axis=0, dtype=np.float32)
         extremes = np.mean([shape.extremes for shape in shapes], axis=0)
         return cls(mean, extremes, weight, len(shapes), mirrors)
@@ -136,7 +136,7 @@ class ShapeAtlas:
 
     @property
     def digest(self) -> str:
-        """Of all that a mask depends on."""
+        """A digest of everything that a mask depends on."""
         content = self.mean.tobytes() + self.extremes.tobytes() + repr((self.weight, self.mirrors)).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -151,7 +151,7 @@ def aligned(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def generic_probability(extremes: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, SIDE): what six extreme points (3, 2, 3) in the frame tell of any structure."""
+    """(SIDE, SIDE, SIDE): the shape prior of six extreme points (3, 2, 3) in the frame, as probability."""
     gauge = extreme_point_gauge(sample_indices(extremes), (SIDE, SIDE, SIDE), shrinkage=SHRINKAGE)
     return expit(PRIOR_STRENGTH * (1 - gauge))
 
@@ -166,11 +166,11 @@ def mirrored(extremes: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def likeness(extremes: Sequence[np.ndarray]) -> float:
-    """Do structures have a shape in common, by their extreme points (3, 2, 3) in their frames alone?
+    """Measure whether structures have a common shape, by their extreme points (3, 2, 3) in their frames alone.
 
     The mean distance between those of two structures when one of the two is mirrored along some axes, as a multiple of
-    the distance when neither is. Where the direction in the patient tells nothing of the shape, as with most tumours,
-    it is about 1.
+    the distance when neither is. It is about 1 where the shape does not depend on the direction in the patient,
+    as with most tumours.
 
     Raises:
         ValueError: fewer than two structures.

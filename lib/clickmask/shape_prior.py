@@ -51,8 +51,8 @@ def hull_and_box_gauge(
     surface = _surface_points(extremes, low, high, shrinkage)
     centre = surface.mean(axis=0)
     grid = [(np.arange(size) - c).astype(np.float32) for size, c in zip(shape, centre, strict=True)]
-    ends = body * np.diag((high - low) / 2) + (low + high) / 2
-    corners = np.concatenate([surface, ends, low + high - ends]) - centre
+    vertices = body * np.diag((high - low) / 2) + (low + high) / 2
+    corners = np.concatenate([surface, vertices, low + high - vertices]) - centre
     return _hull_gauge(grid, corners), _box_gauge(grid, low - centre, high - centre)
 
 
@@ -66,13 +66,13 @@ def _surface_points(extremes: np.ndarray, low: np.ndarray, high: np.ndarray, shr
 
 
 def _box_gauge(grid: list[np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """By which factor the box [low, high], which holds the origin, has to grow to reach each voxel."""
+    """The factor by which the box [low, high], which holds the origin, must grow to reach each voxel."""
     sides = [np.maximum(line / a, line / b) for line, a, b in zip(grid, low, high, strict=True)]
     return np.maximum(np.maximum(sides[0][:, None, None], sides[1][:, None]), sides[2]).astype(np.float32)
 
 
 def _hull_gauge(grid: list[np.ndarray], points: np.ndarray) -> np.ndarray:
-    """By which factor the convex hull of points, which holds the origin, has to grow to reach each voxel."""
+    """The factor by which the convex hull of points, which holds the origin, must grow to reach each voxel."""
     equations = np.unique(ConvexHull(points).equations.round(12), axis=0)
     normals = (equations[:, :3] / -equations[:, 3:]).astype(np.float32)  # n · x = 1 on the face
     gauge = np.zeros([len(line) for line in grid], dtype=np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from lib.clickmask.voxel_features import StructureNumbers, VoxelFeatures, VoxelMaps
 
 FEATURES = VoxelMaps._fields + StructureNumbers._fields
-"""In the order of the network's inputs."""
+"""Names of the network's inputs, in order."""
 
 WEIGHTS = Path(__file__).with_name("structure_net.npz")
 """Made by `python -m scripts.train_structure_net`."""
@@ -21,7 +21,7 @@ MOST_DEVIATIONS = 4.0
 """Features further from their mean than in training count as these many standard deviations."""
 
 VOXELS_AT_ONCE = 16_384
-"""What fits the processor's cache."""
+"""Voxels of one matrix product, few enough for the processor's cache."""
 
 
 class StructureNetError(Exception):

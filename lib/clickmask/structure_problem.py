@@ -27,7 +27,7 @@ LEAST_SMOOTHNESS = 0.1
 
 @dataclass(frozen=True, eq=False)
 class StructureProblem:
-    """What is known of one structure, on the voxels that are worked on.
+    """The evidence for one structure, on the voxels of a working grid.
 
     Attributes:
         grid: those voxels.
@@ -79,7 +79,7 @@ class StructureProblem:
         )
 
     def log_odds(self) -> np.ndarray:
-        """(X, Y, Z): what shape, networks, intensities, geodesics and corrective clicks say together."""
+        """(X, Y, Z): log-odds of shape, networks, intensities, geodesics and corrective clicks together."""
         generic_prior = self.generic_prior()
         log_odds = self.fitted(self._prior(generic_prior))
         correction = None if self.atlas is None else self.atlas.correction_on(self.grid)
@@ -96,7 +96,7 @@ class StructureProblem:
         return self._corrected(log_odds)
 
     def generic_prior(self) -> np.ndarray:
-        """(X, Y, Z) log-odds: what the extreme points alone tell of any structure."""
+        """(X, Y, Z) log-odds of the shape prior of the extreme points alone."""
         gauge = extreme_point_gauge(self.extremes, self.grid.shape, shrinkage=self.options.shrinkage)
         return self.options.prior_strength * (1 - gauge)
 
@@ -111,7 +111,7 @@ class StructureProblem:
         return extreme_point_geodesics(self.values, self.extremes, spacing_mm, background_probability=expit(-log_odds))
 
     def features(self, prior: np.ndarray, log_odds: np.ndarray, paths: list[np.ndarray]) -> VoxelFeatures:
-        """Of the voxels in the relaxed box, from the generic prior, and from what it and the intensities say."""
+        """Features of the voxels in the relaxed box, from the generic prior and its log-odds with the intensities."""
         return voxel_features(
             self.values,
             self.extremes,
@@ -123,7 +123,7 @@ class StructureProblem:
         )
 
     def cut(self, log_odds: np.ndarray, *, only_extremes: bool = False) -> np.ndarray:
-        """(X, Y, Z) bool: the graph cut that obeys all clicks, or only the extreme ones."""
+        """(X, Y, Z) bool: the graph cut constrained by all clicks, or by the extreme points only."""
         known = np.full(log_odds.shape, -np.inf, dtype=np.float32)
         known[self.relaxed.slices] = log_odds[self.relaxed.slices]
         if not only_extremes:
@@ -132,7 +132,7 @@ class StructureProblem:
         contrast = self.options.contrast * typical_step(self.values[Box.around(self.foreground).slices])
         smoothness = self.options.corrected_smoothness if self._has_click_network() else self.options.smoothness
         # A cut prefers a short border, up to none at all where no edge in the image holds it (shrinking bias:
-        # Vicente, Kolmogorov and Rother, CVPR 2008). It then has to give way to what the voxels say.
+        # Vicente, Kolmogorov and Rother, CVPR 2008). The smoothness is then lowered.
         while True:
             mask = graph_cut(known, self.values, self.grid.spacing_mm, smoothness=smoothness, contrast=contrast)
             if mask.sum() >= self.options.smallest_share * (known > 0).sum() or smoothness < LEAST_SMOOTHNESS:
@@ -140,7 +140,7 @@ class StructureProblem:
             smoothness /= 2
 
     def without_closed_holes(self, mask: np.ndarray) -> np.ndarray:
-        """The mask with holes filled, but those in which a background click stands."""
+        """The mask with its holes filled, except those with a background click."""
         holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
         stay = np.append(0, holes[tuple(self.background.T)])
         return mask | ~np.isin(holes, stay)
@@ -157,7 +157,7 @@ class StructureProblem:
         return self.atlas is not None and self.atlas.correction is not None
 
     def _net_share(self) -> float:
-        """Of the structure net: less, the more an atlas counts."""
+        """The share of the structure net, which falls with the weight of an atlas."""
         generic_share = 1.0 if self.atlas is None else 1 / (1 + self.atlas.atlas.weight)
         return self.options.net_share * generic_share**0.5
 

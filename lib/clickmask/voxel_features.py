@@ -123,7 +123,7 @@ def voxel_features(
     for path in paths:
         seeds[tuple((path - start).T)] = True
     cells = intensity_cells(values)
-    # The ends were clicked on the border of the structure, with a hand's error.
+    # Extreme points were clicked on the border of the structure, with an error.
     inner = np.concatenate([path[1:-1] if len(path) > 4 else path for path in paths])
     on_paths = smoothed_counts(cells[tuple(inner.T)], CELL_SIGMA)
     everywhere = smoothed_counts(cells)
@@ -173,12 +173,12 @@ class _BoxFrame:
 
     Attributes:
         axes: positions of the voxels along each axis.
-        ends: (6, 3) of the extreme points.
+        extremes: (6, 3) of the extreme points.
         half_extent: (3,) of the box, in voxels.
     """
 
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
-    ends: np.ndarray
+    extremes: np.ndarray
     half_extent: np.ndarray
 
     @classmethod
@@ -195,18 +195,20 @@ class _BoxFrame:
     def two_nearest(self) -> tuple[np.ndarray, np.ndarray]:
         """(X, Y, Z) each: distances to the nearest extreme point and to the next."""
         nearest = second = np.full([len(axis) for axis in self.axes], np.inf, dtype=np.float32)
-        for end in self.ends:
-            found = self._squared_distance(end)
+        for extreme in self.extremes:
+            found = self._squared_distance(extreme)
             second = np.minimum(second, np.maximum(nearest, found))
             nearest = np.minimum(nearest, found)
         return np.sqrt(nearest), np.sqrt(second)
 
     def spread(self) -> tuple[float, float, float]:
         """Coincidence, distance off the centre and elongation, as in `StructureNumbers`."""
-        between = np.linalg.norm(self.ends[:, None] - self.ends[None], axis=-1)
+        between = np.linalg.norm(self.extremes[:, None] - self.extremes[None], axis=-1)
         np.fill_diagonal(between, np.inf)
-        on_faces = np.concatenate([np.delete(self.ends[2 * axis : 2 * axis + 2], axis, axis=1) for axis in range(3)])
-        main = np.linalg.eigvalsh(np.cov(self.ends.T, bias=True))[-1]
+        on_faces = np.concatenate(
+            [np.delete(self.extremes[2 * axis : 2 * axis + 2], axis, axis=1) for axis in range(3)]
+        )
+        main = np.linalg.eigvalsh(np.cov(self.extremes.T, bias=True))[-1]
         return float(between.min(axis=1).mean()), float(np.abs(on_faces).mean()), float(np.sqrt(main))
 
     def _squared_distance(self, place: np.ndarray) -> np.ndarray:
@@ -232,7 +234,7 @@ def _cost(amount: np.ndarray, least_and_range: tuple[float, float]) -> np.ndarra
 
 
 def _smoothed(volume: np.ndarray, spacing_mm: tuple[float, float, float], sigma_voxels: float) -> np.ndarray:
-    """By a Gaussian whose deviation is that many of the smallest voxel edges along each axis."""
+    """Smooths by a Gaussian; its standard deviation is a multiple of the smallest voxel edge along each axis."""
     sigma = sigma_voxels * np.min(spacing_mm) / np.asarray(spacing_mm)
     return ndimage.gaussian_filter(volume, sigma, mode="nearest")
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 LEAST_VOXELS, LEAST_EXTENT = 80, 3
-"""Of a structure to learn from: voxels, and voxels along each axis."""
+"""Minimum voxels of a structure, and minimum extent in voxels along each axis."""
 
 SURROUNDINGS, LEAST_SURROUNDINGS = 0.3, 4
-"""By which share of the structure's extent, and by how many voxels at least, the scan goes on around it."""
+"""Margin of the scan around a structure: a share of its extent, and a minimum in voxels."""
 
 
 class Example(NamedTuple):

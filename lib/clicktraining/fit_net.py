@@ -17,7 +17,7 @@ STRUCTURES_AT_ONCE = 16
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-3
 
 ENTROPY_SHARE = 0.5
-"""Of the cross-entropy against the Dice loss."""
+"""Weight of the cross-entropy relative to the Dice loss."""
 
 RARE_SHARE = 0.05
 """Added to a structure's share of the voxels around it, by which its cross-entropy is divided: a thin structure counts
@@ -27,8 +27,8 @@ NOISE = 0.05
 """Standard deviations, the same for all voxels of a structure: no structure is told by its numbers."""
 
 LEVEL = 0.8
-"""Added to the log-odds after the training. Of masks in doubt, the larger ones have the higher Dice: a voxel pays from
-a probability of half the Dice on (Lipton et al., ECML 2014)."""
+"""Added to the log-odds after the training. Of uncertain masks, the larger ones have the higher expected Dice: a voxel
+adds to it from a probability of half the Dice on (Lipton et al., ECML 2014)."""
 
 
 def fit_net(

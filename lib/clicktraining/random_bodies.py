@@ -119,7 +119,7 @@ KINDS: dict[Callable[[np.random.Generator], Body], float] = {
     _ring: 0.05,
     _crescent: 0.05,
 }
-"""How often each comes."""
+"""Probability of each kind."""
 
 
 def _branch(rng: np.random.Generator, bend: float, length: tuple[float, float], radius: tuple[float, float]) -> Body:

@@ -12,10 +12,10 @@ from lib.clicktraining.examples import Example, large_enough, margins, random_ro
 from lib.clicktraining.random_bodies import Body, random_body
 
 MOST_VOXELS = 60_000
-"""Of a scan."""
+"""Maximum size of a scan."""
 
 CONSTANT_SHARE, HIDDEN_SHARE = 0.02, 0.05
-"""Of structures in scans of one intensity, and of those whose scan shows everything but them."""
+"""Share of scans of one intensity, and of scans in which the structure is invisible."""
 
 
 def random_structure(rng: np.random.Generator) -> Example:
@@ -84,7 +84,7 @@ def _on(points: np.ndarray, body: Body) -> np.ndarray:
 
 
 def _part(rng: np.random.Generator, whole: np.ndarray) -> np.ndarray:
-    """What lies beyond a plane, as a vertebra's body of a vertebra."""
+    """The part of a structure beyond a plane, such as the body of a vertebra."""
     normal = rng.normal(size=3) if rng.random() < 0.5 else np.eye(3)[rng.integers(3)]
     voxels = np.argwhere(whole)
     along = voxels @ normal

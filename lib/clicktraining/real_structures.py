@@ -12,10 +12,10 @@ from lib.clicktraining.turned_structures import turned
 from lib.geometry.boxes import Box
 
 ROOM, LEAST_ROOM = 0.6, 12
-"""Of the scan around a structure, so that it can be turned: a share of its extent, and voxels at least."""
+"""Margin of the scan around a structure for rotations: a share of its extent, and a minimum in voxels."""
 
 PLAIN_SAMPLES = 2
-"""Of each structure as it is in its scan."""
+"""Samples of each structure without augmentation."""
 
 
 def example_of(image: np.ndarray, box: Box, mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Example | None:

@@ -12,7 +12,7 @@ from lib.clickmask.click_mask import features_of
 from lib.clicktraining.examples import Example
 
 VOXELS = 1200
-"""Of each structure: at most half of them inside, at most half outside."""
+"""Voxels of a structure: at most half of them inside, at most half outside."""
 
 CLICK_ERROR_VOXELS = 0.5
 TRIES = 20
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 
 def sample(rng: np.random.Generator, example: Example) -> Sample | None:
-    """With clicks that a hand places with an error; None where they never span a box."""
+    """A sample with simulated clicks with an error; None where they never span a box."""
     clicks = next((c for _ in range(TRIES) if np.ptp(c := _clicks(rng, example.mask), axis=0).all()), None)
     if clicks is None:
         return None
@@ -63,11 +63,11 @@ def _clicks(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     voxels = np.argwhere(mask)
     low, high = voxels.min(axis=0), voxels.max(axis=0)
     first = np.where(rng.random(3) < 0.5, low, high)
-    ends = np.stack([first, low + high - first])
+    corners = np.stack([first, low + high - first])
     clicks = []
     for axis in range(3):
         for outermost in (low[axis], high[axis]):
             face = voxels[voxels[:, axis] == outermost]
-            corner = ends[int(ends[0, axis] != outermost)]
+            corner = corners[int(corners[0, axis] != outermost)]
             clicks.append(face[((face - corner) ** 2).sum(axis=1).argmin()])
     return np.array(clicks)

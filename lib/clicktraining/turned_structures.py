@@ -10,9 +10,9 @@ from lib.annotations.simulated_clicks import largest_component
 from lib.clicktraining.examples import Example, large_enough, margins, random_rotation
 
 MOST_VOXELS = 150_000
-"""Of a scan; a larger one is sampled more coarsely."""
+"""Maximum size of a scan; a larger one is sampled more coarsely."""
 THICK_SHARE, THICKEST = 0.4, 5.0
-"""How often slices are thickened, and by how much at most."""
+"""Share of scans with thicker slices, and the largest factor."""
 TRIES = 10
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def end_on_ctrl_c_as_on_sigterm() -> None:
-    """Makes the next SIGINT of this process a SIGTERM, and those after it what they are now.
+    """Turns the next SIGINT of this process into a SIGTERM; later ones are handled as before.
 
     uvicorn answers the requests in flight for either. After a SIGINT Python then waits for a training to end and looks
     at each object of torch before it frees it, which takes seconds; a SIGTERM ends the process at once. A second

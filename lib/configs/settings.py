@@ -154,7 +154,7 @@ class AppSettings(BaseModel):
     def _check_modalities(cls, modalities: tuple[str, ...]) -> tuple[str, ...]:
         for modality in modalities:
             if not _MODALITY.fullmatch(modality):
-                raise ValueError(f"{modality!r} is no modality of DICOM; expected such as MR,CT,PT")
+                raise ValueError(f"{modality!r} is not a modality of DICOM; expected such as MR,CT,PT")
         return modalities
 
     @field_validator("codes", mode="before")

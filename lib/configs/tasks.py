@@ -53,7 +53,7 @@ def auto_train(
     trainers: Mapping[str, InExtremISTrainTask],
     start: Callable[..., object],
 ) -> AutoTrain:
-    """Counts on from what came after the last training began; `start(model, {}, enqueue=True)` asks for one."""
+    """Counts annotations since the last training began; `start(model, {}, enqueue=True)` requests a training."""
     (name, trainer), *_ = trainers.items()
     runs = TrainingRecord.load(trainer.record_path).runs
     seen_until = moment_of(runs[-1].started) if runs else LONG_AGO
@@ -68,7 +68,7 @@ def auto_train(
 def train_tasks(
     model: PublishedModel, prepared: PreparedScans, hyperparameters: Hyperparameters, settings: AppSettings
 ) -> dict[str, TrainTask]:
-    """The one trainer."""
+    """The trainer."""
     versions = ModelVersions(model.path, settings.keep_versions)
     fixed = (versions, settings.labels, prepared, hyperparameters, settings.tracking)
     return {"inextremis": InExtremISTrainTask(*fixed, published=model.current)}

@@ -112,7 +112,7 @@ def _warn_of_other_studies(model_dir: Path, studies: Studies) -> None:
     other = claim_model(model_dir, studies.identity, studies.name())
     if other is not None:
         logger.warning(
-            "The folder %s holds the model of other studies, %s, and trainings go on from it; give these studies a "
+            "The folder %s holds the model of other studies, %s, and trainings continue from it; give these studies a "
             "folder of their own with --conf model_dir, or leave the setting out.",
             model_dir,
             other,

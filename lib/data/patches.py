@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.augmentation import Augmentation, Axes, random_intensities, random_matrix
-from lib.data.clicks import WorldClicks
+from lib.data.clicks import clicks_on_grid
 from lib.data.patch_map import PatchMap, Size
 from lib.data.prepared_scans import PreparedVolume
 from lib.data.scan_volumes import ScanVolumes
@@ -130,7 +130,7 @@ class PatchSource:
         image, mask = volumes.image(scan), volumes.mask(scan)
         is_covered = all(annotation.label in scan.mask_labels for annotation in scan.annotations)
         click_mask = None if is_covered else volumes.click_mask(scan)
-        structures = [WorldClicks.of(annotation).on_grid(image.affine) for annotation in scan.annotations]
+        structures = [clicks_on_grid(annotation, image.affine) for annotation in scan.annotations]
         x, y, z = image.voxels.shape
         patch = self._place((x, y, z), mask, structures)
         boxes = [Box.around(points.foreground_voxel).relaxed(plan.margin_voxels, (x, y, z)) for points in structures]

@@ -96,7 +96,7 @@ class PreparedScans:
             return prepared
         except FileNotFoundError:
             pass
-        except Exception as error:  # a damaged file fails as torch.load likes
+        except Exception as error:  # a damaged file raises errors of any kind
             logger.warning("A prepared scan cannot be read and is made anew (%s).", type(error).__name__)
         # TorchIO draws a random number at each transform; patches must not depend on what was in the cache.
         with torch.random.fork_rng(devices=[]):

@@ -144,9 +144,9 @@ def _claim(manifest: Path, studies_dir: Path, settings: DemoStudySettings, paths
     encoded = json.dumps(content, indent=1).encode()
     if manifest.exists():
         if manifest.read_bytes() != encoded:
-            raise ValueError(f"{manifest} tells of other settings; choose other folders, or delete these")
+            raise ValueError(f"{manifest} was made with other settings; choose other folders, or delete these")
     elif existing := [path for path in paths if path.exists()]:
-        raise ValueError(f"{existing[0]} is there, but no {manifest} that tells of it; choose another folder")
+        raise ValueError(f"{existing[0]} exists, but {manifest} does not; choose another folder")
     else:
         write_atomically(manifest, encoded)
 
@@ -183,7 +183,7 @@ def _averaged(array: np.ndarray, slices_per_slice: int) -> np.ndarray:
 
 
 def _acquired(drawn: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """What the coil and the receiver add, on a scale of about 0 to 1200."""
+    """Adds bias field and noise of the receiver, on a scale of about 0 to 1200."""
     receive = tio.Compose([tio.RandomBiasField(coefficients=0.15), tio.RandomNoise(std=(0.015, 0.04))])
     image = receive(tio.ScalarImage(tensor=torch.from_numpy(drawn.astype(np.float32))[None], affine=affine))
     return np.clip(image.data[0].numpy() * 1000, 0, 32000).round()

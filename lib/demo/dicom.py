@@ -124,7 +124,7 @@ def _set_plane(instance: Dataset, geometry: ImageGeometry, k: int) -> None:
 
 
 def _decimals(numbers: Sequence[float] | np.ndarray) -> list[str]:
-    """As decimal strings, of which DICOM allows 16 characters."""
+    """Decimal strings, of which DICOM allows 16 characters."""
     return [f"{number:.10f}"[:16] for number in numbers]
 
 

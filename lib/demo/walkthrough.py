@@ -27,7 +27,7 @@ class TrainingFailedError(RuntimeError):
 
 @dataclass
 class Outcome:
-    """What the server answered for one study: masks (X, Y, Z) bool, None where there was none to get."""
+    """The server's answers for one study: masks (X, Y, Z) bool, None where there is no mask."""
 
     study: str
     truth: np.ndarray

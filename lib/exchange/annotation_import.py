@@ -30,7 +30,7 @@ class ImportPlan:
         """Stores one annotation after the other and yields it when it is on disk.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; the same import goes on from there.
+            OSError: the disk is full or the folder cannot be written; the same import continues from there.
         """
         for annotation in self.new:
             store.save(annotation)

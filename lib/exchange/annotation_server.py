@@ -37,12 +37,12 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class ListedImage:
-    """What the server says of the annotations of an image.
+    """The annotations of an image, as the server lists them.
 
     Attributes:
-        in_store: labels that were clicked, or said not to be in the image.
+        in_store: labels that were clicked or marked absent.
         in_final_mask: labels that the final mask covers; none if it cannot be read, None without one.
-        unanswered: labels of the app that neither of the two answers; where there are none, the image is annotated.
+        unanswered: labels of the app in neither of the two; without any, the image is annotated.
     """
 
     in_store: tuple[str, ...]
@@ -115,14 +115,14 @@ class AnnotationServer:
             }
 
     def codes(self) -> dict[str, Code]:
-        """What each label is, as far as the server was told."""
+        """The code of each label that has one."""
         with self._answers_of_monai_label():
             return codes_from(self._json("/info/").get("codes") or {})
 
     def click_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
         """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels.
 
-        And how each label came about.
+        And the origin of each label.
         """
         # With a name of its own: an annotator accepts what they were shown, not what an export got.
         params = {"use_stored_clicks": True, "client_id": CLIENT_ID}
@@ -157,7 +157,7 @@ class AnnotationServer:
         series = self._series(image)
         if series is None:
             return []
-        with self._archive_sentence("The archive does not give the headers of the series; see that it runs"):
+        with self._archive_sentence("The archive does not give the headers of the series; check that it runs"):
             headers = headers_of(self._archive.retrieve_series_metadata(*series))
         if not headers:
             raise ServerError(
@@ -191,7 +191,7 @@ class AnnotationServer:
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # no JSON, or not in MONAI Label's form
-            raise ServerError(f"What answers at {self.url} is no MONAI Label server.") from error
+            raise ServerError(f"What answers at {self.url} is not a MONAI Label server.") from error
 
     def _json(self, path: str, **query: str) -> Any:
         return self._ask("GET", path, query).json()
@@ -219,7 +219,7 @@ class AnnotationServer:
             raise ServerError(f"{refused} (its answer is not JSON).") from error
         except requests.RequestException as error:
             raise ServerError(_unreachable(error, self.url)) from error
-        except Exception as error:  # the client raises whatever an answer makes it raise
+        except Exception as error:  # the client raises errors of any kind
             raise ServerError(f"{refused} (its answer is not one of DICOMweb).") from error
 
 
@@ -259,7 +259,7 @@ def _unreachable(error: requests.RequestException, url: str) -> str:
             )
         case requests.Timeout():
             limit_s = CONNECT_TIMEOUT_S if isinstance(error, requests.ConnectTimeout) else ANSWER_TIMEOUT_S
-            return f"{url} did not answer within {limit_s} s; see that the server is not busy, and try again."
+            return f"{url} did not answer within {limit_s} s; check that the server is not busy, and try again."
     return f"There is no answer from {url}; start the server, or give its address, such as http://127.0.0.1:8000."
 
 
@@ -274,7 +274,7 @@ def _sentence(answer: requests.Response) -> str:
 
 @contextmanager
 def _image_file(answer: requests.Response) -> Iterator[Path]:
-    """What was sent, as a file under a name of its own; readers go by its extension."""
+    """Writes the volume in an answer to a temporary file with its extension."""
     name = answer.headers.get("content-disposition", "").rstrip("\"'")
     extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
     if extension is None:

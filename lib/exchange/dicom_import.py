@@ -102,7 +102,7 @@ class DicomImport:
                     structures += self._structures(one, image)
             except ImportRefusedError as error:
                 refused += error.sentences
-            except Exception as error:  # pydicom raises whatever a value makes it raise
+            except Exception as error:  # pydicom raises errors of any kind
                 refused.append(f"{one.source}: {_sentence(error)}")
         if refused:
             raise ImportRefusedError(refused)

@@ -15,7 +15,7 @@ from lib.geometry.volume import check_size
 
 _FRACTIONAL = 0.5
 _ROUNDING_DIGITS = 3
-"""Of contours in voxels: those that pass through the middles of voxels do so exactly after rounding."""
+"""Decimals of contours in voxels, so that contours through the middles of voxels are exact."""
 
 
 def segment_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.ndarray]:

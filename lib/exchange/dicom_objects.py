@@ -90,7 +90,7 @@ class AnnotationObject:
 
     @property
     def annotator(self) -> str | None:
-        """Who made it, as far as it says."""
+        """The person who made it; None where it names nobody."""
         names = [self.dataset.get(keyword) for keyword in ("ContentCreatorName", "ReviewerName", "OperatorsName")]
         names += [item.get("PersonName") for item in content_items(self.dataset) if concept_code(item) == "121008"]
         said = (str(name).replace("^", " ").strip() for name in names if name)
@@ -157,7 +157,7 @@ def read_files(paths: Iterable[Path]) -> DicomFiles:
                 elif file is path:
                     name = getattr(sop_class, "name", "no SOP class")
                     refused.append(f"{path}: it is of {name}; expected a SEG, an RTSTRUCT or an SR.")
-            except Exception as error:  # pydicom raises whatever the bytes make it raise
+            except Exception as error:  # pydicom raises errors of any kind
                 if file is path:
                     what = "does not exist" if not path.exists() else f"cannot be read as DICOM ({_short(error)})"
                     refused.append(f"{path} {what}; expected a file or a folder of DICOM.")
@@ -181,13 +181,13 @@ def referenced_series(dataset: Dataset) -> set[str]:
 
 
 def _first(places: Iterable[Dataset], sequence: str, keyword: str) -> np.ndarray:
-    """Of the functional groups or headers, the first that has the attribute."""
+    """An attribute of the first of some functional groups or headers that have it."""
     candidates = (place[sequence].value[0] if place.get(sequence) else place for place in places)
     return next(np.array(place[keyword].value, dtype=float) for place in candidates if place.get(keyword) is not None)
 
 
 def content_items(dataset: Dataset) -> Iterator[Dataset]:
-    """Of a structured report, or below one of its items: all items, at any depth."""
+    """All items of a structured report, or below one of its items, at any depth."""
     for item in dataset.get("ContentSequence") or []:
         yield item
         yield from content_items(item)

@@ -52,7 +52,7 @@ def _points(item: Dataset, slices: Mapping[str, Dataset]) -> np.ndarray:
 
 
 def _plane(item: Dataset, slices: Mapping[str, Dataset]) -> Plane:
-    """Of the frame that a SCOORD item is selected from."""
+    """The plane of the frame that a SCOORD item is selected from."""
     image = next((child for child in item.get("ContentSequence") or [] if child.get("ValueType") == "IMAGE"), None)
     if image is None:
         raise ValueError("holds coordinates that do not say which image they are of.")

@@ -46,16 +46,16 @@ def dicom_segmentation(
 
     OHIF 3 cannot open a segmentation in which a segment has none. So segments are numbered 1, 2, ... in the order of
     the indices and do not always have the index as their number; their name says which label each is.
-    The same mask of the same series and origin has the same UIDs, so that an archive takes a second copy for the first.
-    What the headers of de-identified and odd series lack of patient and study, or give as a value of no meaning, is
-    empty. A missing frame of reference is derived from the UID of the series, a missing thickness from the positions.
+    The same mask of the same series and origin has the same UIDs, so that an archive recognises a second copy.
+    Attributes of patient and study that the headers lack, or that are invalid, are empty. A missing frame of
+    reference is derived from the UID of the series, a missing thickness from the positions.
 
     Args:
         mask: label indices (X, Y, Z), on the grid of the series, whatever the order of its axes; not empty. Of tilted
             slices it is on a straightened grid, and each pixel of a slice gets the label of the voxel nearest to it.
         series: headers of all instances of the series; pixels are not needed.
         labels: the index of each label.
-        origins: how each label came about.
+        origins: who and which model made each label.
         codes: what each label is; default: tissue.
         sources: the frames that the mask was made on; default: all of the series.
 
@@ -70,7 +70,7 @@ def dicom_segmentation(
             return _segmentation(mask, series, labels, origins, codes, sources)
     except SegmentationError:
         raise
-    except Exception as error:  # pydicom and highdicom raise whatever a header makes them raise
+    except Exception as error:  # pydicom and highdicom raise errors of any kind
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise SegmentationError(
             f"The headers of the series do not make a DICOM segmentation ({reason}); use its NIfTI mask."
@@ -139,7 +139,7 @@ def _index(label_and_index: tuple[str, int]) -> int:
 
 
 def _set_frame_numbers(segmentation: Dataset, numbers: Sequence[int]) -> None:
-    """Of the frames that those of a segmentation refer to, which were counted among the image's own."""
+    """Sets the referenced frame numbers, which highdicom counts among the frames of the image."""
     for groups in segmentation.PerFrameFunctionalGroupsSequence:
         for derivation in groups.DerivationImageSequence:
             for source in derivation.SourceImageSequence:

@@ -44,7 +44,7 @@ def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], 
     if scan.mask_path is not None:
         mask = load_volume(scan.mask_path, sentinels=False)
         if mask.array.shape != volume.array.shape:
-            raise VolumeError(f"The mask of {scan.image_id} is not on the grid of its image; submit it anew.")
+            raise VolumeError(f"The mask of {scan.image_id} is not on the grid of its image; submit it again.")
         drawn = torch.from_numpy(mask.array.astype(np.uint8))
         covered = [index[label] for label in scan.mask_labels if label in index]
         label_sets = narrowed(label_sets, label_sets_of_mask(drawn, n_labels, covered))

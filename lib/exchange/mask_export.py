@@ -36,7 +36,7 @@ class MaskExport:
         folder: for the masks.
         labels: the index of each label.
         codes: what each label is.
-        overwrite: make masks anew that are there.
+        overwrite: make existing masks again.
     """
 
     server: AnnotationServer
@@ -142,7 +142,7 @@ class MaskExport:
     def _final_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
         mask, origins = self.server.final_mask(image)
         if not self.server.image_geometry(image).is_close(mask.geometry):
-            raise ExportError("The final mask is not on the grid of its image; submit it anew.")
+            raise ExportError("The final mask is not on the grid of its image; submit it again.")
         self._check_values(mask, "final mask")
         return mask, origins
 

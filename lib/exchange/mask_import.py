@@ -17,7 +17,7 @@ from lib.exchange.study_images import StudyImages
 from lib.geometry.volume import Volume, load_volume
 
 IMPORTED_KEY = "imported"
-"""In `MaskRecord.info`: of each label, the object that it was imported from."""
+"""Key in `MaskRecord.info` for the object that each label was imported from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class MaskPlan:
 
         Raises:
             VolumeError: an image cannot be read any more.
-            OSError: the disk is full or the folder cannot be written; the same import goes on from there.
+            OSError: the disk is full or the folder cannot be written; the same import continues from there.
         """
         values = label_values(store.labels)
         for image, structures in self.new.items():

@@ -12,7 +12,7 @@ from lib.geometry.volume import VolumeError, load_volume
 
 
 class PaperCode(IntEnum):
-    """What a voxel of such a label map is; which end of an axis is which is not said."""
+    """The codes of voxels in such a label map; they do not tell the two ends of an axis apart."""
 
     BACKGROUND = 0
     X_ONE_END = 1

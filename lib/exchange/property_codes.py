@@ -36,7 +36,9 @@ def property_code(text: str) -> Code:
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no code; expected SCHEME:VALUE, such as SCT:52988006, or SCHEME:VALUE:MEANING")
+        raise ValueError(
+            f"{text!r} is not a code; expected SCHEME:VALUE, such as SCT:52988006, or SCHEME:VALUE:MEANING"
+        )
     scheme, value, meaning = match.groups()
     meaning = (meaning or "").strip() or _meaning(scheme, value)
     if meaning is None:
@@ -45,7 +47,7 @@ def property_code(text: str) -> Code:
 
 
 def code_text(code: Code) -> str:
-    """As `property_code` reads it."""
+    """The text of a code for `property_code`."""
     return f"{code.scheme_designator}:{code.value}:{code.meaning}"
 
 
@@ -64,7 +66,7 @@ def category(code: Code) -> Code:
 
 
 def _meaning(scheme: str, value: str) -> str | None:
-    """In the dictionary of DICOM, the shortest; of those that a context group has, where there are any."""
+    """The shortest meaning in the dictionary of DICOM, preferring those of a context group; None without any."""
     found = [entry[value] for entry in _DICTIONARY.get(scheme, {}).values() if value in entry]
     meanings = [(not groups, len(meaning), meaning) for meaning, groups in found]
     return min(meanings)[2] if meanings else None

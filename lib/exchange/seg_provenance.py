@@ -29,7 +29,7 @@ EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "Sof
 def segment(
     number: int, label: str, index: int, code: Code, origin: SegmentOrigin, series_uid: str
 ) -> hd.seg.SegmentDescription:
-    """A segment with what is known of its making.
+    """The description of a segment with its provenance.
 
     Its tracking UID is that of every segment of this label in this series, in whichever file.
 

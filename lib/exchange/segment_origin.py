@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 NOBODY = "unknown"
-"""What a server records of a client that gives no name."""
+"""The annotator in the records of a client without a name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class SegmentOrigin:
-    """How a segment came about.
+    """Who and which model made a segment.
 
     Attributes:
         algorithm_type: as in DICOM PS3.3 C.8.20.2: drawn by a person, made from their clicks, or by the network alone.

@@ -71,7 +71,7 @@ def _are_tilted(frames: Sequence[Frame]) -> bool:
 
 
 def _frames(header: Dataset) -> Iterator[Frame]:
-    """Of an instance, or of each frame of one of many (DICOM PS3.3 C.7.6.16), in their order."""
+    """The frames of an instance (DICOM PS3.3 C.7.6.16), in their order."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for groups in header.get("PerFrameFunctionalGroupsSequence") or [Dataset()]:
         position, orientation, measures = (
@@ -120,7 +120,7 @@ def _plane(mask: Volume, frame: Frame, tilted: bool) -> np.ndarray:
         or not mask.geometry.contains(nearest_voxel).all()
         or np.sort(np.abs(edges)).tolist() != [[0, 0, frame.columns - 1], [0, 0, frame.rows - 1]]
     ):
-        raise SegmentationError("The mask is not on the grid of the series; export it anew from the server.")
+        raise SegmentationError("The mask is not on the grid of the series; export it again from the server.")
     along_columns = np.arange(frame.columns)[:, None] * np.sign(edges[0])
     along_rows = np.arange(frame.rows)[:, None] * np.sign(edges[1])
     voxels = nearest_voxel[0] + along_columns + along_rows[:, None]

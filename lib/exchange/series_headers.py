@@ -24,6 +24,6 @@ def _header(instance: Mapping[str, Any]) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for tag, element in instance.items():
-            with suppress(Exception):  # pydicom raises whatever a value makes it raise
+            with suppress(Exception):  # pydicom raises errors of any kind
                 header.update(Dataset.from_json({tag: element}, bulk_data_uri_handler=lambda uri: None))
     return header

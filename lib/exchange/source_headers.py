@@ -38,7 +38,7 @@ DATE_AND_TIME = {"DA": DA, "DT": DT, "TM": TM}
 
 
 def clean_copies(series: Sequence[Dataset], frames: Sequence[Frame]) -> list[Dataset]:
-    """Headers with no more than a segmentation takes from its source, so that no other value can be in its way."""
+    """Headers with only the elements that a segmentation takes from its source."""
     # highdicom takes patient and study from the first.
     copies = [_repeated(series[0]), *(Dataset() for _ in series[1:])]
     frame_of_reference = _frame_of_reference(series)
@@ -92,7 +92,7 @@ def _frame_of_reference(series: Sequence[Dataset]) -> str:
 
 
 def _repeated(header: Dataset) -> Dataset:
-    """What a segmentation has in common with its source, as far as it is there and parses."""
+    """The elements that a segmentation shares with its source, as far as they are valid."""
     lossy = [tag_for_keyword(keyword) for keyword in LOSSY]
     tags = sorted(header.keys())
     clean = _parsed(header, [tag for tag in tags if tag.group in REPEATED_GROUPS or tag in lossy])
@@ -105,15 +105,15 @@ def _repeated(header: Dataset) -> Dataset:
 
 
 def scanner_of(header: Dataset) -> Dataset:
-    """What names the equipment that made an image, as far as it parses."""
+    """The elements that name the equipment of an image, as far as they are valid."""
     return _parsed(header, [Tag(keyword) for keyword in provenance.EQUIPMENT if keyword in header])
 
 
 def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
-    """New elements of those with these tags that are of the standard and whose values are as their VR wants them."""
+    """Copies of the elements with these tags that are of the standard and valid for their VR."""
     parsed = Dataset()
     for tag in tags:
-        with suppress(Exception):  # pydicom raises whatever a value makes it raise
+        with suppress(Exception):  # pydicom raises errors of any kind
             element = dataset[tag]
             if tag.is_private:
                 continue

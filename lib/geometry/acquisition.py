@@ -38,7 +38,7 @@ def facts_of(place: Dataset) -> dict[str, str]:
     """The facts that are told in a header, or in the functional groups of a frame."""
     datasets = [place]
     for sequence in _SEQUENCES:
-        with suppress(Exception):  # pydicom raises whatever a value makes it raise
+        with suppress(Exception):  # pydicom raises errors of any kind
             datasets += place.get(sequence) or []
     found = {prefix: _first(datasets, keywords) for prefix, keywords in FACTS.items()}
     found["b"] = found["b"] or _private_b_value(place)
@@ -55,7 +55,7 @@ def _first(datasets: Sequence[Dataset], keywords: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Of a number the number; of words their letters and digits, without ORIGINAL and PRIMARY."""
+    """A number as text, or the letters and digits of words, without ORIGINAL and PRIMARY."""
     values = list(value) if isinstance(value, MultiValue | list) else [value]
     if isinstance(values[0], str):
         words = [re.sub(r"[^a-z0-9]", "", str(word).lower()) for word in values]

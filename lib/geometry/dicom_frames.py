@@ -100,7 +100,7 @@ def ordered_frames(folder: Path) -> list[Frame]:
         frames = [frame for path, (header, _) in headers.items() for frame in _frames(path, header)]
     except SeriesError:
         raise
-    except Exception as error:  # a damaged header fails as the attribute likes
+    except Exception as error:  # a damaged header raises errors of any kind
         logger.warning("The header of a series cannot be understood: %r", error)
         raise SeriesError(
             "The headers of the series cannot be understood; they may be damaged. Choose another."
@@ -112,14 +112,14 @@ def ordered_frames(folder: Path) -> list[Frame]:
 
 
 def _header(path: Path) -> tuple[Dataset, int]:
-    """What stands before the pixels, and the number of bytes from there to the end of the file."""
+    """The header without the pixels, and the number of bytes that follow it."""
     try:
         with path.open("rb") as file:
             _check_inflated_size(file)
             header = pydicom.dcmread(file, stop_before_pixels=True)
             left = path.stat().st_size - file.tell()
     except (InvalidDicomError, OSError, EOFError) as error:
-        raise SeriesError(f"The series holds a file that is no DICOM image ({shown_name(path)}).") from error
+        raise SeriesError(f"The series holds a file that is not a DICOM image ({shown_name(path)}).") from error
     if header.get("SamplesPerPixel", 1) != 1:
         raise SeriesError("The series holds colour images; expected intensities of one channel. Choose another.")
     return header, left
@@ -147,8 +147,8 @@ def _check_room(path: Path, header: Dataset, left: int) -> None:
     # GDCM fills up what is cut short.
     if header.file_meta.get("TransferSyntaxUID") in _UNCOMPRESSED and left < expected + _PIXEL_TAG_BYTES:
         raise SeriesError(
-            f"The file {shown_name(path)} of the series is cut short: its header tells of {expected} bytes of pixels, "
-            f"and {max(0, left - _PIXEL_TAG_BYTES)} follow. Send it to the archive anew."
+            f"The file {shown_name(path)} of the series is cut short: its header declares {expected} bytes of pixels, "
+            f"and {max(0, left - _PIXEL_TAG_BYTES)} follow. Send it to the archive again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Read a DICOM series as volumes, or explain why it is none.
+"""Read a DICOM series as volumes, or refuse it with a reason.
 
 Viewers stack the slices of a series by their positions on an even grid at right angles, and send voxel indices of
 that grid. ITK does the same and only warns where the slices do not lie on such a grid, so this is checked here, in
@@ -37,7 +37,7 @@ _RESCALING = {
     "RescaleSlope",
 }
 UPRIGHT = "upright"
-"""In the name of a volume whose slices were tilted."""
+"""Name of a volume whose slices were tilted."""
 
 Decoder = Callable[[tuple[Path, ...]], np.ndarray]
 
@@ -84,18 +84,18 @@ class SeriesVolume:
         _check_volume_size(self.frames, self.size, same)
         try:
             array = _read(self.frames, self.decoder) if same else _read_by_frame(self.frames)
-        except Exception as error:  # damaged pixels fail as their decoder likes
+        except Exception as error:  # damaged pixels raise errors of any kind
             logger.warning("The pixels of a series cannot be read: %s", error)
             raise SeriesError(
                 "The pixels of the series cannot be read: they are damaged, cut short or compressed in an unknown way. "
-                "Send it to the archive anew, or choose another."
+                "Send it to the archive again, or choose another."
             ) from error
         columns, rows = self.frames[0].plane.size
         if array.shape != (len(self.frames), rows, columns):
             read, told = (
                 " x ".join(map(str, shape)) for shape in (array.shape[::-1], (columns, rows, len(self.frames)))
             )
-            raise SeriesError(f"The series was read as {read} voxels; its headers tell of {told}.")
+            raise SeriesError(f"The series was read as {read} voxels; its headers declare {told}.")
         return array if self.shifts_voxels is None else straightened(array, self.shifts_voxels, self.size)
 
 

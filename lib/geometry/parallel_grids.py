@@ -53,7 +53,7 @@ class ParallelGrids:
     def interpolated(
         self, source: torch.Tensor, source_start: Sequence[int], target_start: Sequence[int], target_stop: Sequence[int]
     ) -> torch.Tensor:
-        """A box of the target, interpolated linearly; beyond the source, its outermost voxels go on.
+        """A box of the target, interpolated linearly; beyond the source, its outermost voxels are repeated.
 
         Args:
             source: (..., X, Y, Z), a part of the source that holds all voxels of `source_range`.
@@ -72,7 +72,7 @@ class ParallelGrids:
 
 
 def interpolated_along(values: torch.Tensor, axis: int, coordinates: np.ndarray) -> torch.Tensor:
-    """Values at coordinates (N,) along an axis, linear between voxels; beyond the ends, the outermost go on.
+    """Values at coordinates (N,) along an axis, linear between voxels; beyond the ends, the outermost are repeated.
 
     Args:
         values: float32.

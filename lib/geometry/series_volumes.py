@@ -113,5 +113,5 @@ def _common(group: list[Frame], groups: list[list[Frame]]) -> str:
 
 
 def _in_order(volumes: dict[str, list[Frame]]) -> dict[str, list[Frame]]:
-    """In the order of their instances."""
+    """The volumes in the order of their instances."""
     return dict(sorted(volumes.items(), key=lambda item: min(frame.order for frame in item[1])))

@@ -60,7 +60,7 @@ def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
         check_size(geometry.shape, f"The image {name}", _READING_BYTES_PER_VOXEL)
         try:
             voxels = _measured(path, stored) if sentinels else _finite(path, stored)
-        except Exception as error:  # a damaged file fails as its format likes
+        except Exception as error:  # a damaged file raises errors of any kind
             raise unreadable(path, error) from error
         if sentinels:
             _fill_unmeasured(voxels, path)
@@ -102,12 +102,12 @@ def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
         if not path.exists():
             raise VolumeError(f"The image {name} is not there; restore it or choose another.")
         if not path.is_file():
-            raise VolumeError(f"The image {name} is no file; choose a NIfTI or NRRD file.")
+            raise VolumeError(f"The image {name} is not a file; choose a NIfTI or NRRD file.")
         stored = read_header(path)
         file_bytes = path.stat().st_size
     except VolumeError:
         raise
-    except Exception as error:  # the readers raise whatever their formats raise
+    except Exception as error:  # the readers raise errors of any kind
         raise unreadable(path, error) from error
     if len(stored.shape) != 3 or min(stored.shape) < 2:
         size = " x ".join(map(str, stored.shape))
@@ -115,7 +115,9 @@ def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
     check_size(stored.shape, f"The image {name}")
     if not stored.fits_into(file_bytes):
         size = " x ".join(map(str, stored.shape))
-        raise VolumeError(f"The image {name} is cut short: {file_bytes} bytes cannot hold {size} voxels. Copy it anew.")
+        raise VolumeError(
+            f"The image {name} is cut short: {file_bytes} bytes cannot hold {size} voxels. Copy it again."
+        )
     i, j, k = stored.shape
     _check_one_place((i, j, k), stored.affines_ras, name)
     geometry = ImageGeometry((i, j, k), stored.affines_ras[0])
@@ -124,12 +126,12 @@ def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
 
 
 def unreadable(path: Path, error: Exception) -> VolumeError:
-    """What is said of an image whose reading ended in an error."""
+    """The error for an image that cannot be read."""
     return VolumeError(f"The image {shown_name(path)} cannot be read ({_first_sentence(error)}).")
 
 
 def nothing_measured(path: Path) -> VolumeError:
-    """What is said of an image without a value within `LARGEST_INTENSITY`."""
+    """The error for an image without a value within `LARGEST_INTENSITY`."""
     return VolumeError(
         f"The image {shown_name(path)} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
         "intensities. Choose another."
@@ -188,10 +190,10 @@ def _check_one_place(shape: tuple[int, int, int], places_ras: list[np.ndarray], 
     if not places_ras:
         raise VolumeError(
             f"The image {name} does not tell where it lies in the patient (its qform and sform codes are 0), so left "
-            "and right cannot be known; convert it anew from its source."
+            "and right cannot be known; convert it again from its source."
         )
     if not np.isfinite(places_ras).all() or not np.linalg.norm(places_ras[0][:3, :3], axis=0).all():
-        raise VolumeError(f"The header of the image {name} places its voxels at no distance; convert it anew.")
+        raise VolumeError(f"The header of the image {name} places its voxels at no distance; convert it again.")
     first, last = ImageGeometry(shape, places_ras[0]), ImageGeometry(shape, places_ras[-1])
     if not first.is_close(last):
         raise VolumeError(
@@ -207,6 +209,6 @@ def _check_right_angles(geometry: ImageGeometry, name: str) -> None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What an error says, without the path that an OSError ends with."""
+    """The text of an error, without the path at the end of an OSError."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__

@@ -31,7 +31,7 @@ _NRRD_HEADER_BYTES = 2**20
 _NRRD_AXES = 16  # of which no file has more
 # NIfTI keeps extensions before the voxels.
 _NIFTI_HEADER_BYTES = 2**26
-_NIFTI_BEGIN = 352  # header, and four bytes that tell of no extension
+_NIFTI_BEGIN = 352  # header, and four bytes for no extension
 _CHUNK_VOXELS = 2**20
 _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre in xyzt_units; everything else counts as mm, as in ITK
 _SCANNER_ANATOMICAL = 1
@@ -175,7 +175,7 @@ def write_nifti(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compr
 
 def _check_magic(fits: bool, expected: str) -> None:
     if not fits:
-        raise ValueError(f"its content is not that of {expected}, which its name tells of")
+        raise ValueError(f"its content is not that of {expected}, as its name says")
 
 
 def _nifti_header(stream: BinaryIO | gzip.GzipFile, gzipped: bool) -> StoredVolume:
@@ -220,7 +220,9 @@ def _nrrd_header(file: BinaryIO) -> StoredVolume:
     if "datafile" in names:
         raise ValueError("its voxels are in another file; save it as one NRRD file with attached data")
     if names & {"lineskip", "byteskip", "axismins", "axismaxs"}:
-        raise ValueError("its header has a byte skip, a line skip, or axis mins; save it anew, with 3D Slicer for one")
+        raise ValueError(
+            "its header has a byte skip, a line skip, or axis mins; save it again, for example with 3D Slicer"
+        )
     if missing := {"type", "sizes", "encoding"} - header.keys():
         raise ValueError(f"its header lacks {', '.join(sorted(missing))}")
     encoding = header["encoding"].lower()

@@ -66,7 +66,7 @@ def free_bytes() -> int:
 def cgroup_free_bytes(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> Iterator[int]:
-    """What is left of the memory of each control group that this process is in; nothing where there are none."""
+    """The free memory of each control group of this process; nothing where there are none."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:

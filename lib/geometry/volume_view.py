@@ -20,7 +20,7 @@ from lib.geometry.volume_files import StoredVolume, read_intensities
 EXACT = {"uint8": "uint8", "int8": "int16", "int16": "int16", "uint16": "uint16"}
 """The types of numbers that are passed on as they are stored, and as which."""
 
-_NIFTI_BEGIN = 352  # header, and four bytes that tell of no extension
+_NIFTI_BEGIN = 352  # header, and four bytes for no extension
 _MILLIMETRES = (0, 2)  # in xyzt_units; 0 where no unit is named
 
 
@@ -83,7 +83,7 @@ def _is_plain(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Values:
-    """What the numbers of an image are like: the measured ones."""
+    """The range of the measured values, and whether all are whole numbers."""
 
     lowest: float = 0.0
     highest: float = 0.0
@@ -135,7 +135,7 @@ def _told_of(path: Path) -> Iterator[None]:
         yield
     except (VolumeError, GeneratorExit):
         raise
-    except Exception as error:  # a damaged file fails as its format likes
+    except Exception as error:  # a damaged file raises errors of any kind
         raise unreadable(path, error) from error
 
 

@@ -34,7 +34,7 @@ CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
 
 MAX_VOXELS = 4_000_000
-"""Of a box for the CRF, which takes 140 bytes and a microsecond for each; a larger box gets coarser voxels."""
+"""Maximum size of a box for the CRF, which takes 140 bytes and a microsecond per voxel; larger boxes are coarsened."""
 
 MOST_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
 """In a box of more voxels of the scan, or on coarser ones than these, structures stay as the network drew them."""
@@ -45,7 +45,7 @@ LEAST_PART = 0.1
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 
 ProbabilityOfLabel = Callable[[int, Box], np.ndarray]
-"""Of a label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
+"""Gives the probability of label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
 
 
 def automatic_mask(
@@ -103,12 +103,11 @@ def refined_label_map(
 ) -> np.ndarray:
     """The most probable classes after a dense CRF over each one's probability.
 
-    A network that was trained on clicks has learnt little of where a structure ends; the image shows it (what this
-    brings: docs/results/accuracy.md). A label of which the CRF would leave less than three tenths stays as the network
-    drew it: a network that draws but the core of a structure is taken for one that is wrong, and nobody would see what
-    is missing. Of a structure no crumbs and no holes are left that the network did not draw.
+    A network that was trained on clicks is inaccurate at borders; the CRF moves them to edges of the image (results:
+    docs/results/accuracy.md). A label of which the CRF would keep less than three tenths stays as the network drew
+    it. Small parts and holes that the network did not draw are removed.
 
-    The CRF works on boxes around what was found, so that its cost grows with that and not with the image.
+    The CRF works on boxes around the structures, so that its cost does not grow with the image.
 
     Args:
         image: (X, Y, Z), finite, of any scale.
@@ -131,7 +130,7 @@ def refined_label_map(
             continue
         for work, (before, now) in zip(of_label, views, strict=True):
             if work.grid is not None:
-                _drop_crumbs(now, before == index, index)
+                _drop_small_parts(now, before == index, index)
                 _fill_new_holes(now, before == index, index)
     return refined
 
@@ -238,7 +237,7 @@ def _disjoint(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
-    """Of all voxels; slice by slice, as the image may be memory-mapped."""
+    """Mean and standard deviation of all voxels, slice by slice, as the image may be memory-mapped."""
     total = squares = 0.0
     for k in range(image.shape[2]):
         values = image[..., k].astype(np.float64)
@@ -248,8 +247,8 @@ def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
     return mean, max(float(np.sqrt(max(squares / image.size - mean**2, 0))), float(np.finfo(np.float32).tiny))
 
 
-def _drop_crumbs(now: np.ndarray, before: np.ndarray, index: int) -> None:
-    """Takes small parts away that came off a structure, or that are none of any.
+def _drop_small_parts(now: np.ndarray, before: np.ndarray, index: int) -> None:
+    """Removes small parts that were cut off a structure, or that touch none.
 
     Args:
         now: (X, Y, Z) labels, changed in place.
@@ -274,7 +273,7 @@ def _drop_crumbs(now: np.ndarray, before: np.ndarray, index: int) -> None:
 
 
 def _fill_new_holes(now: np.ndarray, before: np.ndarray, index: int) -> None:
-    """Fills holes of a structure that the network did not leave, as far as nothing else is in them."""
+    """Fills holes of a structure that the network did not leave, where no other label is."""
     holes = _holes(now == index) & (now == 0)
     parts, count = ndimage.label(holes)
     filled = np.ones(count + 1, bool)

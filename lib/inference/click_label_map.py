@@ -18,7 +18,7 @@ from lib.inference.processor_threads import in_turn
 from lib.networks.checkpoint import TrainedModel
 
 Probability = Callable[[str, Box], np.ndarray]
-"""Of a label, in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
+"""Gives the probability of a label in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
 
 
 def network_prior_weight(model: TrainedModel) -> float:

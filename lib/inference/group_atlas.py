@@ -17,7 +17,7 @@ from lib.geometry.volume import Volume
 from lib.inference.click_label_map import seen_from
 
 LEAST_STRUCTURES, MOST_STRUCTURES = 5, 24
-"""Fewer tell too little; more cost time."""
+"""Fewer are not reliable; more cost time."""
 
 LEAST_LIKENESS = 1.3
 """From this `likeness` on, structures have a shape in common: 4 hippocampi had 1.5 to 3.3, 4 sarcomas 0.9 to 1.25."""
@@ -57,7 +57,7 @@ class ClickedStructure:
         return frame_extremes(self.points, self.affine_ras)
 
     def shape(self, atlas: ShapeAtlas | None) -> Shape:
-        """Of the mask of its clicks."""
+        """The shape of the mask of its clicks."""
         mask = segment_from_clicks(self.image, self.points, self.spacing_mm, atlas=atlas, affine_ras=self.affine_ras)
         return Shape.of(mask, self.points.extremes_voxel, self.affine_ras)
 
@@ -68,7 +68,7 @@ def frame_extremes(points: ExtremePoints, affine_ras: np.ndarray) -> np.ndarray:
 
 
 def have_shape_in_common(extremes: Sequence[np.ndarray]) -> bool:
-    """Are there enough structures, and do their extreme points (3, 2, 3) in their frames show a common shape?"""
+    """Are there enough structures, with a common shape by their extreme points (3, 2, 3) in their frames?"""
     return len(extremes) >= LEAST_STRUCTURES and likeness(extremes) >= LEAST_LIKENESS
 
 
@@ -76,8 +76,7 @@ def group_atlas(structures: Sequence[ClickedStructure]) -> ShapeAtlas | None:
     """The mean mask of structures of one label, each made with the mean of the others, a few times.
 
     Returns:
-        None where there are too few of them, or where their clicks show no shape in common: masks of clicks without one
-        would get worse.
+        None where there are too few structures, or no common shape: the masks would get worse.
     """
     chosen = structures[-MOST_STRUCTURES:]
     if not have_shape_in_common([of.extremes for of in chosen]):

@@ -28,7 +28,7 @@ class _NotKeptError(LookupError):
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """An image, and what it is known by.
+    """An image, and its checksum.
 
     Attributes:
         volume: its voxels are float32, or int16 where that loses nothing; they may be memory-mapped.
@@ -60,7 +60,7 @@ class OpenedImages:
         """Opens an image.
 
         Args:
-            keep: False for one of which nothing may be kept.
+            keep: store it in the cache.
 
         Raises:
             VolumeError: it cannot be read.

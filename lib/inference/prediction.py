@@ -26,7 +26,7 @@ from lib.networks.precision import mixed_precision
 logger = logging.getLogger(__name__)
 
 _SLAB_BYTES = 128 * 2**20
-"""Of the probabilities that are brought onto the voxels of a scan at a time."""
+"""Size of the probabilities that are brought onto the voxels of a scan at a time."""
 
 Device = torch.device | str
 
@@ -90,7 +90,8 @@ def predict_probability(
         VolumeError: the scan would be too large on the network's grid, or with its probabilities.
         BrokenModelError: the probabilities are not finite.
     """
-    image, affine = _on_grid(model, volume, prepared)
+    on_grid = network_image(volume, model.spec.spacing_mm) if prepared is None else (prepared.voxels, prepared.affine)
+    image, affine = on_grid
     box = box or Box((0, 0, 0), volume.geometry.shape)
     check_size(box.shape, "The region of the scan", 3 * 4 * len(model.spec.labels))
     grids = ParallelGrids.of(volume.geometry.affine_ras, affine)
@@ -100,28 +101,15 @@ def predict_probability(
     return np.ascontiguousarray(grids.interpolated(probability, region.start, box.start, box.stop).numpy())
 
 
-def predict_label_map(
-    model: TrainedModel,
-    scan: Volume | ImageGeometry,
-    device: Device = "cpu",
-    prepared: PreparedVolume | None = None,
-) -> np.ndarray:
-    """The most probable classes, background among them, on the voxels of a scan.
-
-    Args:
-        scan: a volume; or its geometry, where `prepared` is given.
-        prepared: the scan on the network's grid, where that is there already.
-
-    Returns:
-        (X, Y, Z) uint8.
+def predict_label_map(model: TrainedModel, volume: Volume, device: Device = "cpu") -> np.ndarray:
+    """The most probable classes (X, Y, Z) uint8, background among them, on the voxels of a scan.
 
     Raises:
         VolumeError: the scan would be too large on the network's grid, or with its probabilities.
         BrokenModelError: the probabilities are not finite.
     """
-    image, affine = _on_grid(model, scan, prepared)
-    geometry = scan.geometry if isinstance(scan, Volume) else scan
-    return label_map_on_scan(predict_on_grid(model, image, device), affine, geometry)
+    image, affine = network_image(volume, model.spec.spacing_mm)
+    return label_map_on_scan(predict_on_grid(model, image, device), affine, volume.geometry)
 
 
 def label_map_on_scan(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
@@ -172,16 +160,6 @@ def grid_box(grids: ParallelGrids, box: Box, grid_shape: Sequence[int]) -> Box:
     }
     (i, i_stop), (j, j_stop), (k, k_stop) = (ranges[axis] for axis in range(3))
     return Box((i, j, k), (i_stop, j_stop, k_stop))
-
-
-def _on_grid(
-    model: TrainedModel, scan: Volume | ImageGeometry, prepared: PreparedVolume | None
-) -> tuple[torch.Tensor, np.ndarray]:
-    if prepared is not None:
-        return prepared.voxels, prepared.affine
-    if not isinstance(scan, Volume):
-        raise ValueError("scan is a geometry; expected a volume, or the scan on the network's grid as `prepared`")
-    return network_image(scan, model.spec.spacing_mm)
 
 
 def require_finite(probability: torch.Tensor, model: TrainedModel) -> None:
@@ -246,7 +224,7 @@ def _slide(
 def _windows(
     grid: WindowGrid, axis: int, start: int, network: nn.Module, image: torch.Tensor, device: torch.device
 ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
-    """Of each window of a layer, its place in it and its weighted logits (1 + C, X, Y, Z) float32."""
+    """The place of each window in a layer, and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
     precision = mixed_precision(device, network, grid.size)

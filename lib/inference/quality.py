@@ -11,7 +11,7 @@ from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
 
 BLUR_VOXELS = 0.7
-"""Deviation of the Gaussian, on the network's grid: less detail than a reader would miss."""
+"""Standard deviation of the Gaussian, on the network's grid."""
 
 _SLAB_VOXELS = 2**22
 
@@ -24,11 +24,11 @@ def mask_quality(
     mask: np.ndarray,
     device: Device = "cpu",
 ) -> float:
-    """The mean of two agreements, each the mean of the labels; higher is better, and it is no Dice.
+    """The mean of two overlaps, each the mean over the labels; higher is better. It is not a Dice with the truth.
 
     That of the probabilities with those of the same scan slightly blurred, and, where a CRF has refined the mask, that
-    of the network's own mask with the refined one. A label that is drawn nowhere has 0: whether it is in the scan is
-    for a person to say. How far this ranks masks as the true Dice does: docs/pre_annotation.md.
+    of the network's own mask with the refined one. A label that is drawn nowhere has 0. Rank
+    correlation with the true Dice: docs/pre_annotation.md.
 
     Args:
         voxels: (X, Y, Z), the scan on the network's grid.
@@ -44,13 +44,13 @@ def mask_quality(
     if not is_drawn.any():
         return 0.0
     blurred = torch.from_numpy(ndimage.gaussian_filter(voxels.float().numpy(), BLUR_VOXELS)).half()
-    agreements = [soft_agreement(probability, predict_on_grid(model, blurred, device))]
+    overlaps = [soft_dice(probability, predict_on_grid(model, blurred, device))]
     if mask is not drawn:
-        agreements.append(np.array([dice(drawn == index, mask == index) for index in indices]))
-    return float((np.mean(agreements, axis=0) * is_drawn).mean())
+        overlaps.append(np.array([dice(drawn == index, mask == index) for index in indices]))
+    return float((np.mean(overlaps, axis=0) * is_drawn).mean())
 
 
-def soft_agreement(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
+def soft_dice(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
     """The Dice of probabilities (C, X, Y, Z) in [0, 1], 2 sum min(p, q) / sum (p + q), of each label; 1 of nothing."""
     labels, x, *plane = one.shape
     both, sizes = np.zeros(labels), np.zeros(labels)

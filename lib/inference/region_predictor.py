@@ -30,10 +30,10 @@ class _Region:
 
 
 class RegionPredictor:
-    """Predicts what is asked for.
+    """Predicts boxes of images, from kept predictions where they hold the box.
 
     Args:
-        limit_bytes: of the predictions that are kept in memory; those that were not used for longest go.
+        limit_bytes: of the predictions that are kept in memory; the least recently used are dropped.
     """
 
     def __init__(self, images: OpenedImages, device: Device, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -75,7 +75,7 @@ class RegionPredictor:
         return None
 
     def _keep(self, model: TrainedModel, image: OpenedImage, box: Box, probability: torch.Tensor) -> None:
-        """Those of other models go."""
+        """Keeps a prediction, and drops those of other models."""
         if image.checksum is None:
             return
         region = _Region(weakref.ref(model), image.checksum, box, probability)

@@ -39,7 +39,7 @@ def shapes_of_mask(label_map: np.ndarray, affine_ras: np.ndarray, labels: Sequen
 
 @dataclass(frozen=True, eq=False)
 class _AcceptedShapes:
-    """Of one accepted mask; `stamp` is that of its file."""
+    """The shapes of one accepted mask; `stamp` is that of its file."""
 
     path: Path
     stamp: Stamp | None
@@ -48,18 +48,18 @@ class _AcceptedShapes:
 
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
-    """What is known at one moment: shapes by image id, the oldest mask first, and the atlases that they give."""
+    """The shapes of accepted masks by image id, the oldest first, and the atlases that they give."""
 
     accepted: Mapping[str, _AcceptedShapes] = field(default_factory=dict)
     atlases: Mapping[str, ShapeAtlas] = field(default_factory=dict)
 
 
 class ShapeAtlases:
-    """Atlases of accepted masks; of a label without any, the one that a training made of clicks.
+    """Atlases of accepted masks; for a label without any, the atlas that a training made from clicks.
 
     Masks are read in the background, once each, the newest first and as many as an atlas takes. A mask that was
-    replaced or deleted counts no longer from the next click on. A click network goes with any of the masks that it has
-    learnt from.
+    replaced or deleted is left out from the next click on. A click network is left out when any of the masks that
+    it was trained on is deleted.
 
     Args:
         masks: the accepted ones.
@@ -92,11 +92,11 @@ class ShapeAtlases:
         self.refresh_soon()
 
     def refresh_soon(self) -> None:
-        """Something may have changed."""
+        """Reads masks again in the background."""
         self._changed.set()
 
     def current(self) -> Mapping[str, Learnt]:
-        """What is known of each label that has an atlas. Reads no mask."""
+        """The atlas and the network of each label that has an atlas, without reading masks."""
         snapshot = self._snapshot
         if any(file_stamp(of.path) != of.stamp for of in snapshot.accepted.values()):
             with self._lock:

@@ -51,7 +51,7 @@ class WindowGrid:
 
     @property
     def box(self) -> Box:
-        """What the windows see together; it may reach beyond the image."""
+        """The box that the windows cover together; it may reach beyond the image."""
         first, last = np.array([(starts[0], starts[-1]) for starts in self.starts]).T
         return Box(tuple(first.tolist()), tuple((last + self.size).tolist()))
 

@@ -43,16 +43,16 @@ DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmos
 class ExtremePointsInferTask(InferTask):
     """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
 
-    A request for the stored clicks of an image stores no clicks anew. The mask of an answer is kept for the annotator
+    A request for the stored clicks of an image stores no clicks. The mask of an answer is kept for the annotator
     who asked, so that they can accept it (`lib.server.masks.acceptance`).
 
     Args:
-        type: what viewers take it for; they show "deepedit" models among their point prompts.
+        type: as viewers list it; they show "deepedit" models among their point prompts.
         model: the trained network, which joins in as soon as there is one.
-        predictor: of the network's opinion of what was clicked.
+        predictor: of the network's probabilities around the clicks.
         store: where annotations are kept.
         given_masks: where the masks of the answers are kept.
-        atlases: what accepted masks have taught.
+        atlases: learnt from accepted masks.
         on_annotation: called with the file name of each new annotation.
     """
 
@@ -149,7 +149,7 @@ class ExtremePointsInferTask(InferTask):
         *,
         new_clicks: bool,
     ) -> None:
-        """Keeps what a label map (X, Y, Z) shows of each structure, where no other clicks came meanwhile."""
+        """Keeps the mask of each structure in a label map (X, Y, Z), unless newer clicks are stored."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         for points in structures:
             box = context_box(points, image.volume.geometry.shape)
@@ -195,7 +195,7 @@ class ExtremePointsInferTask(InferTask):
 
 
 def _extremes(points: ExtremePoints, geometry: ImageGeometry) -> list[dict[str, Any]]:
-    """The six extremes as understood, named by the end of the patient's body that each lies towards."""
+    """The six extreme points as assigned, named by their direction in the patient."""
     return [
         {
             "end": geometry.end_names[axis][end],

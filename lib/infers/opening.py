@@ -16,7 +16,7 @@ from lib.networks.checkpoint import TrainedModel
 logger = logging.getLogger(__name__)
 
 MOST_IMAGES = 4
-"""That wait, or that are opened anew for a network on another grid; the last ones."""
+"""That wait, or that are opened again for a network on another grid; the last ones."""
 
 POLL_S = 1.0
 
@@ -64,5 +64,5 @@ class Opening:
                 self.images.on_grid(image, model.spec.spacing_mm)
         except VolumeError as error:
             logger.warning("An image is not opened in advance. %s", error)
-        except Exception:  # a request for the image tells its own story
+        except Exception:  # a request for the image reports the error
             logger.exception("An image could not be opened in advance.")

@@ -29,7 +29,7 @@ class PublishedModel:
         self._loaded: tuple[tuple[int, int], TrainedModel | None] | None = None
 
     def current(self) -> TrainedModel | None:
-        """The newest model, or None where none is published or what is there cannot be used (the log says why)."""
+        """The newest model, or None where none is published or it cannot be used (see the log)."""
         with self._lock:
             try:
                 status = self.path.stat()

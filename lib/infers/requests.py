@@ -26,5 +26,5 @@ def require_model(model: Any, models: Mapping[str, object]) -> None:
 
 
 def annotator_of(request: Mapping[str, Any]) -> str:
-    """Who clicked, as far as the client says (Slicer sends a `client_id`, OHIF nothing)."""
+    """The annotator named by the client (Slicer sends a `client_id`, OHIF none)."""
     return str(request.get("client_id") or "unknown")[:200]

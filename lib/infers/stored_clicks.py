@@ -47,11 +47,11 @@ def stored_clicks(
     try:
         answers = [store.load(str(image_id), label) for label in answered]
     except AnnotationFileError as error:
-        raise ClickRequestError(f"{error} Click the structure anew.") from error
+        raise ClickRequestError(f"{error} Click the structure again.") from error
     for answer in answers:
         if not (answer.geometry.is_close(geometry) and answer.is_of(image_checksum)):
             raise ClickRequestError(
-                f"Label {answer.label!r}: the image is not the one that was clicked on. Click it anew."
+                f"Label {answer.label!r}: the image is not the one that was clicked on. Click it again."
             )
     return Answers(
         tuple(answer.points for answer in answers if isinstance(answer, Annotation)),

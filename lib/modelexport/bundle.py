@@ -18,7 +18,7 @@ from lib.modelexport.source_files import LIBRARY, copied_sources
 from lib.networks.spec import PAPERS_NETWORK, NetworkSpec
 
 PACKAGE = "inextremis"
-"""Of the modules in a bundle."""
+"""Name of the package in a bundle."""
 
 REQUIRED_PACKAGES = ("nibabel", "numba", "pynrrd", "psutil", "pytorch-ignite", "scipy", "torchio", "filelock")
 _STEPS = bundle_steps.__name__.replace(LIBRARY.name, PACKAGE, 1)

@@ -28,15 +28,15 @@ NORMALISATION = (
     f"to spacing_mm; clipped to the percentiles {CLIPPED_PERCENTILES[0]} and {CLIPPED_PERCENTILES[1]}; mean 0 and "
     "standard deviation 1 of the whole image; rounded to 16-bit floats"
 )
-"""What `lib.data.grid.network_image` does, in words."""
+"""Description of `lib.data.grid.network_image`."""
 
 _DECISION = "decision"
-"""In `MaskRecord.info`: whose reading of several was decided for (`lib.server.review.readings.DECISION_KEY`)."""
+"""Key in `MaskRecord.info` for the reading that a reviewer chose (`lib.server.review.readings.DECISION_KEY`)."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A version of a model, and what is known of its training.
+    """A version of a model, and the record of its training.
 
     Attributes:
         run: the training that published it; None where it is not in the record, as of a model from elsewhere.
@@ -59,7 +59,7 @@ class ModelFacts:
 
     @property
     def said_of_training(self) -> dict[str, Any]:
-        """Of the training, in values of JSON. It names no study."""
+        """The training, in values of JSON. It names no study."""
         run = self.run
         return {
             "ended": run and run.ended,
@@ -88,7 +88,7 @@ class ModelFacts:
 
 
 def annotators(images: Iterable[str], until: datetime, clicks: AnnotationStore, masks: MaskStore) -> set[str]:
-    """Who said anything of these images before a moment, by what is stored and by what it replaced."""
+    """Who annotated these images before a moment, by the stored annotations and their history."""
     files = clicks.paths_by_image()
     said = [
         (name, created)
@@ -123,7 +123,7 @@ def _who_masked(masks: MaskStore, image: str) -> Iterator[tuple[str, str]]:
 
 
 def _names_in(record: MaskRecord) -> set[str]:
-    """Of a mask: who submitted it, whose work each accepted label is, and whose reading was decided for."""
+    """Names in the record of a mask: who submitted it, the annotators of accepted labels, and the chosen reader."""
     decision = (record.info or {}).get(_DECISION)
     decided = [decision.get("reader")] if isinstance(decision, dict) else []
     accepted = [said.get("annotator") for said in acceptances(record).values()]

@@ -21,7 +21,7 @@ LARGEST_DIFFERENCE = 1e-4
 
 INPUT, OUTPUT = "image", "logits"
 METADATA = "metadata.json"
-"""Of the facts in a TorchScript file, as MONAI's `load_net_with_metadata` reads them."""
+"""Name of the facts in a TorchScript file, as MONAI's `load_net_with_metadata` reads them."""
 
 _OPSET = 17
 _SEED = 0
@@ -55,7 +55,7 @@ def onnx_file(facts: ModelFacts) -> bytes:
                 output_names=[OUTPUT],
                 dynamic_axes=axes,
             )
-        except Exception as error:  # each operator fails in its own way
+        except Exception as error:  # operators raise errors of any kind
             raise UnfaithfulExportError(_refusal(facts, "ONNX", error)) from error
     model = onnx.load_from_string(content.getvalue())
     onnx.helper.set_model_props(model, {"inextremis": json.dumps(facts.as_json(), ensure_ascii=False)})
@@ -80,7 +80,7 @@ def torchscript_file(facts: ModelFacts) -> bytes:
             torch.jit.save(traced, content, {METADATA: json.dumps(facts.as_json(), ensure_ascii=False)})
             content.seek(0)
             found = torch.jit.load(content)(window)
-        except Exception as error:  # each operator fails in its own way
+        except Exception as error:  # operators raise errors of any kind
             raise UnfaithfulExportError(_refusal(facts, "TorchScript", error)) from error
     _require_same(found.numpy(), network, window, "TorchScript")
     return content.getvalue()

@@ -41,5 +41,5 @@ class Job:
 
     @property
     def model_path(self) -> Path:
-        """Of the published model."""
+        """File of the published model."""
         return Path(self.model_dir) / "inextremis.pt"

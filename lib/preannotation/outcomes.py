@@ -36,7 +36,7 @@ def check_workers(client: Client, job: Job) -> None:
 
 
 def outcomes(client: Client, images: Iterable[str], job: Job, task: Task = propose) -> Iterator[Outcome]:
-    """What came of each image, as it comes.
+    """The outcome of each image, as it is known.
 
     Raises:
         ClusterError: the scheduler has ended; what was stored is stored.
@@ -65,15 +65,15 @@ def outcomes(client: Client, images: Iterable[str], job: Job, task: Task = propo
 
 
 def _outcome(image_id: str, future: Future) -> Outcome:
-    """Of a result that was lost with its worker, dask runs the task again; it finds the mask there."""
+    """The outcome of a task. Dask runs a task again whose result was lost with its worker."""
     try:
         return Outcome(*future.result())
     except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
         raise ClusterError(
-            "The scheduler has ended. What was stored stays; the same command goes on from there."
+            "The scheduler has ended. What was stored stays; the same command continues from there."
         ) from error
     except KilledWorker:
-        reason = "Its worker was ended each time that it was tried, perhaps for want of memory."
+        reason = "Its worker was ended each time that it was tried, perhaps for lack of memory."
     except WorkerError as error:
         reason = str(error)
     except Exception as error:  # whatever is wrong with one study, the others are done

@@ -43,12 +43,12 @@ LIST_TIMEOUT_S = 600.0
 
 
 class WorkerError(RuntimeError):
-    """A worker that cannot do its part; its text says why. The study may do well elsewhere, or later."""
+    """An error of the worker, not of the study, which may be tried elsewhere or later; its text says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """What a worker keeps between studies."""
+    """What a worker keeps open between studies."""
 
     studies: Studies
     model: TrainedModel
@@ -75,7 +75,7 @@ def propose(image_id: str, job: Job) -> Outcome:
             volume = load_volume(path)
         finally:
             if not isinstance(opened.studies, FolderStudies):
-                path.unlink(missing_ok=True)  # the archive has it; a disk is full sooner than an archive is done
+                path.unlink(missing_ok=True)  # the archive keeps it; the disk may not hold all images
         stored, quality = _segment_and_store(opened, job, image_id, volume, stamp)
     except HTTPException as error:
         if error.status_code >= 500:
@@ -113,7 +113,7 @@ def _segment_and_store(
 
 
 def _is_done(opened: _Opened, image_id: str, stamp: Stamp | None) -> bool:
-    """Did somebody else, or a worker that was taken for dead, settle or propose the study meanwhile?"""
+    """Has the study been skipped, annotated or proposed meanwhile?"""
     if is_settled(opened.studies, image_id):
         return True
     image = _file_in(opened.studies.folder, image_id) if isinstance(opened.studies, FolderStudies) else None
@@ -134,7 +134,7 @@ def _image(studies: Studies, image_id: str) -> tuple[Path, Stamp | None]:
 
 
 def _file_in(folder: Path, image_id: str) -> Path | None:
-    """As `FolderStudies` chooses it, without a look at all the others."""
+    """The file of an image, as `FolderStudies` chooses it, without listing the others."""
     check_image_id(image_id)
     candidates = (folder / f"{image_id}{extension}" for extension in EXTENSIONS)
     return next((path for path in candidates if path.is_file()), None)

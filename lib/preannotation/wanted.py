@@ -15,10 +15,10 @@ from lib.server.studies.study_list import StudyList, label_states, proposal_in
 
 
 def wanted(studies: Studies, model: TrainedModel) -> list[str]:
-    """The images, by name, that are neither skipped nor answered in full, and have no proposal that may stay.
+    """The images, by name, that are neither skipped nor fully annotated, and have no proposal to keep.
 
-    A proposal stays unless the model did better on held-out scans than the one that made it, or the file of the image
-    has changed since.
+    A proposal is kept unless the model scored better on held-out scans than the model of the proposal, or the file
+    of the image has changed since.
     """
     images, files = studies.list_images(), studies.images_at_hand()
     said = StudyList(studies).said(None, images, budget_s=0)
@@ -52,7 +52,7 @@ def is_settled(studies: Studies, image_id: str) -> bool:
         return set(studies.labels) <= set(studies.masks().record(image_id).labels)
     except FileNotFoundError:
         return False
-    except MaskError:  # somebody's, and not to be passed over
+    except MaskError:  # a damaged mask is not replaced
         return True
 
 

@@ -5,14 +5,14 @@ on its side, its own vertex cost included. Each side has settled every node up t
 that costs less than the two least keys together is therefore known, from one side or the other, up to a voxel that
 both have reached: the search ends when they add up to the best cost known.
 
-The side with the smaller queue goes on, so that an end in open ground does not flood it while the other is still behind
-a ridge.
+The side with the smaller queue continues, so that an end in a uniform region does not expand far while the other end is
+still enclosed by edges.
 
 Large volumes wait for memory, not for arithmetic. A queue is therefore a heap of single integers: a key's bits, the
 lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that differ in
 those bits alone may leave the queue out of order; then a node is settled again when its cost falls.
 
-All compiled functions are in this one file: numba compiles a file anew only when that very file has changed.
+All compiled functions are in this one file: numba compiles a file again only when that file itself has changed.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def _report_end(task: dict[str, Any]) -> None:
 def end_by_signal(number: int, process: str = "its process") -> str:
     """The sentence for a training of which a process was killed by a signal."""
     end = signal.Signals(number)
-    cause = ", perhaps for want of memory" if end == signal.SIGKILL else ""
+    cause = ", perhaps for lack of memory" if end == signal.SIGKILL else ""
     return (
         f"The training ended before its time: {process} was killed by signal {end.value} ({end.name}){cause}. "
         "The published model stays, and the next training goes on after the last epoch of this one."

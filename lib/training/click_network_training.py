@@ -40,7 +40,7 @@ CROSS_ENTROPY_WEIGHT = 4.0
 LARGEST_TURN_DEG, LARGEST_SCALING, HAND_ERROR_VOXELS = 12.0, 0.15, 0.6
 CORRECTED_SHARE, CORRECTION_SHARE = 0.5, 0.6
 SEEN_CONTEXT = 0.15
-"""Of the box's extent: what a click request sees around it; farther out, the outermost voxels go on."""
+"""Of the box's extent: what a click request sees around it; farther out, the outermost voxels are repeated."""
 
 MARGIN = 0.6
 """Of the box's extent, that is kept around a structure, for boxes that are turned and scaled."""

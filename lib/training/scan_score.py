@@ -7,7 +7,7 @@ import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
-from lib.data.clicks import WorldClicks
+from lib.data.clicks import clicks_on_grid
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.boxes import Box
 from lib.geometry.volume import VolumeError
@@ -35,7 +35,7 @@ def scan_score(
     """
     image, mask = volumes.image(scan), volumes.mask(scan)
     drawn = most_probable(predict_on_grid(model, image.voxels, device)).numpy()
-    clicks = {a.points.label: WorldClicks.of(a).on_grid(image.affine) for a in scan.annotations}
+    clicks = {a.points.label: clicks_on_grid(a, image.affine) for a in scan.annotations}
     scores = []
     for index, label in enumerate(model.spec.labels, start=1):
         found = drawn == index

@@ -56,16 +56,15 @@ def test_clock_that_was_set_back_lends_nothing_for_ever(file, clock):
     assert orders == [["a"], ["a"]]
 
 
-def test_study_is_with_two_people_and_with_no_third(file):
+@pytest.mark.parametrize(
+    ("people", "studies", "expected"),
+    [(("anna", "bert", "carl"), ["a"], ["a", "a", None]), (("anna",) * 3, ["a", "b"], ["a", "b", None])],
+    ids=["two people and no third", "nobody twice"],
+)
+def test_two_people_read_a_study(file, people, studies, expected):
     leases = server(file, people=2)
 
-    assert [leases.take(["a"], who, by_name) for who in ("anna", "bert", "carl")] == ["a", "a", None]
-
-
-def test_nobody_gets_a_study_twice_while_they_have_it(file):
-    leases = server(file, people=2)
-
-    assert [leases.take(["a", "b"], "anna", by_name) for _ in range(3)] == ["a", "b", None]
+    assert [leases.take(studies, who, by_name) for who in people] == expected
 
 
 def test_nobody_gets_a_study_that_they_have_read(file, clock):

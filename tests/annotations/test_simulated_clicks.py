@@ -57,19 +57,15 @@ def test_every_voxel_of_a_face_may_be_clicked() -> None:
     assert lowest_in_x == {(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)}
 
 
-def test_an_empty_mask_is_refused() -> None:
+@pytest.mark.parametrize("function", [simulated_extreme_points, largest_component])
+def test_an_empty_mask_is_refused(function) -> None:
     with pytest.raises(ValueError, match="the mask is empty"):
-        simulated_extreme_points(np.zeros((3, 3, 3), dtype=bool))
+        function(np.zeros((3, 3, 3), dtype=bool))
 
 
 def test_an_error_needs_a_generator() -> None:
     with pytest.raises(ValueError, match="error_voxels is 1.5, but rng is None"):
         simulated_extreme_points(np.ones((3, 3, 3), dtype=bool), error_voxels=1.5)
-
-
-def test_the_largest_component_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="the mask is empty"):
-        largest_component(np.zeros((2, 2, 2), dtype=bool))
 
 
 def missed_and_added() -> tuple[np.ndarray, np.ndarray]:

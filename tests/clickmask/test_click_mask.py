@@ -13,6 +13,7 @@ from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.click_mask_options import ClickMaskOptions
 from lib.demo.demo_studies import DemoStudySettings, make_demo_study
 from lib.geometry.volume import load_volume
+from lib.metrics import dice
 
 BRAIN1 = Path(__file__).resolve().parents[3] / "shared" / "data" / "brain1"
 BRAIN1_BAR = 0.69
@@ -22,10 +23,6 @@ THICK = DemoStudySettings((80, 80, 10), (0.9, 0.9, 6.5), (10.0, 20.0))
 ALL_SETTINGS = pytest.mark.parametrize("settings", [ISOTROPIC, FINE, THICK], ids=["isotropic", "fine", "thick"])
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def dice(a, b):
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 @cache

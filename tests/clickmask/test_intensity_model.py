@@ -5,11 +5,6 @@ from scipy.special import expit
 from lib.clickmask.intensity_model import BINS, fit, log_likelihood_ratio, normalised
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def two_tissues(rng, noise=0.05):
     """A ball of 0.7 in surroundings of 0.3."""
     grid = np.ogrid[:24, :24, :24]

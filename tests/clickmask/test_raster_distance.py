@@ -9,11 +9,6 @@ from lib.clickmask.raster_distance import raster_distance
 SPACING = (1.0, 0.7, 2.5)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def exact(cost, seeds, spacing_mm):
     return MCP_Geometric(cost, sampling=spacing_mm).find_costs(np.argwhere(seeds))[0]
 
@@ -73,11 +68,10 @@ def test_one_voxel():
     assert raster_distance(np.ones((1, 1, 1)), np.ones((1, 1, 1), bool), (1, 1, 1)).tolist() == [[[0.0]]]
 
 
-def test_volumes_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"cost has shape \(2, 2, 2\), seeds \(2, 2, 3\)"):
-        raster_distance(np.ones((2, 2, 2)), np.ones((2, 2, 3), bool), (1, 1, 1))
-
-
-def test_no_seed_is_refused():
-    with pytest.raises(ValueError, match="seeds holds no voxel"):
-        raster_distance(np.ones((2, 2, 2)), np.zeros((2, 2, 2), bool), (1, 1, 1))
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [((2, 2, 3), r"cost has shape \(2, 2, 2\), seeds \(2, 2, 3\)"), ((2, 2, 2), "seeds holds no voxel")],
+)
+def test_seeds_of_another_shape_and_no_seeds_are_refused(shape, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        raster_distance(np.ones((2, 2, 2)), np.zeros(shape, bool), (1, 1, 1))

@@ -18,11 +18,6 @@ N_MAPS = len(VoxelMaps._fields)
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def net(rng):
     sizes = (len(FEATURES), 5, 4, 1)
     layers = list(zip(sizes, sizes[1:], strict=False))
@@ -72,13 +67,20 @@ def test_the_shipped_file_is_small_and_holds_plain_numbers():
     assert shipped() is shipped()
 
 
-def test_a_file_for_other_features_is_refused(net, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "array", "sentence"),
+    [
+        ("features", np.array(["age", "weight"]), r"for the features \('age', 'weight'\); train it for"),
+        ("mean", np.array([print], dtype=object), "holds no network"),  # pickled
+    ],
+)
+def test_a_file_for_other_features_or_with_a_pickle_is_refused(net, tmp_path, name, array, sentence):
     net.save(tmp_path / "net.npz")
     with np.load(tmp_path / "net.npz") as stored:
         arrays = dict(stored)
-    np.savez(tmp_path / "net.npz", **(arrays | {"features": np.array(["age", "weight"])}))
+    np.savez(tmp_path / "net.npz", **(arrays | {name: array}))
 
-    with pytest.raises(StructureNetError, match=r"for the features \('age', 'weight'\); train it for"):
+    with pytest.raises(StructureNetError, match=sentence):
         StructureNet.load(tmp_path / "net.npz")
 
 
@@ -90,13 +92,3 @@ def test_a_file_that_is_none_is_refused(content, tmp_path):
 
     with pytest.raises(StructureNetError, match="holds no network.*restore the file"):
         StructureNet.load(path)
-
-
-def test_no_pickle_is_read(net, tmp_path):
-    net.save(tmp_path / "net.npz")
-    with np.load(tmp_path / "net.npz") as stored:
-        arrays = dict(stored)
-    np.savez(tmp_path / "net.npz", **(arrays | {"mean": np.array([print], dtype=object)}))
-
-    with pytest.raises(StructureNetError, match="holds no network"):
-        StructureNet.load(tmp_path / "net.npz")

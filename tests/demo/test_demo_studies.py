@@ -14,6 +14,7 @@ from skimage.measure import label
 
 from lib.demo import anatomy
 from lib.demo.demo_studies import MANIFEST, DemoStudySettings, make_demo_study, write_demo_studies
+from lib.metrics import dice
 
 Study = tuple[nib.Nifti1Image, nib.Nifti1Image]
 
@@ -34,10 +35,6 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
     image = nib.load(path)
     assert isinstance(image, nib.Nifti1Image)
     return image
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def test_the_same_seed_gives_the_same_voxels_whatever_was_drawn_before() -> None:
@@ -229,7 +226,7 @@ def test_studies_of_other_settings_are_refused_and_left_alone(tmp_path: Path) ->
     write_demo_studies(studies_dir, truth_dir, 1, SMALL)
     content = (studies_dir / "study_00.nii.gz").read_bytes()
 
-    with pytest.raises(ValueError, match="tells of other settings"):
+    with pytest.raises(ValueError, match="was made with other settings"):
         write_demo_studies(studies_dir, truth_dir, 1, DemoStudySettings(seed=5))
 
     assert (studies_dir / "study_00.nii.gz").read_bytes() == content
@@ -250,7 +247,7 @@ def test_a_users_own_file_is_never_overwritten(tmp_path: Path) -> None:
     own.parent.mkdir()
     own.write_bytes(b"a scan")
 
-    with pytest.raises(ValueError, match="is there, but no .* that tells of it"):
+    with pytest.raises(ValueError, match="exists, but .* does not"):
         write_demo_studies(tmp_path / "studies", tmp_path / "truth", 1, SMALL)
 
     assert own.read_bytes() == b"a scan"

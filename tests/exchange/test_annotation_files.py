@@ -39,8 +39,9 @@ def test_hidden_and_other_files_of_a_folder_are_no_volumes(folder, name):
     assert set(StudyImages(folder).paths.values()) == set(visible)
 
 
-def test_folder_with_the_name_of_a_volume_is_none(folder):
-    (folder / "vs_9.nii.gz").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("gone")], ids=["folder", "broken link"])
+def test_what_is_no_file_is_left_out(folder, make):
+    make(folder / "vs_9.nii.gz")
 
     assert len(NamingRule().files([folder], NIFTI)) == len(StudyImages(folder).paths) == 3
 
@@ -63,12 +64,6 @@ def test_link_has_its_own_name(folder, target):
     assert found[-1] == folder / "vs_4.nii.gz"
     assert NamingRule().image_of(found[-1]) == "vs_4"
     assert StudyImages(folder).paths["vs_4"] == folder / "vs_4.nii.gz"
-
-
-def test_link_to_nothing_is_left_out(folder):
-    (folder / "vs_4.nii.gz").symlink_to(folder / "gone")
-
-    assert len(NamingRule().files([folder], NIFTI)) == len(StudyImages(folder).paths) == 3
 
 
 def test_file_that_is_given_is_taken_whatever_its_name(folder):

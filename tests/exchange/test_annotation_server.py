@@ -51,7 +51,7 @@ def test_image_that_is_a_file_has_no_series():
         ({}, "The server answered 404 Not Found; its log says more"),
         ({"/info/": {"models": {"deepedit": {}}}}, "runs another app; expected one with the model 'extreme_points'"),
         ({"/info/": {}}, "runs another app"),
-        ({"/info/": (200, b"<html>", "")}, "is no MONAI Label server"),
+        ({"/info/": (200, b"<html>", "")}, "is not a MONAI Label server"),
         ({"/info/": (401, b"{}", "")}, "The server asks for a login"),
         ({"/info/": (500, b"Internal Server Error", "")}, "The server answered 500"),
         ({"/info/": (422, b'{"detail": "The image is gone."}', "")}, "The image is gone."),
@@ -95,15 +95,16 @@ def test_codes_of_the_labels_are_those_that_the_server_was_started_with():
     assert ask({"/info/": INFO}, AnnotationServer.codes) == {}
 
 
-@pytest.mark.parametrize("name", ["", "mask.exe", "../../mask"])
-def test_file_that_is_no_volume_is_a_sentence(name):
-    with pytest.raises(ServerError, match="The server sent no volume"):
+@pytest.mark.parametrize(
+    ("name", "error", "sentence"),
+    [
+        *((name, ServerError, "The server sent no volume") for name in ("", "mask.exe", "../../mask")),
+        ("a.nii.gz", VolumeError, "cannot be read"),
+    ],
+)
+def test_file_that_is_no_volume_is_a_sentence(name, error, sentence):
+    with pytest.raises(error, match=sentence):
         ask({"/datastore/label": (200, b"x", name)}, lambda server: server.final_mask("a"))
-
-
-def test_damaged_volume_is_a_sentence():
-    with pytest.raises(VolumeError, match="cannot be read"):
-        ask({"/datastore/label": (200, b"x", "a.nii.gz")}, lambda server: server.final_mask("a"))
 
 
 SERIES = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
@@ -129,7 +130,7 @@ def headers(metadata):
 )
 def test_archive_that_fails_is_a_sentence(metadata, sentence):
     with pytest.raises(
-        ServerError, match=f"The archive does not give the headers of the series; see that it runs .*{sentence}"
+        ServerError, match=f"The archive does not give the headers of the series; check that it runs .*{sentence}"
     ):
         headers(metadata)
 
@@ -180,7 +181,7 @@ def test_archive_that_takes_nothing_is_a_sentence():
     ids=str,
 )
 def test_list_of_another_program_is_a_sentence(answers):
-    with pytest.raises(ServerError, match="is no MONAI Label server"):
+    with pytest.raises(ServerError, match="is not a MONAI Label server"):
         ask(answers, AnnotationServer.images)
 
 

@@ -56,19 +56,15 @@ def test_the_axis_of_a_missing_point_is_named(label_map, code, axis):
         read_paper_label_map(label_map(codes), "case", "lesion")
 
 
-def test_value_that_is_no_code_is_refused(label_map):
-    codes = paper_label_map()
-    codes[0, 0, 0] = 7
-
-    with pytest.raises(ImportRefusedError, match="case.nii.gz: holds the value 7; expected 0 .background., 1 to 6"):
-        read_paper_label_map(label_map(codes), "case", "lesion")
-
-
-def test_code_that_is_no_number_is_refused(label_map):
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(7, "holds the value 7; expected 0 .background., 1 to 6"), (np.nan, "cannot be read .*not finite")],
+)
+def test_value_that_is_no_code_is_refused(label_map, value, sentence):
     codes = paper_label_map().astype(np.float32)
-    codes[0, 0, 0] = np.nan
+    codes[0, 0, 0] = value
 
-    with pytest.raises(ImportRefusedError, match="case.nii.gz cannot be read .*not finite"):
+    with pytest.raises(ImportRefusedError, match=f"case.nii.gz:? {sentence}"):
         read_paper_label_map(label_map(codes), "case", "lesion")
 
 

@@ -33,15 +33,15 @@ def test_points_of_a_structure_are_one_record(table):
     assert record.source == "points.csv, lines 2 to 7"
 
 
-def test_structures_and_images_may_be_mixed(table):
-    rows = "a,lesion,1,1,1,\nb,lesion,2,2,2,\na,cyst,3,3,3,\na,lesion,4,4,4,\n"
+def test_structures_and_images_may_be_mixed_and_background_is_of_every_structure_of_its_image(table):
+    rows = "a,lesion,1,1,1,\nb,lesion,2,2,2,\na,cyst,3,3,3,\na,lesion,4,4,4,\na,background,9,9,9,\n"
 
-    records = {(r.image, r.label): r.points for r in read_point_table(table(HEADER + rows))}
+    records = {(r.image, r.label): (r.points, r.background) for r in read_point_table(table(HEADER + rows))}
 
     assert records == {
-        ("a", "lesion"): ((1, 1, 1), (4, 4, 4)),
-        ("b", "lesion"): ((2, 2, 2),),
-        ("a", "cyst"): ((3, 3, 3),),
+        ("a", "lesion"): (((1, 1, 1), (4, 4, 4)), ((9, 9, 9),)),
+        ("b", "lesion"): (((2, 2, 2),), ()),
+        ("a", "cyst"): (((3, 3, 3),), ((9, 9, 9),)),
     }
 
 
@@ -64,14 +64,6 @@ def test_files_of_spreadsheets_are_read(table, encoding, line_end):
     (record,) = read_point_table(table(text, encoding))
 
     assert (record.image, record.points) == ("Müller, 1", ((1.5, -2.0, 30.0),))
-
-
-def test_background_rows_belong_to_every_structure_of_their_image(table):
-    rows = "a,lesion,1,1,1,ras\na,cyst,3,3,3,ras\nb,lesion,2,2,2,ras\na,background,9,9,9,ras\n"
-
-    records = {(r.image, r.label): r.background for r in read_point_table(table(HEADER + rows))}
-
-    assert records == {("a", "lesion"): ((9, 9, 9),), ("a", "cyst"): ((9, 9, 9),), ("b", "lesion"): ()}
 
 
 @pytest.mark.parametrize(

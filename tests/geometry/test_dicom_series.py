@@ -144,7 +144,7 @@ def test_rounded_headers_are_accepted(read, shift_mm):
 def test_file_that_is_no_dicom_is_named(tmp_path):
     (tmp_path / "broken.dcm").write_bytes(b"this is no image")
 
-    with pytest.raises(SeriesError, match="a file that is no DICOM image"):
+    with pytest.raises(SeriesError, match="a file that is not a DICOM image"):
         series_to_nifti(tmp_path, tmp_path / "volume.nii.gz")
 
 
@@ -384,8 +384,8 @@ def cut_short(instances):
 
 OVERSIZED = {
     "more pixels than the file holds": (lambda: huge(series(), Rows=60000, Columns=60000), "is cut short"),
-    "a slice that is cut short": (lambda: cut_short(series()), "is cut short: its header tells of 960 bytes"),
-    "frames that are cut short": (lambda: cut_short(frames(series())), "is cut short: its header tells of 11520"),
+    "a slice that is cut short": (lambda: cut_short(series()), "is cut short: its header declares 960 bytes"),
+    "frames that are cut short": (lambda: cut_short(frames(series())), "is cut short: its header declares 11520"),
     "more frames than places": (lambda: huge(frames(series()), NumberOfFrames=11), "11 frames, but places"),
     "frames without number": (lambda: huge(frames(series()), NumberOfFrames=0), "0 frames of 24 x 20"),
     "billions of frames": (lambda: huge(frames(series()), NumberOfFrames=2**31 - 1), "is cut short"),

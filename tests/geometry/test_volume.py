@@ -329,7 +329,7 @@ def test_folder_and_pipe_are_no_images(tmp_path, name):
     os.mkfifo(tmp_path / name)
 
     for path in (tmp_path / "folder" / name, tmp_path / name):
-        with pytest.raises(VolumeError, match=f"The image {name} is no file"):
+        with pytest.raises(VolumeError, match=f"The image {name} is not a file"):
             load_volume(path)
 
 

@@ -17,6 +17,7 @@ from lib.inference import automatic_mask
 from lib.inference.automatic_mask import crf_label_map, label_map
 from lib.inference.dense_crf import mean_field
 from lib.inference.prediction import BrokenModelError
+from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 
@@ -36,10 +37,6 @@ def image_of(*masks, noise=0.15):
 
 def opinion(mask, inside=0.8, outside=0.1):
     return np.where(mask, inside, outside)
-
-
-def dice(one, other):
-    return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
 @pytest.mark.parametrize("scale", [1.0, 700.0])

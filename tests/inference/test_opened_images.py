@@ -8,18 +8,12 @@ import pytest
 
 from lib.annotations.image_identity import ImageIdentities, voxel_checksum
 from lib.data.grid import network_image
-from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError, load_volume
 from lib.inference import opened_images
 from lib.inference.opened_images import OpenedImages
 
 AFFINE = np.array([[0, -0.8, 0, 3], [0.8, 0, 0, 5], [0, 0, 2.0, -7], [0, 0, 0, 1]])
 SHAPE = (12, 10, 8)
-
-
-@pytest.fixture
-def images(tmp_path):
-    return OpenedImages(PreparedScans(tmp_path / "prepared"), ImageIdentities(tmp_path / "checksums.json"))
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 from torch.nn import functional
 
-from lib.data.grid import network_image
-from lib.data.prepared_scans import PreparedVolume
 from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError
@@ -305,15 +303,12 @@ def test_a_box_of_the_scan_is_cut_out_of_the_whole(spacing_mm):
 @pytest.mark.parametrize("matrix", [AXES, TURN @ AXES, np.diag([-1.0, 1.0, 2.0])])
 def test_label_map_is_that_of_the_probabilities(matrix):
     volume, model = scan_with_lesion(geometry(matrix)), untrained()
-    image, affine = network_image(volume, model.spec.spacing_mm)
-    prepared = PreparedVolume(image, affine, {})
 
     found = predict_label_map(model, volume)
 
     expected = label_map(predict_probability(model, volume))
     # They are kept in 16 bits, where two classes may be equally likely that are not in 32.
     assert (found != expected).mean() < 3e-3
-    np.testing.assert_array_equal(predict_label_map(model, volume.geometry, prepared=prepared), found)
 
 
 class NoMemory(nn.Module):
@@ -347,8 +342,3 @@ def test_probabilities_that_are_not_finite_are_refused():
             predict(broken, volume)
     with pytest.raises(BrokenModelError):
         predict_on_grid(broken, noise())
-
-
-def test_a_geometry_without_the_scan_on_the_grid_is_refused():
-    with pytest.raises(ValueError, match="expected a volume"):
-        predict_label_map(untrained(), geometry(AXES))

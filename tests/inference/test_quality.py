@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lib.inference import quality
-from lib.inference.quality import mask_quality, soft_agreement
+from lib.inference.quality import mask_quality, soft_dice
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 
@@ -60,6 +60,6 @@ def test_agreement_of_probabilities(monkeypatch):
     one[0, :4], other[0, 2:6] = 1.0, 0.5
 
     expected = [2 * 2 * 0.5 / (4 + 4 * 0.5), 1.0]
-    np.testing.assert_allclose(soft_agreement(one, other), expected)
+    np.testing.assert_allclose(soft_dice(one, other), expected)
     monkeypatch.setattr(quality, "_SLAB_VOXELS", 1)
-    assert soft_agreement(one, other) == pytest.approx(expected)
+    assert soft_dice(one, other) == pytest.approx(expected)

@@ -6,11 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.annotations.image_identity import ImageIdentities
-from lib.data.prepared_scans import PreparedScans
 from lib.geometry.boxes import Box
 from lib.geometry.volume import load_volume
-from lib.inference.opened_images import OpenedImages
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.inference.region_predictor import RegionPredictor
 from lib.networks.checkpoint import TrainedModel
@@ -35,11 +32,6 @@ class Counting(nn.Module):
 def model(factor=1.0):
     spec = NetworkSpec.plan(("lesion", "cyst"), (1.0, 1.0, 1.5), (16, 16, 16), levels=2, base_channels=2)
     return TrainedModel(spec, Counting(factor), 1)
-
-
-@pytest.fixture
-def images(tmp_path):
-    return OpenedImages(PreparedScans(tmp_path / "prepared"), ImageIdentities(tmp_path / "checksums.json"))
 
 
 @pytest.fixture

@@ -82,13 +82,18 @@ def test_masks_are_read_once(project, monkeypatch):
     assert project.counts() == {"left": 1}
 
 
-def test_new_mask_joins_after_a_refresh(project):
+@pytest.mark.parametrize(
+    ("image", "value", "before", "after"),
+    [("two", 1, {"left": 1}, {"left": 2}), ("one", 2, {}, {"right": 1})],
+    ids=["new", "replaced"],
+)
+def test_mask_joins_after_a_refresh_and_the_one_that_it_replaces_counts_no_longer(project, image, value, before, after):
     project.accept("one", 1)
     project.counts()
-    project.accept("two", 1)
+    project.accept(image, value)
 
-    assert project.counts(refresh=False) == {"left": 1}
-    assert project.counts() == {"left": 2}
+    assert project.counts(refresh=False) == before
+    assert project.counts() == after
 
 
 def test_deleted_mask_counts_no_longer_from_the_next_click_on(project):
@@ -99,15 +104,6 @@ def test_deleted_mask_counts_no_longer_from_the_next_click_on(project):
 
     assert project.counts(refresh=False) == {"left": 1}
     assert project.counts() == {"left": 1}
-
-
-def test_replaced_mask_counts_no_longer_until_the_new_one_is_read(project):
-    project.accept("one", 1)
-    project.counts()
-    project.accept("one", 2)
-
-    assert project.counts(refresh=False) == {}
-    assert project.counts() == {"right": 1}
 
 
 def test_masks_of_a_renamed_label_are_forgotten(project):

@@ -8,6 +8,7 @@ import torch
 
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import FORMAT_VERSION, NetworkSpec, TrainedModel, save_checkpoint
+from tests.networks.test_checkpoint import Intruder
 
 LABELS = ("lesion", "cyst")
 
@@ -111,16 +112,6 @@ def test_next_good_publication_heals(published, path, spoil):
     publish(path, version=5)
 
     assert published.current().version == 5
-
-
-class Intruder:
-    """Unpickling it runs a command."""
-
-    def __init__(self, evidence):
-        self.evidence = evidence
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.evidence}'",)
 
 
 def test_code_in_a_published_file_is_not_run(published, path, tmp_path, caplog):

@@ -108,7 +108,7 @@ def test_clicks_made_on_another_grid_are_not_offered(store, geometry):
     save(store)
 
     with pytest.raises(
-        ClickRequestError, match="'tumour': the image is not the one that was clicked on. Click it anew"
+        ClickRequestError, match="'tumour': the image is not the one that was clicked on. Click it again"
     ):
         asked(store, geometry=geometry)
 
@@ -132,7 +132,7 @@ def test_clicks_of_an_earlier_version_or_an_unknown_image_are_offered(store, sto
 def test_damaged_clicks_are_a_sentence(store, content):
     save(store).write_bytes(content)
 
-    with pytest.raises(ClickRequestError, match="scan.tumour.json .*Click the structure anew"):
+    with pytest.raises(ClickRequestError, match="scan.tumour.json .*Click the structure again"):
         asked(store)
 
 

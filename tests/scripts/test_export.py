@@ -321,7 +321,7 @@ def test_no_server_is_a_sentence(folder, capsys):
 
 def test_list_of_images_that_is_none_is_a_sentence(folder, capsys):
     assert run({**CLICKED, "/datastore/": {"objects": {"scan": {}}}}, folder) == 2
-    assert "is no MONAI Label server" in capsys.readouterr().err
+    assert "is not a MONAI Label server" in capsys.readouterr().err
 
 
 def test_folder_that_is_a_file_is_a_sentence(tmp_path, capsys):

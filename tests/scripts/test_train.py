@@ -133,7 +133,7 @@ def test_killed_process_ends_the_training_and_the_next_goes_on(site, tmp_path, r
     said, _ = process.communicate(timeout=120)
 
     assert process.returncode == 1
-    assert f"process {rank} of 2 was killed by signal 9 (SIGKILL), perhaps for want of memory" in said
+    assert f"process {rank} of 2 was killed by signal 9 (SIGKILL), perhaps for lack of memory" in said
     assert "The published model stays, and the next training goes on after the last epoch of this one." in said
     assert not any(other.is_running() for other in ranks)
     assert not (model / "inextremis.pt").exists() and record(model).runs == ()

@@ -264,12 +264,6 @@ def test_even_image_leaves_the_straight_way():
             assert (np.delete(path, axis, axis=1) == np.delete(extremes[axis, 0], axis)).all()
 
 
-def test_clicks_that_all_repeat_one_voxel():
-    paths = extreme_point_geodesics(np.ones((5, 5, 5)), np.full((3, 2, 3), 2), (1, 1, 1))
-
-    assert [path.tolist() for path in paths] == [[[2, 2, 2]]] * 3
-
-
 def test_clicks_shared_between_axes():
     image, probability, _ = blob(seed=4)
     one, other = [2, 3, 4], [10, 9, 7]
@@ -298,10 +292,16 @@ def test_image_of_one_or_two_voxels_across(size, axis, formulation):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_image_of_one_voxel(formulation):
-    paths = extreme_point_geodesics(np.ones((1, 1, 1)), np.zeros((3, 2, 3), int), (1, 1, 1), formulation=formulation)
+@pytest.mark.parametrize(
+    ("size", "clicked", "path"), [(5, 2, [[2, 2, 2]]), (1, 0, [[0, 0, 0]]), (4, 50, [])], ids=["", "one voxel", "far"]
+)
+def test_clicks_that_all_repeat_one_voxel(size, clicked, path, formulation):
+    """In the middle of an image, in an image of one voxel, and far from a patch."""
+    extremes = np.full((3, 2, 3), clicked)
+    paths = extreme_point_geodesics(np.ones((size,) * 3), extremes, (1, 1, 1), formulation=formulation)
 
-    assert [path.tolist() for path in paths] == [[[0, 0, 0]]] * 3
+    assert [found.tolist() for found in paths] == [path] * 3
+    assert all(found.shape == (len(path), 3) for found in paths)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -320,12 +320,6 @@ def test_cutting_a_patch_does_not_change_the_weight_of_distances(beyond):
         image, _, extremes = blob(seed=seed)
         extremes[2, 0 if beyond < 0 else 1, 2] = beyond
         assert_geodesics(image, extremes, (1, 1, 2))
-
-
-def test_patch_far_from_the_object_has_no_path():
-    paths = extreme_point_geodesics(np.ones((4, 4, 4)), np.full((3, 2, 3), 50), (1, 1, 1))
-
-    assert [path.shape for path in paths] == [(0, 3)] * 3
 
 
 def test_what_lies_outside_the_box_does_not_count():

@@ -99,18 +99,14 @@ def test_scan_in_which_every_label_is_absent_is_background():
 # Background clicks
 
 
-def test_background_click_says_not_this_label_and_no_more():
-    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[5, 5, 5]])])
+@pytest.mark.parametrize(
+    ("click", "beside", "beside_has"), [((5, 5, 5), (5, 5, 6), ANYTHING), ((8, 9, 9), (7, 9, 9), {A})]
+)
+def test_background_click_excludes_its_label_there_and_no_more_also_on_a_path(click, beside, beside_has):
+    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[click])])
 
-    assert at(label_sets, (5, 5, 5)) == NOT_A
-    assert at(label_sets, (5, 5, 6)) == ANYTHING
-
-
-def test_background_click_on_a_path_of_its_label_takes_the_path_back_there():
-    label_sets = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[[8, 9, 9]])])
-
-    assert at(label_sets, (8, 9, 9)) == NOT_A
-    assert at(label_sets, (7, 9, 9)) == {A}
+    assert at(label_sets, click) == NOT_A
+    assert at(label_sets, beside) == beside_has
 
 
 def test_background_click_of_one_label_leaves_the_path_of_another():

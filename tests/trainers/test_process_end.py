@@ -44,7 +44,7 @@ def killed_by(name):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("SIGKILL", "signal 9 (SIGKILL), perhaps for want of memory. "), ("SIGSEGV", "signal 11 (SIGSEGV). ")],
+    [("SIGKILL", "signal 9 (SIGKILL), perhaps for lack of memory. "), ("SIGSEGV", "signal 11 (SIGSEGV). ")],
 )
 def test_signal_is_named_and_what_becomes_of_the_model(monkeypatch, caplog, name, words):
     with caplog.at_level(logging.ERROR):

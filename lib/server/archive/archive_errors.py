@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-NO_ANSWER = "does not answer as it should; see that it runs."
-TIMED_OUT = "did not answer in time; see that it runs and is not overloaded."
+NO_ANSWER = "does not answer as it should; check that it runs."
+TIMED_OUT = "did not answer in time; check that it runs and is not overloaded."
 BAD_CERTIFICATE = "has a certificate that is not trusted; name its issuer's file in REQUESTS_CA_BUNDLE."
 NO_PROXY = "cannot be reached through the proxy of http_proxy or https_proxy; add its host to no_proxy."
 _REFUSED_LOGIN = (

@@ -121,11 +121,11 @@ def _annotation(annotations: AnnotationSet, image: MaskedImage, label: str) -> A
     except FileNotFoundError:
         return None
     except AnnotationFileError as error:
-        raise HTTPException(409, f"{error} Click the structure anew.") from error
+        raise HTTPException(409, f"{error} Click the structure again.") from error
     if not isinstance(answer, Annotation):
         return None
     if not (answer.geometry.is_close(image.geometry) and answer.is_of(image.checksum)):
-        raise HTTPException(409, f"Label {label!r}: the image is not the one that was clicked on. Click it anew.")
+        raise HTTPException(409, f"Label {label!r}: the image is not the one that was clicked on. Click it again.")
     return answer
 
 

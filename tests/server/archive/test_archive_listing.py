@@ -201,7 +201,7 @@ def test_failure_is_logged_once_however_long_it_lasts(listing, archive, expired,
 def test_unforeseen_failure_is_a_sentence_too(listing, archive, error):
     archive.error = error
 
-    with pytest.raises(ArchiveError, match="^The DICOMweb archive does not answer as it should; see that it runs.$"):
+    with pytest.raises(ArchiveError, match="^The DICOMweb archive does not answer as it should; check that it runs.$"):
         listing.series()
 
 

@@ -204,7 +204,7 @@ def test_nothing_that_the_archive_holds_runs_in_a_browser(archive, url, behaviou
         ("finds nothing", 404, "404"),
         ("asks for a login", 502, "MONAI_LABEL_DICOMWEB_USERNAME"),
         ("hangs", 504, "in time"),
-        ("closes", 502, "see that it runs"),
+        ("closes", 502, "check that it runs"),
     ],
 )
 def test_archive_that_does_not_serve_is_a_sentence(archive, url, behaviour, status, words):
@@ -222,7 +222,7 @@ def test_archive_that_is_away_is_a_sentence_without_its_login():
         answer = requests.get(f"http://127.0.0.1:{port}/proxy/dicom/qido/studies", timeout=10)
 
     assert answer.status_code == 502
-    assert "see that it runs" in sentence(answer) and NAME not in answer.text
+    assert "check that it runs" in sentence(answer) and NAME not in answer.text
 
 
 def test_login_in_the_address_is_used():

@@ -27,7 +27,7 @@ from tests.physical import (
 from tests.server.archive.archive_server import Archive
 from tests.server.asking import infer
 
-# Every plane and every order; tests/datastore/test_dicom_series.py reads each plane in each order.
+# Every plane and every order; tests/geometry/test_dicom_series.py reads each plane in each order.
 CASES = [*zip(PLANES, itertools.cycle(ORDERS), strict=False), ("axial", "descending"), ("axial", "shuffled")]
 
 

@@ -82,7 +82,7 @@ def test_training_process_that_is_killed_costs_nothing_that_was_published(site):
     os.kill(training_process(site).pid, signal.SIGKILL)
 
     assert site.trained()["status"] == "ERROR"
-    wait_for(lambda: "its process was killed by signal 9 (SIGKILL), perhaps for want of memory" in site.log())
+    wait_for(lambda: "its process was killed by signal 9 (SIGKILL), perhaps for lack of memory" in site.log())
     assert site.model.read_bytes() == published
     assert site.click(site.names[0]).status_code == 200
     site.train()

@@ -661,7 +661,7 @@ def test_other_series_are_an_error_of_the_archive_while_it_is_away(away):
     code, sentence = refusal(studies.get_image_uri, other)
 
     assert (code, time.monotonic() - begin < 5) == (502, True)
-    assert sentence == f"The DICOMweb archive {studies.archive.url} does not answer as it should; see that it runs."
+    assert sentence == f"The DICOMweb archive {studies.archive.url} does not answer as it should; check that it runs."
 
 
 def test_status_tells_that_the_archive_is_away(away):
