@@ -135,7 +135,9 @@ def _pre_annotate(options: argparse.Namespace, studies: Studies, model: TrainedM
     if not images:
         return _end(studies.project, progress, 0.0)
     if options.scheduler and is_open_to_others(options.scheduler):
-        errors.print("Anyone who reaches a scheduler without TLS can run code on its workers; see docs/pre_annotation.md.")
+        errors.print(
+            "Anyone who reaches a scheduler without TLS can run code on its workers; see docs/pre_annotation.md."
+        )
     start = time.monotonic()
     try:
         with workers(options.scheduler, options.workers) as client:

@@ -17,18 +17,20 @@ class Session(requests.Session):
 
     def request(self, method, path, **options):
         url = path if path.startswith("http") else f"{self.url}{path}"
-        return super().request(method, url, **{"timeout": 60, **options, "allow_redirects": False})
+        return super().request(method, url, **{"timeout": 120, **options, "allow_redirects": False})
+
+    def infer(self, image, params, model="extreme_points", **query):
+        """The answer to a request for a mask; the mask alone, unless `output` says otherwise."""
+        params = (
+            {"result_extension": ".nrrd", "result_dtype": "uint8", **params} if isinstance(params, dict) else params
+        )
+        data = {"params": params if isinstance(params, str) else json.dumps(params)}
+        return self.post(f"/infer/{model}", params={"image": image, "output": "image", **query}, data=data)
 
 
 def infer(server, image, params, model="extreme_points", **query):
-    """The answer to a request for a mask; the mask alone, unless `output` says otherwise."""
-    params = {"result_extension": ".nrrd", "result_dtype": "uint8", **params} if isinstance(params, dict) else params
-    return requests.post(
-        f"{server.url}/infer/{model}",
-        params={"image": image, "output": "image", **query},
-        data={"params": params if isinstance(params, str) else json.dumps(params)},
-        timeout=120,
-    )
+    """See `Session.infer`."""
+    return Session(server.url).infer(image, params, model, **query)
 
 
 def submit(server, image, mask, affine_ras, tag="final", **params):

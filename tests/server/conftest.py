@@ -8,7 +8,10 @@ import pytest
 from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.demo.demo_studies import write_demo_studies
 from lib.demo.local_server import LocalServer
+from lib.demo.orthanc import Orthanc
 from lib.geometry.volume import load_volume
+from tests.installed import need_orthanc
+from tests.server.archive.archive_server import Archive
 
 
 @dataclass
@@ -48,3 +51,12 @@ def own_site(tmp_path_factory):
     """A server for the tests of one file, which may change what they find."""
     with running_site(tmp_path_factory.mktemp("own studies"), 4, iterations="2", roi_size="16x16x16") as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def archive(request, tmp_path_factory):
+    """An Orthanc for the tests of one file, which asks for the module's `LOGIN` if it has one."""
+    need_orthanc()
+    root = tmp_path_factory.mktemp("archive")
+    with Orthanc(root / "orthanc", login=getattr(request.module, "LOGIN", None)) as orthanc:
+        yield Archive(orthanc, root)

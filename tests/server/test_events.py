@@ -17,9 +17,11 @@ from fastapi import HTTPException
 from lib.server.changes import Changes
 from lib.server.events import MOST_LISTENERS, Events
 from lib.server.studies.open_studies import open_studies
+from tests.server.asking import infer
 from tests.server.conftest import running_site
 from tests.server.http.serving import connect, request
 from tests.server.studies.images import LABELS, click, submit, write_image
+from tests.server.waiting import wait_for
 
 
 class Looks:
@@ -331,14 +333,8 @@ def listening(own_site):
         browser.close()
 
 
-def post(site, path, **options):
-    answer = requests.post(f"{site.url}{path}", timeout=60, **options)
-    assert answer.status_code == 200, answer.text
-
-
-def infer(site, study):
-    params = json.dumps({"lesion": site.clicks(study), "client_id": "anna"})
-    post(site, f"/infer/extreme_points?image={study}&output=json", data={"params": params})
+def click_at(site, study):
+    assert infer(site, study, {"lesion": site.clicks(study), "client_id": "anna"}).ok
 
 
 def test_events_are_sent_as_browsers_expect_them(own_site):
@@ -350,14 +346,14 @@ def test_events_are_sent_as_browsers_expect_them(own_site):
 
 
 def test_clicks_of_one_are_told_to_all(own_site, listening):
-    infer(own_site, "study_00")
+    click_at(own_site, "study_00")
 
     assert [browser.next("studies") for browser in listening] == [{"ids": ["study_00"]}] * 2
 
 
 def test_training_is_told_until_the_model_is_there(own_site, listening):
-    infer(own_site, "study_01")
-    post(own_site, "/train/inextremis", json={})
+    click_at(own_site, "study_01")
+    assert requests.post(f"{own_site.url}/train/inextremis", json={}, timeout=60).ok
 
     begun = listening[0].next("training")
     assert begun["running"] and begun["progress"] == 0 and "loss" not in begun
@@ -385,10 +381,7 @@ def test_more_than_the_server_keeps_are_refused(own_site):
         for client in clients:
             client.shutdown(socket.SHUT_RDWR)
             client.close()
-    end = time.monotonic() + 10
-    while (answer := requests.get(f"{own_site.url}/events?seconds=0", timeout=10)).status_code == 503:
-        assert time.monotonic() < end, answer.text
-        time.sleep(0.1)
+    wait_for(lambda: requests.get(f"{own_site.url}/events?seconds=0", timeout=10).status_code != 503)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

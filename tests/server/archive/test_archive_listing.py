@@ -65,37 +65,30 @@ def seconds(function, *arguments):
     return time.monotonic() - begin
 
 
-def test_list_is_that_of_the_archive(listing):
-    assert listing.series() == {"1.2": ONE, "1.3": TWO}
-    assert listing.is_fresh
-    assert listing.problem is None
-
-
-def test_archive_is_asked_once_for_many_who_ask(listing, archive):
-    threads = [threading.Thread(target=listing.series) for _ in range(10)]
+def at_once(function, count=10):
+    """Calls a function in so many threads."""
+    threads = [threading.Thread(target=function) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for _ in range(10):
-        listing.series()
 
+
+def test_list_is_that_of_the_archive_which_is_asked_once_for_many_who_ask(listing, archive):
+    at_once(listing.series)
+
+    assert listing.series() == {"1.2": ONE, "1.3": TWO}
+    assert listing.is_fresh and listing.problem is None
     assert archive.asked == 1
 
 
-def test_new_series_appear_when_the_list_has_expired(listing, archive, expired):
+@pytest.mark.parametrize("later", [(ONE, TWO), ()])
+def test_series_appear_and_go_when_the_list_has_expired(listing, archive, expired, later):
     archive.series = (ONE,)
     assert set(listing.series()) == {"1.2"}
-    archive.series = (ONE, TWO)
+    archive.series = later
 
-    wait_for(lambda: set(listing.series()) == {"1.2", "1.3"})
-
-
-def test_series_that_the_archive_no_longer_has_go(listing, archive, expired):
-    listing.series()
-    archive.series = ()
-
-    wait_for(lambda: listing.series() == {})
+    wait_for(lambda: set(listing.series()) == {one.uid for one in later})
 
 
 # The archive hangs
@@ -117,14 +110,7 @@ def test_nobody_waits_longer_than_patience_where_a_list_is_known(listing, archiv
     archive.go_on.clear()
     waited = []
 
-    def ask():
-        waited.append(seconds(listing.series))
-
-    threads = [threading.Thread(target=ask) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda: waited.append(seconds(listing.series)))
 
     assert len(waited) == 10
     assert max(waited) < PATIENCE_S + A_LITTLE_S

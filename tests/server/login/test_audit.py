@@ -42,11 +42,7 @@ def of(guarded, action):
 
 def click(client, image, **params):
     params = {"lesion": CLICKS, "result_extension": ".nii.gz", **params}
-    return client.post(
-        f"/infer/{params.pop('model', 'extreme_points')}",
-        params={"image": image, "output": "image"},
-        data={"params": json.dumps(params)},
-    )
+    return client.infer(image, params, params.pop("model", "extreme_points"))
 
 
 def test_clicks_bear_the_name_of_the_login_whatever_the_client_says(guarded):

@@ -1,7 +1,5 @@
 """Accepting over HTTP, against a real server process: what the annotator saw is final, also after a restart."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from lib.exchange.annotation_server import AnnotationServer
 from lib.geometry.volume import load_volume
 from lib.server.project import Project
 from lib.server.studies.removal import removals, restore
+from tests.server.asking import datastore, infer, submit
 
 SHAPE = (32, 28, 24)
 CENTRES = {"lesion": (11, 14, 12), "cyst": (19, 14, 12)}
@@ -63,9 +62,7 @@ class Site:
 
     def click(self, image, who="reader", **params):
         """The mask that the annotator sees."""
-        form = {"params": json.dumps({"client_id": who, "result_extension": ".nii.gz", **params})}
-        query = {"image": image, "output": "image"}
-        return self.mask_in(self.ask("POST", "/infer/extreme_points", params=query, data=form))
+        return self.mask_in(infer(self.server, image, {"client_id": who, "result_extension": ".nii.gz", **params}))
 
     def accept(self, image, who="reader", **body):
         return self.ask("POST", f"/annotations/{image}/accept", json={"client_id": who, **body})
@@ -77,13 +74,10 @@ class Site:
         return self.mask_in(self.ask("GET", "/datastore/label", params={"label": image, "tag": "final"}))
 
     def submit(self, image, mask):
-        """As Slicer does."""
-        content = nib.Nifti1Image(mask, nib.load(self.studies / f"{image}.nii.gz").affine).to_bytes()
-        query = {"image": image, "tag": "final"}
-        return self.ask("PUT", "/datastore/label", params=query, files={"label": ("mask.nii", content)})
+        return submit(self.server, image, mask, nib.load(self.studies / f"{image}.nii.gz").affine)
 
     def tags(self, image):
-        return self.ask("GET", "/datastore/", params={"output": "all"}).json()["objects"][image]["labels"]
+        return datastore(self.server, output="all")["objects"][image]["labels"]
 
 
 @pytest.fixture(scope="module")

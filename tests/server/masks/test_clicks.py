@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
@@ -15,13 +14,13 @@ from requests_toolbelt import MultipartDecoder
 from lib.annotations.store import AnnotationStore
 from lib.geometry.volume import load_volume
 from lib.metrics import dice
+from tests.server import asking
 
 STUDY = "study_00"
 
 
-def infer(site, params, model="extreme_points", image=STUDY, **query):
-    data = {"params": params if isinstance(params, str) else json.dumps(params)}
-    return requests.post(f"{site.url}/infer/{model}", params={"image": image, **query}, data=data, timeout=120)
+def infer(site, params, model="extreme_points", image=STUDY, output="all", **query):
+    return asking.infer(site, image, params, model, output=output, **query)
 
 
 def annotations(site):
@@ -111,14 +110,8 @@ def test_answer_tells_what_was_understood(site):
     for extreme in extremes:
         ras_mm = affine[:3, :3] @ extreme["voxel"] + affine[:3, 3]
         np.testing.assert_allclose(extreme["lps_mm"], ras_mm * [-1, -1, 1], atol=1e-2)
-    assert {extreme["end"] for extreme in extremes} == {
-        "left",
-        "right",
-        "anterior",
-        "posterior",
-        "inferior",
-        "superior",
-    }
+    ends = {"left", "right", "anterior", "posterior", "inferior", "superior"}
+    assert {extreme["end"] for extreme in extremes} == ends
     assert set(params["latencies"]) >= {"load", "store", "segment", "write", "total"}
 
 
@@ -204,11 +197,8 @@ def test_masks_of_models_never_enter_the_datastore(site):
 
 @pytest.mark.parametrize("tag", ["../../escaped", "extreme_points", "a/b"])
 def test_submitted_masks_stay_in_their_folder(site, tag):
-    mask = site.truth / f"{STUDY}.nii.gz"
-    with mask.open("rb") as label:
-        answer = requests.put(
-            f"{site.url}/datastore/label", params={"image": STUDY, "tag": tag}, files={"label": label}, timeout=30
-        )
+    mask = site.mask(STUDY).astype(np.uint8)
+    answer = asking.submit(site, STUDY, mask, nib.load(site.truth / f"{STUDY}.nii.gz").affine, tag)
 
     assert answer.status_code == 422
     assert not (site.studies.parent / "escaped").exists()
@@ -226,11 +216,6 @@ def test_images_that_are_no_volumes_are_named(site, name, write, sentence):
     path = site.studies / f"{name}.nii.gz"
     write(path)
     try:
-        client = MONAILabelClient(site.url)
-        for _ in range(100):
-            if name in client.datastore()["objects"]:
-                break
-            time.sleep(0.1)
         answer = infer(site, {"lesion": site.clicks(STUDY)}, image=name)
     finally:
         path.unlink()

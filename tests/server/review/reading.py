@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +64,11 @@ class Person(Client):
         self.name = name
 
     def click(self, image, clicks=CLICKS, **params):
-        params = {"lesion": clicks, "result_extension": ".nii.gz", **params}
-        return self.post(
-            "/infer/extreme_points", params={"image": image, "output": "json"}, data={"params": json.dumps(params)}
-        )
+        return self.infer(image, {"lesion": clicks, "result_extension": ".nii.gz", **params}, output="json")
 
     def repeat(self, image):
         """Asks for the mask of the stored clicks."""
-        return self.post(
-            "/infer/extreme_points",
-            params={"image": image, "output": "json"},
-            data={"params": json.dumps({"use_stored_clicks": True})},
-        )
+        return self.infer(image, {"use_stored_clicks": True}, output="json")
 
     def accept(self, image):
         return self.post(f"/annotations/{image}/accept", json={})
@@ -136,13 +127,6 @@ def shape_mask(grow=0):
     mask = np.zeros(l_shape().shape, bool)
     mask[5 : 12 + grow, 5:12, 4:9] = True
     return mask
-
-
-def wait_until(condition, timeout_s=20):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 __all__ = ["PEOPLE", "Person", "Site", "settings", "shape_mask", "write_people", "write_studies"]

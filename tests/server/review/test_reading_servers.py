@@ -25,7 +25,8 @@ from scripts.routes import all_routes
 from tests.exchange.studies import CLICKS, all_files, write_studies, write_volume
 from tests.physical import l_shape
 from tests.server.archive.dicomweb import FakeDICOMweb, served
-from tests.server.review.reading import AFFINES, Site, array_of, settings, shape_mask, wait_until
+from tests.server.review.reading import AFFINES, Site, array_of, settings, shape_mask
+from tests.server.waiting import wait_for
 
 NUMBERS = count()
 # On a part of the structure.
@@ -536,7 +537,7 @@ def test_review_only_server_starts_without_a_model_and_takes_no_clicks(tmp_path)
 def test_agreement_is_measured_when_the_second_has_finished_and_shown_by_the_report(site, people, image, tmp_path):
     read_by_two(people, image, grow=3)
     file = Project(site.studies).agreements
-    wait_until(lambda: file.exists() and image in json.loads(file.read_text()))
+    wait_for(lambda: file.exists() and image in json.loads(file.read_text()))
     people["rita"].decide(image, "bert")
 
     report = tmp_path / "report.html"

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import requests
-from fastapi import HTTPException
 
 from lib.activelearning.strategies import strategies
 from lib.annotations.json_file import JsonFile
@@ -12,6 +11,8 @@ from lib.server.studies.open_studies import open_studies
 from lib.server.studies.skips import Skips, checked_reason
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
+from tests.server.asking import infer
+from tests.server.failures import refusal
 from tests.server.studies.images import LABELS, click, submit, write_image
 
 
@@ -47,9 +48,8 @@ def test_reason_is_a_short_text(reason, expected):
 
 @pytest.mark.parametrize("reason", ["x" * 201, 1, True, ["a"], {"a": 1}])
 def test_other_reasons_are_refused(reason):
-    with pytest.raises(HTTPException) as error:
-        checked_reason(reason)
-    assert error.value.status_code == 422 and "at most 200 characters" in error.value.detail
+    status, sentence = refusal(checked_reason, reason)
+    assert status == 422 and "at most 200 characters" in sentence
 
 
 @pytest.mark.parametrize("name", ["first", "random"])
@@ -102,9 +102,7 @@ class Annotator:
         return entry
 
     def click(self):
-        params = {"lesion": self.site.clicks(self.study), "client_id": self.name}
-        query = {"image": self.study, "output": "json"}
-        answer = self.ask("POST", "/infer/extreme_points", params=query, data={"params": json.dumps(params)})
+        answer = infer(self.site, self.study, {"lesion": self.site.clicks(self.study), "client_id": self.name})
         assert answer.status_code == 200, answer.text
 
     def accept(self):

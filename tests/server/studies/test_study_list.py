@@ -10,6 +10,7 @@ from lib.server.masks.annotation_set import Said
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList, counts, label_states, study_state
 from tests.server.archive.dicomweb import FakeDICOMweb, served
+from tests.server.failures import refusal
 from tests.server.studies.images import LABELS, click, say_absent, submit, write_image, write_nrrd
 
 MANY = 2000
@@ -143,44 +144,37 @@ def test_reader_sees_their_own_reading_and_what_is_decided(tmp_path):
     assert {listed(studies, who)["a"]["state"] for who in ("anna", "bert", None)} == {"final"}
 
 
-def test_series_of_an_archive_is_named_by_its_patient_and_nothing_is_fetched(tmp_path, monkeypatch):
+@pytest.fixture
+def series(tmp_path, monkeypatch):
+    """Gives the UID of a series, its archive, and the studies of that archive."""
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     archive = FakeDICOMweb()
-    uid = archive.add("somebody")
+    with served(archive) as address:
+        yield archive.add("somebody"), archive, open_studies(address, ("lesion",), None)
+
+
+def test_series_of_an_archive_is_named_by_its_patient_and_nothing_is_fetched(series):
+    uid, archive, studies = series
     for instance in archive.series[uid]:
         instance.PatientName, instance.StudyDate, instance.Modality = "Doe^Jane", "20240131", "MR"
         instance.SeriesDescription, instance.StudyDescription = "T1 axial", "Head"
     archive.tells += ["00100010", "0008103E", "00081030"]
-    with served(archive) as address:
-        studies = open_studies(address, ("lesion",), None)
-        entry = listed(studies)[uid]
+
+    entry = listed(studies)[uid]
 
     assert (entry["name"], entry["detail"]) == ("Doe Jane · T1 axial", "2024-01-31 · MR · Head")
     assert (entry["state"], archive.fetches()) == ("untouched", [])
 
 
-def test_series_without_a_description_is_told_apart_by_the_end_of_its_uid(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
-    archive = FakeDICOMweb()
-    uid = archive.add("somebody")
-    with served(archive) as address:
-        entry = listed(open_studies(address, ("lesion",), None))[uid]
+def test_series_without_a_description_is_told_apart_by_its_uid_and_one_that_was_refused_says_why(series):
+    uid, archive, studies = series
+    del archive.series[uid][1:]
+    before = listed(studies)[uid]
+    assert (before["name"], before["problem"]) == (f"somebody · series …{uid[-6:]}", None)
 
-    assert entry["name"] == f"somebody · series …{uid[-6:]}"
+    assert refusal(studies.get_image_uri, uid)[0] == 422
 
-
-def test_series_that_was_refused_says_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
-    archive = FakeDICOMweb()
-    uid = archive.add("somebody", shape=(8, 8, 1))
-    with served(archive) as address:
-        studies = open_studies(address, ("lesion",), None)
-        assert listed(studies)[uid]["problem"] is None
-        with pytest.raises(Exception, match="422"):
-            studies.get_image_uri(uid)
-
-        entry = listed(studies)[uid]
-
+    entry = listed(studies)[uid]
     assert entry["state"] == "unreadable" and entry["problem"] == studies.refusal(uid)
 
 
