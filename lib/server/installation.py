@@ -140,9 +140,9 @@ class Installation:
         # MONAI Label makes the app when the application has started already; without a stack it makes one anew.
         application.middleware_stack = None
         end_in_error_what_cannot_start()
-        self._tell_address()
 
-    def _tell_address(self) -> None:
+    def tell_address(self) -> None:
+        """Logs the address of the annotation page, which answers in a moment."""
         url = self.listening.url if self.listening is not None else None
         if url is not None:
             logger.info("Open %s in a browser to annotate.", url)
