@@ -25,7 +25,7 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import Step, train
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
-from lib.training.structures import structure_ends
+from lib.training.structures import structure_extremes
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -96,7 +96,7 @@ class TimedTraining:
     ) -> TimedTraining:
         """Prepares all scans. Raises: VolumeError: one cannot be read."""
         torch.backends.cudnn.benchmark = True
-        structures = structure_ends(scans, labels)
+        structures = structure_extremes(scans, labels)
         spacing_mm = plan_spacing(scans, structures, h)
         spec = plan_network(scans, labels, spacing_mm, h)
         volumes = training_volumes(scans, prepared, labels, spacing_mm, h)

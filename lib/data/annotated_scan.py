@@ -1,4 +1,4 @@
-"""A scan with what annotators said of it."""
+"""Hold a scan with its annotations."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class AnnotatedScan:
     mask_origins: Mapping[str, MaskOrigin] = field(default_factory=dict, hash=False)
 
     def labels_that_were(self, *origins: MaskOrigin) -> tuple[str, ...]:
-        """The labels of the mask that came about in one of these ways."""
+        """Labels of the mask that have one of these origins."""
         return tuple(label for label in self.mask_labels if self.mask_origins.get(label, MaskOrigin.DRAWN) in origins)
 
     @property
     def digest(self) -> str:
-        """Of the image and all that was said of it, 32 hexadecimal digits."""
+        """Identify the image with its annotations, in 32 hexadecimal digits."""
         said = [self.image_id, self.image_checksum, str(self.absent), str(self.mask_labels)]
         said += [f"{a.points.label} {a.points.foreground_voxel.tolist()}" for a in self.annotations]
         if self.mask_path is not None and self.mask_path.exists():
@@ -50,6 +50,6 @@ class AnnotatedScan:
 
     @property
     def answered(self) -> frozenset[str]:
-        """Labels of which the annotators have said all there is to say."""
+        """Labels that are clicked, absent, or covered by the mask."""
         clicked = (annotation.points.label for annotation in self.annotations)
         return frozenset((*clicked, *self.absent, *self.mask_labels))

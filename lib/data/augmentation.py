@@ -1,4 +1,4 @@
-"""Random changes of patches: as another patient, or another scanner, might have given them."""
+"""Augment patches by random geometry, contrast and noise."""
 
 from __future__ import annotations
 

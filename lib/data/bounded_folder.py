@@ -1,4 +1,4 @@
-"""Cache folders that do not grow without end."""
+"""Limit the size of cache folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def make_room(folder: Path, names: Iterable[str], limit_bytes: int, new_bytes: int) -> None:
-    """Deletes the files that were not used for longest, until new ones fit below the limit.
+    """Delete the least recently used files until new ones fit below the limit.
 
     Processes may share the folder; a file that is in use stays readable.
 

@@ -1,4 +1,4 @@
-"""From the grid of a scan to the grid on which the network works."""
+"""Resample scans onto the grid of the network."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _without_fine_detail(data: torch.Tensor, factors: np.ndarray) -> torch.Tenso
 
 
 def check_grid_size(geometry: ImageGeometry, spacing_mm: Spacing, bytes_per_voxel: float) -> None:
-    """Call it before a scan is brought onto the grid, which takes memory for whatever a header says.
+    """Refuse a scan that is too large, or too small, on the network's grid, before memory is taken for it.
 
     Args:
         bytes_per_voxel: memory that the work on the network's grid takes at its peak.

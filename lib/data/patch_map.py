@@ -1,4 +1,4 @@
-"""Patches as affine maps into the grid of a scan: cut, turned, scaled and flipped in one resampling."""
+"""Map patches into the grid of a scan: crop, rotate, scale and flip in one resampling."""
 
 from __future__ import annotations
 

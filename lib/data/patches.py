@@ -1,4 +1,4 @@
-"""Batches of random patches of annotated scans."""
+"""Draw batches of random patches of annotated scans."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of a scan with what is known about it.
+    """A patch of a scan with its annotations.
 
     Attributes:
         image: (X, Y, Z) float32, of mean 0 and deviation 1 over the whole scan.
@@ -57,7 +57,7 @@ class PatchBatch:
 
     Attributes:
         image: (B, 1, X, Y, Z) float32.
-        patches: the same with what is known of each.
+        patches: the same with their annotations.
     """
 
     image: torch.Tensor
@@ -190,7 +190,7 @@ class PatchStream:
 
 
 def patch_batches(source: PatchSource, stream: PatchStream, *, workers: int, pin_memory: bool) -> Iterator[PatchBatch]:
-    """Batches without end.
+    """Endless batches.
 
     Args:
         workers: processes that draw ahead; 0 draws in this one. The batches are the same.

@@ -1,4 +1,4 @@
-"""Scans on the network's grid, prepared once and kept in a cache on disk."""
+"""Cache scans on the network's grid on disk."""
 
 from __future__ import annotations
 

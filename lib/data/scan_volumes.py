@@ -1,4 +1,4 @@
-"""The volumes of annotated scans on one network's grid."""
+"""Read image, mask and click masks of a scan on the grid of a network."""
 
 from __future__ import annotations
 

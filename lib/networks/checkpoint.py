@@ -1,4 +1,4 @@
-"""Trained networks as files, with all that is needed to use them."""
+"""Save and load trained networks, with all that is needed to use them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None = None) -> None:
-    """Writes atomically: a reader finds the old file or the new one. Raises: OSError."""
+    """Write atomically: a reader finds the old file or the new one. Raises: OSError."""
     write_atomically(path, checkpoint_bytes(model, state))
 
 
@@ -83,7 +83,7 @@ def checkpoint_bytes(model: TrainedModel, state: TrainingState | None = None) ->
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
-    """Reads tensors and plain values only: a pickle with code in it is refused, not run.
+    """Read tensors and plain values only: a pickle with code in it is refused, not run.
 
     Raises:
         FileNotFoundError: there is no such file.

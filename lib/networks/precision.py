@@ -1,4 +1,4 @@
-"""16-bit arithmetic, where the device has it and computes rightly with it."""
+"""Choose 16-bit arithmetic where the device is faster and correct with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is built from: architecture, labels and the grid it works on."""
+"""Specify and build a network: architecture, labels and grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's 2.5D U-Net, with kernels and strides that follow the voxel spacing."""
+"""Build the paper's 2.5D U-Net, with kernels and strides that follow the voxel spacing."""
 
 from __future__ import annotations
 

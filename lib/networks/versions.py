@@ -1,4 +1,4 @@
-"""The published network and the ones that it replaced, as files."""
+"""Publish a network, keep the last versions, and roll back."""
 
 from __future__ import annotations
 

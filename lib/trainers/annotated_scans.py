@@ -1,4 +1,4 @@
-"""What there is to learn from: the scans of the datastore that carry clicks or a final mask."""
+"""Collect the scans of the datastore that have clicks or a final mask."""
 
 from __future__ import annotations
 

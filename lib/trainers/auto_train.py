@@ -1,4 +1,4 @@
-"""Trainings that start by themselves."""
+"""Start a training after a number of new annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curves of the training that runs, or ran last, in a file that the server reads meanwhile."""
+"""Write the loss and score curves of the current training to a file, and read them in the server."""
 
 from __future__ import annotations
 

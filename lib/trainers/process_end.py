@@ -1,4 +1,4 @@
-"""What the log says of a training process that ends before its time; MONAI Label gives its return code only."""
+"""Log why a training process was killed; MONAI Label logs its return code only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training shows of itself: figures and pictures, in TensorBoard and, if wanted, in MLflow."""
+"""Log figures and pictures of a training to TensorBoard and, if wanted, to MLflow."""
 
 from __future__ import annotations
 

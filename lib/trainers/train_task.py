@@ -1,4 +1,4 @@
-"""The training task of MONAI Label: requests, figures for viewers, logs and trackers of `lib.training`."""
+"""Run `lib.training` as the training task of MONAI Label: requests, statistics, logs and trackers."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ class InExtremISTrainTask(TrainTask):
 
 
 class _Figures:
-    """What viewers and trackers are told of a run."""
+    """Statistics of a run for viewers and trackers."""
 
     def __init__(self, stats_path: Path, trackers: Trackers) -> None:
         self.stats_path = stats_path

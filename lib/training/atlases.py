@@ -1,4 +1,4 @@
-"""Shape atlases for the masks of clicks that a training learns from."""
+"""Build the shape atlases for the click masks that a training learns from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILE_NAME = "atlases_of_clicks.npz"
 
 @dataclass(frozen=True, eq=False)
 class TrainingAtlases:
-    """What is known of the shape of each label.
+    """The shape atlases and click networks of each label.
 
     Attributes:
         accepted: by label and image id, the shapes of accepted masks.
@@ -48,7 +48,7 @@ class TrainingAtlases:
 
     @classmethod
     def of(cls, scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...]) -> TrainingAtlases:
-        """From the accepted masks of some scans, and the clicks on labels that have none.
+        """Build the atlases from accepted masks, and from clicks on labels without an accepted mask.
 
         Args:
             volumes: masks are read as they are there.
@@ -64,7 +64,7 @@ class TrainingAtlases:
         return cls(accepted, of_clicks, clicked)
 
     def for_scan(self, scan: AnnotatedScan) -> dict[str, Learnt]:
-        """What is known of each label without the scan's own accepted mask: else it would predict itself."""
+        """The atlases and networks for a scan, without its own accepted mask, which would predict itself."""
         found = {
             label: Learnt(atlas, self.networks.get(label))
             for label, atlas in {**self.of_clicks, **self._of_accepted}.items()
@@ -82,14 +82,14 @@ class TrainingAtlases:
 
     @property
     def digest(self) -> str:
-        """Of all that a mask of clicks depends on."""
+        """Identify everything that a click mask depends on."""
         atlases = {**self.of_clicks, **self._of_accepted}
         images = {label: sorted(shapes) for label, shapes in self.accepted.items()}
         weights = {label: network.digest for label, network in self.networks.items()}
         return f"{images} {[(label, atlas.digest) for label, atlas in atlases.items()]} {weights}"
 
     def save(self, folder: Path) -> None:
-        """Leaves the atlases of clicks to the click requests. A full disk is told in the log."""
+        """Write the atlases of clicks, for click requests. Log a full disk."""
         try:
             save_atlases(folder / FILE_NAME, self.of_clicks, self.clicked)
         except OSError as error:
@@ -115,7 +115,7 @@ def _accepted(
 
 
 def _clicked(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> dict[str, dict[str, ClickedStructure]]:
-    """By label and image id, some structures of labels whose clicks show a common shape. Each image is read once."""
+    """Structures of labels whose clicks show a common shape, by label and image id. Each image is read once."""
     clicks = {
         label: {scan.image_id: a for scan in scans for a in scan.annotations if a.label == label} for label in labels
     }

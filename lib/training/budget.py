@@ -1,4 +1,4 @@
-"""How long a training runs, and the learning rate on the way."""
+"""Limit how long a training runs, and schedule its learning rate."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class TrainingBudget:
     _reserved_s: float = 0.0
 
     def reserve(self, seconds: float) -> None:
-        """Keeps time for what comes after the last iteration."""
+        """Reserve time for scoring after the last iteration."""
         self._reserved_s = seconds
 
     def used(self, iterations: int) -> float:
-        """Share of the budget that is used after so many iterations of this part, in [0, 1]."""
+        """Share of the budget, in [0, 1], that is used after a number of iterations of this part."""
         minutes = (time.monotonic() - self._start + self._reserved_s) / 60
         of_minutes = minutes / self.max_minutes if self.max_minutes > 0 else 0.0
         return min(1.0, self.used_before + max(iterations / self.iterations, of_minutes))
@@ -53,7 +53,7 @@ def learning_rate(h: Hyperparameters, iteration: int, used: float) -> float:
 
 
 def make_optimizer(network: torch.nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
-    """The optimiser that is asked for, with moments of nothing."""
+    """Make the optimiser of the hyper-parameters, with no momentum yet."""
     weights, decay = network.parameters(), h.weight_decay
     if h.optimizer == "sgd":
         nesterov = h.momentum > 0

@@ -1,4 +1,4 @@
-"""Build what a training consists of: its network, its volumes, its batches."""
+"""Build the network, the volumes and the batches of a training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MASKED_SHARE = 0.5
 def plan_network(
     scans: Sequence[AnnotatedScan], labels: tuple[str, ...], spacing_mm: Spacing, h: Hyperparameters
 ) -> NetworkSpec:
-    """The network that is asked for, on a grid of this spacing.
+    """Plan the network of the hyper-parameters on a grid of this spacing.
 
     Raises:
         TrainingError: there is no such network.
@@ -59,7 +59,7 @@ def training_volumes(
     *,
     learns: bool = True,
 ) -> ScanVolumes:
-    """With masks of the clicks, where these are learnt from.
+    """Volumes of the scans, with click masks where `click_mask_weight` is not 0.
 
     Args:
         folder: in which atlases of clicks and click networks are left for click requests; None: nothing is left, and
@@ -81,17 +81,17 @@ def training_volumes(
     return replace(volumes, click_masks=ClickMaskMaker(labels, atlases), click_masks_name=name)
 
 
-def trusted_click_masks(
+def weighted_click_masks(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...], h: Hyperparameters
 ) -> tuple[ScanVolumes, Hyperparameters]:
-    """Weighs masks of clicks by how far they agree with drawn masks, and makes none that would weigh nothing."""
+    """Set the weight of click masks by their agreement with drawn masks; make none at weight 0."""
     agreement = click_masks.agreement(scans, volumes, labels) if h.click_mask_weight > 0 else None
     if agreement is None:
         return volumes, h
-    trust = click_masks.trust(agreement)
-    logger.info("Masks of clicks have Dice %.2f with drawn masks; they weigh %.2f.", agreement, trust)
-    changed = h.changed({"click_mask_weight": trust * h.click_mask_weight})
-    return (volumes if trust > 0 else replace(volumes, click_masks=None)), changed
+    weight = click_masks.weight_of(agreement)
+    logger.info("Masks of clicks have Dice %.2f with drawn masks; they weigh %.2f.", agreement, weight)
+    changed = h.changed({"click_mask_weight": weight * h.click_mask_weight})
+    return (volumes if weight > 0 else replace(volumes, click_masks=None)), changed
 
 
 def training_batches(
@@ -104,7 +104,7 @@ def training_batches(
     seed: int = 0,
     ranks: Ranks = ALONE,
 ) -> Iterator[PatchBatch]:
-    """Batches without end.
+    """Endless batches of patches.
 
     Args:
         symmetric: see `lib.training.orientation.symmetric_axes`.

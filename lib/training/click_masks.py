@@ -1,4 +1,4 @@
-"""Masks of clicks to learn from, and how far to."""
+"""Make click masks for a training, and weigh them by their agreement with drawn masks."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def _drawn_and_clicked(scan: AnnotatedScan) -> list[str]:
     return [annotation.label for annotation in scan.annotations if annotation.label in drawn]
 
 
-def trust(agreement: float | None) -> float:
-    """How far to learn from masks of clicks, in [0, 1]: fully where no drawn mask contradicts them.
+def weight_of(agreement: float | None) -> float:
+    """Weight of click masks in the loss, in [0, 1]: 1 where there is no drawn mask to compare with.
 
     Below `USELESS_AGREEMENT` not at all: a network that learns from a few drawn masks alone is better then.
     """

@@ -1,4 +1,4 @@
-"""Learn a click network from accepted masks, within a minute."""
+"""Train a click network on accepted masks, within a minute."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ClickExample:
         return cls(np.array(image[part], np.float32), component, surface, np.array(spacing_mm), shape)
 
     def drawn(self, rng: np.random.Generator) -> _Drawn:
-        """Turned and scaled by chance, and clicked with a hand's error."""
+        """Draw a random rotation, scaling and error of the clicks."""
         middle, turn = self.surface.mean(axis=0), self._turn(rng)
         ends = _extremes((self.surface - middle) @ turn.T, rng)
         ends += rng.normal(0, HAND_ERROR_VOXELS, ends.shape)
@@ -114,7 +114,7 @@ class ClickExample:
 
 
 def train_click_network(examples: Sequence[ClickExample], seconds: float, seed: int = 0) -> ClickNetwork | None:
-    """Learns from masks of one label.
+    """Train on masks of one label.
 
     Args:
         seconds: of wall time.
@@ -199,7 +199,7 @@ def _loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def _helps(
     network: ClickNetwork, held_out: Sequence[ClickExample], atlas: ShapeAtlas, rng: np.random.Generator
 ) -> bool:
-    """Does it lower the loss on structures that it has not seen?"""
+    """Does the network lower the loss on held-out structures?"""
     losses = np.zeros(2)
     none = np.empty((0, 3))
     for example in held_out:

@@ -1,4 +1,4 @@
-"""The click networks of a project, brought up to date with its accepted masks at the start of a training."""
+"""Retrain the click networks of a project where there are new accepted masks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def updated_click_networks(
     labels: tuple[str, ...],
     minutes: float,
 ) -> dict[str, ClickNetwork]:
-    """Trains the networks of labels with new accepted masks, as far as there is time, and keeps them for clicks.
+    """Train the networks of labels with new accepted masks, within the time, and store them for click requests.
 
     Labels that nobody clicks have no use for one. A network that has learnt from a mask which is gone goes too.
 
@@ -66,14 +66,14 @@ def updated_click_networks(
 
 
 def kept_click_networks(folder: Path) -> dict[str, ClickNetwork]:
-    """By label, the networks in a folder."""
+    """Load the networks in a folder, by label."""
     return {label: stored.network for label, stored in load_networks(folder / FILE_NAME).items()}
 
 
 def _examples(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, shapes: Mapping[str, Shape], index: int
 ) -> dict[str, ClickExample]:
-    """By image id, of the images that can be read."""
+    """Training examples by image id; images that cannot be read are left out."""
     found = {}
     for scan in (scan for scan in scans if scan.image_id in shapes):
         try:

@@ -85,7 +85,7 @@ class Verdict:
 
 
 class PublishGate:
-    """Scores networks on the held-out scans, and compares a candidate with the best version that is kept.
+    """Score networks on held-out scans, and compare a candidate with the best kept version.
 
     A held-out scan with an accepted mask counts by its Dice, one with clicks by what these tell of the truth
     (`lib.training.scan_score`). Where no scan is held out, on some that were trained on: this shows a network that has
@@ -148,12 +148,12 @@ class PublishGate:
         return Verdict(score >= least, judged_on, score, means[best], best, scores)
 
     def crf_helps(self, candidate: TrainedModel) -> bool:
-        """Do its automatic masks gain by the dense CRF? Only scans that were not learnt from tell."""
+        """Does the dense CRF improve the candidate's automatic masks? Judged on held-out scans only."""
         volumes = ScanVolumes(self.prepared, candidate.spec.spacing_mm)
         return crf_helps(candidate, self.scans if self.is_held_out else [], volumes, self.device)
 
     def remember(self, version: int, scores: Scores) -> None:
-        """Keeps the scores of a version for the next comparison."""
+        """Store the scores of a version for the next comparison."""
         self._cache.put(version, scores, self.versions.numbers())
 
     def _scores_of_version(self, number: int) -> Scores | None:
@@ -192,7 +192,7 @@ class PublishGate:
         return scores
 
     def _key(self, scan: AnnotatedScan) -> str:
-        """Of a scan and what was said of it: another answer gives another score."""
+        """Identify a scan with its annotations: a changed annotation changes the score."""
         said = [NAME, str(self.margin), str(self.labels), scan.digest]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
 
@@ -207,7 +207,7 @@ class ScoreCache:
         return self._read().get(str(version), {})
 
     def put(self, version: int, scores: Scores, kept: Sequence[int]) -> None:
-        """Remembers the scores of a version, and forgets versions that are not kept."""
+        """Store the scores of a version; drop those of versions that are not kept."""
         stay = {str(number) for number in kept}
         content = {number: of for number, of in self._read().items() if number in stay} | {str(version): dict(scores)}
         write_atomically(self.path, json.dumps(content, indent=1).encode())

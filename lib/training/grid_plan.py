@@ -13,7 +13,7 @@ from lib.data.patch_map import Size
 from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import read_geometry
 from lib.training.hyperparameters import Hyperparameters
-from lib.training.structures import StructureEnds
+from lib.training.structures import StructureExtremes
 
 LARGE_PERCENTILE = 75
 """Of the extents of structures: so many are at most as large as what the grid is chosen for."""
@@ -22,7 +22,9 @@ SMALL_CHANGE = 1.25
 """A grid is not made coarser by less than this factor, which would blur it for little."""
 
 
-def plan_spacing(scans: Sequence[AnnotatedScan], structures: Sequence[StructureEnds], h: Hyperparameters) -> Spacing:
+def plan_spacing(
+    scans: Sequence[AnnotatedScan], structures: Sequence[StructureExtremes], h: Hyperparameters
+) -> Spacing:
     """Spacing in mm along right, anterior, superior: the median of the scans, but not finer than is asked for.
 
     A patch has to show a structure and what is around it, or the network cannot tell its inside from its surroundings.

@@ -1,4 +1,4 @@
-"""Every hyper-parameter of the method and its training, in one place."""
+"""Define every hyper-parameter of the method and of its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Run the training loop."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Objective = Callable[[PatchBatch, torch.Tensor], ObjectiveValue]
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot run or go on; its text is for the user."""
+    """A training that cannot run or continue; its text is for the user."""
 
 
 class DivergedError(TrainingError):
-    """Figures of a training are no numbers; one that goes on from its weights would end in the same way."""
+    """The logits, the loss or the weights are not finite; the state of the run is not worth keeping."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an iteration came to.
+    """The result of an iteration.
 
     Attributes:
         iteration: of this training, from 1.

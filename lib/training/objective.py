@@ -1,4 +1,4 @@
-"""What a training minimises on a batch of patches."""
+"""Compute the training loss of a batch of patches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lib.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class ObjectiveValue:
-    """A loss with its parts, and the label sets it was computed with.
+    """A loss with its terms and the label sets that it was computed with.
 
     Attributes:
         loss: scalar with gradient.
@@ -37,7 +37,7 @@ class ObjectiveValue:
 
 
 class InExtremISObjective(nn.Module):
-    """Each voxel is supervised by what is known best of it.
+    """Supervise each voxel by the best annotation that there is of it.
 
     An accepted mask says what each voxel of its labels is. Elsewhere the clicks do: geodesics are foreground, voxels
     outside of the relaxed boxes are not, and the CRF term regularises the rest (paper, Eq. 3). Masks that were made of

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib.data.augmentation import Axes
-from lib.training.structures import StructureEnds
+from lib.training.structures import StructureExtremes
 
 FEWEST_STRUCTURES = 4
 """Of a label, to tell anything."""
@@ -20,7 +20,7 @@ OFF_CENTRE = 0.15
 """Of half a scan: structures that lie nearer to its middle in the mean are in the middle."""
 
 
-def symmetric_axes(structures: Sequence[StructureEnds]) -> Axes:
+def symmetric_axes(structures: Sequence[StructureExtremes]) -> Axes:
     """Of right, anterior, superior: could each structure as well be the mirror image of one?
 
     Tumours could: their scans may be mirrored, which makes more of few. An organ could not, and a network that is shown
@@ -32,7 +32,7 @@ def symmetric_axes(structures: Sequence[StructureEnds]) -> Axes:
     Returns:
         False along an axis with such an orientation, and along all where a label has too few structures to tell.
     """
-    of_label: dict[int, list[StructureEnds]] = defaultdict(list)
+    of_label: dict[int, list[StructureExtremes]] = defaultdict(list)
     for structure in structures:
         of_label[structure.label].append(structure)
     if not of_label or min(map(len, of_label.values())) < FEWEST_STRUCTURES:
@@ -41,7 +41,7 @@ def symmetric_axes(structures: Sequence[StructureEnds]) -> Axes:
     return right, anterior, superior
 
 
-def _is_oriented(structures: Sequence[StructureEnds], axis: int) -> bool:
+def _is_oriented(structures: Sequence[StructureExtremes], axis: int) -> bool:
     shapes = np.array([_asymmetry(structure, axis) for structure in structures])
     places = np.array([_place(structure, axis) for structure in structures])[:, None]
     is_off_centre = abs(places.mean()) > OFF_CENTRE
@@ -56,7 +56,7 @@ def _common_share(differences: np.ndarray) -> float:
     return float((n * np.square(differences.mean(axis=0)).sum() / mean_square - 1) / (n - 1))
 
 
-def _asymmetry(structure: StructureEnds, axis: int) -> np.ndarray:
+def _asymmetry(structure: StructureExtremes, axis: int) -> np.ndarray:
     """(18,): the ends in the box of the structure, from -1 to 1, less those of its mirror image."""
     ends = structure.ends_voxel
     low, high = np.diagonal(ends[:, 0]), np.diagonal(ends[:, 1])
@@ -67,7 +67,7 @@ def _asymmetry(structure: StructureEnds, axis: int) -> np.ndarray:
     return (in_box - mirrored).ravel()
 
 
-def _place(structure: StructureEnds, axis: int) -> float:
+def _place(structure: StructureExtremes, axis: int) -> float:
     """The middle of a structure in its scan, from -1 to 1."""
     last = max(1, int(structure.scan_shape[axis]) - 1)
     return float(structure.ends_voxel[axis, :, axis].mean() / last * 2 - 1)

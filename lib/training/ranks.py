@@ -120,7 +120,7 @@ class Ranks:
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """Runs the block on the first rank, and then on the others."""
+        """Run the block on the first rank, then on the others."""
         if not self.is_first:
             self.of_first(0)
         yield
@@ -129,7 +129,7 @@ class Ranks:
 
     @contextmanager
     def told_of_lost_rank(self) -> Iterator[None]:
-        """Turns the failed communication of the block into LostRankError."""
+        """Turn failed communication in the block into LostRankError."""
         if self.size == 1:
             yield
             return

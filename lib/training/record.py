@@ -1,4 +1,4 @@
-"""What the trainings of a project leave behind for the next: which scans they saw, and how they ended."""
+"""Record which scans the trainings of a project used or held out, and how each training ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training that came to its end.
+    """A finished training.
 
     Attributes:
         started, ended: UTC, ISO 8601.
@@ -42,7 +42,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """Scans by the id of their image, and all runs, the oldest first.
+    """Image ids of scans, and all runs, the oldest first.
 
     Attributes:
         begun: how many trainings began, those that failed among them; each draws other patches.

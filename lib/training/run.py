@@ -1,4 +1,4 @@
-"""A training run, from annotated scans to a published network."""
+"""Run a training, from annotated scans to a published network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lib.geometry.image_geometry import Spacing
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.training.budget import TrainingBudget, make_optimizer
-from lib.training.build import plan_network, training_batches, training_volumes, trusted_click_masks
+from lib.training.build import plan_network, training_batches, training_volumes, weighted_click_masks
 from lib.training.gate import PublishGate, Verdict
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
@@ -33,7 +33,7 @@ from lib.training.orientation import symmetric_axes
 from lib.training.ranks import ALONE, Ranks
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.starting_point import StartingPoint
-from lib.training.structures import StructureEnds, structure_ends
+from lib.training.structures import StructureExtremes, structure_extremes
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ JUDGING_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Report:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         part: of `REPORTS`.
@@ -65,7 +65,7 @@ class Report:
 
 @dataclass
 class Listener:
-    """What is called while a run goes on; a caller replaces what it wants to hear."""
+    """Callbacks of a run; a caller replaces those that it needs."""
 
     began: Callable[[int, int], None] = lambda scans, held_out: None
     reported: Callable[[Report], None] = lambda report: None
@@ -74,7 +74,7 @@ class Listener:
 
 @dataclass
 class Training:
-    """Trains on annotated scans, from the published network if there is one, and publishes what is not worse.
+    """Train on annotated scans, from the published network if there is one, and publish what is not worse.
 
     A run that was stopped, or whose process died, leaves the published model as it was; the next one goes on after its
     last report. Of several ranks all are given the same scans; the first one writes, judges and tells the listener.
@@ -133,7 +133,7 @@ class Training:
         np.random.seed(seed % 2**32)
         torch.backends.cudnn.benchmark = True
         budget = TrainingBudget(self.h.iterations, self.h.max_minutes)
-        structures = structure_ends(trained_on, self.labels)
+        structures = structure_extremes(trained_on, self.labels)
         start = self._start(trained_on, structures)
         if not self.ranks.is_first:
             self._train(start, trained_on, symmetric_axes(structures), seed, budget)
@@ -186,7 +186,7 @@ class Training:
             content = record.to_bytes()
         return TrainingRecord.from_bytes(self.ranks.bytes_of_first(content))
 
-    def _start(self, scans: Sequence[AnnotatedScan], structures: Sequence[StructureEnds]) -> StartingPoint:
+    def _start(self, scans: Sequence[AnnotatedScan], structures: Sequence[StructureExtremes]) -> StartingPoint:
         """That of the first rank: what is published may change at any time."""
         if not self.ranks.is_first:
             return StartingPoint.from_bytes(self.ranks.bytes_of_first(None))
@@ -246,7 +246,7 @@ class Training:
             volumes = training_volumes(
                 scans, self.prepared, self.labels, spacing_mm, self.h, self.folder, learns=learns
             )
-            return trusted_click_masks(scans, volumes, self.labels, self.h)
+            return weighted_click_masks(scans, volumes, self.labels, self.h)
 
     def _optimizer(self, network: nn.Module, start: StartingPoint) -> torch.optim.Optimizer:
         """With the moments of the run before, and the rates that are asked for now."""
@@ -261,7 +261,7 @@ class Training:
 
 
 class Publisher:
-    """Judges the network of a run now and then, and publishes it where the gate allows it.
+    """Score the network of a run at intervals, and publish it where the gate allows it.
 
     Attributes:
         base: number of the version that the run goes on from; that of the last one which it published.

@@ -1,4 +1,4 @@
-"""How good a network is on a scan, by what annotators said of it."""
+"""Score a network on a scan by its accepted mask or its clicks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that a training starts from."""
+"""Choose the weights that a training starts from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A training that was interrupted, or else the published network, or else nothing.
+    """An interrupted training, or else the published network, or else an untrained one.
 
     Attributes:
         spec: of the network to train.

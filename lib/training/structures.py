@@ -1,4 +1,4 @@
-"""Where the ends of annotated structures lie, from clicks or masks."""
+"""Locate the extreme points of annotated structures, from clicks or masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_MASKS = 24
 
 
 @dataclass(frozen=True, eq=False)
-class StructureEnds:
+class StructureExtremes:
     """The ends of a structure along right, anterior, superior, in voxels of its scan that count in these directions.
 
     Attributes:
@@ -35,7 +35,7 @@ class StructureEnds:
     spacing_mm: np.ndarray
 
     @classmethod
-    def of(cls, label: int, ends_voxel: np.ndarray, geometry: ImageGeometry) -> StructureEnds:
+    def of(cls, label: int, ends_voxel: np.ndarray, geometry: ImageGeometry) -> StructureExtremes:
         """From ends (3, 2, 3) along the axes of an image, in its voxels."""
         axes, signs = nib.io_orientation(geometry.affine_ras).T
         order = np.argsort(axes)
@@ -52,11 +52,11 @@ class StructureEnds:
         return np.diagonal(self.ends_voxel[:, 1] - self.ends_voxel[:, 0]) * self.spacing_mm
 
 
-def structure_ends(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> list[StructureEnds]:
+def structure_extremes(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> list[StructureExtremes]:
     """Of all clicked structures, and of those of masks of scans without clicks; a mask that cannot be read has none."""
     index = {label: index for index, label in enumerate(labels, start=1)}
     clicked = [
-        StructureEnds.of(index[a.label], a.points.extremes_voxel, a.geometry)
+        StructureExtremes.of(index[a.label], a.points.extremes_voxel, a.geometry)
         for scan in scans
         for a in scan.annotations
         if a.label in index
@@ -65,7 +65,7 @@ def structure_ends(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> lis
     return clicked + [ends for scan in masked[:MOST_MASKS] for ends in _of_mask(scan)]
 
 
-def _of_mask(scan: AnnotatedScan) -> Iterator[StructureEnds]:
+def _of_mask(scan: AnnotatedScan) -> Iterator[StructureExtremes]:
     assert scan.mask_path is not None
     try:
         mask = load_volume(scan.mask_path, sentinels=False)
@@ -75,4 +75,4 @@ def _of_mask(scan: AnnotatedScan) -> Iterator[StructureEnds]:
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             start = np.array([axis.start for axis in box])
-            yield StructureEnds.of(label, start + mask_extremes(labels[box] == label), mask.geometry)
+            yield StructureExtremes.of(label, start + mask_extremes(labels[box] == label), mask.geometry)

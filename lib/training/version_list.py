@@ -1,4 +1,4 @@
-"""The versions of a model that are kept, with what is known of each."""
+"""List the kept versions of a model with their training runs, and roll back to one."""
 
 from __future__ import annotations
 

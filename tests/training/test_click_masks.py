@@ -12,7 +12,7 @@ from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError, read_geometry
 from lib.metrics import dice
 from lib.training.atlases import TrainingAtlases
-from lib.training.click_masks import USELESS_AGREEMENT, ClickMaskMaker, agreement, trust
+from lib.training.click_masks import USELESS_AGREEMENT, ClickMaskMaker, agreement, weight_of
 from tests.training.phantoms import CENTRES, LABELS, ball, scan
 
 
@@ -90,7 +90,7 @@ def test_without_clicks_and_mask_of_one_scan_there_is_nothing_to_compare(tmp_pat
     apart = [scan(tmp_path, "one", clicked=LABELS), scan(tmp_path, "two", clicked=(), masked=LABELS)]
 
     assert agreement(apart, volumes, LABELS) is None
-    assert trust(None) == 1
+    assert weight_of(None) == 1
 
 
 def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
@@ -114,4 +114,4 @@ def test_masks_of_the_same_clicks_do_not_confirm_them(tmp_path, volumes, origin)
 def test_trust_grows_from_where_masks_of_clicks_are_of_use():
     halfway = (1 + USELESS_AGREEMENT) / 2
 
-    assert [trust(dice) for dice in (0.0, USELESS_AGREEMENT, halfway, 1.0)] == pytest.approx([0, 0, 0.5, 1])
+    assert [weight_of(dice) for dice in (0.0, USELESS_AGREEMENT, halfway, 1.0)] == pytest.approx([0, 0, 0.5, 1])

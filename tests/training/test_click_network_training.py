@@ -101,7 +101,7 @@ def test_few_masks_teach_none(count):
 
 
 @pytest.mark.slow
-def test_network_learns_where_a_structure_ends_that_the_image_does_not_show():
+def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show():
     rng = np.random.default_rng(0)
     learnt_from, unseen = ([capped_ball(rng) for _ in range(count)] for count in (6, 4))
     network = train_click_network(learnt_from, seconds=6)

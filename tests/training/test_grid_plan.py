@@ -12,7 +12,7 @@ from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError
 from lib.training.grid_plan import SMALL_CHANGE, plan_patch, plan_spacing
 from lib.training.hyperparameters import Hyperparameters
-from lib.training.structures import structure_ends
+from lib.training.structures import structure_extremes
 from tests.training.phantoms import clicks
 
 # j runs to the left, i to the front: 0.5 mm to the right, 0.6 mm to the front, 2.5 mm upwards.
@@ -44,7 +44,7 @@ def scan(folder, name, factor=1.0, clicked=(), masked=None):
 
 def plan(scans, **changes):
     h = Hyperparameters(**{"roi_size": (16, 16, 16), **changes})
-    return plan_spacing(scans, structure_ends(scans, ("lesion",)), h)
+    return plan_spacing(scans, structure_extremes(scans, ("lesion",)), h)
 
 
 def test_it_is_the_median_spacing_along_the_axes_of_the_body(tmp_path):

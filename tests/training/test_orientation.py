@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.training.orientation import FEWEST_STRUCTURES, OFF_CENTRE, symmetric_axes
-from lib.training.structures import StructureEnds
+from lib.training.structures import StructureExtremes
 
 SCAN_SHAPE = np.array([80, 90, 60])
 # Of the ends of a structure in its box, from -1 to 1: thick to the right, in front and above.
@@ -40,7 +40,7 @@ def structures(count, either_way=(), noise=0.2, centre=(0, 0, 0), size=(20, 30, 
             ends = mirrored(ends, axis) if rng.random() < 0.5 else ends
         middle = (SCAN_SHAPE - 1) / 2 * (1 + np.array(centre)) + rng.normal(0, 1, 3)
         ends = middle + ends * np.array(size) / 2
-        found.append(StructureEnds(label, ends, SCAN_SHAPE, np.array([1.0, 1.0, 2.0])))
+        found.append(StructureExtremes(label, ends, SCAN_SHAPE, np.array([1.0, 1.0, 2.0])))
     return found
 
 

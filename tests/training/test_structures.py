@@ -10,7 +10,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
-from lib.training.structures import MOST_MASKS, structure_ends
+from lib.training.structures import MOST_MASKS, structure_extremes
 
 SHAPE, AFFINE = (20, 18, 12), np.diag([0.5, 1.0, 2.5, 1.0])
 # One voxel at each end, and an edge of two.
@@ -45,7 +45,7 @@ def scan(folder, image, kind, label="cyst"):
 @pytest.mark.parametrize("kind", ["clicked", "masked"])
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "SLA", "IPL"])
 def test_ends_lie_along_right_anterior_superior(tmp_path, orientation, kind):
-    (found,) = structure_ends([scan(tmp_path, stored(drawn(2), orientation), kind)], ("lesion", "cyst"))
+    (found,) = structure_extremes([scan(tmp_path, stored(drawn(2), orientation), kind)], ("lesion", "cyst"))
 
     # Of two voxels at an end, one was clicked.
     np.testing.assert_allclose(found.ends_voxel, ENDS, atol=0.5 if kind == "clicked" else 1e-9)
@@ -57,7 +57,7 @@ def test_every_label_of_a_mask_has_ends(tmp_path):
     image = drawn(1)
     values = np.asarray(image.dataobj).copy()
     values[0, 0, 0] = 3
-    found = structure_ends([scan(tmp_path, nib.Nifti1Image(values, AFFINE), "masked")], ("a", "b", "c"))
+    found = structure_extremes([scan(tmp_path, nib.Nifti1Image(values, AFFINE), "masked")], ("a", "b", "c"))
 
     assert [ends.label for ends in found] == [1, 3]
     np.testing.assert_array_equal(found[1].ends_voxel, np.zeros((3, 2, 3)))
@@ -67,7 +67,7 @@ def test_clicks_say_it_before_a_mask_does(tmp_path):
     clicked = scan(tmp_path, drawn(2), "clicked", label="lesion")
     both = replace(clicked, mask_path=clicked.image_path, mask_labels=("lesion", "cyst"))
 
-    assert [ends.label for ends in structure_ends([both], ("lesion", "cyst"))] == [1]
+    assert [ends.label for ends in structure_extremes([both], ("lesion", "cyst"))] == [1]
 
 
 def test_mask_that_cannot_be_read_and_labels_of_another_app_say_nothing(tmp_path):
@@ -75,10 +75,10 @@ def test_mask_that_cannot_be_read_and_labels_of_another_app_say_nothing(tmp_path
     clicked = scan(tmp_path, drawn(), "clicked")
     broken.mask_path.write_bytes(b"half a mask")
 
-    assert structure_ends([broken, clicked], ("lesion",)) == []
+    assert structure_extremes([broken, clicked], ("lesion",)) == []
 
 
 def test_some_masks_are_enough(tmp_path):
     masked = scan(tmp_path, drawn(), "masked")
 
-    assert len(structure_ends([masked] * (MOST_MASKS + 5), ("lesion",))) == MOST_MASKS
+    assert len(structure_extremes([masked] * (MOST_MASKS + 5), ("lesion",))) == MOST_MASKS
