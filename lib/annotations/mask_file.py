@@ -19,7 +19,6 @@ from lib.geometry.nifti_image import nifti_gz, nifti_image
 from lib.geometry.volume import Volume
 
 _COMMENT = 6  # code of a NIfTI header extension of plain text
-
 _KIND = "inextremis mask"
 
 
@@ -62,7 +61,7 @@ def encoded_mask(mask: Volume, record: MaskRecord) -> bytes:
     return nifti_gz(image)
 
 
-def _moment_of(value: Any) -> str | None:
+def _history_name_in(value: Any) -> str | None:
     """The name in the history that a mask's file holds; None for anything else, such as the path of another file."""
     return value if isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{12}", value) else None
 
@@ -90,7 +89,7 @@ def named_record(path: Path) -> MaskRecord | None:
                     str(content["created"]),
                     None if content["image_checksum"] is None else str(content["image_checksum"]),
                     dict(content["info"]),
-                    _moment_of(content.get("replaced")),
+                    _history_name_in(content.get("replaced")),
                 )
         except (RecursionError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -90,7 +90,7 @@ class MaskStore:
             MaskError: a value that no label has.
             OSError: the disk is full or the folder cannot be written; the mask before is then as it was.
         """
-        kept_as = _moment()
+        kept_as = _history_name()
         path, content, values = self._encoded(image_id, mask, replace(record, replaced=kept_as))
         with self.locked():
             for file in self.files(image_id):
@@ -153,7 +153,7 @@ class MaskStore:
         with self.locked():
             replaced = self.record(image_id).replaced
             kept = sorted(self.history_folder(image_id).glob(f"{replaced}.*")) if replaced else []
-            present, now = self.files(image_id), _moment()
+            present, now = self.files(image_id), _history_name()
             for file in present:
                 self._keep(file, image_id, now)
             restored = {self.folder / f"{image_id}{file.name.removeprefix(str(replaced))}": file for file in kept}
@@ -283,7 +283,7 @@ class MaskStore:
         return path
 
 
-def _moment() -> str:
+def _history_name() -> str:
     """A name in the history, for a mask that is replaced now."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 

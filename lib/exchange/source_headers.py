@@ -21,19 +21,14 @@ from lib.exchange.series_frames import Frame, SegmentationError
 # Of the headers of a series: what a segmentation refers to, what it repeats of patient, study and compression, and
 # what of that may be empty but must be there (DICOM PS3.5 7.4.3, type 2).
 REFERENCE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Rows", "Columns")
-
 REPEATED_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038)
-
 LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "PositionReferenceIndicator"),
     *LOSSY[1:],
 )
-
 SEXES = ("M", "F", "O")
-
 DATE_AND_TIME = {"DA": DA, "DT": DT, "TM": TM}
 
 
