@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.evidence.clicking import Hand, Score, Segmenter, scores, segmenter
 from benchmarks.evidence.dataset import DatasetError
-from benchmarks.evidence.structures import LEAST_EXTENT, LEAST_VOXELS, SplitOrAll, StructureFolder
+from benchmarks.evidence.structures import MIN_EXTENT, MIN_VOXELS, SplitOrAll, StructureFolder
 from lib.compile_kernels import compile_kernels
 from lib.geometry.volume import VolumeError
 from scripts.terminal import number, whole_number
@@ -158,7 +158,7 @@ def report(folder: StructureFolder, split: SplitOrAll, options: argparse.Namespa
         else:
             print(case_line(one), flush=True)
             found.append(one)
-    limits = f"fewer than {LEAST_VOXELS} voxels, or than {LEAST_EXTENT} along an axis"
+    limits = f"fewer than {MIN_VOXELS} voxels, or than {MIN_EXTENT} along an axis"
     if not found:
         raise DatasetError(f"{folder.folder} has no structure to measure; each of {too_small} has {limits}.")
     if too_small:

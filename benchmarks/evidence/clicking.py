@@ -21,7 +21,7 @@ from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume
 from lib.inference.click_label_map import click_mask
-from lib.inference.group_atlas import MOST_STRUCTURES, ClickedStructure, group_atlas
+from lib.inference.group_atlas import MAX_STRUCTURES, ClickedStructure, group_atlas
 from lib.metrics import dice
 from lib.training.click_network_training import SECONDS, ClickExample, train_click_network
 
@@ -100,7 +100,7 @@ def _atlas_of_clicks(folder: StructureFolder, label: str, cases: Sequence[str], 
     return group_atlas(
         [
             ClickedStructure.of(volume, hand.six_clicks(structure))
-            for volume, structure in _structures(folder, label, cases[-MOST_STRUCTURES:])
+            for volume, structure in _structures(folder, label, cases[-MAX_STRUCTURES:])
         ]
     )
 

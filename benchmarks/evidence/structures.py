@@ -17,8 +17,8 @@ from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, load_volume
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
-LEAST_VOXELS = 100
-LEAST_EXTENT = 3
+MIN_VOXELS = 100
+MIN_EXTENT = 3
 """Voxels along each axis."""
 
 SplitOrAll = Literal[Split, "all"]
@@ -43,7 +43,7 @@ class Structure:
     @property
     def too_small(self) -> bool:
         box, mask = self.truth
-        return np.count_nonzero(mask) < LEAST_VOXELS or min(box.shape) < LEAST_EXTENT
+        return np.count_nonzero(mask) < MIN_VOXELS or min(box.shape) < MIN_EXTENT
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 LABEL_NAME = re.compile(r"[^\W_][\w \-]{0,63}")
-MOST_LABELS = 255  # masks are of 8 bits
+MAX_LABELS = 255  # masks are of 8 bits
 MAX_LABEL_BYTES = 64
 MAX_ID_BYTES = 150
 """Of an image id: an annotation's file name is the id, the label and extensions, and file systems allow 255 bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-LEAST_ERROR_VOXELS = 8
+MIN_ERROR_VOXELS = 8
 """Smaller errors are not clicked."""
 
 
@@ -57,7 +57,7 @@ def corrective_click(
     """
     errors = [largest_component(wrong) for wrong in (truth & ~mask, mask & ~truth) if wrong.any()]
     largest = max(errors, key=np.count_nonzero, default=None)
-    if largest is None or np.count_nonzero(largest) < LEAST_ERROR_VOXELS:
+    if largest is None or np.count_nonzero(largest) < MIN_ERROR_VOXELS:
         return None
     depth_mm = ndimage.distance_transform_edt(np.pad(largest, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     depth_mm[tuple(np.asarray(clicked_voxel).T)] = 0

@@ -14,7 +14,7 @@ COMMON_SHARE = 0.02
 # Percentiles of intensity that become 0 and 1. One hot pixel must not set the scale.
 DARKEST, BRIGHTEST = 0.5, 99.5
 # Of `typical_step`; a constant image has none.
-LEAST_STEP = 1e-3
+MIN_STEP = 1e-3
 
 
 def normalised(image: np.ndarray) -> np.ndarray:
@@ -33,9 +33,9 @@ def normalised(image: np.ndarray) -> np.ndarray:
 
 
 def typical_step(values: np.ndarray) -> float:
-    """Root mean square of the differences between neighbours in (X, Y, Z) of [0, 1], at least `LEAST_STEP`."""
+    """Root mean square of the differences between neighbours in (X, Y, Z) of [0, 1], at least `MIN_STEP`."""
     steps = np.concatenate([np.diff(values, axis=axis).ravel() for axis in range(3)])
-    return max(float(np.sqrt(np.mean(steps**2))), LEAST_STEP) if steps.size else LEAST_STEP
+    return max(float(np.sqrt(np.mean(steps**2))), MIN_STEP) if steps.size else MIN_STEP
 
 
 def log_likelihood_ratio(values: np.ndarray, foreground_probability: np.ndarray) -> np.ndarray:

@@ -24,17 +24,17 @@ PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
 GENERIC_COUNT = 1.5
 """Masks that the generic prior counts for; the best of 1.5, 3, 6, ..., wherever shapes are alike."""
 
-LEAST_GAIN = 0.25
+MIN_GAIN = 0.25
 """Share of the generic prior's loss by which an atlas has to lower it, or it counts nothing. Hippocampi: 0.5 to 0.6;
 sarcomas 0.08 to 0.18, which lose 0.01 of Dice to an atlas; blobs of chance 0.01 to 0.05."""
 
 MIRRORING_GAIN = 0.97
 """Shapes are mirrored where that lowers the loss at least to this share."""
 
-MOST_SHAPES = 48
+MAX_SHAPES = 48
 """More cost time and improve little."""
 
-LEAST_PROBABILITY = 0.01
+MIN_PROBABILITY = 0.01
 
 
 class Shape(NamedTuple):
@@ -92,20 +92,20 @@ class ShapeAtlas:
     def of(cls, shapes: Sequence[Shape]) -> ShapeAtlas:
         """Whether the atlas counts, and whether shapes are mirrored, is what predicts each shape best from the others
         (leave one out). It counts nothing where the shapes have too little in common. One shape counts in any case.
-        Of more than `MOST_SHAPES` the last ones are taken.
+        Of more than `MAX_SHAPES` the last ones are taken.
 
         Raises:
             ValueError: no shapes.
         """
         if not shapes:
             raise ValueError("there are no shapes; expected at least one")
-        shapes = shapes[-MOST_SHAPES:]
+        shapes = shapes[-MAX_SHAPES:]
         if len(shapes) == 1:
             return cls.mean_of(shapes, 1 / GENERIC_COUNT)
         plain, turned = _Prediction.of(shapes), _Prediction.of(aligned(shapes))
         mirrors = turned.loss < MIRRORING_GAIN * plain.loss
         best = turned if mirrors else plain
-        weight = len(shapes) / GENERIC_COUNT if best.gain > LEAST_GAIN else 0.0
+        weight = len(shapes) / GENERIC_COUNT if best.gain > MIN_GAIN else 0.0
         return replace(cls.mean_of(best.shapes, weight, mirrors=mirrors), gain=best.gain)
 
     @classmethod
@@ -132,7 +132,7 @@ class ShapeAtlas:
     def joined(self, generic: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """The weighted mean of two probabilities, that of the generic prior and that of the atlas."""
         probability = (generic + self.weight * mean) / (1 + self.weight)
-        return np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        return np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
 
     @property
     def digest(self) -> str:
@@ -217,7 +217,7 @@ class _Prediction(NamedTuple):
 
 
 def _cross_entropy(mask: np.ndarray, predicted: np.ndarray) -> float:
-    predicted = np.clip(predicted, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    predicted = np.clip(predicted, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return float(-(mask * np.log(predicted) + (1 - mask) * np.log(1 - predicted)).mean())
 
 

@@ -17,7 +17,7 @@ FEATURES = VoxelMaps._fields + StructureNumbers._fields
 WEIGHTS = Path(__file__).with_name("structure_net.npz")
 """Made by `python -m scripts.train_structure_net`."""
 
-MOST_DEVIATIONS = 4.0
+MAX_DEVIATIONS = 4.0
 """Features further from their mean than in training count as these many standard deviations."""
 
 VOXELS_AT_ONCE = 16_384
@@ -95,7 +95,7 @@ class StructureNet:
         mean, deviation = self.mean[which], self.deviation[which]
         if features.ndim == 2:
             mean, deviation = mean[:, None], deviation[:, None]
-        return np.clip((features - mean) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+        return np.clip((features - mean) / deviation, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 @cache

@@ -22,7 +22,7 @@ from lib.clickmask.working_grid import WorkingGrid
 from lib.geometry.boxes import Box
 from lib.supervision.geodesics import extreme_point_geodesics
 
-LEAST_SMOOTHNESS = 0.1
+MIN_SMOOTHNESS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class StructureProblem:
         # Vicente, Kolmogorov and Rother, CVPR 2008). The smoothness is then lowered.
         while True:
             mask = graph_cut(known, self.values, self.grid.spacing_mm, smoothness=smoothness, contrast=contrast)
-            if mask.sum() >= self.options.smallest_share * (known > 0).sum() or smoothness < LEAST_SMOOTHNESS:
+            if mask.sum() >= self.options.smallest_share * (known > 0).sum() or smoothness < MIN_SMOOTHNESS:
                 return mask
             smoothness /= 2
 

@@ -21,11 +21,11 @@ CELL_SIGMA = 1.5
 # Both histograms' common part, as a share of their mean and of a cell: what was not seen on paths is not impossible.
 COMMON_SHARE, COMMON_CELL = 0.05, 0.002
 # Added to a robust standard deviation of normalised intensities.
-LEAST_DEVIATION = 0.02
+MIN_DEVIATION = 0.02
 # The costs of distances: at least the first, so that straight paths are shortest in a uniform region; at most the sum.
 INTENSITY_COST, GRADIENT_COST = (0.15, 6.0), (0.1, 5.0)
 # Added before a logarithm of a gauge, and of a distance in units of the box.
-LEAST_GAUGE, LEAST_DISTANCE = 0.05, 0.02
+MIN_GAUGE, MIN_DISTANCE = 0.05, 0.02
 QUANTILES, QUANTILE_VOXELS = 65, 20_000
 
 
@@ -132,7 +132,7 @@ def voxel_features(
     all_ratio = _log_ratio(on_paths, everywhere)[cells[inside]]
     path_values = values[tuple(inner.T)]
     median = np.median(path_values)
-    deviation = 1.4826 * np.median(np.abs(path_values - median)) + LEAST_DEVIATION
+    deviation = 1.4826 * np.median(np.abs(path_values - median)) + MIN_DEVIATION
 
     size_mm = float(np.prod((2 * frame.half_extent) * spacing_mm) ** (1 / 3))
     unlike = np.abs(_smoothed((values[inside] - median) / deviation, spacing_mm, 0.5))
@@ -142,13 +142,13 @@ def voxel_features(
     hull, box = hull_and_box_gauge(extremes - start, region.shape, shrinkage=0.0, body=BODY)
     nearest, second = frame.two_nearest()
     maps = VoxelMaps(
-        hull=np.log(hull + LEAST_GAUGE),
-        box=np.log(box + LEAST_GAUGE),
+        hull=np.log(hull + MIN_GAUGE),
+        box=np.log(box + MIN_GAUGE),
         nearest=nearest,
         second=second,
         middle=frame.distance(np.zeros(3)),
         path=ndimage.distance_transform_edt(~seeds, sampling=1 / frame.half_extent).astype(np.float32),
-        intensity_distance=np.log(intensity_distance + LEAST_DISTANCE),
+        intensity_distance=np.log(intensity_distance + MIN_DISTANCE),
         gradient_rank=_rank(gradient_distance, gradient_distance[in_region]),
         ring_ratio=ring_ratio,
         smooth_ring_ratio=_smoothed(ring_ratio, spacing_mm, 1.0),

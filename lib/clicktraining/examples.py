@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEAST_VOXELS, LEAST_EXTENT = 80, 3
+MIN_VOXELS, MIN_EXTENT = 80, 3
 """Minimum voxels of a structure, and minimum extent in voxels along each axis."""
 
-SURROUNDINGS, LEAST_SURROUNDINGS = 0.3, 4
+SURROUNDINGS, MIN_SURROUNDINGS = 0.3, 4
 """Margin of the scan around a structure: a share of its extent, and a minimum in voxels."""
 
 
@@ -27,14 +27,14 @@ class Example(NamedTuple):
 
 def large_enough(mask: np.ndarray) -> bool:
     """Can six clicks be placed on a mask (X, Y, Z) bool, and something be learnt?"""
-    if np.count_nonzero(mask) < LEAST_VOXELS:
+    if np.count_nonzero(mask) < MIN_VOXELS:
         return False
-    return bool(np.ptp(np.argwhere(mask), axis=0).min() + 1 >= LEAST_EXTENT)
+    return bool(np.ptp(np.argwhere(mask), axis=0).min() + 1 >= MIN_EXTENT)
 
 
 def margins(extent: np.ndarray) -> np.ndarray:
     """(3,) int voxels of surroundings for a structure of an extent (3,) in voxels."""
-    return np.maximum(np.ceil(SURROUNDINGS * extent), LEAST_SURROUNDINGS).astype(int)
+    return np.maximum(np.ceil(SURROUNDINGS * extent), MIN_SURROUNDINGS).astype(int)
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib.clickmask.structure_net import FEATURES, MOST_DEVIATIONS, StructureNet
+from lib.clickmask.structure_net import FEATURES, MAX_DEVIATIONS, StructureNet
 from lib.clicktraining.samples import VOXELS, Sample
 
 HIDDEN = (32, 16)
@@ -64,7 +64,7 @@ def fit_net(
     for _ in range(steps):
         chosen = rng.choice(len(features), STRUCTURES_AT_ONCE, p=shares)
         scaled = (features[chosen].astype(np.float32) - mean) / deviation
-        scaled = np.clip(scaled, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+        scaled = np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         scaled += rng.normal(0, NOISE, (len(chosen), 1, len(FEATURES)))
         loss = _loss(
             net(torch.from_numpy(scaled))[..., 0], torch.from_numpy(inside[chosen]), torch.from_numpy(weight[chosen])

@@ -11,7 +11,7 @@ from lib.annotations.simulated_clicks import largest_component
 from lib.clicktraining.examples import Example, large_enough, margins, random_rotation
 from lib.clicktraining.random_bodies import Body, random_body
 
-MOST_VOXELS = 60_000
+MAX_VOXELS = 60_000
 """Maximum size of a scan."""
 
 CONSTANT_SHARE, HIDDEN_SHARE = 0.02, 0.05
@@ -60,7 +60,7 @@ class _Scene:
         voxel = np.max(high - low) / np.exp(rng.uniform(np.log(8), np.log(40))) * spacing
         extent = np.ceil(1.15 * (high - low) / voxel + 3).astype(int)
         shape = extent + 2 * margins(extent)
-        if np.prod(shape) > MOST_VOXELS:
+        if np.prod(shape) > MAX_VOXELS:
             return None
         axes = [(np.arange(n) - (n - 1) / 2) * v + m for n, v, m in zip(shape, voxel, (low + high) / 2, strict=True)]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) @ to_body.T

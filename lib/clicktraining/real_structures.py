@@ -11,7 +11,7 @@ from lib.clicktraining.samples import Sample, sample
 from lib.clicktraining.turned_structures import turned
 from lib.geometry.boxes import Box
 
-ROOM, LEAST_ROOM = 0.6, 12
+ROOM, MIN_ROOM = 0.6, 12
 """Margin of the scan around a structure for rotations: a share of its extent, and a minimum in voxels."""
 
 PLAIN_SAMPLES = 2
@@ -29,7 +29,7 @@ def example_of(image: np.ndarray, box: Box, mask: np.ndarray, spacing_mm: tuple[
     """
     if not large_enough(mask):
         return None
-    i, j, k = (max(int(np.ceil(ROOM * n)), LEAST_ROOM) for n in box.shape)
+    i, j, k = (max(int(np.ceil(ROOM * n)), MIN_ROOM) for n in box.shape)
     room = box.relaxed((i, j, k), image.shape)
     whole = np.zeros(room.shape, dtype=bool)
     whole[box.shifted(-np.array(room.start)).slices] = mask

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from lib.annotations.simulated_clicks import largest_component
 from lib.clicktraining.examples import Example, large_enough, margins, random_rotation
 
-MOST_VOXELS = 150_000
+MAX_VOXELS = 150_000
 """Maximum size of a scan; a larger one is sampled more coarsely."""
 THICK_SHARE, THICKEST = 0.4, 5.0
 """Share of scans with thicker slices, and the largest factor."""
@@ -30,7 +30,7 @@ def turned(rng: np.random.Generator, example: Example) -> Example | None:
         to_source = np.diag(1 / spacing) @ _turn(rng) @ np.diag(stretch * spacing * slices)
         low, high = _extent(voxels - centre, to_source)
         shape = np.ceil(high - low).astype(int) + 2 * margins(high - low)
-        coarser = max(np.prod(shape.astype(float)) / MOST_VOXELS, 1) ** (1 / 3)
+        coarser = max(np.prod(shape.astype(float)) / MAX_VOXELS, 1) ** (1 / 3)
         if coarser > 1:
             to_source = to_source * coarser
             low, high = _extent(voxels - centre, to_source)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from lib.annotations.names import MOST_LABELS, is_label
+from lib.annotations.names import MAX_LABELS, is_label
 from lib.exchange.property_codes import code_text, codes_from
 from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.trainers.processes import GPUS
@@ -138,8 +138,8 @@ class AppSettings(BaseModel):
                 raise ValueError(f"{label!r} is not a label name; use letters, digits, spaces, '-' and '_'")
             if label.lower() in RESERVED_LABELS:
                 raise ValueError(f"{label!r} cannot be a label; requests use this name for something else")
-        if len(labels) > MOST_LABELS:
-            raise ValueError(f"there are {len(labels)}; expected at most {MOST_LABELS}, as masks are of 8 bits")
+        if len(labels) > MAX_LABELS:
+            raise ValueError(f"there are {len(labels)}; expected at most {MAX_LABELS}, as masks are of 8 bits")
         if len({label.lower() for label in labels}) < len(labels):
             raise ValueError(f"{', '.join(labels)}: each label may appear once")
         return labels

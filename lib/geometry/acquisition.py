@@ -31,7 +31,7 @@ _SEQUENCES = (
     *("CTImageFrameTypeSequence", "PETFrameTypeSequence"),
 )
 _OF_EVERY_KIND = ("original", "derived", "primary", "secondary")
-_MOST_CHARACTERS = 24
+_MAX_CHARACTERS = 24
 
 
 def facts_of(place: Dataset) -> dict[str, str]:
@@ -59,7 +59,7 @@ def _text(value: Any) -> str:
     values = list(value) if isinstance(value, MultiValue | list) else [value]
     if isinstance(values[0], str):
         words = [re.sub(r"[^a-z0-9]", "", str(word).lower()) for word in values]
-        return "-".join(word for word in words if word and word not in _OF_EVERY_KIND)[:_MOST_CHARACTERS].strip("-")
+        return "-".join(word for word in words if word and word not in _OF_EVERY_KIND)[:_MAX_CHARACTERS].strip("-")
     return "" if value is None else f"{float(values[0]):.10g}"
 
 

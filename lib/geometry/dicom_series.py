@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from lib.geometry.dicom_frames import REMEDY, Frame, SeriesError, SlicePlane, ordered_frames
 from lib.geometry.image_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE_VOXELS, RAS_TO_LPS
 from lib.geometry.series_volumes import volumes_of
-from lib.geometry.tilted_slices import MOST_TILT_DEGREES, straight_grid, straightened
+from lib.geometry.tilted_slices import MAX_TILT_DEGREES, straight_grid, straightened
 from lib.geometry.volume import VolumeError, check_size
 
 logger = logging.getLogger(__name__)
@@ -231,10 +231,10 @@ def _check_tilt(shifts_mm: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -
     even_mm = np.linspace(0, shifts_mm[-1], len(shifts_mm))
     tilt_degrees = np.degrees(np.arctan2(np.linalg.norm(shifts_mm[-1]), step_mm * (len(shifts_mm) - 1)))
     uneven_voxels = np.abs((shifts_mm - even_mm) / spacing_mm).max()
-    if uneven_voxels > GRID_TOLERANCE_VOXELS or tilt_degrees > MOST_TILT_DEGREES:
+    if uneven_voxels > GRID_TOLERANCE_VOXELS or tilt_degrees > MAX_TILT_DEGREES:
         raise SeriesError(
             f"The slices of the series are shifted by up to {np.abs(shifts_mm).max():.1f} mm in their own plane, and "
-            f"not as by a gantry that is tilted by up to {MOST_TILT_DEGREES:g} degrees. {REMEDY}"
+            f"not as by a gantry that is tilted by up to {MAX_TILT_DEGREES:g} degrees. {REMEDY}"
         )
 
 

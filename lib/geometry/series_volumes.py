@@ -16,7 +16,7 @@ from lib.geometry.dicom_frames import Frame, SeriesError
 
 SAME_POSITION_MM = 1e-3
 NAME = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
-_MOST_FACTS = 3
+_MAX_FACTS = 3
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ def _positions(frames: Sequence[Frame]) -> list[int]:
 def _keys(frames: Sequence[Frame]) -> Iterator[Callable[[Frame], str]]:
     """Names by one fact, by two, ... of those that differ."""
     differing = [fact for fact in FACTS if len({frame.facts.get(fact) for frame in frames}) > 1]
-    for size in range(1, min(_MOST_FACTS, len(differing)) + 1):
+    for size in range(1, min(_MAX_FACTS, len(differing)) + 1):
         for facts in combinations(differing, size):
             yield partial(_name, facts=facts)
 

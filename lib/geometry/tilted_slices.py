@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-MOST_TILT_DEGREES = 45.0
+MAX_TILT_DEGREES = 45.0
 
 
 def straight_grid(

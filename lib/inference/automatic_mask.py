@@ -29,17 +29,17 @@ BORDER_SIGMA_VOXELS = 0.5
 """Of a Gaussian over the probabilities after the CRF, whose border is ragged in noise (14 demo studies: Dice 0.962 to
 0.966; hippocampus, clicks: 0.691 and 0.691)."""
 
-LEAST_SHARE = 0.3
+MIN_SHARE = 0.3
 CONTEXT_MM = 10.0
 """Around what the network found, within which its mask may grow, and which the CRF sees."""
 
 MAX_VOXELS = 4_000_000
 """Maximum size of a box for the CRF, which takes 140 bytes and a microsecond per voxel; larger boxes are coarsened."""
 
-MOST_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
+MAX_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
 """In a box of more voxels of the scan, or on coarser ones than these, structures stay as the network drew them."""
 
-LEAST_PART = 0.1
+MIN_PART = 0.1
 """Parts that come off a structure are dropped where they are smaller than this share of its largest part."""
 
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
@@ -123,7 +123,7 @@ def refined_label_map(
     for index, of_label in boxes.items():
         views = [(drawn[work.box.slices], refined[work.box.slices]) for work in of_label]
         left = sum(np.count_nonzero(now == index) for _, now in views)
-        if left < LEAST_SHARE * sum(np.count_nonzero(before == index) for before, _ in views):
+        if left < MIN_SHARE * sum(np.count_nonzero(before == index) for before, _ in views):
             for before, now in views:
                 now[now == index] = 0
                 now[(before == index) & (now == 0)] = index
@@ -150,7 +150,7 @@ class _WorkBox:
         coarse_mm = [mm for mm, factor in zip(grid.spacing_mm, grid.factors, strict=True) if factor > 1]
         if not coarse_mm:
             return cls(box, grid)
-        is_too_large = max(coarse_mm) > COARSEST_MM or x * y * z > MOST_COARSE_BOX_VOXELS
+        is_too_large = max(coarse_mm) > COARSEST_MM or x * y * z > MAX_COARSE_BOX_VOXELS
         how = "stays as the network drew it" if is_too_large else f"is refined on {grid.spacing_mm} mm"
         logger.info("What was found within %d x %d x %d voxels %s, for its size.", x, y, z, how)
         return cls(box, None if is_too_large else grid)
@@ -268,7 +268,7 @@ def _drop_small_parts(now: np.ndarray, before: np.ndarray, index: int) -> None:
     for of_structure, of_part in pairs:
         largest[of_structure] = max(largest.get(of_structure, 0), int(sizes[of_part]))
     dropped = np.ones(count + 1, bool)
-    dropped[[0, *(p for structure, p in pairs if sizes[p] >= LEAST_PART * largest[structure])]] = False
+    dropped[[0, *(p for structure, p in pairs if sizes[p] >= MIN_PART * largest[structure])]] = False
     now[dropped[parts]] = 0
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from lib.losses.bilateral_grid import BilateralGrid
 
 NODES_PER_SIGMA = 1.1
-LEAST_PROBABILITY = 1e-4
+MIN_PROBABILITY = 1e-4
 SMOOTHNESS_REACH_SIGMAS = 4.0
 
 
@@ -47,7 +47,7 @@ def mean_field(
     """
     # In one memory order, so that the kernels need not be compiled for others.
     probability = np.ascontiguousarray(foreground_probability, np.float64)
-    unary = logit(np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+    unary = logit(np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     intensity = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     spacing = np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, np.float64)
     grid = BilateralGrid(intensity, tuple(sigma_alpha / spacing), sigma_beta, NODES_PER_SIGMA)

@@ -16,10 +16,10 @@ from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume
 from lib.inference.click_label_map import seen_from
 
-LEAST_STRUCTURES, MOST_STRUCTURES = 5, 24
+MIN_STRUCTURES, MAX_STRUCTURES = 5, 24
 """Fewer are not reliable; more cost time."""
 
-LEAST_LIKENESS = 1.3
+MIN_LIKENESS = 1.3
 """From this `likeness` on, structures have a shape in common: 4 hippocampi had 1.5 to 3.3, 4 sarcomas 0.9 to 1.25."""
 
 ROUNDS = 5
@@ -69,7 +69,7 @@ def frame_extremes(points: ExtremePoints, affine_ras: np.ndarray) -> np.ndarray:
 
 def have_shape_in_common(extremes: Sequence[np.ndarray]) -> bool:
     """Are there enough structures, with a common shape by their extreme points (3, 2, 3) in their frames?"""
-    return len(extremes) >= LEAST_STRUCTURES and likeness(extremes) >= LEAST_LIKENESS
+    return len(extremes) >= MIN_STRUCTURES and likeness(extremes) >= MIN_LIKENESS
 
 
 def group_atlas(structures: Sequence[ClickedStructure]) -> ShapeAtlas | None:
@@ -78,7 +78,7 @@ def group_atlas(structures: Sequence[ClickedStructure]) -> ShapeAtlas | None:
     Returns:
         None where there are too few structures, or no common shape: the masks would get worse.
     """
-    chosen = structures[-MOST_STRUCTURES:]
+    chosen = structures[-MAX_STRUCTURES:]
     if not have_shape_in_common([of.extremes for of in chosen]):
         return None
     shapes = [structure.shape(None) for structure in chosen]

@@ -18,7 +18,7 @@ from lib.geometry.image_geometry import ImageGeometry, Spacing
 from lib.geometry.volume import Volume, as_int16_if_exact, load_volume, read_geometry
 
 _OWN_VOXELS = "own voxels"
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 """Larger images are read from their files each time: to keep one takes as much memory again."""
 
 
@@ -75,7 +75,7 @@ class OpenedImages:
                 except _NotKeptError:
                     pass
             volume, checksum = self._read(path)
-            if volume.array.nbytes > _MOST_BYTES:
+            if volume.array.nbytes > _MAX_BYTES:
                 return OpenedImage(path, volume, checksum)
             return OpenedImage(path, self._own(checksum, volume.geometry, lambda: _stored(volume)), checksum)
 

@@ -20,7 +20,7 @@ from lib.clickmask.atlas_file import load_atlases
 from lib.clickmask.click_network import ClickNetwork
 from lib.clickmask.learnt import Learnt
 from lib.clickmask.network_file import load_networks
-from lib.clickmask.shape_atlas import MOST_SHAPES, Shape, ShapeAtlas
+from lib.clickmask.shape_atlas import MAX_SHAPES, Shape, ShapeAtlas
 from lib.geometry.volume import VolumeError, load_volume
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class ShapeAtlases:
             accepted: dict[str, _AcceptedShapes] = {}
             counts = dict.fromkeys(self.masks.labels, 0)
             for image_id in newest_first:
-                if min(counts.values()) >= MOST_SHAPES:
+                if min(counts.values()) >= MAX_SHAPES:
                     break
                 found = kept.get(image_id) or self._read(image_id, paths[image_id])
                 if found is not None:

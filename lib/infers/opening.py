@@ -15,7 +15,7 @@ from lib.networks.checkpoint import TrainedModel
 
 logger = logging.getLogger(__name__)
 
-MOST_IMAGES = 4
+MAX_IMAGES = 4
 """That wait, or that are opened again for a network on another grid; the last ones."""
 
 POLL_S = 1.0
@@ -31,7 +31,7 @@ class Opening:
     def __init__(self, images: OpenedImages, model: PublishedModel) -> None:
         self.images = images
         self.model = model
-        self._paths: deque[Path] = deque(maxlen=MOST_IMAGES)
+        self._paths: deque[Path] = deque(maxlen=MAX_IMAGES)
         self._changed = threading.Event()
 
     def start(self) -> None:

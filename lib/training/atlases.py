@@ -11,12 +11,12 @@ from pathlib import Path
 from lib.clickmask.atlas_file import save_atlases
 from lib.clickmask.click_network import ClickNetwork
 from lib.clickmask.learnt import Learnt
-from lib.clickmask.shape_atlas import MOST_SHAPES, Shape, ShapeAtlas
+from lib.clickmask.shape_atlas import MAX_SHAPES, Shape, ShapeAtlas
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError, load_volume
 from lib.inference.group_atlas import (
-    MOST_STRUCTURES,
+    MAX_STRUCTURES,
     ClickedStructure,
     frame_extremes,
     group_atlas,
@@ -101,7 +101,7 @@ def _accepted(
 ) -> dict[str, dict[str, Shape]]:
     found: dict[str, dict[str, Shape]] = {label: {} for label in labels}
     for scan in (scan for scan in scans if scan.mask_path is not None):
-        wanted = [label for label in scan.mask_labels if label in found and len(found[label]) < MOST_SHAPES]
+        wanted = [label for label in scan.mask_labels if label in found and len(found[label]) < MAX_SHAPES]
         try:
             mask = volumes.mask(scan) if wanted else None
         except VolumeError:
@@ -121,11 +121,11 @@ def _clicked(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> dict[str,
     }
     found: dict[str, dict[str, ClickedStructure]] = {}
     for label, of in clicks.items():
-        some = list(of.values())[:MOST_STRUCTURES]
+        some = list(of.values())[:MAX_STRUCTURES]
         if have_shape_in_common([frame_extremes(a.points, a.geometry.affine_ras) for a in some]):
             found[label] = {}
     for scan in scans:
-        wanted = [label for label in found if scan.image_id in clicks[label] and len(found[label]) < MOST_STRUCTURES]
+        wanted = [label for label in found if scan.image_id in clicks[label] and len(found[label]) < MAX_STRUCTURES]
         try:
             volume = load_volume(scan.image_path) if wanted else None
         except VolumeError:

@@ -9,8 +9,8 @@ from lib.clickmask.box_frame import SIDE, BoxFrame
 from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.shape_atlas import (
     GENERIC_COUNT,
-    LEAST_GAIN,
-    MOST_SHAPES,
+    MAX_SHAPES,
+    MIN_GAIN,
     Shape,
     ShapeAtlas,
     generic_probability,
@@ -116,7 +116,7 @@ def test_atlas_counts_where_it_predicts_left_out_masks_much_better_than_the_gene
     atlas, gain = ShapeAtlas.of(shapes), 1 - losses[1] / losses[0]
 
     assert atlas.gain == pytest.approx(gain, abs=1e-5)
-    assert atlas.weight == (len(shapes) / GENERIC_COUNT if gain > LEAST_GAIN else 0)
+    assert atlas.weight == (len(shapes) / GENERIC_COUNT if gain > MIN_GAIN else 0)
 
 
 def test_gain_is_large_where_shapes_are_alike_and_none_of_one_shape():
@@ -129,9 +129,9 @@ def test_gain_is_large_where_shapes_are_alike_and_none_of_one_shape():
 
 def test_the_last_of_many_masks_count():
     old, new = Shape.of_mask(bent(), STRAIGHT), Shape.of_mask(lopsided(), STRAIGHT)
-    atlas = ShapeAtlas.of([old] * 5 + [new] * MOST_SHAPES)
+    atlas = ShapeAtlas.of([old] * 5 + [new] * MAX_SHAPES)
 
-    assert atlas.count == MOST_SHAPES
+    assert atlas.count == MAX_SHAPES
     np.testing.assert_allclose(atlas.mean, new.mask, atol=1e-6)
 
 

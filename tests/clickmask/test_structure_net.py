@@ -6,7 +6,7 @@ import torch
 
 from lib.clickmask.structure_net import (
     FEATURES,
-    MOST_DEVIATIONS,
+    MAX_DEVIATIONS,
     WEIGHTS,
     StructureNet,
     StructureNetError,
@@ -39,7 +39,7 @@ def test_log_odds_are_those_of_a_perceptron(net, rng):
     features = some_features(rng)
     voxels = np.stack([volume.ravel() for volume in features.maps], axis=1)
     together = np.concatenate([voxels, np.broadcast_to(features.numbers, (len(voxels), len(features.numbers)))], axis=1)
-    layer = torch.from_numpy(np.clip((together - net.mean) / net.deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS)).float()
+    layer = torch.from_numpy(np.clip((together - net.mean) / net.deviation, -MAX_DEVIATIONS, MAX_DEVIATIONS)).float()
     for n, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
         layer = torch.nn.functional.linear(layer.relu() if n else layer, *map(torch.from_numpy, (weight, bias)))
 

@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 
 from lib.clickmask.structure_net import FEATURES
-from lib.clicktraining.examples import LEAST_EXTENT, LEAST_VOXELS, Example, random_rotation
+from lib.clicktraining.examples import MIN_EXTENT, MIN_VOXELS, Example, random_rotation
 from lib.clicktraining.random_bodies import KINDS, random_body
-from lib.clicktraining.random_structures import MOST_VOXELS, random_structure
+from lib.clicktraining.random_structures import MAX_VOXELS, random_structure
 from lib.clicktraining.real_structures import example_of, real_samples
 from lib.clicktraining.samples import VOXELS, sample
 from lib.clicktraining.turned_structures import THICKEST, turned
@@ -36,8 +36,8 @@ def check(example):
     assert example.image.shape == example.mask.shape and example.image.dtype == np.float32
     assert np.isfinite(example.image).all()
     assert ndimage.label(example.mask)[1] == 1
-    assert example.mask.sum() >= LEAST_VOXELS
-    assert np.ptp(np.argwhere(example.mask), axis=0).min() + 1 >= LEAST_EXTENT
+    assert example.mask.sum() >= MIN_VOXELS
+    assert np.ptp(np.argwhere(example.mask), axis=0).min() + 1 >= MIN_EXTENT
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -69,7 +69,7 @@ def test_random_structures_can_be_learnt_from(rng):
 
     for example in examples:
         check(example)
-        assert example.mask.size <= MOST_VOXELS
+        assert example.mask.size <= MAX_VOXELS
         assert min(example.spacing_mm) == 1
     assert len({example.spacing_mm for example in examples}) > 5
     assert sum(_is_cut(example.mask) for example in examples) <= 5, "most scans go on around their structure"

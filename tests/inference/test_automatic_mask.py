@@ -246,7 +246,7 @@ def test_a_mask_that_was_whole_gets_no_holes_and_no_crumbs(seed):
     assert holes(as_it_comes).any() or parts(as_it_comes)[1] > 1, "there is nothing to mend"
     assert not holes(refined).any()
     sizes = np.bincount(parts(refined)[0].ravel())[1:]
-    assert sizes.min() >= automatic_mask.LEAST_PART * sizes.max()
+    assert sizes.min() >= automatic_mask.MIN_PART * sizes.max()
     assert (refined != as_it_comes).mean() < 0.01, "no more than that is changed"
 
 

@@ -8,7 +8,7 @@ from lib.annotations.simulated_clicks import simulated_extreme_points
 from lib.clickmask.click_mask import segment_from_clicks
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
-from lib.inference.group_atlas import LEAST_STRUCTURES, MOST_STRUCTURES, ClickedStructure, group_atlas
+from lib.inference.group_atlas import MAX_STRUCTURES, MIN_STRUCTURES, ClickedStructure, group_atlas
 from lib.metrics import dice
 
 SHAPE = (44, 34, 26)
@@ -63,14 +63,14 @@ def test_structures_without_a_shape_in_common_have_no_atlas():
 
 
 def test_few_structures_have_no_atlas():
-    assert group_atlas(structures(LEAST_STRUCTURES - 1)) is None
+    assert group_atlas(structures(MIN_STRUCTURES - 1)) is None
 
 
 def test_the_last_of_many_structures_are_looked_at(monkeypatch):
     made, shape = [], ClickedStructure.shape
     monkeypatch.setattr(ClickedStructure, "shape", lambda self, atlas: made.append(self) or shape(self, atlas))
     monkeypatch.setattr("lib.inference.group_atlas.ROUNDS", 1)
-    many = structures(MOST_STRUCTURES + 3)
+    many = structures(MAX_STRUCTURES + 3)
 
     group_atlas(many)
     assert made == many[3:]

@@ -120,7 +120,7 @@ def test_image_on_the_grid_is_that_of_the_file(images, tmp_path):
 
 
 def test_large_images_are_not_kept(images, reads, tmp_path, monkeypatch):
-    monkeypatch.setattr(opened_images, "_MOST_BYTES", 100)
+    monkeypatch.setattr(opened_images, "_MAX_BYTES", 100)
     path = write(tmp_path / "scan.nii.gz")
 
     for _ in range(2):

@@ -15,7 +15,7 @@ from lib.annotations.store import Annotation, AnnotationStore
 from lib.clickmask.atlas_file import save_atlases
 from lib.clickmask.click_network import ClickNetwork
 from lib.clickmask.network_file import StoredNetwork, save_networks
-from lib.clickmask.shape_atlas import MOST_SHAPES, Shape, ShapeAtlas
+from lib.clickmask.shape_atlas import MAX_SHAPES, Shape, ShapeAtlas
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.inference import shape_atlases
@@ -142,15 +142,15 @@ def test_damaged_mask_is_left_out(project, caplog):
 
 def test_as_many_masks_are_read_as_an_atlas_takes_the_newest_first(project, monkeypatch):
     path = project.accept("000", 1, 2)
-    for n in range(1, MOST_SHAPES + 3):
+    for n in range(1, MAX_SHAPES + 3):
         shutil.copy(path, path.with_name(f"{n:03d}.nii.gz"))
     for n, mask in enumerate(sorted(path.parent.glob("*.nii.gz"))):
         os.utime(mask, (n, n))
     read = []
     monkeypatch.setattr(shape_atlases, "load_volume", counted(shape_atlases.load_volume, read))
 
-    assert project.counts() == dict.fromkeys(LABELS, MOST_SHAPES)
-    assert len(read) == MOST_SHAPES and "000.nii.gz" not in read
+    assert project.counts() == dict.fromkeys(LABELS, MAX_SHAPES)
+    assert len(read) == MAX_SHAPES and "000.nii.gz" not in read
 
 
 def counted(load, read):

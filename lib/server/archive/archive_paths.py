@@ -26,7 +26,7 @@ _RETRIEVE = re.compile(
     rf"|{_ANY}/(?:bulk|bulkdata|bulkData)(?:/{_PART}){{0,32}}"
 )
 _STORE = re.compile(rf"studies(?:/{_UID})?")
-_MOST_CHARACTERS = 2000
+_MAX_CHARACTERS = 2000
 _MOST_FIELDS = 100
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _ATTRIBUTE = re.compile(
@@ -41,7 +41,7 @@ def read_service(operation: str, path: str) -> Service | None:
         operation: qido or wado, as the viewer asked. Some versions of OHIF ask qido for metadata.
         path: decoded, below the address of the service, without a slash in front.
     """
-    if len(path) > _MOST_CHARACTERS:
+    if len(path) > _MAX_CHARACTERS:
         return None
     if operation == "qido" and _SEARCH.fullmatch(path):
         return "qido"

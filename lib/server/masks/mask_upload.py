@@ -17,7 +17,7 @@ from lib.annotations.mask_file import MaskError, require_grid
 from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.mask_store import MaskStore
 from lib.annotations.mask_values import mapped_values
-from lib.annotations.names import MOST_LABELS, label_values
+from lib.annotations.names import MAX_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
@@ -133,8 +133,8 @@ def values_of_labels(params: Mapping[str, Any], labels: Sequence[str]) -> dict[s
         return label_values(labels)
     if not isinstance(info, list):
         raise MaskError(f"The label_info is {str(info)[:80]}; expected a list of {{name, idx}}.")
-    if len(info) > MOST_LABELS:
-        raise MaskError(f"The label_info has {len(info)} entries; expected at most {MOST_LABELS}.")
+    if len(info) > MAX_LABELS:
+        raise MaskError(f"The label_info has {len(info)} entries; expected at most {MAX_LABELS}.")
     names: dict[int, str] = {}
     for position, entry in enumerate(info, start=1):
         name, index = (entry.get("name"), entry.get("idx", position)) if isinstance(entry, dict) else (None, None)
