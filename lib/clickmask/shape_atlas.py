@@ -90,9 +90,10 @@ class ShapeAtlas:
 
     @classmethod
     def of(cls, shapes: Sequence[Shape]) -> ShapeAtlas:
-        """Whether the atlas counts, and whether shapes are mirrored, is what predicts each shape best from the others
-        (leave one out). It counts nothing where the shapes have too little in common. One shape counts in any case.
-        Of more than `MAX_SHAPES` the last ones are taken.
+        """An atlas of at most `MAX_SHAPES` shapes, the last ones.
+
+        Weight and mirroring are those that predict each shape best from the others (leave one out). The weight
+        is 0 where the shapes have too little in common. The atlas of one shape always has weight.
 
         Raises:
             ValueError: no shapes.

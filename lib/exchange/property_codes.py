@@ -57,7 +57,7 @@ def codes_from(texts: Mapping[str, str]) -> dict[str, Code]:
 
 
 def category(code: Code) -> Code:
-    """Whether it is anatomy, something abnormal, ...; where the dictionary of DICOM does not tell, tissue."""
+    """The category of a code (anatomy, abnormality, ...); tissue where the dictionary of DICOM has none."""
     keywords = {
         keyword for keyword, found in _DICTIONARY.get(code.scheme_designator, {}).items() if code.value in found
     }

@@ -158,7 +158,7 @@ class ShapeAtlases:
         return _AcceptedShapes(path, stamp, shapes)
 
     def _atlases_of_clicks(self) -> dict[str, Learnt]:
-        """Those of labels of which all images are still annotated."""
+        """Atlases made from clicks, for labels whose images are all still annotated."""
         return {
             label: Learnt(atlas)
             for label, (atlas, images) in self._of_clicks.content().items()

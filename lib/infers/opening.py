@@ -16,7 +16,7 @@ from lib.networks.checkpoint import TrainedModel
 logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 4
-"""That wait, or that are opened again for a network on another grid; the last ones."""
+"""Images to open: the last ones, also to open again for a network on another grid."""
 
 POLL_S = 1.0
 

@@ -45,7 +45,7 @@ def is_to_be_proposed(stored: Proposal | None, model: TrainedModel, image: Path 
 
 
 def is_settled(studies: Studies, image_id: str) -> bool:
-    """Was a study skipped, or has it a final mask of all labels, by now? Without a look at other studies."""
+    """Is a study skipped, or does it have a final mask of all labels? Reads no other study."""
     if studies.skips.of(image_id) is not None:
         return True
     try:
@@ -57,7 +57,7 @@ def is_settled(studies: Studies, image_id: str) -> bool:
 
 
 def stored_proposal(studies: Studies, image_id: str) -> Proposal | None:
-    """That of an image; None where there is none that can be read."""
+    """The proposal of an image; None without a readable one."""
     try:
         return Proposal.of(studies.masks(PROPOSAL_TAG).record(image_id).info)
     except (FileNotFoundError, MaskError):
