@@ -31,22 +31,22 @@ static_checks() {
 
 servers=(tests/scripts tests/server tests/trainers)
 browsers=(tests/viewer)
-files=(tests/benchmarks tests/exchange tests/geometry)
+half=(tests/benchmarks tests/demo tests/exchange tests/geometry tests/losses tests/report)
 computing=()
 for tests in tests/*/ tests/test_*.py; do
-    [[ " ${servers[*]} ${browsers[*]} ${files[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
+    [[ " ${servers[*]} ${browsers[*]} ${half[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
 done
 
 static_checks_and_half_of_the_fast_tests() {
     local status=0
     static_checks || status=$?
-    python -m pytest -m "not slow" "${servers[@]}" "${files[@]}" || status=$?
+    python -m pytest -m "not slow" "${servers[@]}" "${half[@]}" || status=$?
     return "$status"
 }
 
 all_that_compute_and_browsers() {
     local status=0
-    nice -n 19 python -m pytest "${computing[@]}" "${files[@]}" || status=$?
+    nice -n 19 python -m pytest "${computing[@]}" "${half[@]}" || status=$?
     python -m pytest "${browsers[@]}" || status=$?
     return "$status"
 }

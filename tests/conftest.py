@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # Below these, tests of a module that starts processes share them.
-FOLDERS = [Path(__file__).parent / name for name in ("scripts", "server", "trainers", "viewer")]
+FOLDERS = [Path(__file__).parent / name for name in ("demo", "scripts", "server", "trainers", "viewer")]
 WORDS = "Killing LocalServer browser_page Orthanc Popen multiprocessing running_site subprocess uvicorn"
 STARTS = re.compile(rf"\b({'|'.join(WORDS.split())})\b")
 SERVERS = {"archive", "guarded", "own_site", "page", "site"}

@@ -19,6 +19,8 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.run import Report
 from tests.benchmarks.evidence.folders import write_dataset
 
+pytestmark = pytest.mark.slow
+
 TINY = Hyperparameters.of_preset("cpu").changed(
     {"roi_size": "16x16x8", "levels": 2, "base_channels": 2, "iterations": 4, "max_minutes": 0}
 )
@@ -33,7 +35,6 @@ def run(dataset: Dataset, name: str, tmp_path: Path) -> Run:
     return Run(name, ROWS[name], 0, dataset, TINY, tmp_path / "out")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_and_is_scored(dataset: Dataset, name: str, tmp_path: Path) -> None:
     one = run(dataset, name, tmp_path)
