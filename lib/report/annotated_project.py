@@ -1,4 +1,4 @@
-"""What a project's folders tell: annotations, trainings, and what the model makes of the scans."""
+"""Read the annotations, the trainings and the model of a project from its folders."""
 
 from __future__ import annotations
 

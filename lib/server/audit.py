@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, and from which client. It is only ever added to."""
+"""Write and read the audit log: who did what, when, and from which client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes on a server: the training, the published model, and the studies of its project."""
+"""Detect changes of the training, the published model, and the studies of a project."""
 
 from __future__ import annotations
 

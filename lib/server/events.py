@@ -1,4 +1,4 @@
-"""Server-sent events: what has changed is told to every browser that listens, by one look at a time for all."""
+"""Stream changes to all connected browsers as server-sent events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a project: one place for every path and file name."""
+"""Define every path of a project, and open projects."""
 
 from __future__ import annotations
 

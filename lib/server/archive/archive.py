@@ -1,4 +1,4 @@
-"""A DICOMweb archive: its series listed, fetched, and given segmentations."""
+"""List and fetch the series of a DICOMweb archive, and store segmentations in it."""
 
 from __future__ import annotations
 

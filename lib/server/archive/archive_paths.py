@@ -1,4 +1,4 @@
-"""What of a DICOMweb archive a viewer may read, by the decoded path of the request."""
+"""Decide by its decoded path whether a viewer's request may be passed on to a DICOMweb archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The archive as viewers reach it through the server: what they read, and the segmentations that they store."""
+"""Pass viewers' requests on to the archive: searches, retrievals, and segmentations to store."""
 
 from __future__ import annotations
 

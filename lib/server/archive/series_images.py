@@ -1,4 +1,4 @@
-"""The images of a series: under which ids its volumes are listed, asked for and annotated."""
+"""Map each series of an archive to the ids of its images, one for each volume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM segmentations in the body of a STOW-RS request."""
+"""Read the DICOM segmentations in the body of a STOW-RS request, and write such a body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about the app, the next study, and trainings."""
+"""Answer requests about the app, the next study, and trainings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections whose client does not go on: uvicorn itself waits for the head of a request without a limit."""
+"""Close connections whose client stalls; uvicorn itself waits for the head of a request without a limit."""
 
 from __future__ import annotations
 

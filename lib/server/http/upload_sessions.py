@@ -1,4 +1,4 @@
-"""Images that a client uploads for a while, without making them studies."""
+"""Keep uploaded images for a limited time, without adding them to the studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the pre-annotation of a project is, in a file that a server of it reads too."""
+"""Write and read the progress of pre-annotation, in a file that servers of the project share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings that the server starts, with what cannot be trained refused before a process is started for it."""
+"""Start and stop trainings; refuse those that cannot run before a process is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failed logins, which are counted so that passwords cannot be guessed."""
+"""Limit failed logins by name and by address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What knows the users: a file, or a realm of OpenID Connect."""
+"""Define what a directory of users does; a file and a realm of OpenID Connect are two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins by a file of users."""
+"""Check logins by a file of users."""
 
 from __future__ import annotations
 

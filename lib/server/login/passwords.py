@@ -1,4 +1,4 @@
-"""Passwords, of which only bcrypt hashes are kept."""
+"""Hash and check passwords by bcrypt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clicks and masks that stand together: those of a project, or those of one reader (`lib.server.review.readings`)."""
+"""Group clicks and masks: those of a project, or those of one reader (`lib.server.review.readings`)."""
 
 from __future__ import annotations
 

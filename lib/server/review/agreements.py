@@ -1,4 +1,4 @@
-"""How far the readings of a study agree, measured once for each version of them."""
+"""Measure how far the readings of a study agree, once for each version of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readings: what each of several people makes of a study, apart from the others and from the project's annotations."""
+"""Keep the annotations of each reader apart from those of other readers and of the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of what several readers made of a study."""
+"""Draw the readings of a study over its scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies that annotators have skipped, each with a reason."""
+"""Keep which studies were skipped, by whom and why."""
 
 from __future__ import annotations
 
