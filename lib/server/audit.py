@@ -23,7 +23,7 @@ FILE_BYTES = 10 * 2**20
 
 
 class AuditLog:
-    """JSON lines in `audit.jsonl`; a file that is full gets the time as its name, and is kept for ever.
+    """JSON lines in `audit.jsonl`; a full file is renamed by the time and never deleted.
 
     Safe for several processes of one project.
 

@@ -236,7 +236,7 @@ def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class _TimeoutAdapter(HTTPAdapter):
-    """Gives every request a time-out: without one, an archive that hangs holds its thread for ever."""
+    """Gives every request a time-out: without one, an archive that hangs blocks its thread."""
 
     def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
         if options.get("timeout") is None:

@@ -26,8 +26,8 @@ _RETRIEVE = re.compile(
     rf"|{_ANY}/(?:bulk|bulkdata|bulkData)(?:/{_PART}){{0,32}}"
 )
 _STORE = re.compile(rf"studies(?:/{_UID})?")
-_MOST_CHARACTERS = 2000
-_MOST_FIELDS = 100
+_MAX_CHARACTERS = 2000
+_MAX_FIELDS = 100
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _ATTRIBUTE = re.compile(
     r"[A-Za-z][A-Za-z0-9]{0,63}(?:\.[A-Za-z0-9]{1,64}){0,8}|[0-9A-Fa-f]{8}(?:\.[0-9A-Fa-f]{8}){0,8}"
@@ -41,7 +41,7 @@ def read_service(operation: str, path: str) -> Service | None:
         operation: qido or wado, as the viewer asked. Some versions of OHIF ask qido for metadata.
         path: decoded, below the address of the service, without a slash in front.
     """
-    if len(path) > _MOST_CHARACTERS:
+    if len(path) > _MAX_CHARACTERS:
         return None
     if operation == "qido" and _SEARCH.fullmatch(path):
         return "qido"
@@ -61,7 +61,7 @@ def passed_query(service: Service, path: str, query: str) -> str | None:
     if service == "wado":
         return ""
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_MOST_FIELDS)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_MAX_FIELDS)
     except ValueError:
         return None
     numbers = [value for name, value in pairs if name in ("limit", "offset")]

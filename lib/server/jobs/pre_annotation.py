@@ -18,7 +18,7 @@ from lib.server.project import Project
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "pre_annotate.py"
 STOP_TIMEOUT_S = 20.0
-_MOST_CHARACTERS = 500
+_MAX_CHARACTERS = 500
 
 
 class RunningError(RuntimeError):
@@ -104,4 +104,4 @@ class PreAnnotation:
         with suppress(OSError):
             words = self._log.read_text("utf-8", errors="replace").split("\n")
         said = next((line.strip() for line in reversed(words) if line.strip()), "")
-        return said[:_MOST_CHARACTERS] or "It ended early; logs/pre_annotation.log says why."
+        return said[:_MAX_CHARACTERS] or "It ended early; logs/pre_annotation.log says why."

@@ -77,7 +77,7 @@ def _is_starting() -> bool:
 
 
 def end_in_error_what_cannot_start() -> None:
-    """Lets a training whose process cannot be started end as ERROR; MONAI Label leaves it waiting for ever."""
+    """Sets a training whose process cannot be started to ERROR; MONAI Label would keep it SUBMITTED."""
     async_tasks._task_func = _guarded(async_tasks._task_func)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 _RUNNING = ("SUBMITTED", "RUNNING")
 # What `lib.server.process.logs.FORMAT` puts before the message.
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\] )+\([^)]*\) - ")
-_MOST_CHARACTERS = 500
+_MAX_CHARACTERS = 500
 
 
 def training_progress(task: Mapping[str, Any] | None, stats: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -70,4 +70,4 @@ def _remaining_s(stats: Mapping[str, Any], progress: float) -> float | None:
 def _error(words: Sequence[str]) -> str:
     """The last thing that was said."""
     said = next((line.strip() for line in reversed(words) if line.strip()), "")
-    return _LOG_HEAD.sub("", said)[:_MOST_CHARACTERS] or "The training ended early; the server's log says why."
+    return _LOG_HEAD.sub("", said)[:_MAX_CHARACTERS] or "The training ended early; the server's log says why."
