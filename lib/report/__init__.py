@@ -1,1 +1,1 @@
-"""What a project has come to, as one page to read."""
+"""Write a report of a project as one page."""

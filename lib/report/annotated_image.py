@@ -1,4 +1,4 @@
-"""An annotated image, and the masks of its structures."""
+"""Collect what is annotated in an image, and make the masks of its structures."""
 
 from __future__ import annotations
 

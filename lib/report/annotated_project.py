@@ -1,4 +1,4 @@
-"""What a project's folders tell: annotations, trainings, and what the model makes of the scans."""
+"""Read the annotations, the trainings and the model of a project from its folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lib.training.record import TrainingRecord
 
 logger = logging.getLogger(__name__)
 
-MOST_RECORDS = 200
+MAX_RECORDS = 200
 
 
 class ReportError(ValueError):
@@ -119,7 +119,7 @@ def read_project(studies: str, place: Project, model_dir: Path, labels: Sequence
         TrainingRecord.load(folder / "record.json"),
         running_training(folder / "train_stats.json"),
         _model(model_dir / "inextremis.pt"),
-        last_records(place.audit, MOST_RECORDS),
+        last_records(place.audit, MAX_RECORDS),
         agreements,
     )
 

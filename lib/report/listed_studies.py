@@ -1,4 +1,4 @@
-"""The studies of a project by the names that people know them by."""
+"""List the studies of a project with the names that the annotation page shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project as one HTML file that needs no other."""
+"""Render a project as one self-contained HTML file."""
 
 from __future__ import annotations
 

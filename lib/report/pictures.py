@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG."""
+"""Draw the pictures of a report as PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.geometry.volume import Volume
 from lib.training.record import TrainingRecord
 
 CLICK, MASK, BACKGROUND_CLICK = "#ff5a5f", "#4cc9f0", "#b388eb"
-LEAST_MARGIN_MM = 20.0
+MIN_MARGIN_MM = 20.0
 NEAR_VOXELS = 1
 _GREY, _BLUE = "#7f8b99", "#3d8fd1"  # readable on white and on black
 
@@ -82,7 +82,7 @@ def _shown(voxels: np.ndarray, shape: tuple[int, ...], spacing_mm: np.ndarray) -
     """First voxel, and the one after the last, of a cube around these voxels that holds half of their size more."""
     first, last = voxels.min(axis=0), voxels.max(axis=0)
     size_mm = ((last - first + 1) * spacing_mm).max()
-    half = (size_mm / 2 + max(LEAST_MARGIN_MM, size_mm / 2)) / spacing_mm
+    half = (size_mm / 2 + max(MIN_MARGIN_MM, size_mm / 2)) / spacing_mm
     middle = (first + last) / 2
     low, high = np.floor(middle - half).astype(int), np.ceil(middle + half).astype(int) + 1
     return np.maximum(low, 0), np.minimum(high, shape)

@@ -1,4 +1,4 @@
-"""How far the readers of each study agree, as the server has measured it."""
+"""Read how far the readers of each study agree, as measured by the server."""
 
 from __future__ import annotations
 

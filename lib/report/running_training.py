@@ -1,4 +1,4 @@
-"""The training that runs, as far as its files tell."""
+"""Read the progress of a running training from its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times and programs as people read them."""
+"""Format times, durations and the names of programs."""
 
 from __future__ import annotations
 

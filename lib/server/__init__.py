@@ -1,1 +1,1 @@
-"""What stands between the network and the routes of the server."""
+"""Serve the studies, the annotations and the model of a project over HTTP."""

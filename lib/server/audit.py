@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, and from which client. It is only ever added to."""
+"""Write and read the audit log: who did what, when, and from which client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE_BYTES = 10 * 2**20
 
 
 class AuditLog:
-    """JSON lines in `audit.jsonl`; a file that is full gets the time as its name, and is kept for ever.
+    """JSON lines in `audit.jsonl`; a full file is renamed by the time and never deleted.
 
     Safe for several processes of one project.
 

@@ -1,4 +1,4 @@
-"""What changes on a server: the training, the published model, and the studies of its project."""
+"""Detect changes of the training, the published model, and the studies of a project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ by itself."""
 
 
 class Changes:
-    """Compares the server with how it was before.
+    """Compares the state of the server with its state at the last call.
 
     Args:
         studies: also those that another server of the project has changed.
@@ -41,7 +41,7 @@ class Changes:
         self._listed_s = 0.0
 
     def look(self) -> Happened:
-        """What has changed since the last look; at the first one nothing."""
+        """The changes since the last call; none at the first call."""
         happened: Happened = {}
         training = self._training()
         figures = {name: value for name, value in training.items() if name != "remaining_s"}

@@ -1,4 +1,4 @@
-"""Server-sent events: what has changed is told to every browser that listens, by one look at a time for all."""
+"""Stream changes to all connected browsers as server-sent events."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastapi.concurrency import run_in_threadpool
 
 logger = logging.getLogger(__name__)
 
-MOST_LISTENERS = 64
+MAX_LISTENERS = 64
 LOOK_S = 1.0
-"""Between two looks; of each kind there is at most one event in this time."""
+"""Interval of polling for changes; at most one event of each kind is sent in it."""
 
 END_POLL_S = 0.1
-"""How soon listeners are let go when the server ends, which waits for them."""
+"""Interval of checking whether the server ends, which waits until all streams are closed."""
 
 KEEP_ALIVE_S = 15.0
 
 Happened = dict[str, Any]
-"""What has changed, by the kind of the event; the `ids` of `studies` are a list."""
+"""Changes by the kind of the event; the `ids` of `studies` are a list."""
 
 
 class _Listener:
-    """A browser. Of each kind one event waits for it at most, however slowly it reads."""
+    """A connected browser. At most one event of each kind is queued for it; a newer one replaces it."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
@@ -49,11 +49,11 @@ class _Listener:
 
 
 class Events:
-    """The events of a server. Nobody looks while nobody listens.
+    """The events of a server. It polls for changes only while a browser is connected.
 
     Args:
-        look: gives what has changed since it was called last; called in a thread.
-        is_ending: does the server end? Then it waits for all answers.
+        look: returns the changes since its last call; runs in a thread.
+        is_ending: whether the server is shutting down, which waits for all answers.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Events:
 
     def require_room(self) -> None:
         """Raises: HTTPException: 503, too many listen already."""
-        if len(self._listeners) >= MOST_LISTENERS:
+        if len(self._listeners) >= MAX_LISTENERS:
             raise HTTPException(
-                503, f"{MOST_LISTENERS} pages listen to the server already; close some, or reload this page later."
+                503, f"{MAX_LISTENERS} pages listen to the server already; close some, or reload this page later."
             )
 
     async def stream(
@@ -112,7 +112,7 @@ class Events:
             self._listeners.discard(listener)
 
     async def _watch_server(self) -> None:
-        """Looks now and then, as long as somebody listens; lets all go at once when the server ends."""
+        """Polls for changes while browsers are connected; closes all streams at once when the server ends."""
         looking: asyncio.Task[Happened] | None = asyncio.create_task(self._looked())  # what was before is not told
         next_s = 0.0
         while self._listeners and not self._is_ending():

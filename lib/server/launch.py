@@ -1,4 +1,4 @@
-"""`monailabel start_server` for this app: checked before anything is made, and silent about passwords.
+"""Run `monailabel start_server` for this app: check all arguments first, and print no password.
 
 Everything else that MONAI Label's command does, other apps too, is left to it.
 """

@@ -1,4 +1,4 @@
-"""The files of a project: one place for every path and file name."""
+"""Define every path of a project, and open projects."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Project:
 
     @property
     def removed(self) -> Path:
-        """What was deleted, until somebody empties it."""
+        """Deleted files, which can be restored."""
         return self.folder / "removed"
 
     @property
@@ -61,12 +61,12 @@ class Project:
 
     @property
     def audit(self) -> Path:
-        """Who did what and when, for ever."""
+        """The audit log."""
         return self.folder / "audit"
 
     @property
     def own(self) -> Path:
-        """What the server keeps for itself."""
+        """Internal files of the server."""
         return self.folder / ".inextremis"
 
     @property
@@ -94,7 +94,7 @@ class Project:
 
     @property
     def readings(self) -> Path:
-        """What each of several readers made of the studies, a folder for each of them."""
+        """Annotations of each reader, in a folder for each of them."""
         return self.folder / "readings"
 
     @property
@@ -109,12 +109,12 @@ class Project:
 
     @property
     def pre_annotation(self) -> Path:
-        """How far the masks are that are made in advance (`lib.server.jobs.proposal_progress`)."""
+        """Progress of pre-annotation (`lib.server.jobs.proposal_progress`)."""
         return self.own / "pre_annotation.json"
 
     @property
     def pre_annotation_lock(self) -> Path:
-        """Held by the one run that makes masks in advance."""
+        """Lock of the one run of pre-annotation."""
         return self.own / "pre_annotation.lock"
 
     @property

@@ -1,4 +1,4 @@
-"""Everything that the server serves: method, path, role, and what answers it. Nothing else is there."""
+"""List every route of the server: method, path, role and endpoint."""
 
 from __future__ import annotations
 

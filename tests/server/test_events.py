@@ -15,7 +15,7 @@ import requests
 from fastapi import HTTPException
 
 from lib.server.changes import Changes
-from lib.server.events import MOST_LISTENERS, Events
+from lib.server.events import MAX_LISTENERS, Events
 from lib.server.studies.open_studies import open_studies
 from tests.server.asking import infer
 from tests.server.conftest import running_site
@@ -197,7 +197,7 @@ def test_browser_that_goes_away_is_forgotten_and_too_many_are_refused():
     events = Events(dict)
 
     async def crowd():
-        streams = [events.stream(allowed) for _ in range(MOST_LISTENERS)]
+        streams = [events.stream(allowed) for _ in range(MAX_LISTENERS)]
         for stream in streams:
             await anext(stream)
         with pytest.raises(HTTPException) as error:
@@ -209,7 +209,7 @@ def test_browser_that_goes_away_is_forgotten_and_too_many_are_refused():
         return error.value
 
     refusal = asyncio.run(crowd())
-    assert refusal.status_code == 503 and f"{MOST_LISTENERS} pages" in refusal.detail
+    assert refusal.status_code == 503 and f"{MAX_LISTENERS} pages" in refusal.detail
     assert events._listeners == set()
 
 
@@ -369,7 +369,7 @@ def test_time_that_is_none_is_refused(own_site, seconds):
 
 
 def test_more_than_the_server_keeps_are_refused(own_site):
-    clients = [connect(own_site.server.port) for _ in range(MOST_LISTENERS)]
+    clients = [connect(own_site.server.port) for _ in range(MAX_LISTENERS)]
     try:
         for client in clients:
             client.sendall(request("GET", "/events"))

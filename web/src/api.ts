@@ -49,7 +49,7 @@ export interface Geometry {
   affine: number[][];
 }
 
-export interface StoredLabel {
+interface StoredLabel {
   state: LabelState;
   annotator: string | null;
   created: string | null;

@@ -3,7 +3,7 @@
 import type { LabelState, Me, Models, Project, Study, StudyRow, Training, Voxel } from "./api";
 
 /** Where the shown mask of a label comes from. */
-export type MaskSource = "none" | "clicks" | "drawn" | "proposal" | "final";
+type MaskSource = "none" | "clicks" | "drawn" | "proposal" | "final";
 
 /** What is done on one label of the open study. */
 export interface LabelWork {
@@ -24,7 +24,7 @@ export interface LabelWork {
   busy: boolean;
 }
 
-export type Tool = "points" | "brush" | "eraser";
+type Tool = "points" | "brush" | "eraser";
 export type Plane = "axial" | "coronal" | "sagittal";
 
 export interface State {

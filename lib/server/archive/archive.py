@@ -1,4 +1,4 @@
-"""A DICOMweb archive: its series listed, fetched, and given segmentations."""
+"""List and fetch the series of a DICOMweb archive, and store segmentations in it."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class _TimeoutAdapter(HTTPAdapter):
-    """Gives every request a time-out: without one, an archive that hangs holds its thread for ever."""
+    """Gives every request a time-out: without one, an archive that hangs blocks its thread."""
 
     def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
         if options.get("timeout") is None:

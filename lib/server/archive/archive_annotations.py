@@ -1,4 +1,4 @@
-"""Segmentations, structure sets and reports of an archive that are about images that were opened."""
+"""Find the SEG, RTSTRUCT and SR objects of an archive that refer to images opened before."""
 
 from __future__ import annotations
 

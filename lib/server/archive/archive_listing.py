@@ -1,4 +1,4 @@
-"""The list of an archive's series, at once: nobody waits for an archive that is away."""
+"""Keep the list of an archive's series and refresh it in the background."""
 
 from __future__ import annotations
 

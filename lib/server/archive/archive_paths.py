@@ -1,4 +1,4 @@
-"""What of a DICOMweb archive a viewer may read, by the decoded path of the request."""
+"""Decide by its decoded path whether a viewer's request may be passed on to a DICOMweb archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RETRIEVE = re.compile(
 )
 _STORE = re.compile(rf"studies(?:/{_UID})?")
 _MAX_CHARACTERS = 2000
-_MOST_FIELDS = 100
+_MAX_FIELDS = 100
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _ATTRIBUTE = re.compile(
     r"[A-Za-z][A-Za-z0-9]{0,63}(?:\.[A-Za-z0-9]{1,64}){0,8}|[0-9A-Fa-f]{8}(?:\.[0-9A-Fa-f]{8}){0,8}"
@@ -61,7 +61,7 @@ def passed_query(service: Service, path: str, query: str) -> str | None:
     if service == "wado":
         return ""
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_MOST_FIELDS)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_MAX_FIELDS)
     except ValueError:
         return None
     numbers = [value for name, value in pairs if name in ("limit", "offset")]

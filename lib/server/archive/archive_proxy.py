@@ -1,4 +1,4 @@
-"""The archive as viewers reach it through the server: what they read, and the segmentations that they store."""
+"""Pass viewers' requests on to the archive: searches, retrievals, and segmentations to store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESPONSE_HEADERS = ("Content-Type", "Content-Range", "Accept-Ranges", "ETag")
 HARMLESS_TYPES = ("application/dicom", "application/dicom+json", "application/json", "multipart/related")
 BYTES = "application/octet-stream"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
-MOST_CONNECTIONS = 64
+MAX_CONNECTIONS = 64
 SEGMENTATION_BYTES = 500_000_000
 
 
@@ -57,7 +57,7 @@ class ArchiveProxy:
         self._client = httpx.AsyncClient(
             auth=login,
             timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=MOST_CONNECTIONS),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
             headers={"Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=not is_loopback(address.host),

@@ -1,4 +1,4 @@
-"""The images of a series: under which ids its volumes are listed, asked for and annotated."""
+"""Map each series of an archive to the ids of its images, one for each volume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lib.annotations.json_file import JsonFile
 from lib.geometry.dicom_series import UPRIGHT
 from lib.geometry.series_volumes import NAME
 
-_MOST_NAMED = 8
+_MAX_NAMED = 8
 _ID = re.compile(rf"(?P<series>[0-9.]+)(_(?P<volume>{NAME.pattern}))?")
 
 
@@ -61,7 +61,7 @@ def series_refusal(series: str, images: Sequence[str]) -> str:
             f"The slices of the series are tilted, and OHIF shows and clicks them as if they were not. Take the image "
             f"{images[0]}, in which they are straightened, in 3D Slicer or a request."
         )
-    named = ", ".join(images[:_MOST_NAMED]) + (", ..." if len(images) > _MOST_NAMED else "")
+    named = ", ".join(images[:_MAX_NAMED]) + (", ..." if len(images) > _MAX_NAMED else "")
     return (
         f"The series holds {len(images)} volumes, and its UID, which is all that OHIF sends, does not say which one is "
         f"meant. Take one of these images in 3D Slicer or a request: {named}."

@@ -1,4 +1,4 @@
-"""What people are shown in the place of the UID of a series."""
+"""Name a series by its patient and description in place of its UID."""
 
 from __future__ import annotations
 

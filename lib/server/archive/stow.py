@@ -1,4 +1,4 @@
-"""DICOM segmentations in the body of a STOW-RS request."""
+"""Read the DICOM segmentations in the body of a STOW-RS request, and write such a body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from lib.server.http.refusals import RefusedError, shown
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SEG, label map SEG
-MOST_INSTANCES = 100
+MAX_INSTANCES = 100
 # Not the deflated one, of which a few bytes become as many as its sender likes.
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless)
 _PREAMBLE_BYTES, _HEAD_BYTES = 128, 65536
@@ -47,9 +47,9 @@ def segmentations(body: bytes, boundary: bytes) -> list[bytes]:
         RefusedError: 400, it is no multipart; 422, a part is something else than a DICOM segmentation.
     """
     texts = _parts(body, boundary)
-    if texts is None or not 1 <= len(texts) <= MOST_INSTANCES:
+    if texts is None or not 1 <= len(texts) <= MAX_INSTANCES:
         raise RefusedError(
-            400, f"The body is no multipart of 1 to {MOST_INSTANCES} instances that ends with its boundary."
+            400, f"The body is no multipart of 1 to {MAX_INSTANCES} instances that ends with its boundary."
         )
     instances = [_content(text) for text in texts]
     for instance in instances:
@@ -70,7 +70,7 @@ def _parts(body: bytes, boundary: bytes) -> list[bytes] | None:
             return None
         begin += first + 2
     parts: list[bytes] = []
-    while len(parts) <= MOST_INSTANCES:
+    while len(parts) <= MAX_INSTANCES:
         line = _LINE_END.match(body, begin)
         if line is None:
             return None

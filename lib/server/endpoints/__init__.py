@@ -1,1 +1,1 @@
-"""What the server answers, one file for each kind of request; `lib/server/routes.py` lists them."""
+"""Answer requests, one file for each kind; `lib/server/routes.py` lists them."""

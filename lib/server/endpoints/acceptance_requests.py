@@ -1,4 +1,4 @@
-"""Requests that accept the mask which was given last, or take that back."""
+"""Answer requests that accept the mask given last, or take the acceptance back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about the app, the next study, and trainings."""
+"""Answer requests about the app, the next study, and trainings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def next_sample(strategy: str, request: Request, user: CurrentUser) -> dic
     """A study to annotate next, or to review; empty where none is left."""
     parameters = json_object(await request.body(), "parameters")
     require_strategy(strategy, app_instance().strategies)
-    if studies().readings.people > 1:  # a study that is lent is lent to nobody else
+    if studies().readings.people > 1:  # a lease keeps the study from others
         require_role(user, Role.REVIEWER if strategy == REVIEW else Role.ANNOTATOR)
     return await wait_for_archive(_next_sample, strategy, name_of(request, parameters))
 

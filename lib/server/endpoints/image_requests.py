@@ -1,4 +1,4 @@
-"""Requests about images."""
+"""Answer requests about images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about masks that annotators submit, and about clicks."""
+"""Answer requests about stored masks and clicks, and store the masks that annotators submit."""
 
 from __future__ import annotations
 

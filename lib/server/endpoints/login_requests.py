@@ -1,4 +1,4 @@
-"""Requests that log in and out: pages of a browser, and tokens of programs."""
+"""Log browsers and programs in and out."""
 
 from __future__ import annotations
 

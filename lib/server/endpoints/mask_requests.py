@@ -1,4 +1,4 @@
-"""Requests for masks."""
+"""Answer requests for the mask of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about the versions of the published model."""
+"""List the versions of the model, and publish a kept one again."""
 
 from __future__ import annotations
 

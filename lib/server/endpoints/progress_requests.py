@@ -1,4 +1,4 @@
-"""Requests about the training that runs, and about whatever changes."""
+"""Answer requests about the running training, and stream events."""
 
 from __future__ import annotations
 

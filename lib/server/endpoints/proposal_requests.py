@@ -1,4 +1,4 @@
-"""Requests about the masks that the published model makes of all studies in advance."""
+"""Start, follow and stop the pre-annotation of all studies by the published model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of reviewers about the readings of studies."""
+"""List readings for reviewers, and store their decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server that is only for reviews does not do."""
+"""Refuse requests that a server for reviews only does not serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages on which reviewers compare readings and decide."""
+"""Render the pages on which reviewers compare readings and decide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about sessions."""
+"""Create, show and remove sessions with an uploaded image."""
 
 from __future__ import annotations
 

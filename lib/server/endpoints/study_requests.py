@@ -1,4 +1,4 @@
-"""Requests of the annotation page about studies: the list, one of them, its scan, and skips."""
+"""Answer requests of the annotation page: the list of studies, one study, its scan, skips and leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sends a request."""
+"""Give endpoints the user who sends a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that are not sent again where the client has them already."""
+"""Answer 304 where the client has the current version."""
 
 from __future__ import annotations
 

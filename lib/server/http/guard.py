@@ -1,4 +1,4 @@
-"""What happens around each route: who asks is known, their role is checked, and what they change is recorded."""
+"""Authenticate the user of each request, check their role, and record changes in the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that comes in with a request, checked once for everything that the server keeps or computes with."""
+"""Parse the JSON of a request, and refuse what cannot be stored or computed with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads of the server, apart by what they wait for, so that nobody waits for somebody else's archive."""
+"""Run work in thread pools, one for each resource that it waits for."""
 
 from __future__ import annotations
 

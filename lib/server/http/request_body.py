@@ -1,4 +1,4 @@
-"""Bodies of requests: how large they may be, and how long the server waits for them."""
+"""Limit the size of a request's body, and the time to wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate in front of every route: who may ask, how much, how long, and what every answer carries."""
+"""Check every request before its route, and set the security headers of every answer."""
 
 from __future__ import annotations
 

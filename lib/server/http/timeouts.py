@@ -1,4 +1,4 @@
-"""Connections whose client does not go on: uvicorn itself waits for the head of a request without a limit."""
+"""Close connections whose client stalls; uvicorn itself waits for the head of a request without a limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-MOST_FILES = 65536
+MAX_FILES = 65536
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of an answer that the client has no room for yet; of more, it would not tell for megabytes
 whether the client takes any."""
@@ -49,9 +49,9 @@ def limit_connections(config: uvicorn.Config, limits: ConnectionLimits = Connect
 def raise_file_limit() -> int:
     """Allow this process as many open files, which connections are too, as it may have; returns how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+        return MAX_FILES if soft == resource.RLIM_INFINITY else soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
 

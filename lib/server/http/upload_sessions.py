@@ -1,4 +1,4 @@
-"""Images that a client uploads for a while, without making them studies."""
+"""Keep uploaded images for a limited time, without adding them to the studies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIFETIME_S = 3600
-MOST = 64
+MAX_SESSIONS = 64
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Session:
 class Sessions:
     """The sessions of a server. They end with it, and the oldest one ends where there are too many."""
 
-    def __init__(self, lifetime_s: int = LIFETIME_S, most: int = MOST) -> None:
+    def __init__(self, lifetime_s: int = LIFETIME_S, most: int = MAX_SESSIONS) -> None:
         self._lifetime_s, self._most = lifetime_s, most
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()

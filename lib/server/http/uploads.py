@@ -1,4 +1,4 @@
-"""Volumes that clients send."""
+"""Write the volumes that clients upload to temporary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pre-annotation that the server starts: a process of its own, as trainings have, one at a time."""
+"""Run pre-annotation in a process of its own, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the pre-annotation of a project is, in a file that a server of it reads too."""
+"""Write and read the progress of pre-annotation, in a file that servers of the project share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.annotations.atomic_write import write_atomically
 from lib.annotations.json_check import finite_json
 
 WRITE_EVERY_S = 1.0
-MOST_NAMED = 100
+MAX_NAMED = 100
 """Studies that failed, in the file; the script names all."""
 
 NOTHING: dict[str, Any] = {
@@ -97,7 +97,7 @@ class Progress:
             "total": self.total,
             "done": done,
             "stored": self.counts["stored"],
-            "failed": [{"id": image_id, "reason": reason} for image_id, reason in self.failed[:MOST_NAMED]],
+            "failed": [{"id": image_id, "reason": reason} for image_id, reason in self.failed[:MAX_NAMED]],
             "n_failed": len(self.failed),
             "remaining_s": round(ran_s / done * (self.total - done), 1) if running and done else None,
             "sentence": sentence,

@@ -1,4 +1,4 @@
-"""Trainings that the server starts, with what cannot be trained refused before a process is started for it."""
+"""Start and stop trainings; refuse those that cannot run before a process is started."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _is_starting() -> bool:
 
 
 def end_in_error_what_cannot_start() -> None:
-    """Lets a training whose process cannot be started end as ERROR; MONAI Label leaves it waiting for ever."""
+    """Sets a training whose process cannot be started to ERROR; MONAI Label would keep it SUBMITTED."""
     async_tasks._task_func = _guarded(async_tasks._task_func)
 
 

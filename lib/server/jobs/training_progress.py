@@ -1,4 +1,4 @@
-"""How far the training has come that runs, or ran last, in words and figures for the annotation page."""
+"""Summarise the running or the last training for the annotation page."""
 
 from __future__ import annotations
 

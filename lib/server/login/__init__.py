@@ -1,1 +1,1 @@
-"""Who may use the server: users, their roles, their sessions, and where their passwords are checked."""
+"""Authenticate users: accounts, roles, sessions, and where passwords are checked."""

@@ -1,4 +1,4 @@
-"""Failed logins, which are counted so that passwords cannot be guessed."""
+"""Limit failed logins by name and by address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import HTTPException
 
 WINDOW_S = 900.0
 OF_A_NAME, OF_AN_ADDRESS = 10, 50
-_MOST_KEPT = 10_000
+_MAX_KEPT = 10_000
 
 
 class Attempts:
@@ -47,7 +47,7 @@ class Attempts:
                 )
         for key in keys:
             self._made[key].append(now)
-        if len(self._made) > _MOST_KEPT:
+        if len(self._made) > _MAX_KEPT:
             self._made = {key: made for key, made in self._made.items() if made and now - made[-1] < self._window_s}
 
     def succeeded(self, name: str, address: str) -> None:

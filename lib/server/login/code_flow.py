@@ -1,4 +1,4 @@
-"""The login in a browser by OpenID Connect: authorisation code flow with PKCE."""
+"""Log in a browser by OpenID Connect: authorisation code flow with PKCE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What knows the users: a file, or a realm of OpenID Connect."""
+"""Define what a directory of users does; a file and a realm of OpenID Connect are two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Directory(Protocol):
     """Raises: HTTPException: 403, a user without a role; 503, the directory cannot be asked now."""
 
     async def of_token(self, token: str) -> User | None:
-        """Who a token of the directory stands for; None where it is not valid."""
+        """The user of a token of the directory; None where it is not valid."""
 
     async def of_password(self, name: str, password: str) -> Granted | None:
         """None: there is no such user, or the password is wrong."""

@@ -1,4 +1,4 @@
-"""Logins by a file of users."""
+"""Check logins by a file of users."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lib.server.login.users_file import Account, UsersFile, UsersFileError
 
 logger = logging.getLogger(__name__)
 
-# Hashes take the processor for tenths of a second, by intent.
-_MOST_CHECKS_AT_ONCE = 2
+# bcrypt is slow by design: tenths of a second for each hash.
+_MAX_CHECKS_AT_ONCE = 2
 
 
 class LocalUsers:
@@ -24,7 +24,7 @@ class LocalUsers:
 
     def __init__(self, file: UsersFile) -> None:
         self._file = file
-        self._limiter = anyio.CapacityLimiter(_MOST_CHECKS_AT_ONCE)
+        self._limiter = anyio.CapacityLimiter(_MAX_CHECKS_AT_ONCE)
 
     async def of_token(self, token: str) -> User | None:
         """None: the tokens are ids of sessions."""

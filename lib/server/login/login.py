@@ -1,4 +1,4 @@
-"""Who sends a request, by a token or by the cookie of a session."""
+"""Find the user of a request by its token or by the cookie of its session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of users who have logged in. They outlive the server, and end when they expire or at the logout."""
+"""Keep the sessions of users on disk until they expire or log out."""
 
 from __future__ import annotations
 

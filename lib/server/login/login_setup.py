@@ -1,4 +1,4 @@
-"""The login that the settings ask for: by a file of users, by a realm of OpenID Connect, or none."""
+"""Set up the login of the settings: a file of users, a realm of OpenID Connect, or none."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Passwords, of which only bcrypt hashes are kept."""
+"""Hash and check passwords by bcrypt."""
 
 from __future__ import annotations
 
 import bcrypt
 
-SHORTEST, MOST_BYTES = 12, 72  # bcrypt takes no more
+MIN_CHARACTERS, MAX_BYTES = 12, 72  # bcrypt takes no more
 # Of no password that anybody knows; unknown names are checked against it, so that they take as long as known ones.
 NOBODYS_HASH = "$2b$12$sQdB.o/uZHhOtdb1N3eTEeI8C6c7SQooNM1W6I6QEd.Qa7YXOLxZ6"
 
 
 def check_new_password(password: str) -> None:
     """Raises: ValueError: it cannot be used; the text says why."""
-    if len(password) < SHORTEST:
-        raise ValueError(f"The password has {len(password)} characters; expected at least {SHORTEST}.")
-    if len(password.encode()) > MOST_BYTES:
-        raise ValueError(f"The password has {len(password.encode())} bytes; expected at most {MOST_BYTES}.")
+    if len(password) < MIN_CHARACTERS:
+        raise ValueError(f"The password has {len(password)} characters; expected at least {MIN_CHARACTERS}.")
+    if len(password.encode()) > MAX_BYTES:
+        raise ValueError(f"The password has {len(password.encode())} bytes; expected at most {MAX_BYTES}.")
 
 
 def hash_of(password: str) -> str:
@@ -25,4 +25,4 @@ def hash_of(password: str) -> str:
 def is_password(password: str, hashed: str) -> bool:
     """Is the hash of this password? It takes some tenths of a second, whatever the answer."""
     content = password.encode(errors="replace")
-    return bcrypt.checkpw(content[:MOST_BYTES], hashed.encode()) and len(content) <= MOST_BYTES
+    return bcrypt.checkpw(content[:MAX_BYTES], hashed.encode()) and len(content) <= MAX_BYTES

@@ -1,4 +1,4 @@
-"""A realm of OpenID Connect: where it is asked, and the keys that it signs with, which it may change."""
+"""Ask a realm of OpenID Connect for its endpoints, signing keys and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins by a realm of OpenID Connect: its tokens, and whom they stand for."""
+"""Check logins by a realm of OpenID Connect: verify tokens and map claims to users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users and their roles."""
+"""Define users and their roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of users with roles and hashes of their passwords, for groups without OpenID Connect."""
+"""Read and write the file of users: names, roles and password hashes."""
 
 from __future__ import annotations
 

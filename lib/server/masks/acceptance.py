@@ -1,4 +1,4 @@
-"""Accept the masks that annotators were given: they become final without being uploaded again."""
+"""Make the masks that an annotator was given final, without uploading them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clicks and masks that stand together: those of a project, or those of one reader (`lib.server.review.readings`)."""
+"""Group clicks and masks: those of a project, or those of one reader (`lib.server.review.readings`)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class AnnotationSet(ABC):
 
     @abstractmethod
     def list_images(self) -> list[str]:
-        """The ids of all images, at once: nobody waits for an archive that is away."""
+        """The ids of all images, without waiting for an archive that does not answer."""
 
     @abstractmethod
     def images_at_hand(self) -> dict[str, Path]:

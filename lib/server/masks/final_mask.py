@@ -1,4 +1,4 @@
-"""The final mask of an image, while some of its labels are replaced."""
+"""Replace labels in the final mask of an image."""
 
 from __future__ import annotations
 

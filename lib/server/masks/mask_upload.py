@@ -1,4 +1,4 @@
-"""Masks that annotators submit, checked before they are stored."""
+"""Check and store the masks that annotators submit."""
 
 from __future__ import annotations
 

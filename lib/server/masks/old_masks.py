@@ -1,4 +1,4 @@
-"""Masks of a project that an earlier version kept: their labels' names stand in MONAI Label's index."""
+"""Write label names, kept in MONAI Label's index by earlier versions, into the masks of a project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of the annotation page, as `scripts/environment.sh` builds them."""
+"""Serve the files of the annotation page, as `scripts/environment.sh` builds them."""
 
 from __future__ import annotations
 

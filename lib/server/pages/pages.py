@@ -1,4 +1,4 @@
-"""The pages that a browser opens: the annotation page, or a start page, and the OHIF viewer that MONAI Label ships."""
+"""Serve the annotation page or a start page, and the OHIF viewer of MONAI Label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of the OHIF viewer that MONAI Label ships, without what they load from other hosts."""
+"""Serve the files of MONAI Label's OHIF viewer without links to other hosts."""
 
 from __future__ import annotations
 

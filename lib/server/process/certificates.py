@@ -1,4 +1,4 @@
-"""Whom the server trusts where it asks another server over HTTPS."""
+"""Choose the certificates that the server accepts from other servers over HTTPS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: one line a record, no passwords, a file of bounded size."""
+"""Configure the log: one line for each record, passwords masked, files of bounded size."""
 
 from __future__ import annotations
 

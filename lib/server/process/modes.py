@@ -1,4 +1,4 @@
-"""Who else on this machine may read what the app writes."""
+"""Set the umask, and so who else may read what the app writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the running server listens, and who can reach it there."""
+"""Find the addresses on which the server listens, and require a login or encryption on them."""
 
 from __future__ import annotations
 

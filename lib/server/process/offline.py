@@ -1,4 +1,4 @@
-"""No package calls home, and this machine is never asked through a proxy."""
+"""Turn off telemetry, and proxies for this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's own folder for files that pass through it: readable by its user only, gone when it ends."""
+"""Make the server's folder for temporary files, readable by its user only, removed at its end."""
 
 from __future__ import annotations
 

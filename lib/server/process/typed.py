@@ -1,4 +1,4 @@
-"""What a user of a script types."""
+"""Read a password from a terminal or a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the readings of a study agree, measured once for each version of them."""
+"""Measure how far the readings of a study agree, once for each version of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Agreements:
-    """Those of a project, which are kept in a file that may be deleted at any time."""
+    """The agreements of a project, cached in a file that may be deleted at any time."""
 
     def __init__(self, readings: Readings) -> None:
         self.readings = readings

@@ -1,4 +1,4 @@
-"""Decisions between the readings of a study: the one that is chosen becomes the project's own annotation."""
+"""Decide between the readings of a study: the chosen one becomes the project's annotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readings: what each of several people makes of a study, apart from the others and from the project's annotations."""
+"""Keep the annotations of each reader apart from those of other readers and of the project."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DECISION_KEY = "decision"
 """In `MaskRecord.info` of a final mask: who decided for it, when, and between whom."""
 
 _NAME_FILE = "reader.json"
-_MOST_NAME_BYTES = 120
+_MAX_NAME_BYTES = 120
 
 
 class Reading(AnnotationSet):
@@ -234,10 +234,10 @@ class Readings:
 def folder_name(reader: str) -> str:
     """A plain file name of its own for each name of a reader, whatever is in it."""
     name = quote(reader, safe="", errors="replace").replace(".", "%2E")
-    if 0 < len(name) <= _MOST_NAME_BYTES:
+    if 0 < len(name) <= _MAX_NAME_BYTES:
         return name
     # No quoted name holds a '+'.
-    return f"{name[: _MOST_NAME_BYTES - 40]}+{hashlib.sha256(reader.encode(errors='replace')).hexdigest()[:32]}"
+    return f"{name[: _MAX_NAME_BYTES - 40]}+{hashlib.sha256(reader.encode(errors='replace')).hexdigest()[:32]}"
 
 
 def _reader_of(folder: Path) -> str:

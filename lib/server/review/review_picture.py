@@ -1,4 +1,4 @@
-"""A picture of what several readers made of a study."""
+"""Draw the readings of a study over its scan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib.geometry.volume import Volume
 COLORS = ("#4cc9f0", "#ffd166", "#ff5a5f", "#b388eb", "#06d6a0", "#f78c6b", "#ffffff", "#118ab2", "#ef476f")
 """Of the readers, in the order of their names."""
 
-LEAST_MARGIN_VOXELS = 10
+MIN_MARGIN_VOXELS = 10
 
 
 def colors_of(readers: list[str]) -> dict[str, str]:
@@ -68,5 +68,5 @@ def _shown(maps: Mapping[str, np.ndarray], shape: tuple[int, int, int]) -> tuple
     if not found[0].size:
         return np.zeros(3, int), np.array(shape)
     first, last = (np.array([of[end] for of in found]) for end in (0, -1))
-    margin = np.maximum(LEAST_MARGIN_VOXELS, (last - first) // 2)
+    margin = np.maximum(MIN_MARGIN_VOXELS, (last - first) // 2)
     return np.maximum(first - margin, 0), np.minimum(last + margin + 1, shape)

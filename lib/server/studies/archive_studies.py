@@ -1,4 +1,4 @@
-"""The series of a DICOMweb archive as studies, with their volumes in a cache folder."""
+"""Serve the series of a DICOMweb archive as studies, with their volumes in a cache folder."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from lib.server.studies.views import Views
 
 logger = logging.getLogger(__name__)
 
-MOST_INFO_CHARACTERS = 100_000
+MAX_INFO_CHARACTERS = 100_000
 
 
 class Shown(NamedTuple):
@@ -121,8 +121,8 @@ class Studies(AnnotationSet):
         """Raises: HTTPException: 404; 507, the disk is full."""
         self.require_image(image_id)
         self.require_project()
-        if len(json.dumps(self._info.get(image_id) | dict(info))) > MOST_INFO_CHARACTERS:
-            raise HTTPException(413, f"The information of an image may have {MOST_INFO_CHARACTERS} characters at most.")
+        if len(json.dumps(self._info.get(image_id) | dict(info))) > MAX_INFO_CHARACTERS:
+            raise HTTPException(413, f"The information of an image may have {MAX_INFO_CHARACTERS} characters at most.")
         self._write("The information", lambda: self._info.change(image_id, lambda kept: kept | dict(info)))
 
     def require_project(self) -> None:

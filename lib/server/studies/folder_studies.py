@@ -1,4 +1,4 @@
-"""The images of a folder."""
+"""Serve the images of a folder as studies."""
 
 from __future__ import annotations
 

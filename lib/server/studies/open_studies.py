@@ -1,4 +1,4 @@
-"""The studies that a server is started with: a folder of images, or an archive."""
+"""Open the studies of a server: a folder of images, or a DICOMweb archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletion with a way back: files are moved into `removed/` and can be moved back."""
+"""Delete files by moving them into `removed/`, and restore them."""
 
 from __future__ import annotations
 

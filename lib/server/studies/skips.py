@@ -1,4 +1,4 @@
-"""Studies that annotators have skipped, each with a reason."""
+"""Keep which studies were skipped, by whom and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import HTTPException
 
 from lib.annotations.json_file import JsonFile
 
-MOST_REASON_CHARACTERS = 200
+MAX_REASON_CHARACTERS = 200
 
 
 class Skips:
@@ -50,9 +50,9 @@ def checked_reason(reason: Any) -> str:
     """The reason of a request. Raises: HTTPException: 422."""
     if reason is None:
         return ""
-    if not isinstance(reason, str) or len(reason) > MOST_REASON_CHARACTERS:
+    if not isinstance(reason, str) or len(reason) > MAX_REASON_CHARACTERS:
         raise HTTPException(
-            422, f"The reason is {str(reason)[:80]!r}; expected a text of at most {MOST_REASON_CHARACTERS} characters."
+            422, f"The reason is {str(reason)[:80]!r}; expected a text of at most {MAX_REASON_CHARACTERS} characters."
         )
     return " ".join(reason.split())
 

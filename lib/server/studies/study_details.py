@@ -1,4 +1,4 @@
-"""All that the annotation page is told of one study."""
+"""Describe one study for the annotation page."""
 
 from __future__ import annotations
 

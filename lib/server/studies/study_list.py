@@ -1,4 +1,4 @@
-"""The list of studies with the state of each, as one annotator may see it."""
+"""List the studies with their states, as one annotator may see them."""
 
 from __future__ import annotations
 

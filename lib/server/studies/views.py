@@ -1,4 +1,4 @@
-"""Scans as the annotation page loads them, and their thumbnails: made once and kept in a cache on disk."""
+"""Cache scans and thumbnails on disk in the form that the annotation page loads."""
 
 from __future__ import annotations
 

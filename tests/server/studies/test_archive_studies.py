@@ -20,6 +20,7 @@ from lib.server.project import Project, open_project
 from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
+from tests.exchange.answering import self_signed_certificate
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
 from tests.server.failures import refusal, small_disk
@@ -700,14 +701,7 @@ def test_login_does_not_follow_a_redirect_to_another_host(opened, archive):
 
 
 def test_certificate_that_is_not_trusted_is_said(opened, archive, tmp_path):
-    names = [str(tmp_path / name) for name in ("cert.pem", "key.pem")]
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        + ["-out", names[0], "-keyout", names[1]],
-        capture_output=True,
-    )
-    assert made.returncode == 0, made.stderr
-    with served(archive, certificate=names) as address:
+    with served(archive, certificate=[self_signed_certificate(tmp_path / "certificate.pem")]) as address:
         code, sentence = refusal(opened(address).list_images)
 
     assert code == 502

@@ -1,6 +1,6 @@
 // What this browser remembers between visits.
 
-export type Remembered = "inextremis.name" | "inextremis.theme" | "inextremis.strategy" | "inextremis.training";
+type Remembered = "inextremis.name" | "inextremis.theme" | "inextremis.strategy" | "inextremis.training";
 
 /** null: never remembered, or the browser keeps nothing. */
 export function recall(key: Remembered): string | null {

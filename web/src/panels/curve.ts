@@ -2,7 +2,7 @@
 
 import { svg } from "../dom";
 
-export interface CurveWords {
+interface CurveWords {
   /** Read out by screen readers. */
   label: string;
   x: string;

@@ -23,7 +23,7 @@ const SHAPES = {
   keyboard: ["M1.5 4H14.5V12.5H1.5z", "M4 7H4.6M7.7 7H8.3M11.4 7H12M5 9.8H11"],
 } as const;
 
-export type Icon = keyof typeof SHAPES;
+type Icon = keyof typeof SHAPES;
 
 export function icon(name: Icon): SVGSVGElement {
   const paths = SHAPES[name].map((shape) =>

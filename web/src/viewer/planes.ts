@@ -4,10 +4,10 @@ import type { Voxel } from "../api";
 import type { Plane } from "../state";
 import type { Scan } from "./scan";
 
-export const PLANES: Plane[] = ["axial", "coronal", "sagittal"];
+const PLANES: Plane[] = ["axial", "coronal", "sagittal"];
 
 /** Axis of the voxels and the direction of growing index on the screen: 1 is right, or down. */
-export interface ScreenAxis {
+interface ScreenAxis {
   axis: 0 | 1 | 2;
   sign: 1 | -1;
 }
@@ -32,7 +32,7 @@ export function planeAxes(scan: Scan, plane: Plane, radiological: boolean): Plan
   return { across: to(y, -1), down: to(z, -1), through: x.axis };
 }
 
-export interface Rect {
+interface Rect {
   left: number;
   top: number;
   width: number;

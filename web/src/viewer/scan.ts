@@ -4,7 +4,7 @@ import type { Geometry, Voxel } from "../api";
 import type { Nifti, Voxels } from "./nifti";
 
 /** One of the patient's axes, 0: left to right, 1: back to front, 2: feet to head, along the axes of the voxels. */
-export interface PatientAxis {
+interface PatientAxis {
   /** Of the voxels. */
   axis: 0 | 1 | 2;
   /** 1: the index grows to the right, the front, the head. */
@@ -44,7 +44,7 @@ export function makeScan(file: Nifti, geometry: Geometry): Scan {
 const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] as const;
 
 /** Gives each of the patient's axes the axis of the voxels that lies along it most, each one once. */
-export function patientAxes(affine: number[][], spacing_mm: readonly number[]): Scan["patient"] {
+function patientAxes(affine: number[][], spacing_mm: readonly number[]): Scan["patient"] {
   const along = (row: number, axis: number): number => affine[row]![axis]! / spacing_mm[axis]!;
   const fit = (order: readonly number[]): number =>
     order.reduce((sum, axis, row) => sum + Math.abs(along(row, axis)), 0);

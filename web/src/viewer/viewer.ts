@@ -16,7 +16,7 @@ import { keepView } from "./settings";
 import { Windows, type Preset } from "./window";
 
 /** How a label is drawn, by its value in the label map. */
-export interface LabelStyle {
+interface LabelStyle {
   shown: boolean;
   dashed: boolean;
   active: boolean;

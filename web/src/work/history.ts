@@ -3,7 +3,7 @@
 import type { LabelWork } from "../state";
 import type { Change } from "./label_map";
 
-export interface Entry {
+interface Entry {
   label: string;
   before: LabelWork;
   after: LabelWork;

@@ -9,7 +9,7 @@ import { History } from "./history";
 import { LabelMap, type Change } from "./label_map";
 import { keyOf } from "./voxels";
 
-export const UNTOUCHED: LabelWork = {
+const UNTOUCHED: LabelWork = {
   foreground: [],
   background: [],
   stored: "none",
