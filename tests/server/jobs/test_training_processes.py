@@ -58,7 +58,7 @@ def test_all_gpus_train_one_model(site):
 
     client.train_start("inextremis", {"iterations": 20})
     ranks = ranks_of(server)
-    task = wait_for_training(client)
+    task = wait_for_training(server.url)
 
     assert task["status"] == "DONE", "\n".join(task["details"])
     assert len({rank.pid for rank in ranks}) == 2
