@@ -10,8 +10,8 @@ Usage: scripts/test.sh [--all | ARGUMENT...]
 Runs lint, types and tests.
 
 Without arguments: lint, types and the fast tests, which start no server and no browser; under 3 minutes on two cores.
---all: all tests; those of the servers, which mostly wait, run beside those that compute, at low priority, and then
-those of the browsers. Other arguments go to pytest.
+--all: all tests; those of the servers, which mostly wait, run beside those that compute and those of the scripts, at
+low priority, and then those of the browsers. Other arguments go to pytest.
 
 example:
   scripts/test.sh
@@ -29,24 +29,25 @@ static_checks() {
     ruff check . && ruff format --check . && mypy lib apps scripts benchmarks
 }
 
-servers=(tests/scripts tests/server tests/trainers)
+servers=(tests/server tests/trainers)
+scripts=(tests/scripts)
 browsers=(tests/viewer)
 half=(tests/benchmarks tests/demo tests/exchange tests/geometry tests/losses tests/report)
 computing=()
 for tests in tests/*/ tests/test_*.py; do
-    [[ " ${servers[*]} ${browsers[*]} ${half[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
+    [[ " ${servers[*]} ${scripts[*]} ${browsers[*]} ${half[*]} " == *" ${tests%/} "* || $tests == */__pycache__/ ]] || computing+=("${tests%/}")
 done
 
 static_checks_and_half_of_the_fast_tests() {
     local status=0
     static_checks || status=$?
-    python -m pytest -m "not slow" "${servers[@]}" "${half[@]}" || status=$?
+    python -m pytest -m "not slow" "${servers[@]}" "${scripts[@]}" "${half[@]}" || status=$?
     return "$status"
 }
 
-all_that_compute_and_browsers() {
+all_but_those_of_servers() {
     local status=0
-    nice -n 19 python -m pytest "${computing[@]}" "${half[@]}" || status=$?
+    nice -n 19 python -m pytest "${computing[@]}" "${half[@]}" "${scripts[@]}" || status=$?
     python -m pytest "${browsers[@]}" || status=$?
     return "$status"
 }
@@ -68,7 +69,7 @@ if (($# == 0)); then
     beside static_checks_and_half_of_the_fast_tests python -m pytest -m "not slow" "${computing[@]}"
 elif [[ $1 == --all ]]; then
     static_checks
-    beside all_that_compute_and_browsers python -m pytest "${servers[@]}"
+    beside all_but_those_of_servers python -m pytest "${servers[@]}"
 else
     static_checks
     exec python -m pytest "$@"

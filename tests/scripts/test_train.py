@@ -122,7 +122,7 @@ def ranks_of(process):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_process_ends_the_training_and_the_next_goes_on(site, tmp_path, rank):
     model = tmp_path / "model"
-    process = start(site, model, "--nproc-per-node", "2", iterations=2000, train_batch_size=1)
+    process = start(site, model, "--nproc-per-node", "2", iterations=400, train_batch_size=1)
     ranks = ranks_of(process)
     unfinished = model / "inextremis" / "unfinished.pt"
     while not unfinished.exists():
@@ -146,7 +146,7 @@ def test_killed_process_ends_the_training_and_the_next_goes_on(site, tmp_path, r
 
 
 def test_stopped_training_says_so_and_leaves_no_process(site, tmp_path):
-    process = start(site, tmp_path / "model", "--nproc-per-node", "2", iterations=2000, train_batch_size=1)
+    process = start(site, tmp_path / "model", "--nproc-per-node", "2", iterations=400, train_batch_size=1)
     ranks = ranks_of(process)
 
     process.send_signal(signal.SIGTERM)
@@ -159,7 +159,7 @@ def test_stopped_training_says_so_and_leaves_no_process(site, tmp_path):
 
 def test_second_training_of_a_project_is_refused(site, tmp_path):
     model = tmp_path / "model"
-    first = start(site, model, iterations=2000, train_batch_size=1)
+    first = start(site, model, iterations=400, train_batch_size=1)
     try:
         while not (model / "inextremis" / "record.json").exists():
             assert first.poll() is None, first.communicate()[0]
