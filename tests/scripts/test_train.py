@@ -159,7 +159,7 @@ def test_stopped_training_says_so_and_leaves_no_process(site, tmp_path):
 
 def test_second_training_of_a_project_is_refused(site, tmp_path):
     model = tmp_path / "model"
-    first = start(site, model, iterations=400, train_batch_size=1)
+    first = start(site, model, iterations=20_000, train_batch_size=1)
     try:
         while not (model / "inextremis" / "record.json").exists():
             assert first.poll() is None, first.communicate()[0]
