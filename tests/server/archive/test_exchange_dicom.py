@@ -197,7 +197,7 @@ def test_archive_that_is_gone_costs_the_segmentations_only(archive, server, inst
     archive.orthanc.stop()
 
     assert export([str(tmp_path), "--server", server.url]) == 1
-    assert capsys.readouterr().err.count("The archive does not give the headers of the series; see that") == len(
+    assert capsys.readouterr().err.count("The archive does not give the headers of the series; check that") == len(
         instances
     )
     assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == sorted(f"{uid}.nii.gz" for uid in instances)
