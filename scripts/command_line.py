@@ -19,7 +19,7 @@ COMMANDS = {
     "start": ("start", "start the server on a folder of images or on a DICOMweb archive"),
     "demo": ("demo", "show the main steps on demo studies"),
     "export": ("export", "write the masks of annotated studies, from a running server"),
-    "export-dataset": ("export_dataset", "write annotated scans as a dataset of nnU-Net"),
+    "export-dataset": ("export_dataset", "write annotated scans as a dataset of nnU-Net or BIDS"),
     "export-model": ("export_model", "write a model as a MONAI bundle, ONNX or TorchScript"),
     "import": ("import_annotations", "read annotations from files or an archive"),
     "models": ("models", "list the versions of the model, publish an earlier one again"),

@@ -49,7 +49,7 @@ class BidsDataset:
         labels: of the app, with the values 1, 2, ...
         clicks, masks: that the scans are annotated by.
         suffix: one of `SUFFIXES`, of all images.
-        subjects: the image ids, in order of the subjects 0001, 0002, ...
+        cases: what each mask is made from, by its image id, in order of the subjects 0001, 0002, ...
         left_out: number of scans without a final mask.
     """
 
@@ -58,9 +58,8 @@ class BidsDataset:
     clicks: AnnotationStore
     masks: MaskStore
     suffix: str
-    subjects: list[str] = field(default_factory=list)
+    cases: dict[str, LabelOrigins] = field(default_factory=dict)
     left_out: int = 0
-    _origins: list[LabelOrigins] = field(default_factory=list)
 
     def add(self, scan: AnnotatedScan) -> None:
         """Writes the image and the mask of a scan.
@@ -75,7 +74,7 @@ class BidsDataset:
         of_labels = label_origins(scan, self.clicks, self.masks)
         origins = {label: of_labels[label] for label in scan.mask_labels}
         volume, mask = load_volume(scan.image_path), load_volume(scan.mask_path)
-        subject = f"sub-{len(self.subjects) + 1:04d}"
+        subject = f"sub-{len(self.cases) + 1:04d}"
         image = self.folder / subject / "anat" / f"{subject}_{self.suffix}"
         derived = self._derivatives / subject / "anat" / f"{subject}_dseg"
         write_image(image.with_suffix(".nii.gz"), as_int16_if_exact(volume.array), volume.geometry)
@@ -84,16 +83,15 @@ class BidsDataset:
         manual = all(origin["algorithm_type"] == "MANUAL" for origin in origins.values())
         source = f"bids:raw:{image.relative_to(self.folder)}.nii.gz"
         write_json(derived.with_suffix(".json"), {"Sources": [source], "Manual": manual, "Labels": origins})
-        self.subjects.append(scan.image_id)
-        self._origins.append(origins)
+        self.cases[scan.image_id] = origins
 
     def finish(self) -> None:
         """Raises: DatasetError: there is no scan with a final mask. OSError."""
-        if not self.subjects:
+        if not self.cases:
             raise DatasetError("There is no scan with a final mask to export; accept or submit one first.")
         generated_by = [{"Name": software()["name"], "Version": software()["version"]}]
         described = {"Name": "InExtremIS", "BIDSVersion": BIDS_VERSION, "GeneratedBy": generated_by}
-        rows = ((f"sub-{number:04d}", image_id) for number, image_id in enumerate(self.subjects, start=1))
+        rows = ((f"sub-{number:04d}", image_id) for number, image_id in enumerate(self.cases, start=1))
         write_atomically(self.folder / "participants.tsv", _table(["participant_id", "image_id"], rows))
         write_json(
             self.folder / "participants.json", {"image_id": {"Description": "Name of the image in the project."}}
@@ -105,18 +103,18 @@ class BidsDataset:
 
     def made_from(self) -> dict[str, Any]:
         """What all masks are made from, in values of JSON."""
-        return made_from(self._origins)
+        return made_from(self.cases.values())
 
     @property
     def n_scans(self) -> int:
         """That were written."""
-        return len(self.subjects)
+        return len(self.cases)
 
     @property
     def told(self) -> str:
         """What was written, for the user."""
         left_out = f", {self.left_out} without a final mask left out" if self.left_out else ""
-        return f"{len(self.subjects)} scans written{left_out}"
+        return f"{len(self.cases)} scans written{left_out}"
 
     @property
     def _derivatives(self) -> Path:

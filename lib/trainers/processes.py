@@ -52,16 +52,6 @@ class Processes:
         return self.per_machine * self.machines
 
 
-def is_rank() -> bool:
-    """Is this process one of several that were started to train together?"""
-    return bool(dist.is_torchelastic_launched())
-
-
-def processes_here() -> int:
-    """How many processes of this training run on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_rank() else 1
-
-
 def require_gpus(gpus: object) -> str:
     """The same text, where this machine has those GPUs.
 

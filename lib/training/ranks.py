@@ -21,6 +21,16 @@ class LostRankError(RuntimeError):
     """Another process of the training has ended; the text is for the user."""
 
 
+def is_rank() -> bool:
+    """Is this process one of several that were started to train together?"""
+    return bool(dist.is_torchelastic_launched())
+
+
+def ranks_here() -> int:
+    """How many processes of this training run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_rank() else 1
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes of one training, as one of them sees them. Without arguments: one process alone.
@@ -42,7 +52,7 @@ class Ranks:
     @contextmanager
     def joined(cls) -> Iterator[Ranks]:
         """The ranks that torchrun has started, until the end of the block; one alone in any other process."""
-        if not dist.is_torchelastic_launched():
+        if not is_rank():
             yield cls()
             return
         has_gpu = torch.cuda.is_available()
@@ -51,7 +61,7 @@ class Ranks:
             torch.cuda.set_device(local_rank)
         with _lost_rank_told():
             dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
-        yield cls(dist.get_rank(), dist.get_world_size(), local_rank, int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield cls(dist.get_rank(), dist.get_world_size(), local_rank, ranks_here())
         with _lost_rank_told():
             dist.barrier()  # a rank that closes its connections would disturb one that still uses them
         dist.destroy_process_group()

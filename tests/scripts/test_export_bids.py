@@ -10,18 +10,15 @@ import pytest
 from lib.exchange.bids_dataset import SUFFIXES
 from lib.exchange.seg_provenance import VERSION
 from lib.server.audit import last_records
-from lib.server.project import Project, open_project
+from lib.server.project import Project
 from scripts.export_dataset import main
-from tests.exchange.studies import write_studies
 from tests.installed import BIDS_VALIDATOR, need_bids_validator
-from tests.scripts.test_export_dataset import LABELS, LESION, click, lesion_of, say_absent, submit
+from tests.scripts.annotated_studies import LESION, click, labelled_studies, lesion_of, say_absent, submit
 
 
 @pytest.fixture
 def studies(tmp_path):
-    folder = write_studies(tmp_path / "studies")
-    open_project(Project(folder), LABELS)
-    return folder
+    return labelled_studies(tmp_path / "studies")
 
 
 @pytest.fixture

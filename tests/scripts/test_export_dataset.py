@@ -9,29 +9,33 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lib.annotations.image_identity import voxel_checksum
 from lib.annotations.json_file import JsonFile
-from lib.annotations.mask_file import MaskRecord
-from lib.annotations.mask_store import MaskStore
-from lib.annotations.store import Absence, AnnotationStore
+from lib.annotations.store import AnnotationStore
 from lib.exchange.seg_provenance import VERSION
-from lib.geometry.volume import Volume, load_volume
+from lib.geometry.volume import load_volume
 from lib.server.audit import last_records
-from lib.server.project import FINAL_TAG, Project, images_of, open_project, project_of
+from lib.server.project import Project, images_of, open_project, project_of
 from scripts.export_dataset import main
 from scripts.import_annotations import main as import_annotations
 from tests.exchange.nnunet import broken_rules
 from tests.exchange.studies import CLICKS, clicks_lps_mm, write_studies, write_volume
-
-LABELS = ("lesion", "cyst")
-BACKGROUND, LESION, CYST, IGNORE = range(4)
+from tests.scripts.annotated_studies import (
+    BACKGROUND,
+    CYST,
+    IGNORE,
+    LABELS,
+    LESION,
+    click,
+    labelled_studies,
+    lesion_of,
+    say_absent,
+    submit,
+)
 
 
 @pytest.fixture
 def studies(tmp_path):
-    folder = write_studies(tmp_path / "studies")
-    open_project(Project(folder), LABELS)
-    return folder
+    return labelled_studies(tmp_path / "studies")
 
 
 @pytest.fixture
@@ -39,39 +43,8 @@ def out(tmp_path):
     return tmp_path / "raw" / "Dataset501_Lesion"
 
 
-def click(studies, *images, label="lesion"):
-    rows = [
-        f"{image},{label},{x},{y},{z},lps"
-        for image in images
-        for x, y, z in clicks_lps_mm(studies / f"{image}.nii.gz").tolist()
-    ]
-    table = studies.parent / "points.csv"
-    table.write_text("\n".join(["image,label,x,y,z,coordinates", *rows]))
-    options = ["--points", str(table), "--labels", ",".join(LABELS), "--annotator", "anna"]
-    assert import_annotations([str(studies), *options]) == 0
-
-
-def say_absent(studies, image, label="cyst"):
-    volume = load_volume(studies / f"{image}.nii.gz")
-    absence = Absence.now(image, label, volume.geometry, "bert", voxel_checksum(volume.array))
-    AnnotationStore(Project(studies).clicks).save(absence)
-
-
-def submit(studies, image, array, labels=None, annotator="carl", info=None):
-    project = Project(studies)
-    volume = load_volume(studies / f"{image}.nii.gz")
-    store = MaskStore(project.masks(), LABELS, project.mapped_masks / FINAL_TAG)
-    labels = labels or {"lesion": 1, "cyst": 2}
-    record = MaskRecord(labels, annotator, image_checksum=voxel_checksum(volume.array), info=info)
-    store.save(image, Volume(array.astype(np.float32), volume.geometry), record)
-
-
 def label_map(out, image):
     return np.asarray(nib.load(out / "labelsTr" / f"{image}.nii.gz").dataobj)
-
-
-def lesion_of(studies, image):
-    return load_volume(studies / f"{image}.nii.gz").array > 500
 
 
 def test_dataset_of_masks_and_clicks_keeps_nnunets_rules(studies, out):

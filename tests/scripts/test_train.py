@@ -37,7 +37,7 @@ TINY = {
 
 @pytest.fixture
 def site(tmp_path):
-    """Four studies, each with clicks on its lesion, and an accepted mask of one."""
+    """Four studies, each with clicks on its lesion."""
     folder = tmp_path / "studies"
     names = write_demo_studies(folder, tmp_path / "truth", 4)
     opened = open_studies(str(folder), ("lesion",), None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +114,8 @@ async def study(image: str, user: CurrentUser) -> dict[str, Any]:
 async def volume(request: Request, image: str) -> Response:
     """The scan as NIfTI (.nii.gz), on the voxel grid and in the place of the image; made once, then sent from disk."""
     path = await image_file(image)
-    version = await run_in_threadpool(_version, path)
-    if is_known(request, version):
-        return not_modified(version, _PRIVATE)
-    with answered_with(422, VolumeError), writing("The scan", "prepared"):
-        view = await make_view(studies().views.scan, image, path)
-    return _file(view, "application/octet-stream")
+    make = partial(make_view, studies().views.scan, image, path)
+    return await _sent(request, path, "The scan", make, "application/octet-stream")
 
 
 async def thumbnail(request: Request, image: str) -> Response:
@@ -126,21 +124,25 @@ async def thumbnail(request: Request, image: str) -> Response:
     path = await run_in_threadpool(studies().at_hand, image)
     if path is None:
         raise HTTPException(404, f"The image {image[:80]!r} was not fetched from the archive yet; open it first.")
+    make = partial(make_thumbnail, studies().views.thumbnail, image, path)
+    return await _sent(request, path, "The picture", make, "image/png")
+
+
+async def _sent(
+    request: Request, path: Path, what: str, make: Callable[[], Awaitable[View]], media_type: str
+) -> Response:
+    """A view of an image file, made where it is missing; 304 where the client has it."""
     version = await run_in_threadpool(_version, path)
     if is_known(request, version):
         return not_modified(version, _PRIVATE)
-    with answered_with(422, VolumeError), writing("The picture", "prepared"):
-        view = await make_thumbnail(studies().views.thumbnail, image, path)
-    return _file(view, "image/png")
+    with answered_with(422, VolumeError), writing(what, "prepared"):
+        view = await make()
+    return FileResponse(view.path, media_type=media_type, headers=headers_of(view.version, _PRIVATE))
 
 
 def _version(path: Path) -> str:
     with answered_with(422, VolumeError):
         return studies().views.version(path)
-
-
-def _file(view: View, media_type: str) -> Response:
-    return FileResponse(view.path, media_type=media_type, headers=headers_of(view.version, _PRIVATE))
 
 
 async def skip(image: str, request: Request) -> dict[str, Any]:

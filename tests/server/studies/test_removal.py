@@ -137,18 +137,25 @@ def test_project_that_is_moved_can_still_restore(project, images, files, tmp_pat
 # Cut short
 
 
-@pytest.mark.parametrize("moved", range(5))
-def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monkeypatch, moved):
-    before, move, done = everything(project, images), os.rename, []
+def break_after(monkeypatch, moves, error):
+    """Lets so many files be moved, and no more."""
+    move, done = os.rename, []
 
     def cut_short(source, target):
-        if len(done) == moved:
-            raise OSError(5, "Input/output error")
+        if len(done) == moves:
+            raise error
         done.append(source)
         return move(source, target)
 
+    monkeypatch.setattr(os, "rename", cut_short)
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monkeypatch, moved):
+    before = everything(project, images)
+
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", cut_short)
+        break_after(broken, moved, OSError(5, "Input/output error"))
         with pytest.raises(OSError, match="Input/output"):
             remove_files(project, "scan", files, images)
 
@@ -160,17 +167,11 @@ def test_deletion_that_was_cut_short_can_be_undone(project, images, files, monke
 
 @pytest.mark.parametrize("moved", range(5))
 def test_restoring_that_was_cut_short_goes_on_the_next_time(project, images, files, monkeypatch, moved):
-    before, move, done = everything(project, images), os.rename, []
+    before = everything(project, images)
     remove_files(project, "scan", files, images)
 
-    def cut_short(source, target):
-        if len(done) == moved:
-            raise OSError(28, "No space left on device")
-        done.append(source)
-        return move(source, target)
-
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", cut_short)
+        break_after(broken, moved, OSError(28, "No space left on device"))
         with pytest.raises(OSError, match="No space"):
             restore(next(removals(project, images)))
 
