@@ -89,7 +89,7 @@ class Photographer:
         lowest = min(clicks, key=lambda voxel: voxel[2])
         for voxel in [voxel for voxel in clicks if voxel != lowest]:
             page.click(voxel)
-        self.save("five_ends")
+        self.save("five_points")
         page.click(lowest)
         page.wait_for_mask()
         page.press("c")
