@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Raises: RefusedError: an argument has no meaning."""
+    """Parse the arguments. Raises: RefusedError: an argument has no meaning."""
     try:
         options, unknown = parser.parse_known_intermixed_args(arguments)
     except argparse.ArgumentError as error:
@@ -103,7 +103,7 @@ def _tls(options: argparse.Namespace) -> list[str]:
 
 
 def _require_safe_host(options: argparse.Namespace, conf: Mapping[str, str]) -> None:
-    """Raises: NetworkError: others would reach the server without a login, or without encryption."""
+    """Check the address. Raises: NetworkError: others would reach the server without a login or encryption."""
     listening = Listening(uvicorn.Config(launch.SERVED, host=options.host, ssl_certfile=options.tls_cert))
     if conf.get("users") or _is_yes(os.environ.get("MONAI_LABEL_AUTH_ENABLE")):
         proxies = [proxy for proxy in conf.get("trusted_proxies", "").split(",") if proxy]
@@ -131,7 +131,7 @@ def _checked_studies(studies: str, conf: Mapping[str, str]) -> str:
 
 
 def _require_answer(address: str) -> None:
-    """Raises: RefusedError: the DICOMweb server does not answer."""
+    """Connect to the DICOMweb server. Raises: RefusedError: it does not answer."""
     shown = re.sub("//.*@", "//", address)
     try:
         parts = urlsplit(address)
@@ -151,7 +151,7 @@ def _require_answer(address: str) -> None:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises: RefusedError: something listens there."""
+    """Check that a port is free. Raises: RefusedError: it is in use."""
     address = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     if _answers(address, port):
         raise RefusedError(

@@ -1,1 +1,1 @@
-"""Methods that the paper compares with, from their own papers, for one structure a scan."""
+"""Implement the methods that the paper compares with, from their own papers, for one structure a scan."""

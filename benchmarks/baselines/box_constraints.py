@@ -1,4 +1,4 @@
-"""Bounding box constraints: a network learns from a box by inequalities that its mask must satisfy."""
+"""Implement bounding box constraints: inequalities that the mask in a box must satisfy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib.training.objective import ObjectiveValue
 
 @dataclass(frozen=True)
 class ConstraintOptions:
-    """What a mask in a box must satisfy, and how hard it is pressed.
+    """Constraints on the mask in a box, and the weight of their violation.
 
     Attributes:
         slab_voxels: w; every slab of so many planes inside the box, along each axis, holds at least w voxels of the
@@ -44,7 +44,7 @@ class ConstraintOptions:
 
 
 class BoxConstraintsObjective(nn.Module):
-    """Emptiness outside of the box; tightness and size inside, by log-barrier extensions.
+    """Penalise foreground outside the box, and tightness and size inside, by log-barrier extensions.
 
     Source: Kervadec et al., MIDL 2020 (Bounding boxes for weakly supervised segmentation: Global constraints get close
     to full supervision), and their log-barrier extensions (arXiv 1904.04205). They have a box for every 2D slice and
@@ -87,7 +87,7 @@ class BoxConstraintsObjective(nn.Module):
         return min(o.first_t * o.t_growth ** (self.iteration // o.iterations_per_step), o.largest_t)
 
     def forward(self, batch: PatchBatch, logits: Tensor) -> ObjectiveValue:
-        """The loss of logits (B, 2, X, Y, Z) for a batch."""
+        """Return the loss of logits (B, 2, X, Y, Z) for a batch."""
         possible = torch.ones(logits.shape, dtype=torch.bool)
         for n, patch in enumerate(batch.patches):
             for box in patch.boxes:
@@ -127,7 +127,7 @@ def slab_violations(inside: Tensor, axis: int, slab_voxels: int) -> Tensor:
 
 
 def log_barrier(z: Tensor, t: float) -> Tensor:
-    """The log-barrier extension of z <= 0, elementwise: -log(-z) / t below -1/t^2, and its tangent above.
+    """Apply the log-barrier extension of z <= 0: -log(-z) / t below -1/t^2, and its tangent above.
 
     Source: Kervadec et al., arXiv 1904.04205, Eq. 8. Finite and with a gradient everywhere.
     """

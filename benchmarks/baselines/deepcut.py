@@ -1,4 +1,4 @@
-"""DeepCut: pseudo-masks from boxes, by a dense CRF over the network's own output."""
+"""Implement DeepCut: pseudo-masks from boxes, by a dense CRF over the network's own output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lib.geometry.boxes import Box
 from lib.inference.dense_crf import mean_field
 
 CONTEXT_VOXELS = 6
-"""Around the box, for the CRF to see what background looks like."""
+"""Margin around the box, so that the CRF sees background."""
 
 
 def deepcut_mask(
@@ -19,7 +19,7 @@ def deepcut_mask(
     *,
     margin_voxels: int,
 ) -> np.ndarray:
-    """The mask to train on in the next round.
+    """Return the mask to train on in the next round.
 
     At first it is the box (the paper's DeepCut_BB). Then, inside the relaxed box, it is what the dense CRF makes of
     the network's probability; outside, everything is background. Where the CRF leaves nothing, the box stays: an

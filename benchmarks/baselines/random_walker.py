@@ -1,4 +1,4 @@
-"""Random walker pseudo-masks from extreme points."""
+"""Compute random walker pseudo-masks from extreme points."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lib.supervision.geodesics import extreme_point_geodesics
 
 FOREGROUND, BACKGROUND, UNSEEDED = 1, 2, 0
 SURE = 0.95
-"""Probability from which on a network's word is a seed."""
+"""Minimum probability of the network at a seed."""
 SOLVER_TOLERANCE = 1e-8
-"""By scikit-image's default of 1e-3 probabilities leave [0, 1] where intensities are noisy."""
+"""With scikit-image's default of 1e-3, probabilities leave [0, 1] in noisy images."""
 
 
 def random_walker_mask(
@@ -25,7 +25,7 @@ def random_walker_mask(
     foreground_probability: np.ndarray | None = None,
     beta: float = 130.0,
 ) -> np.ndarray:
-    """Where a random walker that starts in a voxel meets the structure's seeds first.
+    """Compute the voxels from which a random walker meets the structure's seeds first.
 
     Seeds of the structure are the clicks and the shortest paths between them, by the image gradient; seeds of the
     background is everything outside of the relaxed box. In later rounds the voxels that the network is sure of are

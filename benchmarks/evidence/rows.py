@@ -1,4 +1,4 @@
-"""The rows of the table: what each method learns from, and how."""
+"""Define the rows of the table: annotations and settings of each method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import InExtremISObjective
 
 REFERENCE = "inextremis"
-"""The row that the others are compared with."""
+"""Reference row of the comparisons."""
 
 CLICKS_S, MASK_S = 37, 477
 """Annotation time of a scan (paper, Section 4)."""
@@ -26,8 +26,8 @@ CLICKS_S, MASK_S = 37, 477
 Objective = Callable[[Sequence[str], tuple[float, float, float], Hyperparameters], Any]
 
 PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarray]
-"""From an image, clicks, the network's foreground probability (X, Y, Z), None before the first training, and the box
-margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
+"""Function that makes a mask (X, Y, Z) bool to train on, from an image, clicks, the network's foreground probability
+(X, Y, Z; None before the first training), and the box margin in voxels of the image."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ APP: dict[str, Row] = {
     "full_equal_time": Row("Full masks, equal annotation time", hand=None, equal_time=True, crf=None),
     "full": Row("Full masks of all scans", hand=None, crf=None),
 }
-"""What the app makes of clicks, against full masks with the same trainer."""
+"""The app with clicks, and the same trainer with full masks."""
 
 TABLE_1: dict[str, Row] = {
     "gradient": Row("Gradient geodesic", {**_NO_CRF, "geodesic": "gradient"}),
@@ -109,7 +109,7 @@ TABLE_1: dict[str, Row] = {
     "random_walker": Row("Random walker pseudo-masks", _NO_CRF, pseudo_mask=_random_walker, rounds=3),
     "scribble_crf": Row("Extreme points + CRF, no geodesics", {**_PAPER, "geodesic": "none"}),
 }
-"""The other rows of the paper's table, and what it names."""
+"""Other rows of the paper's table, and methods that it names."""
 
 CRF: dict[str, Row] = {
     f"{name}_{end}": Row(f"{APP[name].title}, {word} dense CRF at test time", network_of=name, crf=word == "with")
@@ -121,6 +121,6 @@ CURVE: dict[str, Row] = {
     **{f"full_{n}": Row(f"Full masks of {n} scans", hand=None, scans=n, crf=None) for n in (2, 8, 16)},
     **{f"app_clicks_in_{n}": Row(f"The app, clicks in {n} scans", scans=n, crf=None) for n in (12, 24)},
 }
-"""More annotation times, for the curve."""
+"""More annotation times for the curve."""
 
 ROWS: dict[str, Row] = APP | TABLE_1 | CRF | CURVE

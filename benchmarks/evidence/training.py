@@ -1,4 +1,4 @@
-"""One run: a row with a seed, trained by the app's own trainer, and the masks that come of it."""
+"""Run a row with a seed: train with the app's own trainer, and make masks."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Run:
         return [self.dataset.annotated_scan(case, annotations[case], masks.get(case)) for case in cases]
 
     def _mask_path(self, case: str) -> Path:
-        """A file of the truth with the values of the labels."""
+        """Return a file of the truth with the values of the labels."""
         path = self.out / "masks" / f"{case}{SUFFIX}"
         if not path.exists():
             truth = self.dataset.truth(case)
@@ -205,7 +205,7 @@ class Run:
         return record
 
     def check_record(self) -> None:
-        """Raises: ValueError: the run is done, but with other hyper-parameters than are asked for now."""
+        """Check an earlier run. Raises: ValueError: it has other hyper-parameters than the requested ones."""
         if not self.is_done:
             return
         asked = self.preset.changed(self.row.changes).model_dump()
@@ -234,7 +234,7 @@ class Run:
 
 
 def hardware() -> dict[str, Any]:
-    """What a run was computed on, in words."""
+    """Describe the hardware of a run."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
@@ -254,7 +254,7 @@ def _processor() -> str:
 
 
 def write_mask(path: Path, mask: np.ndarray, geometry: ImageGeometry) -> None:
-    """A mask (X, Y, Z) of label indices as NIfTI, atomically."""
+    """Write a mask (X, Y, Z) of label indices as NIfTI, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(mask.astype(np.uint8), geometry.affine_ras)
     write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=5, mtime=0))
