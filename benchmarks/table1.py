@@ -119,7 +119,7 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
 
 def _parts(run: Run) -> int:
     """Return the number of progress reports of a run."""
-    return 0 if run.base is not None else REPORTS * run.row.rounds
+    return 0 if run.base is not None else REPORTS
 
 
 def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
