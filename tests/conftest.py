@@ -19,6 +19,8 @@ def pytest_collection_modifyitems(items):
             SERVERS.intersection(item.fixturenames) or starts_processes(item.path)
         ):
             item.add_marker(pytest.mark.slow)
+        elif "workers" in item.fixturenames and item.callspec.params["workers"]:  # processes that load patches
+            item.add_marker(pytest.mark.slow)
 
 
 @cache
