@@ -223,7 +223,7 @@ export const text = {
     sliceDown: "previous slice",
     place: "point at the crosshair (while the scan has the focus)",
     placeOut: "point outside the structure, at the crosshair",
-    moveCrosshair: "move the crosshair by one voxel (Shift + arrow keys)",
+    moveCrosshair: "move the crosshair by one voxel",
     onePlane: "show the plane under the mouse only, or all three",
     zoomIn: "zoom in",
     zoomOut: "zoom out",
