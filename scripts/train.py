@@ -45,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse("--nnodes needs --rdzv-endpoint HOST:PORT, a port of one of the machines that all reach.")
     if gpus != "all":
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    per_machine = options.nproc_per_node or max(1, torch.cuda.device_count() if gpus == "all" else gpus.count(",") + 1)
-    if 0 < torch.cuda.device_count() < per_machine:
-        return refuse(f"--nproc-per-node is {per_machine}; expected at most {torch.cuda.device_count()}, one a GPU.")
+    n_gpus = torch.cuda.device_count()
+    per_machine = options.nproc_per_node or max(1, n_gpus)
+    if 0 < n_gpus < per_machine:
+        return refuse(f"--nproc-per-node is {per_machine}; expected at most {n_gpus}, one a GPU.")
     AuditLog(project_of(studies, settings.project_dir).audit).write_script(
         "training", "scripts/train.sh", model="inextremis"
     )
