@@ -23,9 +23,9 @@ ORDERS = ("first", "random")
 
 
 async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]:
-    """Starts to segment all studies without a final mask, by the published model; 429 while that runs.
+    """Start to segment all studies without a final mask with the published model; 429 while a run is in progress.
 
-    The body may give a `limit`, a number of studies, and the `strategy`, their order: first or random.
+    Optional fields of the body: `limit`, the number of studies, and `strategy`, their order (`first` or `random`).
     """
     refuse_where_review_only()
     options = _options(json_object(await request.body(), "parameters"))
@@ -33,7 +33,11 @@ async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]
 
 
 def _options(parameters: dict[str, Any]) -> list[str]:
-    """For the script. Raises: HTTPException: 422."""
+    """Return the command-line options of the pre-annotation script.
+
+    Raises:
+        HTTPException: 422, a parameter is not valid.
+    """
     limit, order = parameters.get("limit"), parameters.get("strategy", ORDERS[0])
     if limit is not None and (type(limit) is not int or limit < 1):
         raise HTTPException(422, f"The limit is {str(limit)[:80]!r}; expected a number of studies from 1.")
@@ -53,18 +57,21 @@ def _start(options: list[str], user: User) -> dict[str, Any]:
 
 
 def proposals(user: CurrentUser) -> dict[str, Any]:
-    """How far the run is, or what the last one came to: studies in all, done, stored, and failed with the reason."""
-    told = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
-    told.pop("pid", None)
-    sentences = [told["sentence"] or "", *(one["reason"] for one in told["failed"])]
-    said, *reasons = (next(without_folders([sentence]), "") for sentence in sentences)
-    failed = [{**one, "reason": reason} for one, reason in zip(told["failed"], reasons, strict=True)]
+    """Return the progress or result of the latest run: its studies, those done, stored, and failed with the reason."""
+    progress = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
+    progress.pop("pid", None)
+    failed = [{**one, "reason": _without_folders(one["reason"])} for one in progress["failed"]]
+    sentence = _without_folders(progress["sentence"] or "") or None
     may_start = user.role >= Role.ADMIN and not is_review_only()
-    return {**told, "sentence": said or None, "failed": failed, "may_start": may_start}
+    return {**progress, "sentence": sentence, "failed": failed, "may_start": may_start}
+
+
+def _without_folders(sentence: str) -> str:
+    return next(without_folders([sentence]), "")
 
 
 async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
-    """Ends the run; what was stored stays, and the next run goes on from there. 409 where none of this server runs."""
+    """Stop the run; stored masks stay and the next run continues. 409 if this server has no run in progress."""
     refuse_where_review_only()
     if not await run_in_threadpool(_pre_annotation().stop):
         raise HTTPException(409, "No pre-annotation of this server is running.")
