@@ -1,4 +1,4 @@
-"""Check logins by a file of users."""
+"""Check logins against a users file."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _MAX_CHECKS_AT_ONCE = 2
 
 
 class LocalUsers:
-    """Checks passwords by a file of users; a user who is taken out of it, or gets another role, is so at once."""
+    """Directory of the users in a file; changes of the file apply immediately."""
 
     def __init__(self, file: UsersFile) -> None:
         self._file = file
         self._limiter = anyio.CapacityLimiter(_MAX_CHECKS_AT_ONCE)
 
     async def of_token(self, token: str) -> User | None:
-        """None: the tokens are ids of sessions."""
-        return None
+        return None  # tokens are session ids, which the directory does not know
 
     async def of_password(self, name: str, password: str) -> Granted | None:
         account = self._accounts().get(name)

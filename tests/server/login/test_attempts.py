@@ -20,7 +20,7 @@ def clock():
 
 @pytest.fixture
 def attempts(clock):
-    return Attempts(window_s=60, of_a_name=3, of_an_address=5, clock=clock)
+    return Attempts(window_s=60, max_per_name=3, max_per_address=5, clock=clock)
 
 
 def test_name_is_refused_wherever_the_attempts_come_from_until_they_are_old(attempts, clock):
