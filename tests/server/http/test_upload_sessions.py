@@ -108,7 +108,7 @@ def test_clock_that_is_set_back_keeps_nothing_for_ever(upload, clock):
 
 
 def test_where_there_are_too_many_the_one_used_longest_ago_ends(upload, clock):
-    sessions = Sessions(most=3)
+    sessions = Sessions(max_sessions=3)
     first, *others = [sessions.add(upload()) for _ in range(3)]
     for session in (*others, first):
         clock.now += 1
@@ -130,7 +130,7 @@ def test_file_that_is_gone_already_hurts_nobody(upload):
 
 
 def test_many_clients_at_once(upload):
-    sessions, paths = Sessions(most=10), [upload() for _ in range(60)]
+    sessions, paths = Sessions(max_sessions=10), [upload() for _ in range(60)]
     start = threading.Barrier(6)
 
     def use(number):
