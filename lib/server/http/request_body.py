@@ -68,7 +68,7 @@ class Body:
             raise self._too_large({"Connection": "close"} if expects else {})
 
     async def receive(self) -> Message:
-        """Receive a message, as ASGI's `receive`; after the end of the body, wait for the disconnect without a limit."""
+        """Receive the next message, as ASGI's `receive`; after the body, wait for the disconnect without a limit."""
         if self._is_refused:
             return _DISCONNECTED
         if self._is_whole:

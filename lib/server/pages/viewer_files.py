@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-# Of OHIF's own pages, such as /ohif/viewer; files have an extension.
+# Routes that OHIF handles in the browser, such as /ohif/viewer; files have an extension.
 _CLIENT_ROUTE = re.compile(r"(?!/)[A-Za-z0-9_/-]*")
-# Fonts, for which the browser takes its own.
+# Links to web fonts; without them, the browser uses its own fonts.
 _FROM_OTHER_HOSTS = {
     ".html": re.compile(r"<link\b[^>]*https?://[^>]*>"),
     ".css": re.compile(r"@import url\(https?://[^)]*\);?"),
@@ -43,10 +43,10 @@ _NO_ARCHIVE_POLICY = (
 
 
 class ViewerFiles:
-    """Answers below `/ohif/`.
+    """Files below `/ohif/`.
 
     Args:
-        folder: of OHIF.
+        folder: Folder of OHIF.
         head: HTML to add to the head of its page.
     """
 
@@ -56,10 +56,11 @@ class ViewerFiles:
         self._head = head
 
     async def answer(self, request: Request, path: str) -> Response:
-        """A file, or the page for the routes that OHIF has in the browser.
+        """Return a file, or OHIF's page for the routes that it handles in the browser.
 
         Args:
-            path: decoded, below /ohif/.
+            request: Request of the browser.
+            path: Decoded path below /ohif/.
 
         Raises:
             HTTPException: 404, there is no such file.
@@ -90,10 +91,11 @@ class ViewerFiles:
 
 
 def no_archive_page(title: str, path: str) -> Response:
-    """What is said below `/ohif/` where the studies are a folder of files: where to go instead.
+    """Return the page that is shown instead of OHIF if the studies are a folder of files.
 
     Args:
-        path: below /ohif/, of the request.
+        title: Title of the start page.
+        path: Path of the request below /ohif/.
     """
     page = _NO_ARCHIVE.format(title=html.escape(title), annotate="../" * (1 + path.count("/")) + "annotate")
     return HTMLResponse(page, 404, {"Content-Security-Policy": _NO_ARCHIVE_POLICY})
