@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
 from filelock import FileLock
 
 logger = logging.getLogger(__name__)
@@ -34,10 +33,6 @@ class AuditLog:
 
     def __init__(self, folder: Path, file_bytes: int = FILE_BYTES) -> None:
         self._folder, self._file_bytes = folder, file_bytes
-
-    async def append(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
-        """Add a record as `write`, in a thread, so that other requests do not wait for the disk."""
-        await run_in_threadpool(self.write, action, who, client, details)
 
     def write(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
         """Add a record and flush it to disk; a record that cannot be written goes to the server's log.

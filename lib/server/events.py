@@ -74,11 +74,7 @@ class Events:
         self._has_ended = False
 
     def require_room(self) -> None:
-        """Require that another browser may connect.
-
-        Raises:
-            HTTPException: 503, too many browsers are connected.
-        """
+        """Raise HTTPException 503 if too many browsers are connected."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise HTTPException(
                 503, f"{MAX_LISTENERS} pages listen to the server already; close some, or reload this page later."

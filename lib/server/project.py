@@ -239,16 +239,19 @@ def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
 
 def first_labels(project: Project) -> tuple[str, ...]:
     """Return the labels of the app when the project was created; none if they are not recorded."""
-    try:
-        return _read_identity(project.identity).labels
-    except (OSError, *_NO_IDENTITY):
-        return ()
+    identity = _recorded_identity(project)
+    return () if identity is None else identity.labels
 
 
 def project_id(project: Project) -> str | None:
     """Return the id of an existing project; None if there is none."""
+    identity = _recorded_identity(project)
+    return None if identity is None else identity.id
+
+
+def _recorded_identity(project: Project) -> ProjectIdentity | None:
     try:
-        return _read_identity(project.identity).id
+        return _read_identity(project.identity)
     except (OSError, *_NO_IDENTITY):
         return None
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.label_requests import publish_final_mask
-from lib.server.endpoints.review_only import refuse_where_review_only
+from lib.server.endpoints.review_only import refuse_if_review_only
 from lib.server.endpoints.who import name_of
 from lib.server.http.guard import set_details
 from lib.server.http.json_input import check_text, json_object
@@ -28,7 +28,7 @@ async def accept_masks(image: str, request: Request) -> dict[str, Any]:
     clicks.
     """
     parameters, datastore = json_object(await request.body(), "parameters"), studies()
-    refuse_where_review_only()
+    refuse_if_review_only()
     await run_in_threadpool(datastore.require_project)
     path = await image_file(image)
     annotator = name_of(request, parameters)

@@ -16,7 +16,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.activelearning.strategies import REVIEW, require_strategy
 from lib.server.endpoints.image_requests import studies
-from lib.server.endpoints.review_only import refuse_where_review_only
+from lib.server.endpoints.review_only import refuse_if_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.guard import record_nothing
 from lib.server.http.json_input import json_object
@@ -55,7 +55,7 @@ def _next_sample(strategy: str, client_id: str) -> dict[str, Any]:
 async def train_all(request: Request) -> dict[str, Any]:
     """Start a training of each model, as OHIF's "Update Model" does; the body may hold parameters by model."""
     parameters = json_object(await request.body(), "parameters")
-    refuse_where_review_only()
+    refuse_if_review_only()
     started = {}
     for model in app_instance().trainers:
         options = parameters.get(model) or {}
@@ -68,7 +68,7 @@ async def train_all(request: Request) -> dict[str, Any]:
 
 async def train_model(model: str, request: Request, run_sync: bool = False, enqueue: bool = False) -> dict[str, Any]:
     """Start a training; 429 while another one runs, unless `enqueue` is set."""
-    refuse_where_review_only()
+    refuse_if_review_only()
     if run_sync:
         raise HTTPException(422, "run_sync is set; trainings run in the background only, so leave it out.")
     parameters = json_object(await request.body(), "parameters")

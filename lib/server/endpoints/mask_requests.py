@@ -26,9 +26,10 @@ from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.archive.archive_errors import ArchiveError
 from lib.server.endpoints.image_requests import image_file, studies
-from lib.server.endpoints.review_only import refuse_where_review_only
-from lib.server.endpoints.session_requests import sessions
+from lib.server.endpoints.review_only import refuse_if_review_only
+from lib.server.endpoints.session_requests import open_session
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.http.compression import is_worth_gzip
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import record_nothing, set_details
 from lib.server.http.json_input import json_object
@@ -37,7 +38,6 @@ from lib.server.http.refusals import answered_with
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.process.network import is_loopback
 from lib.server.project import CLICK_TAG
 from lib.server.studies.archive_studies import ArchiveStudies
 
@@ -61,7 +61,7 @@ async def infer(
 ) -> Response:
     """Run a model on an image of the studies, on the image of a session, or on an uploaded `file`."""
     parameters = json_object(params, "params")
-    refuse_where_review_only()
+    refuse_if_review_only()
     require_model(model, app_instance().models)
     check_result_format(parameters)
     if output not in OUTPUTS:
@@ -112,10 +112,7 @@ def _stores_clicks(model: str, parameters: Mapping[str, Any]) -> bool:
 
 async def _image(image: str, session_id: str) -> Path:
     if session_id:
-        session = sessions().get(session_id)
-        if session is None:
-            raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
-        return session.image
+        return open_session(session_id).image
     if not image:
         raise HTTPException(422, "There is no image: give 'image', 'session_id' or a file.")
     return await image_file(image)
@@ -156,7 +153,7 @@ async def _response(
         file, name = open(path, "rb"), os.path.basename(path)  # noqa: SIM115
     finally:
         Path(path).unlink(missing_ok=True)
-    as_gzip = not name.endswith(".gz") and _takes_gzip(http_request)
+    as_gzip = not name.endswith(".gz") and is_worth_gzip(http_request)
     if output == "image":
         headers = {"content-disposition": f'attachment; filename="{name}"', **_model_headers(answer)}
         return _stream(file, os.fstat(file.fileno()).st_size, "application/octet-stream", headers, as_gzip)
@@ -172,12 +169,6 @@ def _model_headers(answer: Mapping[str, Any]) -> dict[str, str]:
     """Return the version of the network as headers, for clients that request only the mask."""
     names = {"x-model-version": "model_version", "x-model-sha256": "model_sha256"}
     return {name: str(answer[key]) for name, key in names.items() if answer.get(key) is not None}
-
-
-def _takes_gzip(http_request: Request) -> bool:
-    # Within one machine, compression costs more time than it saves.
-    is_local = http_request.client is not None and is_loopback(http_request.client.host)
-    return not is_local and "gzip" in http_request.headers.get("accept-encoding", "")
 
 
 def _stream(

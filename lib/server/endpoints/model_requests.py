@@ -13,7 +13,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import CheckpointError
-from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
 from lib.server.http.refusals import answered_with
@@ -68,7 +68,7 @@ async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]
 
     A training that is running keeps its result as a version, but does not publish it.
     """
-    refuse_where_review_only()
+    refuse_if_review_only()
     set_details(request, version=version)
     try:
         with answered_with(404, NoVersionError), writing("The version", "published"):

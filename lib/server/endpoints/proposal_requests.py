@@ -10,7 +10,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.endpoints.app_requests import without_folders
 from lib.server.endpoints.model_requests import published_model
-from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.disk_full import writing
 from lib.server.http.json_input import json_object
@@ -27,7 +27,7 @@ async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]
 
     Optional fields of the body: `limit`, the number of studies, and `strategy`, their order (`first` or `random`).
     """
-    refuse_where_review_only()
+    refuse_if_review_only()
     options = _options(json_object(await request.body(), "parameters"))
     return await run_in_threadpool(_start, options, user)
 
@@ -72,7 +72,7 @@ def _without_folders(sentence: str) -> str:
 
 async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
     """Stop the run; stored masks stay and the next run continues. 409 if this server has no run in progress."""
-    refuse_where_review_only()
+    refuse_if_review_only()
     if not await run_in_threadpool(_pre_annotation().stop):
         raise HTTPException(409, "No pre-annotation of this server is running.")
     return await run_in_threadpool(proposals, user)

@@ -11,12 +11,8 @@ def is_review_only() -> bool:
     return bool(app_instance().settings.review)
 
 
-def refuse_where_review_only() -> None:
-    """Raise if the server has no model.
-
-    Raises:
-        HTTPException: 409, the server is for reviews only.
-    """
+def refuse_if_review_only() -> None:
+    """Raise HTTPException 409 if the server is for reviews only, and so has no model."""
     if is_review_only():
         raise HTTPException(
             409,

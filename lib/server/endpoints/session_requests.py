@@ -38,11 +38,17 @@ def _create(file: UploadFile, expiry_s: int) -> Session:
         raise HTTPException(422, str(error)) from error
 
 
-def get_session(session_id: str, image: bool = False) -> Any:
-    """Return the information about a session, or its file with `image=true`."""
+def open_session(session_id: str) -> Session:
+    """Return a session; raise HTTPException 404 if it does not exist or has ended."""
     session = sessions().get(session_id)
     if session is None:
         raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
+    return session
+
+
+def get_session(session_id: str, image: bool = False) -> Any:
+    """Return the information about a session, or its file with `image=true`."""
+    session = open_session(session_id)
     if image:
         return FileResponse(session.image, media_type="application/octet-stream", filename=session.image.name)
     return session.info()
@@ -50,7 +56,6 @@ def get_session(session_id: str, image: bool = False) -> Any:
 
 def remove_session(session_id: str) -> dict[str, Any]:
     """End a session and delete its file."""
-    session = sessions().remove(session_id)
-    if session is None:
-        raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
+    session = open_session(session_id)
+    sessions().remove(session_id)
     return session.info()

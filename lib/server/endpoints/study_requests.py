@@ -22,13 +22,13 @@ from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.http.compression import is_worth_gzip
 from lib.server.http.disk_full import writing
 from lib.server.http.entity_tag import headers_of, is_known, not_modified
 from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import make_thumbnail, make_view
 from lib.server.http.refusals import answered_with
 from lib.server.login.user import Role, User
-from lib.server.process.network import is_loopback
 from lib.server.studies.skips import checked_reason
 from lib.server.studies.study_details import study_details
 from lib.server.studies.study_list import StudyList, counts
@@ -66,8 +66,7 @@ async def list_studies(request: Request, user: CurrentUser, client_id: str = "")
     if is_known(request, tag):
         return not_modified(tag, _PRIVATE)
     headers = headers_of(tag, _PRIVATE)
-    is_local = request.client is not None and is_loopback(request.client.host)
-    if not is_local and "gzip" in request.headers.get("accept-encoding", ""):
+    if is_worth_gzip(request):
         content = await run_in_threadpool(gzip.compress, content, 1)
         headers["Content-Encoding"] = "gzip"
     return Response(content, media_type="application/json", headers={**headers, "Vary": "Accept-Encoding"})

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import URL
@@ -109,7 +110,7 @@ async def record(request: Request, action: str, **details: object) -> None:
     who = details.pop("who", None) or (user.name if user is not None and user.name else "unknown")
     address = request.client.host if request.client else "this machine"
     program = request.headers.get("user-agent", "")[:200]
-    await audit.append(action, str(who), {"address": address, "program": program}, details)
+    await run_in_threadpool(audit.write, action, str(who), {"address": address, "program": program}, details)
 
 
 def set_details(request: Request, **details: object) -> None:
@@ -123,11 +124,7 @@ def record_nothing(request: Request) -> None:
 
 
 def _require_encryption(request: Request) -> None:
-    """Require HTTPS for requests from other machines.
-
-    Raises:
-        HTTPException: 403, passwords would cross the network unencrypted.
-    """
+    """Raise HTTPException 403 if passwords would cross the network unencrypted."""
     is_local = request.client is None or is_loopback(request.client.host)
     if request.url.scheme != "https" and not is_local:
         raise HTTPException(403, "This server takes logins over HTTPS only; use its https:// address.")

@@ -36,11 +36,7 @@ def json_object(text: str | bytes, name: str) -> dict[str, Any]:
 
 
 def check_text(text: str, name: str) -> None:
-    """Check that a text is valid Unicode.
-
-    Raises:
-        HTTPException: 422, UTF-8 cannot encode the text.
-    """
+    """Raise HTTPException 422 if UTF-8 cannot encode a text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

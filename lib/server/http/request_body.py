@@ -56,11 +56,7 @@ class Body:
         self._received_bytes, self._waited_s, self._is_whole, self._is_refused = 0, 0.0, False, False
 
     def check_length(self) -> None:
-        """Check the announced length of the body.
-
-        Raises:
-            RefusedError: 413, the length is above the limit.
-        """
+        """Raise RefusedError 413 if the announced length is above the limit."""
         lengths = header_values(self._scope, b"content-length")
         if any(length.isdecimal() and int(length[:20]) > self._max_bytes for length in lengths):
             # A client that waits for "100 Continue" sends no body; its next request would be read as the body.

@@ -22,11 +22,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def check_syntax(scope: Scope) -> None:
-    """Check that the path, the query and the headers are text.
-
-    Raises:
-        RefusedError: 400, one of them is not UTF-8 or holds control characters.
-    """
+    """Raise RefusedError 400 if the path, the query or a header is not UTF-8, or holds control characters."""
     path = scope.get("raw_path") or scope["path"].encode()
     if not path.startswith(b"/") or _CUT_ESCAPE.search(path):
         raise RefusedError(400, f"The path {shown(path)} is not valid; expected one such as /info/, percent-encoded.")
@@ -64,11 +60,7 @@ class HostCheck:
         threading.Thread(target=lambda: self._names.add(socket.getfqdn().lower()), daemon=True).start()
 
     def __call__(self, scope: Scope) -> None:
-        """Check the Host of a request.
-
-        Raises:
-            RefusedError: 400, the request has no Host or several; 421, it is not a name of this server.
-        """
+        """Raise RefusedError 400 for no Host or several ones, 421 for a Host that is not a name of this server."""
         hosts = header_values(scope, b"host")
         if len(hosts) != 1:
             raise RefusedError(
@@ -108,11 +100,7 @@ class OriginCheck:
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
     def __call__(self, scope: Scope) -> None:
-        """Check the origin of a request.
-
-        Raises:
-            RefusedError: 403, a page of another origin sends the request.
-        """
+        """Raise RefusedError 403 if a page of another origin sends the request."""
         origins = header_values(scope, b"origin")
         if origins:
             if not set(origins) <= {*self._origins, _own_origin(scope)}:

@@ -71,9 +71,9 @@ class Sessions:
                 session.used = time.time()
             return session
 
-    def remove(self, session_id: str) -> Session | None:
+    def remove(self, session_id: str) -> None:
         with self._lock:
-            return self._remove(session_id)
+            self._remove(session_id)
 
     def _remove_expired(self) -> None:
         now = time.time()
@@ -81,8 +81,7 @@ class Sessions:
             if abs(now - session.used) > session.expiry_s:
                 self._remove(session.id)
 
-    def _remove(self, session_id: str) -> Session | None:
+    def _remove(self, session_id: str) -> None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             session.image.unlink(missing_ok=True)
-        return session

@@ -34,11 +34,7 @@ class Attempts:
         self._made: dict[tuple[str, str], list[float]] = {}
 
     def begin(self, name: str, address: str) -> None:
-        """Count an attempt.
-
-        Raises:
-            HTTPException: 429, too many attempts have failed.
-        """
+        """Count an attempt; raise HTTPException 429 if there are too many."""
         now, keys = self._clock(), _keys(name, address)
         for key in keys:
             made = self._made[key] = [when for when in self._made.get(key, []) if now - when < self._window_s]

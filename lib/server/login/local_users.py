@@ -9,7 +9,7 @@ import anyio
 from fastapi import HTTPException
 
 from lib.server.login.directory import Granted
-from lib.server.login.passwords import NOBODYS_HASH, is_password
+from lib.server.login.passwords import DUMMY_HASH, is_password
 from lib.server.login.user import User
 from lib.server.login.users_file import Account, UsersFile, UsersFileError
 
@@ -31,7 +31,7 @@ class LocalUsers:
 
     async def of_password(self, name: str, password: str) -> Granted | None:
         account = self._accounts().get(name)
-        hashed = NOBODYS_HASH if account is None else account.hashed
+        hashed = DUMMY_HASH if account is None else account.hashed
         is_right = await anyio.to_thread.run_sync(is_password, password, hashed, limiter=self._limiter)
         if account is None or not is_right:
             return None

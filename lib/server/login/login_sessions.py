@@ -56,11 +56,7 @@ class LoginSessions:
         return _session(self._file.get(_key(session_id)))
 
     def end(self, session_id: str) -> None:
-        """End a session.
-
-        Raises:
-            OSError: The end cannot be stored.
-        """
+        """End a session; raise OSError if the end cannot be stored."""
         self._file.change(_key(session_id), lambda _: None)
 
 

@@ -58,11 +58,7 @@ def directory_of(users: Path | None) -> Directory | None:
 
 
 def require_login(directory: Directory | None) -> None:
-    """Require a login for several readers of each study.
-
-    Raises:
-        LoginSetupError: There is no login.
-    """
+    """Raise LoginSetupError if several people would read each study without a login."""
     if directory is None:
         raise LoginSetupError(
             "Several people would read each study (--conf readers, --conf review) without a login, and nobody could "

@@ -6,15 +6,11 @@ import bcrypt
 
 MIN_CHARACTERS, MAX_BYTES = 12, 72  # bcrypt ignores further bytes
 # Hash of an unknown password. Unknown names are checked against it, so that they take as long as known ones.
-NOBODYS_HASH = "$2b$12$sQdB.o/uZHhOtdb1N3eTEeI8C6c7SQooNM1W6I6QEd.Qa7YXOLxZ6"
+DUMMY_HASH = "$2b$12$sQdB.o/uZHhOtdb1N3eTEeI8C6c7SQooNM1W6I6QEd.Qa7YXOLxZ6"
 
 
 def check_new_password(password: str) -> None:
-    """Check the length of a new password.
-
-    Raises:
-        ValueError: The password is too short or too long.
-    """
+    """Raise ValueError if a new password is too short or too long."""
     if len(password) < MIN_CHARACTERS:
         raise ValueError(f"The password has {len(password)} characters; expected at least {MIN_CHARACTERS}.")
     if len(password.encode()) > MAX_BYTES:

@@ -50,11 +50,7 @@ ANYBODY = User(None, Role.ADMIN)
 
 
 def require_role(user: User, role: Role) -> None:
-    """Require a role or a higher one.
-
-    Raises:
-        HTTPException: 403, the user has a lower role.
-    """
+    """Raise HTTPException 403 unless the user has this role or a higher one."""
     if user.role < role:
         raise HTTPException(
             403,

@@ -32,11 +32,7 @@ class Account:
 
 
 def check_name(name: str) -> str:
-    """Return a user name.
-
-    Raises:
-        UsersFileError: The name is not valid.
-    """
+    """Return a user name; raise UsersFileError if it is not valid."""
     if not _NAME.fullmatch(name):
         raise UsersFileError(
             f"The name is {name[:80]!r}; expected at most 64 letters, digits, blanks and . @ - _, no blank at an end."
@@ -45,11 +41,7 @@ def check_name(name: str) -> str:
 
 
 def role_named(text: str) -> Role:
-    """Return the role of a name.
-
-    Raises:
-        UsersFileError: There is no such role.
-    """
+    """Return the role of a name; raise UsersFileError if there is none."""
     try:
         return Role[text.upper()]
     except KeyError as error:

@@ -82,11 +82,7 @@ class AnnotationPage:
         return (self._folder / "index.html").is_file()
 
     async def index(self, request: Request) -> Response:
-        """Answer with the page.
-
-        Raises:
-            HTTPException: 503, the page is not built.
-        """
+        """Answer with the page; raise HTTPException 503 if it is not built."""
         if not self.is_built:
             raise HTTPException(
                 503, "The annotation page is not built; run scripts/environment.sh once, then reload this page."
@@ -94,11 +90,7 @@ class AnnotationPage:
         return await self.file(request, "index.html")
 
     async def file(self, request: Request, name: str) -> Response:
-        """Answer with a file of the page.
-
-        Raises:
-            HTTPException: 404, there is no such file.
-        """
+        """Answer with a file of the page; raise HTTPException 404 if it does not exist."""
         path = self._folder / name
         if not _NAME.fullmatch(name) or path.suffix not in _TYPES or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "The annotation page has no such file.")

@@ -15,11 +15,10 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from lib.server.login.user import Role
 from lib.server.pages.annotation_page import ANNOTATION_PAGE, AnnotationPage
-from lib.server.pages.viewer_files import ViewerFiles, no_archive_page
+from lib.server.pages.viewer_files import NO_CACHE, ViewerFiles, no_archive_page
 
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-_NO_CACHE = "no-cache"  # browsers may cache it, but revalidate it at each use
 
 _START_PAGE = """<!doctype html>
 <html lang="en">
@@ -87,24 +86,16 @@ class Pages:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy + "frame-ancestors 'none'"})
 
     async def annotate(self, request: Request) -> Response:
-        """Show the annotation page, on which users click, correct and accept.
-
-        Raises:
-            HTTPException: 503, the page is not built.
-        """
+        """Show the annotation page, on which users click, correct and accept; 503 if it is not built."""
         return await self._annotation_page.index(request)
 
     async def annotate_file(self, request: Request, file: str) -> Response:
-        """Return a file of the annotation page.
-
-        Raises:
-            HTTPException: 404, there is no such file.
-        """
+        """Return a file of the annotation page; 404 if it does not exist."""
         return await self._annotation_page.file(request, file)
 
     async def favicon(self) -> Response:
         """Return the icon for browser tabs."""
-        return FileResponse(self._static / "favicon.ico", headers={"Cache-Control": _NO_CACHE})
+        return FileResponse(self._static / "favicon.ico", headers={"Cache-Control": NO_CACHE})
 
     async def ohif(self, request: Request, path: str = "") -> Response:
         """Return a file of OHIF, or its page for the routes that OHIF handles in the browser.
@@ -121,7 +112,6 @@ class Pages:
         if not self._has_archive:
             return no_archive_page(self._title, path)
         answer = await self._viewer.answer(request, path)
-        answer.headers["Cache-Control"] = _NO_CACHE
         answer.headers["Content-Security-Policy"] = self._viewer_policy
         return answer
 

@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from lib.server.http.entity_tag import headers_of, is_known, not_modified
+
+NO_CACHE = "no-cache"  # browsers may cache a file, but revalidate it at each use
 # Routes that OHIF handles in the browser, such as /ohif/viewer; files have an extension.
 _CLIENT_ROUTE = re.compile(r"(?!/)[A-Za-z0-9_/-]*")
 # Links to web fonts; without them, the browser uses its own fonts.
@@ -71,6 +74,7 @@ class ViewerFiles:
             if not _CLIENT_ROUTE.fullmatch(path):
                 raise HTTPException(404, "The viewer has no such file.") from error
             answer = await self._files.get_response("index.html", request.scope)
+        answer.headers["Cache-Control"] = NO_CACHE
         return self._without_other_hosts(request, answer) if isinstance(answer, FileResponse) else answer
 
     def _without_other_hosts(self, request: Request, answer: FileResponse) -> Response:
@@ -84,10 +88,10 @@ class ViewerFiles:
         if text == before:
             return answer
         content = text.encode()
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=_MEDIA_TYPES[path.suffix], headers=headers)
+        tag = hashlib.sha256(content).hexdigest()[:32]
+        if is_known(request, tag):
+            return not_modified(tag, NO_CACHE)
+        return Response(content, media_type=_MEDIA_TYPES[path.suffix], headers=headers_of(tag, NO_CACHE))
 
 
 def no_archive_page(title: str, path: str) -> Response:

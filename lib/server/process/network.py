@@ -99,8 +99,7 @@ def require_login_beyond_loopback(server: Listening | None, login: bool, allowed
     Raises:
         NetworkError: It listens beyond loopback, or at an unknown address, without a login.
     """
-    addresses = server.addresses if server else ["an unknown address"]
-    open_to = [address for address in addresses if not is_loopback(address)]
+    open_to = _beyond_loopback(server)
     if open_to and not login and not allowed:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without a login: everybody who reaches this machine "
@@ -119,14 +118,18 @@ def require_encryption_beyond_loopback(server: Listening | None, proxies: Collec
     Raises:
         NetworkError: It listens beyond loopback, or at an unknown address, without encryption.
     """
-    addresses = server.addresses if server else ["an unknown address"]
-    open_to = [address for address in addresses if not is_loopback(address)]
+    open_to = _beyond_loopback(server)
     if open_to and not (server and server.config.is_ssl) and not proxies:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without encryption, and passwords could be read on the "
             "network. Start it with a certificate (--tls-cert and --tls-key of scripts/start.sh), or on 127.0.0.1 "
             "behind a proxy of this machine, or name proxies elsewhere with --conf trusted_proxies ADDRESS."
         )
+
+
+def _beyond_loopback(server: Listening | None) -> list[str]:
+    addresses = server.addresses if server else ["an unknown address"]
+    return [address for address in addresses if not is_loopback(address)]
 
 
 def is_loopback(address: str) -> bool:
