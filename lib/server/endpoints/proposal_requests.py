@@ -23,7 +23,7 @@ ORDERS = ("first", "random")
 
 
 async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]:
-    """Start to segment all studies without a final mask with the published model; 429 while a run is in progress.
+    """Start a pre-annotation: segment all studies without a final mask; 429 while one is running.
 
     Optional fields of the body: `limit`, the number of studies, and `strategy`, their order (`first` or `random`).
     """
@@ -57,7 +57,7 @@ def _start(options: list[str], user: User) -> dict[str, Any]:
 
 
 def proposals(user: CurrentUser) -> dict[str, Any]:
-    """Return the progress or result of the latest run: its studies, those done, stored, and failed with the reason."""
+    """Return the progress of the latest pre-annotation: numbers of studies, done and stored, and failed studies."""
     progress = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
     progress.pop("pid", None)
     failed = [{**one, "reason": _without_folders(one["reason"])} for one in progress["failed"]]
@@ -71,7 +71,7 @@ def _without_folders(sentence: str) -> str:
 
 
 async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
-    """Stop the run; stored masks stay and the next run continues. 409 if this server has no run in progress."""
+    """Stop the pre-annotation; its masks stay, and the next run continues. 409 if none of this server is running."""
     refuse_if_review_only()
     if not await run_in_threadpool(_pre_annotation().stop):
         raise HTTPException(409, "No pre-annotation of this server is running.")
