@@ -19,7 +19,7 @@ ROUTES = [route for route in all_routes() if route.used_by == "annotation page"]
 
 
 def sent(command, **names):
-    """Method, address, body and form of a curl command, with the names of what is there in the place of examples."""
+    """Return the method, address, body and form of a curl command, with existing names instead of the examples."""
     method, url, body, form, words = None, None, None, {}, iter(command[1:])
     for word in words:
         if word == "-X":

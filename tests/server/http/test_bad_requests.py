@@ -1,4 +1,4 @@
-"""Generated bad requests against a real server: each is answered, and none reaches beyond the server's folders.
+"""Send generated bad requests to a real server: each is answered, and none reaches files outside its folders.
 
 `FUZZ_REQUESTS=2000 python -m pytest tests/server/http/test_bad_requests.py` sends more of them.
 """
@@ -23,7 +23,7 @@ STUDY = "study_00"
 
 
 class Trap:
-    """A pickle that leaves a mark when it is loaded."""
+    """Pickle that creates a file when it is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -45,7 +45,7 @@ def site(tmp_path_factory):
 
 
 def outside(root):
-    """Every file beside the server's own, with its content."""
+    """Return all files outside the server's folders, with their contents."""
     own = (root / "studies", root / "model", root / "server.log")
     files = (path for path in root.rglob("*") if path.is_file() and not any(path.is_relative_to(o) for o in own))
     return {path: path.read_bytes() for path in files}
@@ -53,21 +53,11 @@ def outside(root):
 
 @pytest.fixture(scope="module")
 def tricks(site):
-    """Names that lead out of a folder, or are no names."""
+    """Return names that lead out of a folder, or are not valid."""
     root, _ = site
     paths = ["../secret.txt", "..%2Fsecret.txt", "../../secret", str(root / "secret.txt"), str(root / "secret.nii.gz")]
-    return [
-        *paths,
-        "/etc/passwd",
-        "..",
-        ".",
-        "",
-        "a\0b",
-        "x" * 5000,
-        "../secret.nii.gz",
-        "~/.ssh/id_rsa",
-        "study_00/..",
-    ]
+    others = ["/etc/passwd", "..", ".", "", "a\0b", "x" * 5000, "../secret.nii.gz", "~/.ssh/id_rsa", "study_00/.."]
+    return paths + others
 
 
 JUNK = st.recursive(
@@ -112,7 +102,7 @@ def train_params(tricks):
 
 
 def requests_of(tricks):
-    """(method, path, what `requests` takes besides) of one request."""
+    """Return a strategy of requests: method, path, further arguments of `requests.request`."""
     name, bytes_ = names(tricks), st.binary(max_size=200)
     quote = requests.utils.quote
     tag = st.sampled_from(["final", "original", "extreme_points"]) | name

@@ -1,4 +1,4 @@
-"""Images that are uploaded for a while: their files go when they end."""
+"""Sessions keep uploaded images for a limited time, and delete their files."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ def upload(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that tests set."""
+    """Replace the clock by one that tests set."""
 
     class Clock:
         now = 1e9

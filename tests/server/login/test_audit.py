@@ -34,7 +34,7 @@ def lines(guarded):
 
 
 def of(guarded, action):
-    """The last record of an action, with its time checked."""
+    """Return the last record of an action, after a check of its time."""
     found = [line for line in lines(guarded) if line["action"] == action][-1]
     assert abs((datetime.now(UTC) - datetime.fromisoformat(found.pop("time"))).total_seconds()) < 60
     return found

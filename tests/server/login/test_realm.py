@@ -93,7 +93,7 @@ FORGED = {
 
 
 def changed(token, other):
-    """A token with the claims of another."""
+    """Return a token with the claims of another one."""
     head, _, signature = token.split(".")
     return f"{head}.{other.split('.')[1]}.{signature}"
 
@@ -147,7 +147,7 @@ def test_client_of_slicer_logs_in_at_the_realm(site, realm, tmp_path):
 
 
 def log_in(site, name, path="/ohif/viewer?x=1"):
-    """A browser that has been sent to the realm and back; its last answer."""
+    """Log a browser in at the realm; return it and the last answer."""
     browser = Client(site.server.url)
     to_login = browser.get(path, headers=PAGE)
     to_realm = browser.get(to_login.headers["location"])

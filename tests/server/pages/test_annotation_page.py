@@ -45,7 +45,7 @@ def routes(pages, user=ANYBODY):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A build, with what is not part of one in it and beside it."""
+    """Write a build, with foreign files in it and beside it."""
     root = tmp_path_factory.mktemp("web")
     folder = root / "dist"
     (folder / "folder").mkdir(parents=True)

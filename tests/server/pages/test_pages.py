@@ -44,7 +44,7 @@ def port():
 
 @pytest.fixture(scope="module")
 def port_of_copy(tmp_path_factory):
-    """A copy of the viewer's folder with files beside it and links that lead out of it."""
+    """Serve a small viewer folder with files beside it and a link that leads out of it."""
     root = tmp_path_factory.mktemp("static")
     (root / "ohif" / "folder").mkdir(parents=True)
     (root / "ohif" / "index.html").write_bytes(b"<title>viewer</title>")

@@ -40,7 +40,7 @@ class Site:
         return infer(self.server, study, {"lesion": clicks.tolist()}, output="json")
 
     def submit(self, study, value=1):
-        """A final mask, as Slicer submits it."""
+        """Submit a final mask, as Slicer does."""
         image = nib.load(self.studies / f"{study}.nii.gz")
         mask = np.random.default_rng(0).integers(0, 1 + value, image.shape, np.uint8)
         return submit(self.server, study, mask, image.affine)

@@ -48,7 +48,7 @@ def network_is_possible() -> bool:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What a day of use did, see `main`."""
+    """Return the record of a day of use, see `main`."""
     own = list(OWN_NETWORK) if network_is_possible() else []
     folder = tmp_path_factory.mktemp("day")
     words = [*own, sys.executable, "-m", "tests.server.process.test_leaves_nothing", str(folder), str(bool(own))]
@@ -110,7 +110,7 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ProxyRecorder(socketserver.ThreadingTCPServer):
-    """Refuses, and keeps, whatever it is asked for."""
+    """Proxy that records and refuses all requests."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -128,7 +128,7 @@ class _Ask(socketserver.StreamRequestHandler):
 
 
 class PacketRecorder:
-    """Makes every address one of this network's own, and keeps what is begun with another than 127.x.x.x."""
+    """Recorder of all connections to addresses other than 127.x.x.x, which it makes local."""
 
     def __init__(self) -> None:
         for command in (LOOPBACK_UP, EVERY_ADDRESS):
@@ -152,7 +152,7 @@ def _words(content: bytes) -> str:
 
 
 def main(folder: Path, own_network: bool) -> None:
-    """Starts a server, looks at the pages, clicks, trains, and prints what was seen as JSON."""
+    """Start a server, open the pages, click, train, and print the record as JSON."""
     packets = PacketRecorder() if own_network else None
     probe = packets is not None and _is_seen(packets)
     proxy = ProxyRecorder()

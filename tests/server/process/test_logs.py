@@ -23,7 +23,7 @@ folder = Path({folder!r})
 
 
 def logged(folder: Path, code: str) -> tuple[list[str], list[str]]:
-    """The lines of the file and of the console that a process of its own writes."""
+    """Run code in a process and return the lines of its log file and of its console."""
     start = START.format(root=str(ROOT), folder=str(folder))
     result = subprocess.run([sys.executable, "-c", start + code], capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr.decode()

@@ -1,4 +1,4 @@
-"""The server's own folder for passing files: nobody else's, and gone with the server."""
+"""The server's folder for temporary files is private, and removed with the server."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.installed import ROOT
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """The system's folder of temporary files; what a process remembers is as before after the test."""
+    """Replace the system's folder of temporary files for a test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(private_folder.atexit, "register", lambda *arguments: None)

@@ -22,7 +22,7 @@ LONG = {"iterations": 100_000, "max_minutes": 3}
 
 @pytest.fixture
 def server(tmp_path):
-    """A server with a small model, which a training goes on from."""
+    """Run a server with a small model, from which a training continues."""
     write_demo_studies(tmp_path / "studies", tmp_path / "truth", 6)
     (tmp_path / "model").mkdir()
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (32, 32, 16), levels=2, base_channels=4)
@@ -34,7 +34,7 @@ def server(tmp_path):
 
 
 def processes(server, word):
-    """Those that the server started with this word in their command."""
+    """Return the processes that the server started with this word in their command."""
     children = psutil.Process(server.process.pid).children(recursive=True)
     return [child for child in children if any(word in part for part in child.cmdline())]
 

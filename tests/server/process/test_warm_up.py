@@ -12,7 +12,7 @@ from tests.server.asking import infer
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A server, the folder of the compiled code, and clicks."""
+    """Run a server and return it with the folder of its compiled code, and clicks."""
     root = tmp_path_factory.mktemp("fresh")
     write_demo_studies(root / "studies", root / "truth", 1)
     truth = load_volume(root / "truth" / "study_00.nii.gz").array > 0
