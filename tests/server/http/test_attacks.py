@@ -1,4 +1,4 @@
-"""What an audit of an earlier version could do to a running server, each tried on the whole app over HTTP."""
+"""Known attacks have no effect on a running server."""
 
 import io
 import json
@@ -14,20 +14,19 @@ import pytest
 import requests
 
 from lib.demo.demo_studies import write_demo_studies
-from lib.demo.local_server import ROOT, LocalServer, free_port
+from lib.demo.local_server import ROOT, free_port
 from tests.server.asking import Session
+from tests.server.conftest import running_site
 from tests.server.waiting import wait_for
-
-SHORT = {"labels": "lesion,cyst", "tracking": "None", "iterations": "1"}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("attacks")
-    write_demo_studies(root / "studies", root / "truth", 2)
     (root / "home").mkdir()
-    with LocalServer(root / "studies", SHORT, root / "server.log", environment={"HOME": str(root / "home")}) as server:
-        yield root, Session(server.url)
+    model = str(root / "studies" / "model")
+    with running_site(root, 2, {"HOME": str(root / "home")}, model_dir=model, iterations="1") as site:
+        yield root, Session(site.url)
 
 
 def volume(shape=(8, 8, 8)):
