@@ -156,12 +156,7 @@ def is_archive(studies: str) -> bool:
 
 
 def project_of(studies: str, project_dir: Path | None = None) -> Project:
-    """Return the project of an image folder, or of the address of an archive.
-
-    Args:
-        studies: Folder, or address of an archive.
-        project_dir: The setting of that name, if given.
-    """
+    """Return the project of an image folder or the address of an archive; `project_dir` is the setting of that name."""
     if project_dir is not None:
         return Project(project_dir)
     return Project(_archive_folders(studies)[0] if is_archive(studies) else Path(studies).absolute())
@@ -213,7 +208,6 @@ def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
     """Create the missing folders of a project and return its identity.
 
     Args:
-        project: Project to open.
         labels: Labels of the app.
 
     Raises:
@@ -279,8 +273,6 @@ def claim_model(model_dir: Path, identity: ProjectIdentity, name: str) -> str | 
     """Record that a model folder belongs to a project, unless its project is already recorded.
 
     Args:
-        model_dir: Folder of the model.
-        identity: Identity of the project.
         name: Name of the studies, for messages.
 
     Returns:

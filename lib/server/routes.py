@@ -62,7 +62,6 @@ def routes(
     """Return the routes of a server.
 
     Args:
-        pages: Endpoints of the pages.
         proxy: Proxy to the archive, if the studies come from one.
         login: Endpoints of the login, if the server requires one.
         has_readings: Several people read each study.

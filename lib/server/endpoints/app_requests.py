@@ -34,8 +34,7 @@ async def health() -> dict[str, str]:
 
 def app_info() -> dict[str, Any]:
     """Return the labels, models and strategies, and statistics of the training and of the studies."""
-    info: dict[str, Any] = app_instance().info()
-    return info
+    return app_instance().info()
 
 
 async def next_sample(strategy: str, request: Request, user: CurrentUser) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from lib.server.studies.folder_studies import FolderStudies
 
 def studies() -> Studies:
     """Return the studies of the running app."""
-    datastore: Studies = app_instance().datastore()
-    return datastore
+    return app_instance().datastore()
 
 
 async def image_file(image: str) -> Path:

@@ -24,8 +24,7 @@ from lib.training.version_list import KeptVersion, NoVersionError, kept_versions
 
 def trainer() -> InExtremISTrainTask:
     """Return the trainer of the running app, which a review-only server lacks."""
-    task: InExtremISTrainTask = app_instance().trainers["inextremis"]
-    return task
+    return app_instance().trainers["inextremis"]
 
 
 def published_model() -> dict[str, Any] | None:

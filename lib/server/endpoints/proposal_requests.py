@@ -79,5 +79,4 @@ async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
 
 
 def _pre_annotation() -> PreAnnotation:
-    found: PreAnnotation = app_instance().pre_annotation
-    return found
+    return app_instance().pre_annotation

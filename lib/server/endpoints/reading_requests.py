@@ -24,8 +24,7 @@ from lib.server.studies.archive_studies import ArchiveStudies
 
 def review() -> Review:
     """Return the review of the running app."""
-    found: Review = app_instance().review
-    return found
+    return app_instance().review
 
 
 def without_readings(store: Callable[[Request, str], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:

@@ -16,8 +16,7 @@ from lib.server.http.uploads import stored_upload
 
 def sessions() -> Sessions:
     """Return the sessions of the running app."""
-    found: Sessions = app_instance().upload_sessions
-    return found
+    return app_instance().upload_sessions
 
 
 async def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) -> dict[str, Any]:

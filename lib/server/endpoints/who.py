@@ -13,8 +13,7 @@ from lib.server.login.user import User
 
 def current_user(request: Request) -> User:
     """Return the user that the guard has authenticated (`lib.server.http.guard`)."""
-    user: User = request.state.user
-    return user
+    return request.state.user
 
 
 CurrentUser = Annotated[User, Depends(current_user)]

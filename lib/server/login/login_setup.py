@@ -28,10 +28,7 @@ class LoginSetupError(ValueError):
 
 
 def directory_of(users: Path | None) -> Directory | None:
-    """Return the directory of users; None if the server requires no login.
-
-    Args:
-        users: Users file (setting `users`).
+    """Return the directory of a users file or of the realm; None if the server requires no login.
 
     Raises:
         LoginSetupError: Two logins are set, or one that cannot be used.

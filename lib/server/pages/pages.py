@@ -47,12 +47,10 @@ class Pages:
     """Endpoints of the pages.
 
     Args:
-        title: Title of the start page.
         has_archive: The studies come from a DICOMweb archive, so that OHIF can show them.
         static: Folder with `favicon.ico` and the folder `ohif`.
         asks_login: The pages show who is logged in.
         has_readings: Several people read each study, and reviewers decide.
-        annotation_page: Annotation page, which may not be built.
     """
 
     def __init__(
@@ -101,10 +99,6 @@ class Pages:
         """Return a file of OHIF, or its page for the routes that OHIF handles in the browser.
 
         Without an archive, the answer is a page with status 404 and a link to the annotation page.
-
-        Args:
-            request: Request of the browser.
-            path: Decoded path below /ohif/.
 
         Raises:
             HTTPException: 404, there is no such file.

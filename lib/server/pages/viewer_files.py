@@ -62,7 +62,6 @@ class ViewerFiles:
         """Return a file, or OHIF's page for the routes that it handles in the browser.
 
         Args:
-            request: Request of the browser.
             path: Decoded path below /ohif/.
 
         Raises:
@@ -95,11 +94,6 @@ class ViewerFiles:
 
 
 def no_archive_page(title: str, path: str) -> Response:
-    """Return the page that is shown instead of OHIF if the studies are a folder of files.
-
-    Args:
-        title: Title of the start page.
-        path: Path of the request below /ohif/.
-    """
+    """Return the page that replaces OHIF at a path below `/ohif/` if the studies are a folder of files."""
     page = _NO_ARCHIVE.format(title=html.escape(title), annotate="../" * (1 + path.count("/")) + "annotate")
     return HTMLResponse(page, 404, {"Content-Security-Policy": _NO_ARCHIVE_POLICY})
