@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.annotations.proposal import PROPOSAL_TAG
+from lib.geometry.volume_files import EXTENSIONS
 from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
@@ -102,7 +103,8 @@ def download_label(user: CurrentUser, label: str, tag: str) -> Response:
     if tag == CLICK_TAG:
         raise HTTPException(404, "Clicks have no mask of their own; ask the model extreme_points for one.")
     path = _seen_by(user, label, tag).get_label_uri(label, tag)
-    return FileResponse(path, media_type="application/octet-stream", filename=f"{label}{_extension(path)}")
+    extension = next(extension for extension in EXTENSIONS if path.endswith(extension))
+    return FileResponse(path, media_type="application/octet-stream", filename=f"{label}{extension}")
 
 
 def check_label(user: CurrentUser, tag: str, image: str | None = None, label: str | None = None) -> Response:
@@ -116,10 +118,6 @@ def _seen_by(user: User, image: str, tag: str) -> AnnotationSet:
     if tag == PROPOSAL_TAG:  # made by the network, so part of no reading
         return studies()
     return studies().readings.seen_by(user.name, image)
-
-
-def _extension(path: str) -> str:
-    return next(extension for extension in (".nii.gz", ".nii", ".nrrd") if path.endswith(extension))
 
 
 def label_info(user: CurrentUser, label: str, tag: str) -> dict[str, Any]:

@@ -14,18 +14,17 @@ from tests.exchange.studies import write_studies
 from tests.server.login.people import write_users
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_login_on_this_machine_needs_no_encryption(host):
-    require_encryption_beyond_loopback(Listening(uvicorn.Config("none:none", host=host)), [])
+def check(host, proxies=(), **settings):
+    require_encryption_beyond_loopback(Listening(uvicorn.Config("none:none", host=host, **settings)), proxies)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", None])
-def test_login_on_the_network_needs_encryption(host):
+def test_login_needs_encryption_except_on_this_machine(host):
     with pytest.raises(NetworkError, match="without encryption.*--tls-cert.*trusted_proxies"):
-        require_encryption_beyond_loopback(Listening(uvicorn.Config("none:none", host=host)), [])
-    require_encryption_beyond_loopback(Listening(uvicorn.Config("none:none", host=host)), ["10.1.2.3"])
-    with_tls = uvicorn.Config("none:none", host=host, ssl_certfile="cert.pem")
-    require_encryption_beyond_loopback(Listening(with_tls), [])
+        check(host)
+    check(host, ["10.1.2.3"])
+    check(host, ssl_certfile="cert.pem")
+    check("127.0.0.1")
 
 
 def refusal(studies, *conf, host="127.0.0.1", **environment):
