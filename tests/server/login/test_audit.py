@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lib.server.project import Project
 from scripts.models import main as models
 from scripts.restore import main as restore
 from tests.exchange.studies import CLICKS, GEOMETRIES, stored, write_studies, write_volume
+from tests.installed import ROOT
 from tests.physical import l_shape
 from tests.server.login.people import Client
 
@@ -216,20 +218,30 @@ def test_foreign_lines_are_left_out(log, tmp_path, line):
     assert [record.who for record in last_records(tmp_path / "audit", 10)] == ["anna"]
 
 
-def _write_many(folder, who):
-    for _ in range(15):
-        AuditLog(folder, file_bytes=1000).write("clicks", who, CLIENT, {})
+WRITER = """
+import sys
+from pathlib import Path
+from lib.server.audit import AuditLog
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(100):
+    AuditLog(Path(sys.argv[1]), file_bytes=200).write("clicks", "anna", {}, {})
+"""
 
 
 def test_processes_of_one_project_do_not_lose_each_others_records(tmp_path):
-    context = get_context("spawn")
-    processes = [context.Process(target=_write_many, args=(tmp_path, f"reader {n}")) for n in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    writers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
 
-    assert len(last_records(tmp_path, 1000)) == 45
+    assert len(last_records(tmp_path, 1000)) == 300
 
 
 def test_record_that_cannot_be_written_goes_to_the_log_of_the_server(tmp_path, caplog):
