@@ -95,7 +95,7 @@ NO_IMAGES = ["", ".", "..", "../studies", "/etc", "study_00/..", ".inextremis", 
 
 @pytest.mark.parametrize("image", NO_IMAGES)
 @pytest.mark.parametrize("path", ["/datastore/image", "/datastore/image/info"])
-def test_get_of_what_is_no_image_is_404_and_removes_nothing(site, path, image):
+def test_get_of_an_unknown_image_is_404_and_removes_nothing(site, path, image):
     root, server = site
     before = sorted(root.rglob("*"))
 

@@ -184,7 +184,7 @@ def test_every_answer_carries_the_headers_that_protect_browsers(port, path):
     assert not [name for name in headers if name.startswith("access-control-")]
 
 
-def test_policy_of_a_page_stays(port):
+def test_policy_of_a_page_is_kept(port):
     assert send(port, request("GET", "/own-policy"))[1]["content-security-policy"] == "default-src 'self'"
 
 
@@ -195,7 +195,7 @@ def test_policy_of_a_page_stays(port):
         *("/?image=a%00b", "/?image=a%0aINFO%20forged", "http://evil.example/info/", "*"),
     ],
 )
-def test_paths_and_queries_that_are_no_text_are_refused(port, path):
+def test_invalid_paths_and_queries_are_refused(port, path):
     refused(send(port, request("GET", path)), 400)
 
 
@@ -242,7 +242,7 @@ def test_announced_size_is_refused_before_a_byte_is_sent(port):
 
 
 @pytest.mark.parametrize("sent", [b"", b"half"])
-def test_body_that_stops_is_given_up(port, sent):
+def test_body_that_stops_is_refused(port, sent):
     start = time.monotonic()
 
     answer = send(port, request("POST", "/", Content_Length=100, Connection="keep-alive"), sent)
@@ -252,7 +252,7 @@ def test_body_that_stops_is_given_up(port, sent):
     assert answer[0] == 408 and "send it again" in json.loads(answer[2])["detail"]
 
 
-def test_body_that_trickles_is_given_up(port):
+def test_slow_body_is_refused(port):
     def send_slowly(client):
         with suppress(OSError):  # the server closes the connection
             for _ in range(30):
@@ -278,7 +278,7 @@ def test_body_that_comes_slowly_but_steadily_is_served(port):
         assert answer_of(client)[0] == 200
 
 
-def test_failure_behind_the_gate_is_a_sentence_and_the_connection_lives_on(port):
+def test_failure_of_the_application_is_a_sentence_and_the_connection_stays_open(port):
     with connect(port) as client:
         client.sendall(request("GET", "/fail", Connection="keep-alive"))
         client.sendall(request("GET", "/after"))

@@ -56,7 +56,7 @@ def test_ids_cannot_be_guessed(upload):
     assert all(len(one) == 32 and int(one, 16) >= 0 for one in ids)
 
 
-def test_session_says_what_clients_of_monai_label_read(upload, clock):
+def test_session_info_has_the_fields_of_monai_label(upload, clock):
     path = upload()
 
     info = Sessions().add(path, expiry_s=60).info()
@@ -66,7 +66,7 @@ def test_session_says_what_clients_of_monai_label_read(upload, clock):
     assert "/" not in str(info)
 
 
-def test_session_that_is_not_used_ends_and_one_that_is_lives_on(upload, clock):
+def test_unused_session_ends_and_used_one_continues(upload, clock):
     sessions = Sessions(lifetime_s=100)
     used, unused = sessions.add(upload()), sessions.add(upload())
     for _ in range(3):

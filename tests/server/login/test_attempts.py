@@ -1,4 +1,4 @@
-"""Passwords cannot be guessed by trying many."""
+"""Failed logins are limited, so that passwords cannot be guessed."""
 
 import pytest
 from fastapi import HTTPException
@@ -34,7 +34,7 @@ def test_name_is_refused_wherever_the_attempts_come_from_until_they_are_old(atte
     attempts.begin("anna", "10.0.0.4")
 
 
-def test_address_is_refused_whatever_the_names(attempts):
+def test_address_is_refused_after_too_many_names(attempts):
     for number in range(5):
         attempts.begin(f"name {number}", "10.0.0.1")
 

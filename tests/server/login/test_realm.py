@@ -1,4 +1,4 @@
-"""Logins at a real realm of OpenID Connect, by tokens and in a browser. The tests run in this order."""
+"""Log in at a real realm of OpenID Connect, by tokens and in a browser. The order of the tests matters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def site(tmp_path_factory):
         yield Site(server, realm)
 
 
-def test_realm_that_is_away_is_said(site):
+def test_unreachable_realm_is_503(site):
     """503, to programs and browsers; the health check goes on."""
     browser = Client(site.server.url)
     answers = [site.ask(site.realm.token()), browser.get("/login"), browser.get("/login/callback?code=x&state=y")]
@@ -174,7 +174,7 @@ def test_request_to_the_realm_has_pkce_state_and_nonce_and_no_secret(site, realm
     assert "code_verifier" not in query
 
 
-def test_user_without_a_role_is_told_and_gets_no_session(site, realm):
+def test_user_without_a_role_is_refused(site, realm):
     browser, back = log_in(site, "guest")
 
     assert back.status_code == 403 and "has none of the roles of this server" in back.text

@@ -1,4 +1,4 @@
-"""Each role against each route of a real server, from the server's own list of routes."""
+"""Each route of a real server is allowed to its role and to higher ones."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_description_of_the_routes_needs_a_login_too(server, clients):
     assert clients[Role.USER].get("/openapi.json").status_code == 200
 
 
-def test_upload_of_nobody_is_refused_before_it_is_read(server):
+def test_upload_without_a_login_is_refused_before_it_is_read(server):
     """The refusal is sent although most of the announced body is missing."""
     head = request("PUT", "/datastore/?image=x", Content_Type="multipart/form-data; boundary=x", Content_Length=10**8)
 

@@ -166,7 +166,7 @@ def fill(path):
             filler.write(bytes(4096))
 
 
-def test_full_disk_refuses_clicks_and_keeps_what_was_there(tmp_path):
+def test_full_disk_refuses_clicks_and_keeps_stored_ones(tmp_path):
     with small_disk(tmp_path / "disk", "24m") as disk, running_site(disk, len(NAMES), **SHORT) as site:
         assert click(site, NAMES[0]).status_code == 200
         kept = disk / "studies" / "labels" / "extreme_points" / f"{NAMES[0]}.lesion.json"

@@ -1,4 +1,4 @@
-"""`monailabel start_server` as a user calls it: what it refuses, what it keeps to itself, what it writes."""
+"""`monailabel start_server`: refused arguments, hidden passwords, and written files."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class TestArguments:
         assert f"{words[0]} is not for this app: " in refused("--studies", studies, *words)
 
     @pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "8e3", "", "²"])
-    def test_port_that_is_none_is_refused(self, studies: Path, port: str) -> None:
+    def test_invalid_port_is_refused(self, studies: Path, port: str) -> None:
         result = subprocess.run(
             command("--app", APP, "--studies", studies, "--port", port), env=variables(), capture_output=True, text=True
         )
@@ -237,7 +237,7 @@ class TestLoginInTheAddress:
         assert (os.environ[USERNAME], os.environ[PASSWORD]) == (name, password)
         assert (name, password) == (settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD)
 
-    def test_login_of_the_environment_stays_where_the_address_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_login_of_the_environment_is_kept_for_an_address_without_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(PASSWORD, "kept")
         assert require_studies("http://pacs:8042/a@b") == "http://pacs:8042/a@b"
         assert os.environ[PASSWORD] == "kept"

@@ -1,4 +1,4 @@
-"""Without a login the server is reached from this machine only, unless it is told otherwise."""
+"""A server without a login is reachable from this machine only, unless a setting allows more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that is started where nothing is compiled: nobody waits for the compiler once it answers."""
+"""A server compiles its code before it answers, so that no request waits for the compiler."""
 
 import pytest
 
