@@ -201,27 +201,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--root_path", default="", help="path at which a proxy in front serves this")
     levels = ["critical", "error", "warning", "info", "debug", "trace"]
     add("--log_level", default="info", choices=levels, help="level of uvicorn's log")
-    for name, reason in REFUSED_OPTIONS.items():
-        add(name, action=_Refuse, nargs="?", help=argparse.SUPPRESS, reason=reason)
     return parser
 
 
 def _require_known(unknown: Sequence[str]) -> None:
     """Refuse unknown arguments; the message names only options, as a value beside a typo may be a password."""
     options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if options and options[0] in REFUSED_OPTIONS:
+        raise StartError(f"The option {options[0]} is not for this app: {REFUSED_OPTIONS[options[0]]}; leave it out.")
     if options:
         raise StartError(f"There is no option '{options[0]}'; {HELP}.")
     if unknown:
         raise StartError(f"An argument belongs to no option; put quotes around one with blanks, or {HELP}.")
-
-
-class _Refuse(argparse.Action):
-    def __init__(self, option_strings: list[str], dest: str, reason: str, nargs: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=nargs, help=help)
-        self._reason = reason
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        end_process(f"The option {self.option_strings[0]} is not for this app: {self._reason}; leave it out.")
 
 
 def _port(text: str) -> int:
