@@ -221,4 +221,4 @@ def test_full_disk_keeps_the_list_from_nobody(listing, path, monkeypatch, caplog
     monkeypatch.setattr("os.fsync", no_space)
 
     assert set(listing.series()) == {"1.2", "1.3"}
-    wait_for(lambda: "is not kept on disk (No space left on device)" in caplog.text)
+    wait_for(lambda: "could not be saved (No space left on device)" in caplog.text)

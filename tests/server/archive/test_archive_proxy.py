@@ -51,7 +51,7 @@ def routes(proxy):
 
 
 def proxying(url, **options):
-    options = {"login": (NAME, PASSWORD), "read_timeout_s": 1.0, "most_bytes": 100_000, **options}
+    options = {"login": (NAME, PASSWORD), "read_timeout_s": 1.0, "max_bytes": 100_000, **options}
     return serving(routes(ArchiveProxy(url, **options)), [Middleware(Gate)])
 
 
