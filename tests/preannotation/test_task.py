@@ -166,7 +166,7 @@ def test_study_that_cannot_be_read_fails_with_the_reason(folder, studies):
     (outcome,) = run(studies, published(folder), "s0001")
 
     assert outcome.state == "failed" and "s0001.nii.gz cannot be read" in outcome.reason
-    assert run(studies, published(folder), "gone")[0].reason == "Its file is gone."
+    assert run(studies, published(folder), "gone")[0].reason == "Its file is missing."
 
 
 def test_worker_without_the_common_folder_does_nothing(folder, studies, tmp_path):

@@ -334,7 +334,7 @@ def test_final_mask_is_drawn_in_place_of_what_the_clicks_give(project, asked):
     for image in read_project(str(studies), place, model_dir).images:
         (shown,) = image.masks(image.volume(), load_checkpoint(model_dir / "inextremis.pt"))
         assert np.array_equal(shown.mask, half)
-        assert shown.row.said == "final mask, drawn; 6 clicks on it, 1 beside it"
+        assert shown.row.status == "final mask, drawn; 6 clicks on it, 1 beside it"
     assert not asked
 
 

@@ -21,10 +21,10 @@ from lib.server.http.disk_full import writing
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """An image as it is now.
+    """Current version of an image.
 
     Attributes:
-        checksum: of its voxels.
+        checksum: checksum of its voxels.
     """
 
     id: str
@@ -34,7 +34,7 @@ class MaskedImage:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What goes wrong with a final mask, as HTTPException: 404, it was deleted; 409, it cannot be read; 507."""
+    """Convert errors with a final mask to HTTPException: 404, deleted; 409, unreadable; 507, the disk is full."""
     try:
         with writing("The mask", gone=HTTPException(404, "The final mask was deleted just now.")):
             yield
@@ -43,9 +43,11 @@ def refusals() -> Iterator[None]:
 
 
 def mask_before(masks: MaskStore, image: MaskedImage) -> tuple[MaskRecord, np.ndarray]:
-    """The record and the label map (X, Y, Z) uint8 of an image's final mask; empty ones where it has none.
+    """Return the record and the label map (X, Y, Z) uint8 of an image's final mask; empty ones if it has none.
 
-    Raises: MaskError; OSError.
+    Raises:
+        MaskError: the mask is damaged.
+        OSError: it cannot be read.
     """
     empty = MaskRecord({}), np.zeros(image.geometry.shape, np.uint8, order="F")
     if masks.path(image.id) is None:
@@ -63,13 +65,15 @@ def save_mask(
     annotator: str,
     accepted: Mapping[str, Any],
 ) -> None:
-    """Stores a label map (X, Y, Z) with the app's values.
+    """Store a label map (X, Y, Z) with the label values of the app.
 
     Args:
-        covered: the labels that it is about; the others are not answered by it.
-        accepted: what is recorded of each label that was not drawn.
+        covered: labels that the mask answers.
+        accepted: record of each label that was accepted and not drawn.
 
-    Raises: MaskError; OSError.
+    Raises:
+        MaskError: the mask is not valid.
+        OSError: it cannot be written.
     """
     values = {label: value for label, value in label_values(masks.labels).items() if label in covered}
     info = {ACCEPTED_KEY: dict(accepted)} if accepted else None

@@ -215,7 +215,7 @@ def test_mask_of_the_network_that_is_submitted_unchanged_is_not_drawn(submit, st
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"labels": []}, "names none"),
+        ({"labels": []}, "is empty"),
         ({"labels": "cyst"}, "expected a list"),
         ({"labels": ["bone"]}, "does not exist in this app"),
         ({"proposal": 3}, "expected an object"),

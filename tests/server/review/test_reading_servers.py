@@ -287,7 +287,7 @@ def test_reading_can_be_changed_until_it_is_decided(people, image):
     people["rita"].decide(image, "bert")
 
     for answer in (anna.submit(image, shape_mask(5)), anna.click(image), anna.accept(image), anna.take_back(image)):
-        assert "are decided, so that yours stays as it is" in sentence(answer, 409)
+        assert "are decided and cannot be changed" in sentence(answer, 409)
     assert np.array_equal(anna.final(image), shape_mask(2))
 
     people["rita"].take_decision_back(image)

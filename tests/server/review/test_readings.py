@@ -90,7 +90,7 @@ def test_reader_whose_name_is_damaged_is_known_by_their_folder(folder, caplog):
     (studies.project.readings / folder_name("rené") / "reader.json").write_bytes(b"{")
 
     assert opened(folder).readings.readers() == ["rené"]
-    assert "reader.json cannot be read" in caplog.text
+    assert "reader.json of ren%C3%A9 cannot be read" in caplog.text
 
 
 def test_damaged_mask_of_a_reader_is_told_and_keeps_nothing_else_from_being_listed(folder):

@@ -68,7 +68,7 @@ def submit(studies, image_id, tag="final", value=1, labels=LABELS):
 
 def tags_of(studies, image_id):
     """Of the annotations of an image, in order."""
-    return sorted(studies.said_of_images([image_id]).get(image_id, {}))
+    return sorted(studies.summaries_by_image([image_id]).get(image_id, {}))
 
 
 def geometry(shape=SHAPE, affine=AFFINE):

@@ -124,7 +124,7 @@ def test_what_is_left_out_is_named_once(studies, folder, caplog):
     for _ in range(3):
         studies.list_images()
 
-    assert caplog.text.count("The file 'scan.nii' is left out. The image scan.nii.gz has the same id.") == 1
+    assert caplog.text.count("The file 'scan.nii' is not listed. The image scan.nii.gz has the same id.") == 1
 
 
 @pytest.mark.parametrize("names", [("a.nii.gz", "a.nii"), ("a.nii", "a.nrrd"), ("a.nrrd", "a.nii", "a.nii.gz")])
@@ -246,7 +246,7 @@ def test_file_that_may_not_be_read_is_left_out_with_a_warning(studies, folder, c
 
     def look():
         assert studies.list_images() == ["scan"]
-        assert "The file 'secret.nii.gz' is left out. It cannot be read" in caplog.text
+        assert "The file 'secret.nii.gz' is not listed. The server may not read it" in caplog.text
 
     as_nobody(look, folder)
     hidden.parent.chmod(0o755)
