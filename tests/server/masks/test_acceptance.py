@@ -316,6 +316,14 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence_and_changes_nothing(
     assert contents(scan.studies.project.masks()) == before
 
 
+def test_new_clicks_replace_a_damaged_mask(scan):
+    damaged_mask(scan)
+
+    scan.show(scan.click(), A)
+
+    assert scan.accept()[1]
+
+
 def test_label_that_was_not_given_refuses_the_others_unless_they_are_named(scan):
     scan.show(scan.click("tumour"), A)
     scan.click("cyst", annotator="other")
