@@ -24,7 +24,7 @@ def archive():
 
 @pytest.fixture
 def client(archive):
-    """Function that makes a client of the archive."""
+    """Return a function that makes a client of the archive."""
     with served(archive) as address:
         yield lambda login=None, search_filter=None, fetch_by_frame=False, address=address: Archive(
             address, login, {"Modality": "MR"} if search_filter is None else search_filter, fetch_by_frame

@@ -54,7 +54,7 @@ def listing(archive, path):
 
 @pytest.fixture
 def expired(monkeypatch):
-    """Lists expire at once."""
+    """Let lists expire at once."""
     monkeypatch.setattr(archive_listing, "EXPIRES_S", 0.0)
 
 
@@ -66,7 +66,7 @@ def seconds(function, *arguments):
 
 
 def at_once(function, count=10):
-    """Calls a function in so many threads."""
+    """Call a function in several threads."""
     threads = [threading.Thread(target=function) for _ in range(count)]
     for thread in threads:
         thread.start()

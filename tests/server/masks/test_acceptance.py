@@ -32,7 +32,7 @@ class Scan:
         return points
 
     def show(self, points, voxels, annotator="reader", given=SECOND, version=None, new_clicks=True):
-        """An answer that shows a label in a box of voxels, such as np.s_[2:5, 3:6, 2:4]."""
+        """Show a label in a box of voxels, such as np.s_[2:5, 3:6, 2:4]."""
         mask = np.zeros(SHAPE, bool)
         mask[voxels] = True
         checksum = self.studies.identities.checksum(self.path)
@@ -59,7 +59,7 @@ def scan(tmp_path):
 
 
 def boxes(*drawn):
-    """A label map with these boxes, a value and the voxels each, the later ones on top."""
+    """Make a label map with these boxes, a value and the voxels each, the later ones on top."""
     label_map = np.zeros(SHAPE, np.uint8)
     for value, voxels in drawn:
         label_map[voxels] = value
@@ -72,7 +72,7 @@ A, B, C = np.s_[1:5, 1:5, 1:5], np.s_[3:8, 3:8, 3:6], np.s_[8:9, 1:2, 1:2]
 
 @pytest.fixture
 def accepted(scan):
-    """A scan whose tumour, clicked by "reader", was shown in the box A and accepted."""
+    """Show the tumour, clicked by "reader", in the box A and accept it."""
     scan.show(scan.click(), A)
     scan.accept()
     return scan

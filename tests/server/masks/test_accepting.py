@@ -53,7 +53,7 @@ class Site:
         return load_volume(path, sentinels=False).array
 
     def click(self, image, who="reader", **params):
-        """The mask that the annotator sees."""
+        """Click, and return the mask that the annotator sees."""
         return self.mask_in(infer(self.server, image, {"client_id": who, "result_extension": ".nii.gz", **params}))
 
     def accept(self, image, who="reader", **body):

@@ -95,7 +95,7 @@ def mask_array(value=1, dtype=np.uint8):
 
 @pytest.fixture
 def submit(studies, tmp_path):
-    """Submits an array on a grid, or a file; gives the refusal, or the stored mask."""
+    """Return a function that submits an array on a grid, or a file, and returns the stored mask."""
 
     def submitted(array=None, affine=AFFINE, name="upload.nii.gz", content=None, info=None, tag="final", **params):
         upload = tmp_path / name

@@ -52,7 +52,7 @@ def address(archive):
 
 @pytest.fixture
 def opened(address, tmp_path):
-    """Function that opens the studies of the archive, or of one at another address."""
+    """Return a function that opens the studies of the archive, or of one at another address."""
 
     def open_studies(address=address, fetch_by_frame=False):
         project = Project(tmp_path / "project")

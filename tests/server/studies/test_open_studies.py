@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def set_variables(home, monkeypatch):
-    """Function that sets variables as a user would before the start."""
+    """Return a function that sets variables as a user would before the start."""
 
     def set_them(**variables):
         for name, value in variables.items():

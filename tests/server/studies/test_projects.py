@@ -54,7 +54,7 @@ def exported(server, folder, image):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """[A] folder, with a blank and brackets in its name, and files that are studies in odd ways, or are none."""
+    """Make a folder, with a blank and brackets in its name, of unusual studies and other files."""
     folder = tmp_path_factory.mktemp("of the clinic") / "[MR] 2024 studies"
     for name in ("case 01", "pat.1", "lib", "Müller"):
         save(folder / f"{name}.nii.gz")

@@ -28,7 +28,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def files(project, images):
-    """An image with clicks on two labels, a mask and the masks before it; and another image beside it."""
+    """Make two images, each with clicks on two labels, a mask and earlier masks; return the files of one."""
     for name in ("scan", "other"):
         (images / f"{name}.nii.gz").write_bytes(name.encode())
         for label in ("tumour", "cyst"):

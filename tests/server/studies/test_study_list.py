@@ -146,7 +146,7 @@ def test_reader_sees_their_own_reading_and_what_is_decided(tmp_path):
 
 @pytest.fixture
 def series(tmp_path, monkeypatch):
-    """Gives the UID of a series, its archive, and the studies of that archive."""
+    """Give the UID of a series, its archive, and the studies of that archive."""
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     archive = FakeDICOMweb()
     with served(archive) as address:
