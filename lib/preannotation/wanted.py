@@ -58,10 +58,8 @@ def is_settled(studies: Studies, image_id: str) -> bool:
 
 def stored_proposal(studies: Studies, image_id: str) -> Proposal | None:
     """Return the stored proposal of an image; None if it is missing or damaged."""
-    try:
-        return Proposal.of(studies.masks(PROPOSAL_TAG).record(image_id).info)
-    except (FileNotFoundError, MaskError):
-        return None
+    record = studies.mask_record(image_id, PROPOSAL_TAG)
+    return None if record is None else Proposal.of(record.info)
 
 
 def _is_final(labels: Sequence[str], summaries: Mapping[str, Sequence[AnnotationSummary]]) -> bool:

@@ -43,7 +43,7 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class Series:
-    """A series as the archive lists it.
+    """Series as listed by the archive.
 
     Attributes:
         facts: attributes by DICOM keyword, as far as the archive returns them.

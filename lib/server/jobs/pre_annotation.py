@@ -22,7 +22,7 @@ _MAX_CHARACTERS = 500
 
 
 class RunningError(RuntimeError):
-    """A pre-annotation of the project runs already."""
+    """Error of a start while a pre-annotation of the project is running."""
 
 
 class PreAnnotation:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.given_masks import GivenMask, GivenMaskError, clicks_digest
 from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.names import label_values
@@ -19,7 +18,7 @@ from lib.annotations.store import Annotation, AnnotationFileError
 from lib.geometry.volume import VolumeError, read_geometry
 from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, requested_labels, save_mask
 from lib.server.project import FINAL_TAG
 
 
@@ -98,10 +97,7 @@ def _image(annotations: AnnotationSet, image_id: str, path: Path) -> MaskedImage
 
 def _clicks(annotations: AnnotationSet, image: MaskedImage, request: Mapping[str, Any]) -> dict[str, Annotation]:
     """Return the stored clicks on the labels of a request, in the app's order."""
-    with answered_with(422, ClickRequestError):
-        chosen = named_labels(request, "labels", annotations.labels)
-    if "labels" in request and not chosen:
-        raise HTTPException(422, "The list 'labels' is empty; omit it to accept all labels with clicks.")
+    chosen = requested_labels(request, annotations.labels)
     found = {label: _annotation(annotations, image, label) for label in chosen or annotations.labels}
     clicks = {label: annotation for label, annotation in found.items() if annotation is not None}
     missing = [label for label in chosen if label not in clicks] or ([] if clicks else list(annotations.labels))

@@ -13,6 +13,7 @@ from fastapi import HTTPException
 
 from lib.annotations.given_masks import GivenMaskStore
 from lib.annotations.image_identity import ImageIdentities, file_stamp
+from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.mask_store import MaskStore
 from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.annotations.store import Absence, AnnotationStore, Answer
@@ -197,6 +198,13 @@ class AnnotationSet(ABC):
         if not _TAG.fullmatch(tag) or tag == CLICK_TAG:
             raise HTTPException(422, f"The tag is {tag[:80]!r}; expected one such as 'final' or 'original'.")
         return MaskStore(self.place.masks(tag), self.labels, self.place.mapped_masks / tag, self.first_labels)
+
+    def mask_record(self, image_id: str, tag: str = FINAL_TAG) -> MaskRecord | None:
+        """Return the record of a mask; None if it is missing or damaged."""
+        try:
+            return self.masks(tag).record(image_id)
+        except (FileNotFoundError, MaskError):
+            return None
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """Return the file of a mask with the label values of the app.

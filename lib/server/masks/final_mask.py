@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
+from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.mask_origin import ACCEPTED_KEY
 from lib.annotations.mask_store import MaskStore
@@ -17,6 +18,7 @@ from lib.annotations.names import label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.server.http.disk_full import writing
+from lib.server.http.refusals import answered_with
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class MaskedImage:
     id: str
     geometry: ImageGeometry
     checksum: str
+
+
+def requested_labels(request: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in the list `labels` of a request; empty if it has no such list.
+
+    Raises:
+        HTTPException: 422, an empty list, or not labels of the app.
+    """
+    with answered_with(422, ClickRequestError):
+        chosen = named_labels(request, "labels", labels)
+    if "labels" in request and not chosen:
+        raise HTTPException(422, "The list 'labels' is empty; omit it to take all labels.")
+    return chosen
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.image_identity import file_stamp
 from lib.annotations.mask_file import MaskError, require_grid
 from lib.annotations.mask_origin import MaskOrigin, acceptances
@@ -19,9 +18,8 @@ from lib.annotations.mask_store import MaskStore
 from lib.annotations.mask_values import mapped_values
 from lib.annotations.names import MAX_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
-from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, requested_labels, save_mask
 
 NAME = "that was submitted"
 
@@ -51,7 +49,7 @@ def store_mask(
         HTTPException: 409, the stored mask cannot be read; 422, not a mask of this image with labels of this app; 507,
             the disk is full.
     """
-    labels, proposal = _answered(params, annotations.labels), _proposal(params)
+    labels, proposal = requested_labels(params, annotations.labels) or annotations.labels, _proposal(params)
     try:
         stamp = file_stamp(image_path)
         require_grid(read_geometry(upload), read_geometry(image_path), NAME)
@@ -92,19 +90,6 @@ def _replace_labels(
         array[drawn] = values[drawn]
         kept = {label: record for label, record in acceptances(before).items() if label not in labels}
         save_mask(masks, image, array, {*before.labels, *labels}, annotator, {**kept, **accepted})
-
-
-def _answered(params: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels that a mask answers.
-
-    Raises:
-        HTTPException: 422, not labels of the app.
-    """
-    with answered_with(422, ClickRequestError):
-        chosen = named_labels(params, "labels", labels)
-    if "labels" in params and not chosen:
-        raise HTTPException(422, "The list 'labels' is empty; omit it if the mask answers all labels.")
-    return chosen or tuple(labels)
 
 
 def _proposal(params: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -97,10 +97,8 @@ class Review:
             raise HTTPException(404, f"{reader[:80]!r} has not finished reading {image_id!r}.")
         if reader != reviewer and image_id not in self.studies.decided([image_id]):
             self._require_open(image_id, finished, reviewer)
-        try:
+        with _usable():
             mask = self.readings.of(reader).label_map(image_id)
-        except (MaskError, OSError) as error:
-            raise HTTPException(409, f"The reading cannot be used. {error}") from error
         return mask if mask is not None else self._empty(image_id, self.readings.of(reader))
 
     def label_maps(self, image_id: str, geometry: ImageGeometry, reviewer: str) -> dict[str, np.ndarray]:
@@ -119,12 +117,10 @@ class Review:
             self._require_open(image_id, finished, reviewer)
         maps = {}
         for reader in sorted(finished):
-            try:
+            with _usable():
                 mask = self.readings.of(reader).label_map(image_id)
                 if mask is not None:
                     require_grid(mask.geometry, geometry, f"of {reader!r}")
-            except (MaskError, OSError) as error:
-                raise HTTPException(409, f"The reading cannot be used. {error}") from error
             maps[reader] = mask.array if mask is not None else np.zeros(geometry.shape, np.uint8)
         return maps
 
@@ -257,7 +253,7 @@ class Review:
 
     def _store(self, image_id: str, reading: Reading, finished: Collection[str], reviewer: str) -> None:
         """Store the mask of a reading as the final mask of all labels; absent labels are empty."""
-        mask, before = reading.label_map(image_id), reading.record(image_id)
+        mask, before = reading.label_map(image_id), reading.mask_record(image_id)
         checksum = self._checksum(image_id) or (before.image_checksum if before is not None else None)
         agreement = self.agreements.of(image_id, finished)
         decision = {
@@ -279,6 +275,14 @@ class Review:
         except (FileNotFoundError, AnnotationFileError):
             return False
         return (stored.created, stored.annotator) == (answer.created, answer.annotator)
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except (MaskError, OSError) as error:
+        raise HTTPException(409, f"The reading cannot be used. {error}") from error
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from filelock import FileLock
 from lib.activelearning.leases import Leases
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.moments import moment_of
 from lib.annotations.store import AnnotationStore, Answer
 from lib.geometry.volume import Volume
@@ -74,20 +73,13 @@ class Reading(AnnotationSet):
     def created(self, image_id: str) -> str:
         """Return the time of the reader's latest annotation of an image (ISO 8601); empty if unknown."""
         moments = [answer.created for answer in self.answers(image_id)]
-        if (record := self.record(image_id)) is not None:
+        if (record := self.mask_record(image_id)) is not None:
             moments.append(record.created)
         return max(moments, key=moment_of, default="")
 
     def answers(self, image_id: str) -> list[Answer]:
         """Return the reader's readable answers on an image, by label."""
         return [one for path in self.clicks.paths_of(image_id) if (one := self._answer(path)) is not None]
-
-    def record(self, image_id: str) -> MaskRecord | None:
-        """Return the record of the reader's mask of an image; None if it is missing or damaged."""
-        try:
-            return self.masks().record(image_id)
-        except (FileNotFoundError, MaskError):
-            return None
 
     def label_map(self, image_id: str) -> Volume | None:
         """Return the reader's mask of an image (X, Y, Z) uint8, with the app's values; None if there is no mask.
@@ -207,11 +199,8 @@ class Readings:
 
     def decision(self, image_id: str) -> dict[str, Any] | None:
         """Return the decision that made the final mask of a study; None if there is none."""
-        try:
-            info = self.studies.masks().record(image_id).info or {}
-        except (FileNotFoundError, MaskError):
-            return None
-        decision = info.get(DECISION_KEY)
+        record = self.studies.mask_record(image_id)
+        decision = (record.info or {}).get(DECISION_KEY) if record is not None else None
         return decision if isinstance(decision, dict) and "reader" in decision else None
 
     def finished(self, images: Sequence[str] | None = None) -> dict[str, set[str]]:

@@ -164,7 +164,7 @@ class ArchiveStudies(Studies):
     def refusal(self, image_id: str) -> str | None:
         """Return the recorded reason why an image cannot be opened; None if there is none."""
         series = self._one(image_id)
-        return self._refusal_of(series) or self._why_no_image(series, image_id)
+        return _refusal(series, self._refused.get(series.uid)) or self._why_no_image(series, image_id)
 
     def shown(self, until: float = 0.0) -> dict[str, Shown]:
         series, refused = self._series(), self._refused.items()
@@ -236,7 +236,7 @@ class ArchiveStudies(Studies):
             if found is None:
                 raise HTTPException(404, f"There is no series {series.uid!r} in the archive any more.")
             series = found
-            if refusal := self._refusal_of(series):
+            if refusal := _refusal(series, self._refused.get(series.uid)):
                 raise HTTPException(422, refusal)
             with tempfile.TemporaryDirectory(dir=self._volumes, prefix=f"{_FETCHING}{os.getpid()}-") as unfinished:
                 folder = Path(unfinished, "series")
@@ -284,9 +284,6 @@ class ArchiveStudies(Studies):
             self._refused.change(series.uid, lambda kept: refusal)
         except OSError as error:
             logger.warning("The refusal of %s could not be saved (%s).", series.uid, error.strerror)
-
-    def _refusal_of(self, series: Series) -> str | None:
-        return _refusal(series, self._refused.get(series.uid))
 
     def segmentation(self, image_id: str, mask: Volume, origins: Mapping[str, SegmentOrigin]) -> Dataset:
         """Convert a mask of an image to DICOM SEG.

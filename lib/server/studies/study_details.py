@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from lib.annotations.mask_file import MaskError
 from lib.annotations.mask_origin import origins
 from lib.annotations.proposal import PROPOSAL_TAG, Proposal
-from lib.annotations.store import Absence, Annotation, AnnotationFileError, Answer
+from lib.annotations.store import Absence, AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry
 from lib.server.masks.annotation_set import AnnotationSet, AnnotationSummary
@@ -73,8 +72,9 @@ def _answer(
     nothing = {"annotator": None, "created": None, "clicks": None, "extremes": None}
     if not any(label in one.labels for one in summaries):  # no answer, or one for another image of this name
         return nothing
-    answer = _stored(annotations, image_id, label)
-    if answer is None:
+    try:
+        answer: Answer = annotations.clicks.load(image_id, label)
+    except (FileNotFoundError, AnnotationFileError):
         return nothing
     who = {"annotator": answer.annotator, "created": answer.created}
     if isinstance(answer, Absence) or not answer.geometry.is_close(geometry):
@@ -90,18 +90,9 @@ def _answer(
     return {**who, "clicks": clicks, "extremes": ends}
 
 
-def _stored(annotations: AnnotationSet, image_id: str, label: str) -> Answer | None:
-    try:
-        answer: Annotation | Absence = annotations.clicks.load(image_id, label)
-    except (FileNotFoundError, AnnotationFileError):
-        return None
-    return answer
-
-
 def _final(annotations: AnnotationSet, image_id: str) -> dict[str, Any] | None:
-    try:
-        record = annotations.masks().record(image_id)
-    except (FileNotFoundError, MaskError):
+    record = annotations.mask_record(image_id)
+    if record is None:
         return None
     return {
         "annotator": record.annotator,
@@ -114,9 +105,8 @@ def _final(annotations: AnnotationSet, image_id: str) -> dict[str, Any] | None:
 
 def _proposal(studies: Studies, image_id: str, proposal: Proposal) -> dict[str, Any] | None:
     """Return the proposal of a study, an automatic mask that nobody has reviewed."""
-    try:
-        record = studies.masks(PROPOSAL_TAG).record(image_id)
-    except (FileNotFoundError, MaskError):
+    record = studies.mask_record(image_id, PROPOSAL_TAG)
+    if record is None:
         return None
     return {
         "model_version": proposal.model_version,
