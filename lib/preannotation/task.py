@@ -28,7 +28,7 @@ from lib.inference.quality import mask_quality
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.preannotation.job import Job
-from lib.preannotation.wanted import is_settled, is_to_be_proposed, stored_proposal
+from lib.preannotation.wanted import is_settled, needs_proposal, stored_proposal
 from lib.server.archive.series_images import series_and_volume
 from lib.server.jobs.proposal_progress import Outcome
 from lib.server.process.modes import set_umask
@@ -130,7 +130,7 @@ def _is_done(opened: _Opened, image_id: str, stamp: Stamp | None) -> bool:
     if is_settled(opened.studies, image_id):
         return True
     image = _file_in(opened.studies.folder, image_id) if isinstance(opened.studies, FolderStudies) else None
-    return not is_to_be_proposed(stored_proposal(opened.studies, image_id), opened.model, image)
+    return not needs_proposal(stored_proposal(opened.studies, image_id), opened.model, image)
 
 
 def _image(studies: Studies, image_id: str) -> tuple[Path, Stamp | None]:

@@ -28,11 +28,11 @@ def wanted(studies: Studies, model: TrainedModel) -> list[str]:
         for image_id in images
         if image_id not in skipped
         and not _is_final(studies.labels, summaries.get(image_id, {}))
-        and is_to_be_proposed(proposal_in(summaries.get(image_id, {})), model, files.get(image_id))
+        and needs_proposal(proposal_in(summaries.get(image_id, {})), model, files.get(image_id))
     )
 
 
-def is_to_be_proposed(stored: Proposal | None, model: TrainedModel, image: Path | None) -> bool:
+def needs_proposal(stored: Proposal | None, model: TrainedModel, image: Path | None) -> bool:
     """Tell whether to make a proposal with the model, which replaces the stored one.
 
     Args:

@@ -53,21 +53,21 @@ class AnnotationSet(ABC):
     do not count.
 
     Args:
-        place: folders of the annotations.
+        folders: folders of the annotations.
         labels: labels of the app.
         first_labels: labels of masks that do not name theirs.
         identities: checksums of the images.
     """
 
     def __init__(
-        self, place: Project, labels: Sequence[str], first_labels: Sequence[str], identities: ImageIdentities
+        self, folders: Project, labels: Sequence[str], first_labels: Sequence[str], identities: ImageIdentities
     ) -> None:
-        self.place = place
+        self.folders = folders
         self.labels = tuple(labels)
         self.first_labels = tuple(first_labels)
         self.identities = identities
-        self.clicks = AnnotationStore(place.clicks)
-        self.given_masks = GivenMaskStore(place.given_masks)
+        self.clicks = AnnotationStore(folders.clicks)
+        self.given_masks = GivenMaskStore(folders.given_masks)
         self._summaries: dict[Path, tuple[tuple[int, int], AnnotationSummary]] = {}
 
     @abstractmethod
@@ -123,8 +123,8 @@ class AnnotationSet(ABC):
         return valid
 
     def _mask_tags(self) -> list[str]:
-        folders = (path for path in self.place.labels.glob("*") if path.is_dir())
-        return sorted(path.name for path in folders if path.name != CLICK_TAG and _TAG.fullmatch(path.name))
+        tags = (path for path in self.folders.labels.glob("*") if path.is_dir())
+        return sorted(path.name for path in tags if path.name != CLICK_TAG and _TAG.fullmatch(path.name))
 
     def _of_image(
         self, summaries: Mapping[str, Sequence[AnnotationSummary]], image: Path | None, until: float
@@ -197,7 +197,7 @@ class AnnotationSet(ABC):
         """
         if not _TAG.fullmatch(tag) or tag == CLICK_TAG:
             raise HTTPException(422, f"The tag is {tag[:80]!r}; expected one such as 'final' or 'original'.")
-        return MaskStore(self.place.masks(tag), self.labels, self.place.mapped_masks / tag, self.first_labels)
+        return MaskStore(self.folders.masks(tag), self.labels, self.folders.mapped_masks / tag, self.first_labels)
 
     def mask_record(self, image_id: str, tag: str = FINAL_TAG) -> MaskRecord | None:
         """Return the record of a mask; None if it is missing or damaged."""

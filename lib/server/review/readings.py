@@ -49,7 +49,7 @@ class Reading(AnnotationSet):
     ) -> None:
         super().__init__(Project(folder), studies.labels, studies.labels, studies.identities)
         self.reader = reader
-        self.clicks = _Clicks(self.place.clicks, guarded)
+        self.clicks = _Clicks(self.folders.clicks, guarded)
         self._studies = studies
 
     def list_images(self) -> list[str]:
