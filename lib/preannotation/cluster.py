@@ -20,39 +20,39 @@ WORKERS_TIMEOUT_S = 60
 SCALE_EVERY_S = 10
 
 SETTINGS = {
-    # A study is sent to a worker that is free for it. Of what waits at a worker none would be suspected where the
-    # study before it has ended the worker.
+    # Workers have no queues: a study that waits behind one that kills the worker would be counted as a failure too.
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": 2,
     "distributed.comm.timeouts.connect": f"{CONNECT_TIMEOUT_S}s",
     "distributed.worker.daemon": True,
-    # A worker that takes longer to begin again is replaced by another.
+    # A worker that takes longer to restart is replaced.
     "distributed.deploy.lost-worker-timeout": "60s",
     "distributed.admin.system-monitor.gil.enabled": False,
 }
 
-
-# What these tell, of a lost connection above all, is told as a sentence.
-_SAY_NOTHING = ("distributed", "distributed.client", "distributed.core", "distributed.comm", "distributed.batched")
+# Their messages, mostly of lost connections, are replaced by those of ClusterError.
+_SILENCED_LOGGERS = (
+    *("distributed", "distributed.client", "distributed.core", "distributed.comm", "distributed.batched"),
+)
 
 
 class ClusterError(RuntimeError):
-    """No workers; the text is for the user."""
+    """Error of workers or scheduler, with a message for the user."""
 
 
 @contextmanager
 def workers(scheduler: str | None, count: int | None) -> Iterator[Client]:
-    """The client of a cluster, until the end of the block.
+    """Connect to a cluster, or start one, until the end of the block.
 
     Args:
-        scheduler: such as tcp://10.0.0.5:8786, or tls://... with the certificates of dask's configuration; None for a
-            cluster of this machine, which listens on the loopback interface only.
-        count: workers of this machine; None: one a GPU, or one a core where there is none.
+        scheduler: URL such as tcp://10.0.0.5:8786, or tls://... with the certificates of dask's configuration; None
+            for a cluster on this machine, which listens on the loopback interface only.
+        count: number of workers on this machine; default: one per GPU, or one per core without GPUs.
 
     Raises:
         ClusterError: the scheduler does not answer, or has no workers.
     """
-    for name in _SAY_NOTHING:
+    for name in _SILENCED_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(SETTINGS):
         client = _local(count) if scheduler is None else _of_scheduler(scheduler)
@@ -67,18 +67,13 @@ def workers(scheduler: str | None, count: int | None) -> Iterator[Client]:
 
 
 def is_open_to_others(scheduler: str) -> bool:
-    """Is it an address beyond this machine that takes tasks, which are code, from whoever reaches it?"""
+    """Tell whether other machines can send tasks, which are code, to a scheduler without authentication."""
     parts = urlsplit(scheduler)
     return parts.scheme != "tls" and not is_loopback(parts.hostname or "")
 
 
-def default_count() -> int:
-    """One worker a GPU, or one a core that this process may use."""
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
-
-
 def _local(count: int | None) -> Client:
-    n_workers = count or default_count()
+    n_workers = count or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     cluster = LocalCluster(
         n_workers=n_workers,
         threads_per_worker=1,
@@ -95,7 +90,7 @@ def _local(count: int | None) -> Client:
 
 
 def _keep_scale(cluster: LocalCluster, count: int) -> None:
-    """Lets dask replace workers that were killed while they began, which their nannies do not start again."""
+    """Let dask replace workers that were killed while starting, which their nannies do not restart."""
 
     def watch() -> None:
         PeriodicCallback(lambda: cluster.scale(count), 1000 * SCALE_EVERY_S).start()
@@ -119,4 +114,4 @@ def _wait_for_workers(client: Client, scheduler: str | None) -> None:
         client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_S)
     except TimeoutError as error:
         where = "this machine" if scheduler is None else f"the scheduler {scheduler}"
-        raise ClusterError(f"No worker of {where} was there within {WORKERS_TIMEOUT_S} s; start some.") from error
+        raise ClusterError(f"No worker of {where} was ready within {WORKERS_TIMEOUT_S} s; start some.") from error

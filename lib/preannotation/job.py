@@ -8,21 +8,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """Names and numbers only: a worker opens the studies and loads the model itself, from the common store.
+    """Parameters of a run. Each worker opens the studies and loads the model itself, from shared folders.
 
     Attributes:
-        studies: folder of images, or address of a DICOMweb archive without a login in it.
-        project_dir: absolute folder of the annotations.
-        project_id: of that project; a worker whose folder holds another one does nothing.
-        model_dir: absolute folder of the models.
-        labels: of the app, which are the model's.
-        model_version, model_sha256: of the model that the masks are made with.
-        crf: as `lib.inference.automatic_mask.automatic_mask` takes it.
-        modalities: of the series of an archive.
-        readers: how many people read each study.
-        max_volume_gb: the largest image that is read.
-        group: may the owner's group read what is written?
-        gpu_memory_share: of a GPU's memory, that all workers on it may take together.
+        studies: folder of images, or URL of a DICOMweb archive without a login.
+        project_dir: absolute path of the folder of annotations.
+        project_id: id of that project; a worker whose folder has another id refuses to work.
+        model_dir: absolute path of the folder of models.
+        labels: labels of the app and the model.
+        model_version, model_sha256: model that makes the masks.
+        crf: see `lib.inference.automatic_mask.automatic_mask`.
+        modalities: modalities of the series to list in an archive.
+        readers: number of readers of each study.
+        max_volume_gb: size of the largest image that is read.
+        group: let the owner's group read the files.
+        gpu_memory_share: share of a GPU's memory for all workers on it together.
     """
 
     studies: str

@@ -28,7 +28,7 @@ from lib.inference.quality import mask_quality
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.preannotation.job import Job
-from lib.preannotation.wanted import is_settled, is_to_be_proposed, stored_proposal
+from lib.preannotation.wanted import is_settled, needs_proposal, stored_proposal
 from lib.server.archive.series_images import series_and_volume
 from lib.server.jobs.proposal_progress import Outcome
 from lib.server.process.modes import set_umask
@@ -39,16 +39,16 @@ from lib.server.studies.folder_studies import FolderStudies
 from lib.server.studies.open_studies import open_studies
 
 LIST_TIMEOUT_S = 600.0
-"""For the list of all series of an archive."""
+"""Time-out for the list of all series of an archive."""
 
 
 class WorkerError(RuntimeError):
-    """An error of the worker, not of the study, which may be tried elsewhere or later; its text says why."""
+    """Error of the worker, not of the study, with a message for the user; another worker may succeed."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """What a worker keeps open between studies."""
+    """Studies and model that a worker keeps open."""
 
     studies: Studies
     model: TrainedModel
@@ -56,15 +56,19 @@ class _Opened:
 
 
 def check(job: Job) -> None:
-    """Opens what the job needs. Raises: WorkerError."""
+    """Open the studies and load the model.
+
+    Raises:
+        WorkerError: they cannot be opened on this machine.
+    """
     _opened(job)
 
 
 def propose(image_id: str, job: Job) -> Outcome:
-    """Segments a study and stores the mask as its proposal, whole or not at all.
+    """Segment a study and store the mask as its proposal, in one step.
 
     Raises:
-        WorkerError: it could not be done here and now; the scheduler tries again, perhaps elsewhere.
+        WorkerError: the worker failed; the scheduler tries again, perhaps on another worker.
     """
     opened, start = _opened(job), time.perf_counter()
     if _is_done(opened, image_id, None):
@@ -75,7 +79,7 @@ def propose(image_id: str, job: Job) -> Outcome:
             volume = load_volume(path)
         finally:
             if not isinstance(opened.studies, FolderStudies):
-                path.unlink(missing_ok=True)  # the archive keeps it; the disk may not hold all images
+                path.unlink(missing_ok=True)  # the images of an archive may not fit on the disk
         stored, quality = _segment_and_store(opened, job, image_id, volume, stamp)
     except HTTPException as error:
         if error.status_code >= 500:
@@ -94,7 +98,16 @@ def propose(image_id: str, job: Job) -> Outcome:
 def _segment_and_store(
     opened: _Opened, job: Job, image_id: str, volume: Volume, stamp: Stamp | None
 ) -> tuple[bool, float]:
-    """Returns: whether the mask was still wanted, and its quality. Raises: VolumeError; BrokenModelError; OSError."""
+    """Segment a volume and store the mask.
+
+    Returns:
+        Whether the mask was stored, as the study may be done meanwhile, and its estimated quality.
+
+    Raises:
+        VolumeError: the volume cannot be segmented.
+        BrokenModelError: the output of the network is not finite.
+        OSError: the mask cannot be written.
+    """
     model = opened.model
     voxels, affine = network_image(volume, model.spec.spacing_mm)
     probability = predict_on_grid(model, voxels, opened.device)
@@ -113,35 +126,36 @@ def _segment_and_store(
 
 
 def _is_done(opened: _Opened, image_id: str, stamp: Stamp | None) -> bool:
-    """Has the study been skipped, annotated or proposed meanwhile?"""
+    """Tell whether the study was skipped, annotated or proposed meanwhile."""
     if is_settled(opened.studies, image_id):
         return True
     image = _file_in(opened.studies.folder, image_id) if isinstance(opened.studies, FolderStudies) else None
-    return not is_to_be_proposed(stored_proposal(opened.studies, image_id), opened.model, image)
+    return not needs_proposal(stored_proposal(opened.studies, image_id), opened.model, image)
 
 
 def _image(studies: Studies, image_id: str) -> tuple[Path, Stamp | None]:
-    """The file of an image, and its stamp where it stays.
+    """Return the file of an image, and its stamp if it is a file of the user.
 
-    Raises: HTTPException: there is none, or the archive does not give it.
+    Raises:
+        HTTPException: the file is missing, or the archive does not send it.
     """
     if not isinstance(studies, FolderStudies):
         return Path(studies.get_image_uri(image_id)), None
     path = _file_in(studies.folder, image_id)
     if path is None:
-        raise HTTPException(404, "Its file is gone.")
+        raise HTTPException(404, "Its file is missing.")
     return path, file_stamp(path)
 
 
 def _file_in(folder: Path, image_id: str) -> Path | None:
-    """The file of an image, as `FolderStudies` chooses it, without listing the others."""
+    """Return the file of an image, as `FolderStudies` does, without listing the folder."""
     check_image_id(image_id)
     candidates = (folder / f"{image_id}{extension}" for extension in EXTENSIONS)
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _images_of_series(studies: Studies, image_id: str) -> tuple[str, ...]:
-    """The images of a series that is none itself, as it was found to hold several; empty of any other image."""
+    """Return the images of a series that has several; empty if the id is that of an image."""
     if isinstance(studies, FolderStudies):
         return ()
     uid = series_and_volume(image_id)[0]
@@ -151,13 +165,17 @@ def _images_of_series(studies: Studies, image_id: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _opened(job: Job) -> _Opened:
-    """Raises: WorkerError: the studies, the project or the model are not here."""
+    """Open the studies and load the model, once per job.
+
+    Raises:
+        WorkerError: the studies, the project or the model are not available on this machine.
+    """
     set_umask(job.group)
     os.environ[MAX_VOLUME_VARIABLE] = str(job.max_volume_gb)
     torch.set_num_threads(1)
     project = Project(Path(job.project_dir))
-    if project_id(project) != job.project_id:  # before a folder is made in a share that is not mounted
-        raise WorkerError(f"The folder {project.folder} does not hold the project here; mount it on this machine.")
+    if project_id(project) != job.project_id:  # checked first, so that no folder is made in an unmounted share
+        raise WorkerError(f"The folder {project.folder} does not contain the project; mount it on this machine.")
     try:
         studies = open_studies(
             job.studies,
@@ -178,7 +196,7 @@ def _opened(job: Job) -> _Opened:
 
 @lru_cache(maxsize=1)
 def _own_folder() -> str:
-    """For the images of an archive, while they are worked on."""
+    """Make a temporary folder for the images of an archive, once per worker."""
     folder = tempfile.TemporaryDirectory(prefix="inextremis-worker-")
     _KEPT.append(folder)
     return folder.name
@@ -188,7 +206,11 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _model(job: Job, device: torch.device) -> TrainedModel:
-    """The one that the run began with, though another may be published by now."""
+    """Load the model that the run began with, even if another one has been published since.
+
+    Raises:
+        WorkerError: the model does not exist any more.
+    """
     versions = ModelVersions(job.model_path)
     for path in (versions.path(job.model_version), job.model_path):
         try:
@@ -201,13 +223,13 @@ def _model(job: Job, device: torch.device) -> TrainedModel:
 
 
 def _device(memory_share: float) -> torch.device:
-    """A GPU of its own where there is one a worker: by the worker's number, unless CUDA_VISIBLE_DEVICES chose it."""
+    """Choose the GPU by the number of the worker; the CPU without GPUs."""
     count = torch.cuda.device_count()
     if not count:
         return torch.device("cpu")
     try:
         number = int(get_worker().name)
-    except (ValueError, TypeError):  # no worker, or one that somebody named
+    except (ValueError, TypeError):  # no worker, or one with a custom name
         number = 0
     device = torch.device("cuda", number % count)
     torch.cuda.set_per_process_memory_fraction(memory_share, device)

@@ -9,34 +9,34 @@ from lib.annotations.image_identity import file_stamp
 from lib.annotations.mask_file import MaskError
 from lib.annotations.proposal import PROPOSAL_TAG, Proposal
 from lib.networks.checkpoint import TrainedModel
-from lib.server.masks.annotation_set import Said
+from lib.server.masks.annotation_set import AnnotationSummary
 from lib.server.studies.datastore import Studies
 from lib.server.studies.study_list import StudyList, label_states, proposal_in
 
 
 def wanted(studies: Studies, model: TrainedModel) -> list[str]:
-    """The images, by name, that are neither skipped nor fully annotated, and have no proposal to keep.
+    """Return the ids of images without a skip, a final mask of all labels, or a proposal to keep, sorted.
 
-    A proposal is kept unless the model scored better on held-out scans than the model of the proposal, or the file
-    of the image has changed since.
+    A proposal is replaced if the model scored better on held-out scans than the model of the proposal, or if the file
+    of the image has changed.
     """
     images, files = studies.list_images(), studies.images_at_hand()
-    said = StudyList(studies).said(None, images, budget_s=0)
+    summaries = StudyList(studies).summaries(None, images, budget_s=0)
     skipped = studies.skipped()
     return sorted(
         image_id
         for image_id in images
         if image_id not in skipped
-        and not _is_final(studies.labels, said.get(image_id, {}))
-        and is_to_be_proposed(proposal_in(said.get(image_id, {})), model, files.get(image_id))
+        and not _is_final(studies.labels, summaries.get(image_id, {}))
+        and needs_proposal(proposal_in(summaries.get(image_id, {})), model, files.get(image_id))
     )
 
 
-def is_to_be_proposed(stored: Proposal | None, model: TrainedModel, image: Path | None) -> bool:
-    """Is a mask of the model to be stored beside, or in the place of, this proposal?
+def needs_proposal(stored: Proposal | None, model: TrainedModel, image: Path | None) -> bool:
+    """Tell whether to make a proposal with the model, which replaces the stored one.
 
     Args:
-        image: file of the image; None where it is not at hand.
+        image: file of the image; None if it is not local.
     """
     if stored is None:
         return True
@@ -45,7 +45,7 @@ def is_to_be_proposed(stored: Proposal | None, model: TrainedModel, image: Path 
 
 
 def is_settled(studies: Studies, image_id: str) -> bool:
-    """Is a study skipped, or does it have a final mask of all labels? Reads no other study."""
+    """Tell whether a study is skipped or has a final mask of all labels, without reading other studies."""
     if studies.skips.of(image_id) is not None:
         return True
     try:
@@ -57,12 +57,10 @@ def is_settled(studies: Studies, image_id: str) -> bool:
 
 
 def stored_proposal(studies: Studies, image_id: str) -> Proposal | None:
-    """The proposal of an image; None without a readable one."""
-    try:
-        return Proposal.of(studies.masks(PROPOSAL_TAG).record(image_id).info)
-    except (FileNotFoundError, MaskError):
-        return None
+    """Return the stored proposal of an image; None if it is missing or damaged."""
+    record = studies.mask_record(image_id, PROPOSAL_TAG)
+    return None if record is None else Proposal.of(record.info)
 
 
-def _is_final(labels: Sequence[str], said: Mapping[str, Sequence[Said]]) -> bool:
-    return set(label_states(labels, said).values()) <= {"final", "absent"}
+def _is_final(labels: Sequence[str], summaries: Mapping[str, Sequence[AnnotationSummary]]) -> bool:
+    return set(label_states(labels, summaries).values()) <= {"final", "absent"}

@@ -7,5 +7,5 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Leaves a Ctrl-C to the script, which ends its workers; a terminal sends it to all of them."""
+    """Ignore Ctrl-C, which a terminal sends to workers too: the script stops its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

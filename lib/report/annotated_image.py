@@ -1,11 +1,11 @@
-"""Collect what is annotated in an image, and make the masks of its structures."""
+"""Collect the annotations of an image, and make the masks of its structures."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lib.annotations.completeness import unanswered_labels
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.mask_file import MaskRecord
 from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
+from lib.annotations.moments import LONG_AGO, moment_of
 from lib.annotations.store import Absence, Annotation, Answer
 from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, VolumeError, load_volume
@@ -26,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinalMask:
-    """The final mask of an image.
+    """Final mask of an image.
 
     Attributes:
-        record: None of a mask that cannot be read.
-        load: gives its values, those of the app; raises MaskError.
+        record: None if the mask cannot be read.
+        load: returns the label map with the app's values; raises MaskError.
     """
 
     record: MaskRecord | None
@@ -38,23 +39,23 @@ class FinalMask:
 
     @property
     def origins(self) -> Mapping[str, MaskOrigin]:
-        """How each label that it covers came about."""
+        """Origin of each label that it covers."""
         return {} if self.record is None else origins(self.record)
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """What is known of one structure in an image, in words; `annotator` and `created` (ISO 8601) may be empty."""
+    """State of one structure in an image, in words; `annotator` and `created` (ISO 8601) may be empty."""
 
     label: str
-    said: str
+    status: str
     annotator: str = ""
     created: str = ""
 
 
 @dataclass(frozen=True)
 class StructureMask:
-    """A mask of one structure, (X, Y, Z) bool, with the clicks on it where there are any."""
+    """Mask of one structure, (X, Y, Z) bool, with its clicks; None if it has no clicks."""
 
     row: LabelRow
     mask: np.ndarray
@@ -63,15 +64,15 @@ class StructureMask:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image of which annotators have said something.
+    """Image with annotations.
 
     Attributes:
-        study: as people know it; None where it is not among the studies any more.
-        labels: of the app.
-        annotations: the clicks on its structures.
-        absences: structures that are not in it.
-        final: its final mask, if it has one.
-        skip: why somebody skipped it, and who; None where nobody did.
+        study: row in the list of studies; None if the image is not listed any more.
+        labels: labels of the app.
+        annotations: clicks on its structures.
+        absences: structures that are marked as absent.
+        final: final mask; None if it has none.
+        skip: who skipped it and why; None if it is not skipped.
     """
 
     image_id: str
@@ -88,7 +89,7 @@ class AnnotatedImage:
 
     @property
     def unanswered(self) -> tuple[str, ...]:
-        """Labels of the app that nobody has answered; where there are none, it counts as annotated."""
+        """Unanswered labels of the app; without any, the image counts as annotated."""
         in_store = [answer.label for answer in self._answers]
         return unanswered_labels(self.labels, in_store, self.final.origins if self.final else ())
 
@@ -105,14 +106,14 @@ class AnnotatedImage:
 
     @property
     def answered(self) -> datetime:
-        """When the newest answer was given; long ago where no time is recorded."""
+        """Time of the latest answer; `LONG_AGO` if no time is recorded."""
         times = [answer.created for answer in self._answers]
         if self.final is not None and self.final.record is not None:
             times.append(self.final.record.created)
-        return max((moment for time in times if (moment := moment_of(time))), default=datetime.min.replace(tzinfo=UTC))
+        return max(map(moment_of, times), default=LONG_AGO)
 
     def rows(self) -> list[LabelRow]:
-        """One for each label of the app, and for others that were answered once."""
+        """Return a row for each label of the app, and for other labels with annotations."""
         of_final = self.final.origins if self.final is not None else {}
         answered = [*of_final, *(answer.label for answer in self._answers)]
         rows = [self._row(label) for label in dict.fromkeys([*self.labels, *answered])]
@@ -125,15 +126,19 @@ class AnnotatedImage:
         if record is not None and self.final is not None and label in self.final.origins:
             origin = f"final mask, {self.final.origins[label]}"
             who = {"annotator": record.annotator, "created": record.created, **acceptances(record).get(label, {})}
-            said = f"{origin}; {clicks}" if clicks else origin
-            return LabelRow(label, said, str(who["annotator"]), str(who["created"]))
+            status = f"{origin}; {clicks}" if clicks else origin
+            return LabelRow(label, status, str(who["annotator"]), str(who["created"]))
         answer = next((answer for answer in self._answers if answer.label == label), None)
         if answer is None:
             return LabelRow(label, "open")
         return LabelRow(label, clicks or "not in this scan", answer.annotator, answer.created)
 
     def volume(self) -> Volume:
-        """Raises: VolumeError: it is gone, cannot be read, or is not the image that was clicked on."""
+        """Read the image.
+
+        Raises:
+            VolumeError: it is missing, cannot be read, or is not the image that was clicked on.
+        """
         if self.study is None:
             raise VolumeError(f"{self.name} is not among the studies any more.")
         if self.study.path is None:
@@ -144,12 +149,13 @@ class AnnotatedImage:
         return volume
 
     def masks(self, volume: Volume, model: TrainedModel | None) -> Iterator[StructureMask]:
-        """Of each structure the final mask, or the mask of its clicks, which a network joins by its prior weight.
+        """Yield the final mask of each structure, or its click mask, in which a network has its prior weight.
 
-        The network is asked once, and only where a structure has clicks and no final mask.
+        The network predicts once, and only if a structure has clicks and no final mask.
 
         Raises:
-            VolumeError, MaskError: the final mask cannot be used, or is of another image.
+            VolumeError: the final mask is of another image.
+            MaskError: the final mask cannot be read.
         """
         points = {annotation.label: annotation.points for annotation in self.annotations}
         final = self.final.load() if self.final is not None and self.final.record is not None else None
@@ -167,22 +173,13 @@ class AnnotatedImage:
             yield StructureMask(self._row(annotation.label), mask, annotation.points)
 
 
-def moment_of(text: str) -> datetime | None:
-    """A time in ISO 8601; one without a zone is UTC, and one that cannot be read None."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def _clicks(annotation: Annotation) -> str:
     on_it, beside = len(annotation.points.foreground_voxel), len(annotation.points.background_voxel)
     return f"{on_it} clicks on it" + (f", {beside} beside it" if beside else "")
 
 
 def _probability(model: TrainedModel, volume: Volume) -> np.ndarray | None:
-    """(C, X, Y, Z) in [0, 1]; None where the network cannot be used on the image."""
+    """Predict probabilities (C, X, Y, Z) in [0, 1]; None if the network cannot be used on the image."""
     try:
         return predict_probability(model, volume)
     except (VolumeError, BrokenModelError) as error:

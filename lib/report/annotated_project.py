@@ -29,21 +29,21 @@ MAX_RECORDS = 200
 
 
 class ReportError(ValueError):
-    """A folder that there is nothing to report of; its text is for the user."""
+    """Error of a folder without annotations, with a message for the user."""
 
 
 @dataclass(frozen=True)
 class AnnotatedProject:
-    """Images with annotations, those that were answered last first; all trainings.
+    """Annotations and trainings of a project.
 
     Attributes:
-        name: of the folder or the archive.
-        labels: of the app.
-        studies: all that there are, by image id.
-        images: with an answer to a label, a final mask, or a skip.
-        training: that runs now, or was stopped before its end.
-        records: the newest of the audit log.
-        agreements: of the readers of studies that several have read, those that disagree most first.
+        name: name of the folder or the archive.
+        labels: labels of the app.
+        studies: all listed studies, by image id.
+        images: images with an answer to a label, a final mask, or a skip; latest answer first.
+        training: running training, or one that was stopped early.
+        records: latest records of the audit log.
+        agreements: agreements of readers, in increasing order.
     """
 
     name: str
@@ -58,23 +58,23 @@ class AnnotatedProject:
 
     @property
     def listed(self) -> list[AnnotatedImage]:
-        """The images that are among the studies still."""
+        """Images that are still listed in the studies."""
         return [image for image in self.images if image.study is not None]
 
     @property
     def untouched(self) -> list[ListedStudy]:
-        """The studies of which nobody has said anything, by name."""
+        """Studies without annotations, sorted by name."""
         touched = {image.image_id for image in self.images}
         return sorted((of for i, of in self.studies.items() if i not in touched), key=lambda of: of.name)
 
     @property
     def n_annotated(self) -> int:
-        """How many studies have an answer to every label."""
+        """Number of studies with an answer to every label."""
         return sum(not image.unanswered for image in self.listed)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many studies are in each state; they add up to the number of studies."""
+        """Number of studies in each state; they add up to the number of studies."""
         found = Counter(image.state for image in self.listed)
         states = {state: found[state] for state in ("final", "annotated", "begun", "skipped")}
         return {**states, "not begun": len(self.studies) - len(self.listed)}
@@ -83,31 +83,31 @@ class AnnotatedProject:
         return self.studies[image_id].name if image_id in self.studies else image_id
 
     def n_labels_that_were(self, origin: str) -> int:
-        """How many labels of final masks came about in this way."""
+        """Count the labels of final masks with this origin."""
         finals = (image.final for image in self.images if image.final is not None)
         return Counter(of for final in finals for of in final.origins.values())[MaskOrigin(origin)]
 
 
-def read_project(studies: str, place: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
-    """Reads the images, the annotations and the models; changes nothing and asks no archive.
+def read_project(studies: str, project: Project, model_dir: Path, labels: Sequence[str] = ()) -> AnnotatedProject:
+    """Read the images, the annotations and the models, without a request to the archive.
 
     Args:
-        studies: folder of the images, or address of the archive.
-        place: of the annotations.
-        labels: of the app; default: those that it had when the project began.
+        studies: folder of the images, or URL of the archive.
+        project: folders of the annotations.
+        labels: labels of the app; default: those that it had when the project began.
 
     Raises:
-        ReportError: there is no such folder, or nothing is annotated in it.
+        ReportError: there is no such folder, or it has no annotations.
     """
-    expected = place.folder if is_archive(studies) else Path(studies)
+    expected = project.folder if is_archive(studies) else Path(studies)
     if not expected.is_dir():
         what = f"project of {project_name(studies)}" if is_archive(studies) else f"folder {studies}"
         raise ReportError(f"There is no {what}; expected what the server was started with.")
-    labels = tuple(labels or first_labels(place) or ("lesion",))
-    listed = listed_studies(studies, place)
-    masks = MaskStore(place.masks(), labels, place.mapped_masks, first_labels(place) or labels)
-    agreements = reader_agreements(place.agreements, masks)
-    images = _images(place, listed, masks)
+    labels = tuple(labels or first_labels(project) or ("lesion",))
+    listed = listed_studies(studies, project)
+    masks = MaskStore(project.masks(), labels, project.mapped_masks, first_labels(project) or labels)
+    agreements = reader_agreements(project.agreements, masks)
+    images = _images(project, listed, masks)
     if not images and not agreements:
         raise ReportError(f"Nothing is annotated in {project_name(studies)}; click on a study first.")
     folder = model_dir / "inextremis"
@@ -119,16 +119,16 @@ def read_project(studies: str, place: Project, model_dir: Path, labels: Sequence
         TrainingRecord.load(folder / "record.json"),
         running_training(folder / "train_stats.json"),
         _model(model_dir / "inextremis.pt"),
-        last_records(place.audit, MAX_RECORDS),
+        last_records(project.audit, MAX_RECORDS),
         agreements,
     )
 
 
-def _images(place: Project, listed: Mapping[str, ListedStudy], masks: MaskStore) -> list[AnnotatedImage]:
+def _images(project: Project, listed: Mapping[str, ListedStudy], masks: MaskStore) -> list[AnnotatedImage]:
     answers: dict[str, list[Answer]] = defaultdict(list)
-    for answer in AnnotationStore(place.clicks).answers():
+    for answer in AnnotationStore(project.clicks).answers():
         answers[answer.image_id].append(answer)
-    skips = JsonFile(place.skips).items() if place.skips.exists() else {}
+    skips = JsonFile(project.skips).items() if project.skips.exists() else {}
     finals = {image_id: _final(masks, image_id) for image_id in masks.paths()}
     return [
         AnnotatedImage(
@@ -145,9 +145,8 @@ def _images(place: Project, listed: Mapping[str, ListedStudy], masks: MaskStore)
 
 
 def _skip(kept: Mapping[str, Any]) -> str:
-    """In words."""
-    said = [str(kept.get("reason") or ""), f"by {kept['annotator']}" if kept.get("annotator") else ""]
-    return ", ".join(filter(None, said))
+    parts = [str(kept.get("reason") or ""), f"by {kept['annotator']}" if kept.get("annotator") else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _final(masks: MaskStore, image_id: str) -> FinalMask:
@@ -165,5 +164,5 @@ def _model(path: Path) -> TrainedModel | None:
     except FileNotFoundError:
         return None
     except CheckpointError as error:
-        logger.warning("%s The report does without it.", error)
+        logger.warning("%s The report is made without the model.", error)
         return None

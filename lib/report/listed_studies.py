@@ -17,12 +17,12 @@ from lib.server.project import Project, archive_cache, is_archive
 
 @dataclass(frozen=True)
 class ListedStudy:
-    """A study as a list shows it.
+    """Row of a study in a list.
 
     Attributes:
-        name: of its file; of an archive the patient and the description of the series.
-        detail: what else tells it apart, such as the date; may be empty.
-        path: None where it was never fetched from its archive.
+        name: file name, or patient and description of the series.
+        detail: further attributes, such as the date; may be empty.
+        path: file of the image; None if it was never fetched from the archive.
     """
 
     name: str
@@ -31,15 +31,15 @@ class ListedStudy:
 
 
 def project_name(studies: str) -> str:
-    """The name of a folder, or the address of an archive without a login in it."""
+    """Return the name of a folder, or the URL of an archive without scheme and login."""
     if not is_archive(studies):
         return Path(studies).absolute().name
     parts = urlsplit(studies)
     return parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
 
 
-def listed_studies(studies: str, place: Project) -> dict[str, ListedStudy]:
-    """All studies by image id: the files of a folder, or what the archive told last.
+def listed_studies(studies: str, project: Project) -> dict[str, ListedStudy]:
+    """Return all studies by image id: the files of a folder, or the saved list of an archive.
 
     Raises:
         OSError: the folder cannot be read.
@@ -51,7 +51,7 @@ def listed_studies(studies: str, place: Project) -> dict[str, ListedStudy]:
     volumes = visible_files(cache / "volumes", EXTENSIONS) if (cache / "volumes").is_dir() else []
     paths_by_id = {without_extension(path.name): path for path in volumes}
     series = known_series(cache / "listing.json") or {}
-    images = SeriesImages(place.series_images).of_all(series) if series else sorted(paths_by_id)
+    images = SeriesImages(project.series_images).of_all(series) if series else sorted(paths_by_id)
     facts = {uid: one.facts for uid, one in series.items()}
     return {image_id: _of_series(image_id, facts, paths_by_id.get(image_id)) for image_id in images}
 

@@ -20,13 +20,13 @@ from lib.report.annotated_project import AnnotatedProject
 from lib.report.pictures import learning_curve, overlay
 from lib.report.wording import duration, local_time, program_name
 
-# What the audit log names an image by.
+# Image ids in the audit log.
 _IMAGE = re.compile(r"\b(?:image|id): (?P<image>[^;]+)")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a data address, and what it shows."""
+    """Picture as a data URL, with its caption."""
 
     source: str
     caption: str
@@ -38,12 +38,12 @@ def render(
     progress: Callable[[], None] = lambda: None,
     now: datetime | None = None,
 ) -> str:
-    """The page.
+    """Render the report.
 
     Args:
-        max_pictures: of masks; those of the images that were answered last come first.
+        max_pictures: largest number of pictures of masks; those of the images that were annotated last come first.
         progress: called after each image.
-        now: with a time zone; default: that of the clock.
+        now: time of the report, with a time zone; default: the current time.
     """
     now = now or datetime.now(UTC)
     pictures: list[Picture] = []
@@ -62,7 +62,7 @@ def render(
         .render(
             project=project,
             now=now,
-            curve=_address(learning_curve(project.record)) if runs else None,
+            curve=_data_url(learning_curve(project.record)) if runs else None,
             pictures=pictures[:max_pictures],
             left_out=left_out,
         )
@@ -89,15 +89,15 @@ def _time(time: str | datetime) -> Markup:
 
 
 def _pictures(image: AnnotatedImage, model: TrainedModel | None) -> Iterator[Picture]:
-    """Of each structure."""
+    """Draw a picture of each structure."""
     volume = image.volume()
     for shown in image.masks(volume, model):
         row = shown.row
         who = f", {row.annotator}" if row.annotator else ""
         when = f", {local_time(row.created)}" if row.created else ""
-        caption = f"{image.name}: {row.label} ({row.said}){who}{when}"
-        yield Picture(_address(overlay(volume, shown.mask, shown.points)), caption)
+        caption = f"{image.name}: {row.label} ({row.status}){who}{when}"
+        yield Picture(_data_url(overlay(volume, shown.mask, shown.points)), caption)
 
 
-def _address(png: bytes) -> str:
+def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -19,18 +19,18 @@ MIN_MARGIN_MM = 20.0
 NEAR_VOXELS = 1
 _GREY, _BLUE = "#7f8b99", "#3d8fd1"  # readable on white and on black
 
-# As radiologists look at a patient: (axis that is cut, across, up, names of the ends left, right, below, above), of
+# Radiological views: (normal axis, horizontal axis, vertical axis, names of the ends left, right, below, above), for
 # voxel axes towards left, anterior and superior. Sagittal slices show the front on the left.
 _VIEWS = ((2, 0, 1, "RLPA"), (1, 0, 2, "RLIS"), (0, 1, 2, "APIS"))
 
 
 def overlay(volume: Volume, mask: np.ndarray, points: ExtremePoints | None) -> bytes:
-    """A mask's outline and the clicks, axial, coronal and sagittal, each in the slice where the mask is largest.
+    """Draw the outline of a mask and the clicks in the axial, coronal and sagittal slice where the mask is largest.
 
-    Clicks on the slice are filled, those on others are rings. The patient's right is on the left of the picture.
+    Clicks near the slice are filled, others are rings. The patient's right is on the left of the picture.
 
     Args:
-        mask: (X, Y, Z) bool, with a voxel or clicks in it.
+        mask: (X, Y, Z) bool; may be empty if there are clicks.
     """
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(volume.geometry.affine_ras), nib.orientations.axcodes2ornt("LAS")
@@ -70,7 +70,7 @@ def overlay(volume: Volume, mask: np.ndarray, points: ExtremePoints | None) -> b
 
 
 def _turned(points_voxel: np.ndarray, turn: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """(N, 3) voxel indices where `apply_orientation` moves them."""
+    """Reorient voxel indices (N, 3) as `apply_orientation` does the array."""
     turned = np.empty_like(points_voxel)
     for axis, (to, direction) in enumerate(turn):
         along = points_voxel[:, axis]
@@ -79,7 +79,7 @@ def _turned(points_voxel: np.ndarray, turn: np.ndarray, shape: tuple[int, int, i
 
 
 def _shown(voxels: np.ndarray, shape: tuple[int, ...], spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First voxel, and the one after the last, of a cube around these voxels that holds half of their size more."""
+    """Return first voxel and end of a cube around these voxels with a margin of half of their size."""
     first, last = voxels.min(axis=0), voxels.max(axis=0)
     size_mm = ((last - first + 1) * spacing_mm).max()
     half = (size_mm / 2 + max(MIN_MARGIN_MM, size_mm / 2)) / spacing_mm
@@ -89,7 +89,7 @@ def _shown(voxels: np.ndarray, shape: tuple[int, ...], spacing_mm: np.ndarray) -
 
 
 def learning_curve(record: TrainingRecord) -> bytes:
-    """The score after each training, in [0, 1]; hollow where the published model stayed."""
+    """Plot the score after each training, in [0, 1], with hollow markers if the candidate was not published."""
     runs = [(number, run, run.score) for number, run in enumerate(record.runs, start=1) if run.score is not None]
     figure = Figure(figsize=(9, 3), facecolor="none", layout="constrained")
     ax = figure.subplots()

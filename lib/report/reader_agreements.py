@@ -14,12 +14,12 @@ from lib.annotations.mask_store import MaskStore
 
 @dataclass(frozen=True)
 class ReaderAgreement:
-    """Of one label in two readings of a study.
+    """Agreement of one label in two readings of a study.
 
     Attributes:
-        dice: in [0, 1].
-        largest_mm: how far the outermost faces of the masks lie apart at most; None where one of them is empty.
-        decision: for whom it was decided and by whom; empty where it is not.
+        dice: Dice score in [0, 1].
+        largest_mm: largest distance between the bounding boxes' faces of the masks; None if one mask is empty.
+        decision: chosen reader and reviewer; empty if the study is not decided.
     """
 
     image_id: str
@@ -31,11 +31,11 @@ class ReaderAgreement:
 
 
 def reader_agreements(path: Path, finals: MaskStore) -> list[ReaderAgreement]:
-    """Those that disagree most first; none where the file cannot be read.
+    """Read the agreements, sorted by increasing agreement; empty if the file cannot be read.
 
     Args:
-        path: of the agreements that the server keeps.
-        finals: masks of the project, which say how they were decided on.
+        path: file of the agreements, written by the server.
+        finals: final masks of the project, which record the decisions.
     """
     try:
         content = json.loads(path.read_bytes())

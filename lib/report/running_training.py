@@ -8,17 +8,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 SILENT = timedelta(minutes=30)
-"""A training that has not written for so long was probably stopped."""
+"""A training that has not written for this time was probably stopped."""
 
 
 @dataclass(frozen=True)
 class RunningTraining:
-    """A training that began and has not come to its end.
+    """Training that has begun and not ended.
 
     Attributes:
-        started, heard: when it began, and when it wrote last.
-        part, parts: how far it was then.
-        loss: None before the first part has ended.
+        started, heard: when it began, and when it wrote its statistics last.
+        part, parts: number of finished parts, and of all.
+        loss: training loss; None before the end of the first part.
     """
 
     started: datetime
@@ -32,10 +32,10 @@ class RunningTraining:
 
 
 def running_training(stats: Path) -> RunningTraining | None:
-    """None where none runs, or the file cannot be read.
+    """Read the progress of the running training; None if none runs or the file cannot be read.
 
     Args:
-        stats: file with the figures of the training that began last; it has its `total_time` at the end.
+        stats: file with the statistics of the latest training; a finished one has a `total_time`.
     """
     try:
         content = json.loads(stats.read_bytes())

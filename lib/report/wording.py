@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, tzinfo
 
-from lib.report.annotated_image import moment_of
+from lib.annotations.moments import LONG_AGO, moment_of
 
 _BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Version", "Safari"))
 
 
 def local_time(time: str | datetime, zone: tzinfo | None = None) -> str:
-    """A moment as "3 Nov 2026, 11:02" in a time zone, that of this machine by default; what is no time as it is.
+    """Format a time as "3 Nov 2026, 11:02"; text that is not a time is returned unchanged.
 
     Args:
         time: ISO 8601, or a moment with its zone.
+        zone: default: time zone of this machine.
     """
     moment = moment_of(time) if isinstance(time, str) else time
-    if moment is None:
+    if moment == LONG_AGO:
         return str(time)
     moment = moment.astimezone(zone)
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -25,9 +26,9 @@ def local_time(time: str | datetime, zone: tzinfo | None = None) -> str:
 
 
 def duration(start: str, end: str) -> str:
-    """From one moment to another, as "2 min"; empty where one is no time."""
+    """Format the time from one moment to another as "2 min"; empty if one is not a time."""
     moments = moment_of(start), moment_of(end)
-    if moments[0] is None or moments[1] is None:
+    if LONG_AGO in moments:
         return ""
     took = moments[1] - moments[0]
     if took < timedelta(minutes=1):
@@ -37,7 +38,7 @@ def duration(start: str, end: str) -> str:
 
 
 def program_name(user_agent: str) -> str:
-    """The browser that a client names, as "Firefox 140"; other programs as they name themselves."""
+    """Return name and version of a browser, as "Firefox 140"; the user agents of other programs are unchanged."""
     for token, name in _BROWSERS:
         if user_agent.startswith("Mozilla/") and (found := re.search(rf"\b(?:Headless)?{token}/(\d+)", user_agent)):
             return f"{name} {found[1]}"

@@ -12,7 +12,7 @@ AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
 
 
 def publish(folder, score=0.5, seed=0):
-    """The next version of a model in `folder/model`, as it is published."""
+    """Publish the next version of a model in `folder/model`, as it is published."""
     versions = ModelVersions(folder / "model" / "inextremis.pt")
     torch.manual_seed(seed)
     model = TrainedModel(SPEC, SPEC.build(), 0, score=score)
@@ -21,7 +21,7 @@ def publish(folder, score=0.5, seed=0):
 
 
 def tiny_project(folder, count, broken=0, side=24):
-    """A folder of studies `s0000`, ... and of files `broken0`, ... that are none, with a published model."""
+    """Make a folder of studies `s0000`, ... and of files `broken0`, ... that are none, with a published model."""
     for number in range(count):
         write_image(folder / f"s{number:04d}.nii.gz", number, (side, side, side), AFFINE)
     for number in range(broken):
@@ -31,11 +31,11 @@ def tiny_project(folder, count, broken=0, side=24):
 
 
 def proposed(folder):
-    """The image ids with a proposal on disk."""
+    """Return the image ids with a proposal on disk."""
     return {path.name.removesuffix(".nii.gz") for path in (folder / "labels" / "proposal").glob("*.nii.gz")}
 
 
 def unfinished(folder):
-    """What is in the folder of the proposals and is neither a whole mask nor the lock."""
+    """Return what is in the folder of the proposals and is neither a whole mask nor the lock."""
     store = folder / "labels" / "proposal"
     return [path.name for path in store.iterdir() if path.name != ".lock" and not path.name.endswith(".nii.gz")]

@@ -49,7 +49,8 @@ def job_of(studies, model):
     )
 
 
-def published(folder):
+@pytest.fixture
+def model(folder):
     return load_checkpoint(folder / "model" / "inextremis.pt")
 
 
@@ -58,17 +59,14 @@ def run(studies, model, *images):
 
 
 @pytest.mark.slow
-def test_every_study_is_proposed_once(folder, studies):
-    model = published(folder)
-
+def test_every_study_is_proposed_once(folder, studies, model):
     assert [outcome.state for outcome in run(studies, model)] == ["stored"] * 3
     assert proposed(folder) == set(IMAGES) and unfinished(folder) == []
     assert wanted(studies, model) == []
     assert run(studies, model, "s0001")[0].state == "kept"  # of a worker that was taken for dead
 
 
-def test_proposal_says_what_made_it_and_that_nobody_has_looked_at_it(folder, studies):
-    model = published(folder)
+def test_proposal_says_what_made_it_and_that_nobody_has_looked_at_it(folder, studies, model):
     (outcome,) = run(studies, model, "s0001")
     record = studies.masks("proposal").record("s0001")
 
@@ -81,8 +79,7 @@ def test_proposal_says_what_made_it_and_that_nobody_has_looked_at_it(folder, stu
     assert mask.geometry.is_close(image.geometry) and set(np.unique(mask.array)) <= {0, 1}
 
 
-def test_studies_that_somebody_has_settled_are_left_out(folder, studies):
-    model = published(folder)
+def test_studies_that_somebody_has_settled_are_left_out(folder, studies, model):
     submit(studies, "s0000", labels=LABELS)
     say_absent(studies, "s0001", "lesion")
     studies.skips.skip("s0002", "blurred", "anna")
@@ -93,8 +90,7 @@ def test_studies_that_somebody_has_settled_are_left_out(folder, studies):
     assert wanted(studies, model) == ["s0002"]
 
 
-def test_mask_that_was_drawn_while_the_study_was_segmented_stands_alone(folder, studies):
-    model = published(folder)
+def test_mask_that_was_drawn_while_the_study_was_segmented_stands_alone(folder, studies, model):
     submit(studies, "s0000", labels=LABELS)
 
     assert run(studies, model, "s0000")[0].state == "kept"
@@ -102,8 +98,8 @@ def test_mask_that_was_drawn_while_the_study_was_segmented_stands_alone(folder, 
 
 
 @pytest.mark.parametrize(("score", "expected"), [(0.6, IMAGES), (0.5, []), (0.4, []), (None, [])])
-def test_model_with_a_better_score_replaces_proposals(folder, studies, score, expected):
-    run(studies, published(folder))
+def test_model_with_a_better_score_replaces_proposals(folder, studies, score, expected, model):
+    run(studies, model)
     newer = publish(folder, score, seed=1)
 
     assert wanted(studies, newer) == expected
@@ -113,15 +109,14 @@ def test_model_with_a_better_score_replaces_proposals(folder, studies, score, ex
     assert not (folder / "labels" / "proposal" / "history").exists()
 
 
-def test_proposal_that_was_accepted_is_not_replaced(folder, studies):
-    run(studies, published(folder))
+def test_proposal_that_was_accepted_is_not_replaced(folder, studies, model):
+    run(studies, model)
     submit(studies, "s0001", labels=LABELS)
 
     assert wanted(studies, publish(folder, 0.9, seed=1)) == ["s0000", "s0002"]
 
 
-def test_image_that_was_replaced_is_proposed_anew(folder, studies):
-    model = published(folder)
+def test_image_that_was_replaced_is_proposed_anew(folder, studies, model):
     run(studies, model)
     write_image(folder / "s0001.nii.gz", 77, (24, 24, 24), AFFINE)
 
@@ -130,16 +125,15 @@ def test_image_that_was_replaced_is_proposed_anew(folder, studies):
     assert wanted(studies, model) == []
 
 
-def test_damaged_proposal_is_made_anew(folder, studies):
-    model = published(folder)
+def test_damaged_proposal_is_made_anew(folder, studies, model):
     run(studies, model)
     (folder / "labels" / "proposal" / "s0002.nii.gz").write_bytes(b"half a ma")
 
     assert wanted(studies, model) == ["s0002"]
 
 
-def test_nothing_is_learnt_from_proposals(folder, studies):
-    run(studies, published(folder))
+def test_nothing_is_learnt_from_proposals(folder, studies, model):
+    run(studies, model)
 
     assert not studies.has_answers()
     with pytest.raises(TrainingError, match="nothing to learn from"):
@@ -148,8 +142,8 @@ def test_nothing_is_learnt_from_proposals(folder, studies):
     assert studies.status()["completed"] == 0
 
 
-def test_proposed_study_is_listed_with_its_quality_until_it_is_final(folder, studies):
-    (outcome,) = run(studies, published(folder), "s0001")
+def test_proposed_study_is_listed_with_its_quality_until_it_is_final(folder, studies, model):
+    (outcome,) = run(studies, model, "s0001")
 
     def states():
         return [(entry["state"], entry["quality"]) for entry in StudyList(studies).entries("anna")]
@@ -161,32 +155,30 @@ def test_proposed_study_is_listed_with_its_quality_until_it_is_final(folder, stu
     assert states()[1] == ("final", None)
 
 
-def test_study_that_cannot_be_read_fails_with_the_reason(folder, studies):
+def test_study_that_cannot_be_read_fails_with_the_reason(folder, studies, model):
     (folder / "s0001.nii.gz").write_bytes(b"no scan")
-    (outcome,) = run(studies, published(folder), "s0001")
+    (outcome,) = run(studies, model, "s0001")
 
     assert outcome.state == "failed" and "s0001.nii.gz cannot be read" in outcome.reason
-    assert run(studies, published(folder), "gone")[0].reason == "Its file is gone."
+    assert run(studies, model, "gone")[0].reason == "Its file is missing."
 
 
-def test_worker_without_the_common_folder_does_nothing(folder, studies, tmp_path):
-    job = job_of(studies, published(folder))
-    elsewhere = Job(**{**vars(job), "project_dir": str(tmp_path / "not mounted")})
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [({"project_dir": "not mounted"}, "mount it"), ({"model_sha256": "0" * 64}, "Version 1 of the model is not in")],
+)
+def test_worker_without_the_project_or_the_model_does_nothing(folder, studies, model, changed, sentence, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    job = Job(**{**vars(job_of(studies, model)), **changed})
 
-    with pytest.raises(WorkerError, match="mount it"):
-        propose("s0000", elsewhere)
-    assert not (tmp_path / "not mounted").exists()
-
-
-def test_worker_without_the_version_of_the_model_does_nothing(folder, studies):
-    job = Job(**{**vars(job_of(studies, published(folder))), "model_sha256": "0" * 64})
-
-    with pytest.raises(WorkerError, match="Version 1 of the model is not in"):
+    with pytest.raises(WorkerError, match=sentence):
         propose("s0000", job)
+    assert not (folder.parent / "not mounted").exists()
+    assert proposed(folder) == set()
 
 
-def test_run_goes_on_with_its_model_when_another_is_published(folder, studies):
-    job = job_of(studies, published(folder))
+def test_run_goes_on_with_its_model_when_another_is_published(folder, studies, model):
+    job = job_of(studies, model)
     publish(folder, 0.9, seed=1)
     propose("s0000", job)
 

@@ -1,19 +1,16 @@
 """The report of a project: one page with all that is known, and nothing in it that a name could break."""
 
 import base64
-import io
 import json
 import os
 import re
-import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.json_file import JsonFile
@@ -26,11 +23,8 @@ from lib.geometry.volume import Volume
 from lib.inference.prediction import BrokenModelError, predict_probability
 from lib.networks.checkpoint import NetworkSpec, TrainedModel, load_checkpoint, save_checkpoint
 from lib.report import annotated_image
-from lib.report import pictures as pictures_of_report
 from lib.report.annotated_project import read_project
 from lib.report.page import render
-from lib.report.pictures import overlay
-from lib.report.wording import duration, local_time, program_name
 from lib.server.audit import AuditLog
 from lib.server.project import Project, archive_cache, open_project, project_of
 from lib.training.record import TrainingRecord, TrainingRun
@@ -42,7 +36,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 class Text(HTMLParser):
-    """What a reader sees, and what the page would load."""
+    """Words that a reader sees, and what the page would load."""
 
     def __init__(self, page):
         super().__init__()
@@ -66,6 +60,14 @@ def add_image(studies, name, annotator=None, clicked=True):
         geometry = ImageGeometry(SHAPE, AFFINE)
         store = AnnotationStore(studies / "labels" / "extreme_points")
         store.save(Annotation.now(name, points, geometry, annotator or "reader 1"))
+
+
+def add_mask(project, name, mask=BALL, labels=None, **record):
+    """Store a final mask, of a lesion by default."""
+    volume = Volume(mask.astype(np.uint8), ImageGeometry(mask.shape, AFFINE))
+    labels = labels or {"lesion": 1}
+    store = MaskStore(project.masks(), ("lesion", "cyst"), project.mapped_masks)
+    store.save(name, volume, MaskRecord(labels, **record))
 
 
 def add_model(model_dir, score=0.72):
@@ -100,17 +102,8 @@ def pictures(page):
 
 
 @pytest.fixture
-def in_utc(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture
 def asked(monkeypatch):
-    """The images that the network was asked about."""
+    """Images that the network was asked for."""
     volumes = []
 
     def predict(model, volume):
@@ -151,11 +144,9 @@ def test_page_shows_the_newest_of_the_audit_log(project):
 
 def test_images_count_as_annotated_when_all_labels_are_answered(project):
     studies, model_dir = project
-    geometry = ImageGeometry(SHAPE, AFFINE)
-    place = Project(studies)
-    AnnotationStore(place.clicks).save(Absence.now("two", "cyst", geometry, "reader 2"))
-    cyst = Volume((2 * BALL).astype(np.uint8), geometry)
-    MaskStore(place.masks(), ("lesion", "cyst"), place.mapped_masks).save("open", cyst, MaskRecord({"cyst": 2}))
+    absence = Absence.now("two", "cyst", ImageGeometry(SHAPE, AFFINE), "reader 2")
+    AnnotationStore(Project(studies).clicks).save(absence)
+    add_mask(Project(studies), "open", 2 * BALL, {"cyst": 2})
 
     _, page = report(studies, model_dir, "--labels", "lesion,cyst")
 
@@ -176,35 +167,37 @@ def test_labels_are_those_that_the_project_began_with(project):
     assert "0 of 3 studies are annotated : each structure (lesion, cyst)" in " ".join(Text(page).words)
 
 
-def test_page_holds_its_pictures_and_loads_nothing(project):
+def test_page_holds_its_pictures_loads_nothing_and_shows_names_as_text(project):
     _, page = report(*project)
 
     assert len(pictures(page)) == 3  # the learning curve and two masks
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures(page))
     assert all(source.startswith("data:") for source in Text(page).sources)
-
-
-def test_names_are_text_and_nothing_else(project):
-    _, page = report(*project)
-
     assert HOSTILE in " ".join(Text(page).words)
     assert "script" not in Text(page).tags
 
 
-def test_only_so_many_masks_are_made_as_asked_for(project, asked):
-    _, page = report(*project, "--max-pictures", "1")
+@pytest.mark.parametrize(
+    ("score", "options", "n_pictures", "n_asked"),
+    [(0.72, (), 3, 2), (0.72, ("--max-pictures", "1"), 2, 1), (0.5, (), 3, 0)],
+    ids=["all", "one picture", "network without weight"],
+)
+def test_network_is_asked_for_each_picture_of_clicks_if_it_has_a_weight(
+    project, asked, score, options, n_pictures, n_asked
+):
+    add_model(project[1], score=score)
 
-    assert len(pictures(page)) == 2  # the learning curve and a mask
-    assert len(asked) == 1
+    _, page = report(*project, *options)
+
+    assert len(pictures(page)) == n_pictures  # with the learning curve
+    assert len(asked) == n_asked
 
 
 def test_newest_is_first(project):
     """By clicks and absences, in whichever time zone they are stored; final masks by their time too."""
     studies, model_dir = project
     place, geometry = Project(studies), ImageGeometry(SHAPE, AFFINE)
-    mask = Volume(BALL.astype(np.uint8), geometry)
-    record = MaskRecord({"lesion": 1}, created="2026-11-01T08:00+00:00")
-    MaskStore(place.masks(), ("lesion",), place.mapped_masks).save("open", mask, record)
+    add_mask(place, "open", created="2026-11-01T08:00+00:00")
     store = AnnotationStore(place.clicks)
     for name, created in {"one": "2026-11-02T08:00+02:00", "two": "2026-11-02T07:00+00:00"}.items():
         store.save(replace(store.load(name, "lesion"), created=created))
@@ -215,15 +208,6 @@ def test_newest_is_first(project):
     assert order() == ["two", "one", "open"]
     store.save(replace(Absence.now("one", "cyst", geometry, "reader 1"), created="2026-11-02T07:30+00:00"))
     assert order() == ["one", "two", "open"]
-
-
-def test_network_without_trust_is_not_asked(project, asked):
-    add_model(project[1], score=0.5)
-
-    _, page = report(*project)
-
-    assert len(pictures(page)) == 3  # the learning curve and two masks
-    assert not asked
 
 
 def test_network_is_asked_once_about_each_image_with_clicks(project, asked):
@@ -309,42 +293,23 @@ def test_page_lies_where_the_caller_is_and_is_for_its_owner_only(project, monkey
     assert page.stat().st_mode & 0o077 == 0
 
 
-def test_final_masks_are_annotations_too(tmp_path):
-    add_image(tmp_path / "studies", "one", clicked=False)
-    geometry = ImageGeometry(SHAPE, AFFINE)
-    place = Project(tmp_path / "studies")
-    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
-    store.save("one", Volume(BALL.astype(np.uint8), geometry), MaskRecord({"lesion": 1}))
-
-    status, page = report(tmp_path / "studies", tmp_path / "model")
-
-    assert status == 0
-    assert "1 of 1 studies" in " ".join(Text(page).words)
-    assert len(pictures(page)) == 1  # of the mask
-
-
 def test_final_mask_is_drawn_in_place_of_what_the_clicks_give(project, asked):
     studies, model_dir = project
-    place = Project(studies)
     half = BALL & (np.arange(SHAPE[0]) < 14)[:, None, None]
-    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
     for name in ("one", "two"):
-        store.save(name, Volume(half.astype(np.uint8), ImageGeometry(SHAPE, AFFINE)), MaskRecord({"lesion": 1}))
+        add_mask(Project(studies), name, half)
 
-    for image in read_project(str(studies), place, model_dir).images:
+    for image in read_project(str(studies), Project(studies), model_dir).images:
         (shown,) = image.masks(image.volume(), load_checkpoint(model_dir / "inextremis.pt"))
         assert np.array_equal(shown.mask, half)
-        assert shown.row.said == "final mask, drawn; 6 clicks on it, 1 beside it"
+        assert shown.row.status == "final mask, drawn; 6 clicks on it, 1 beside it"
     assert not asked
 
 
 def test_final_mask_of_another_image_or_one_that_cannot_be_read_is_named(project):
     studies, model_dir = project
-    place = Project(studies)
-    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
-    other = Volume(np.ones((9, 9, 9), np.uint8), ImageGeometry((9, 9, 9), AFFINE))
-    store.save("one", other, MaskRecord({"lesion": 1}))
-    (place.masks() / "two.nii.gz").write_bytes(b"no mask")
+    add_mask(Project(studies), "one", np.ones((9, 9, 9)))
+    (Project(studies).masks() / "two.nii.gz").write_bytes(b"no mask")
 
     status, page = report(studies, model_dir)
 
@@ -356,7 +321,7 @@ def test_final_mask_of_another_image_or_one_that_cannot_be_read_is_named(project
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """An archive of three series, of which one was fetched; the address and the project."""
+    """Archive of three series, of which one was fetched; its URL and the project."""
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     address = "http://127.0.0.1:9/dicom-web/"
     place, cache = project_of(address), archive_cache(address)
@@ -371,9 +336,8 @@ def archive(tmp_path, monkeypatch):
 
 def test_report_of_an_archive_of_final_masks_names_patients_and_counts_what_was_never_fetched(archive, tmp_path):
     address, place = archive
-    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
     for uid in ("1.2.840.1", "1.2.840.2"):
-        store.save(uid, Volume(BALL.astype(np.uint8), ImageGeometry(SHAPE, AFFINE)), MaskRecord({"lesion": 1}, "anna"))
+        add_mask(place, uid, annotator="anna")
     AuditLog(place.audit).write("mask", "anna", {"address": "", "program": ""}, {"image": "1.2.840.1"})
 
     assert main([address, "--out", str(tmp_path / "report.html")]) == 0
@@ -438,57 +402,10 @@ def test_skipped_studies_are_told_with_their_reason(project):
     assert "1 skipped" in words and "not begun" not in words
 
 
-def test_times_are_those_of_the_reader_and_programs_have_names(in_utc):
-    assert local_time("2026-11-05T23:30:00+01:00") == "5 Nov 2026, 22:30"
-    assert local_time("2026-11-05T22:30:00.123+00:00", timezone(timedelta(hours=9))) == "6 Nov 2026, 07:30"
-    assert local_time("2026-11-05T22:30") == "5 Nov 2026, 22:30"
-    assert local_time("some day") == "some day"
-    assert duration("2026-11-05T22:30:00+00:00", "2026-11-05T23:29:40+00:00") == "1 h 0 min"
-    assert duration("2026-11-05T22:30:00+00:00", "2026-11-05T22:30:40+00:00") == "40 s"
-    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36"
-    assert program_name(chrome) == "Chrome 138"
-    assert program_name(f"{chrome} Edg/138.0.3351.95") == "Edge 138"
-    assert program_name("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") == "Firefox 140"
-    assert program_name("python-requests/2.32") == "python-requests/2.32"
-
-
-@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, 1)])
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
-def test_picture_shows_the_patient_as_radiologists_look_at_one(monkeypatch, flips, order):
-    """A structure at the patient's left, front and top, however the voxels are stored."""
-    affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) * flips)[:, list(order)]
-    affine[:3, 3] = -affine[:3, :3] @ [15, 16, 17]
-    geometry = ImageGeometry((30, 32, 34), affine)
-    mask = np.zeros(geometry.shape, bool)
-    mask[5:-5, 5:-5, 5:-5] = True
-    from_left_front_top_mm = geometry.voxel_to_ras(np.moveaxis(np.indices(mask.shape), 0, -1)) - [-9, 9, 9]
-    bright = np.abs(from_left_front_top_mm).max(axis=-1) < 4.5
-    monkeypatch.setattr(pictures_of_report, "MASK", "#000000")
-    # The cut is where the mask is largest: through what is bright.
-    mask &= (np.abs(from_left_front_top_mm) < 4.5).any(axis=-1)
-    volume = Volume(1000.0 * bright, geometry)
-
-    picture = np.asarray(Image.open(io.BytesIO(overlay(volume, mask, None))).convert("RGB")).astype(int)
-
-    rows, columns = np.nonzero(picture.min(axis=-1) > 250)
-    views = [picture.shape[1] * n / 3 for n in range(4)]
-    for n, is_right_of_middle in enumerate((True, True, False)):  # left of the patient; sagittal: front
-        letters_off = 0.1 * (views[n + 1] - views[n])
-        inside = (columns > views[n] + letters_off) & (columns < views[n + 1] - letters_off)
-        inside &= (rows > 0.1 * picture.shape[0]) & (rows < 0.9 * picture.shape[0])
-        middle = (views[n] + views[n + 1]) / 2
-        assert (np.median(columns[inside]) > middle) == is_right_of_middle
-        assert np.median(rows[inside]) < picture.shape[0] / 2  # front, or top
-
-
 def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
     studies, model_dir = project
-    place, mask = Project(studies), Volume(BALL.astype(np.uint8), ImageGeometry(SHAPE, AFFINE))
-    store = MaskStore(place.masks(), ("lesion",), place.mapped_masks)
     for name, origin in {"one": "accepted", "two": "corrected", "open": None}.items():
-        info = {"accepted": {"lesion": {"origin": origin}}} if origin else None
-        store.save(name, mask, MaskRecord({"lesion": 1}, info=info))
+        add_mask(Project(studies), name, info={"accepted": {"lesion": {"origin": origin}}} if origin else None)
 
     _, page = report(studies, model_dir)
 

@@ -28,7 +28,7 @@ from lib.server.archive.archive_errors import ArchiveError, archive_error
 from lib.server.process.network import is_loopback
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-PAGE = 500
+PAGE_SIZE = 500
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class Series:
-    """A series as the archive lists it.
+    """Series as listed by the archive.
 
     Attributes:
-        facts: attributes by keyword, those that the archive tells.
-        instances: their number, or None where the archive does not tell.
+        facts: attributes by DICOM keyword, as far as the archive returns them.
+        instances: number of instances; None if the archive does not return it.
     """
 
     uid: str
@@ -55,17 +55,17 @@ class Series:
     instances: int | None
 
     def is_same(self, other: Series) -> bool:
-        """The same series of the same patient in the same study?"""
+        """Tell whether both are the same series of the same patient in the same study."""
         names = ("StudyInstanceUID", "PatientID")
         return self.uid == other.uid and all(self.facts.get(name) == other.facts.get(name) for name in names)
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Series | None:
-        """A search result, or None for one without a usable UID."""
+        """Parse a search result (DICOM JSON); None if it has no valid UID."""
         try:
             attributes = Dataset.from_json(found)
             uid = str(attributes.get("SeriesInstanceUID", ""))
-        except Exception:  # pydicom raises whatever a value raises
+        except Exception:  # pydicom raises many types of errors for invalid values
             return None
         if len(uid) > 64 or not UID.fullmatch(uid):
             return None
@@ -75,18 +75,17 @@ class Series:
 
 
 class Archive:
-    """A client of an archive.
+    """DICOMweb client of an archive.
+
+    All methods that send a request raise `ArchiveError` if the archive does not answer or refuses the request.
 
     Args:
-        url: of its DICOMweb root, without a login in it.
+        url: DICOMweb root, without a login.
         login: name and password, or None.
-        search_filter: DICOM attributes that series must have. "Modality" may name several, as "MR,CT"; they are asked
-            for one by one, because archives differ in how, and whether, they take several at once.
-        fetch_by_frame: ask for single frames, for archives that do not give whole instances.
-        prefixes: of the search, retrieve and store services in the address.
-
-    Raises, where it is asked:
-        ArchiveError: it does not answer, or refuses.
+        search_filter: DICOM attributes that series must have. "Modality" may list several, as "MR,CT"; each is
+            searched for separately, as archives differ in their support of lists.
+        fetch_by_frame: request single frames, for archives that do not send whole instances.
+        prefixes: of the search, retrieve and store services in the URL.
     """
 
     def __init__(
@@ -108,36 +107,36 @@ class Archive:
         self._client.set_http_retry_params(retry=False)
 
     def list_series(self) -> dict[str, Series]:
-        """All series that the filter finds, by UID. One UID in two studies or of two patients is left out."""
+        """Return all series that match the filter, by UID, without UIDs found in two studies or for two patients."""
         found: dict[str, Series] = {}
         ambiguous: set[str] = set()
         for search in self._searches:
             for page in self._pages(search):
                 ambiguous |= {series.uid for series in page if not series.is_same(found.setdefault(series.uid, series))}
         for uid in ambiguous - self._warned:
-            logger.warning("The series %s is in several studies or of several patients, and is left out.", uid)
+            logger.warning("The series %s is in several studies or of several patients, and is not listed.", uid)
         self._warned |= ambiguous
         return {uid: series for uid, series in found.items() if uid not in ambiguous}
 
     def _pages(self, search: Mapping[str, Any]) -> Iterator[list[Series]]:
-        """Pages until one brings nothing new: an archive may give fewer than it is asked for, or always the same."""
+        """Yield pages until one has no new series: archives may return shorter pages, or the same page each time."""
         seen: set[str] = set()
         offset = 0
         while True:
-            query: dict[str, Any] = {"search_filters": dict(search), "limit": PAGE} | (
+            query: dict[str, Any] = {"search_filters": dict(search), "limit": PAGE_SIZE} | (
                 {"offset": offset} if offset else {}
             )
             try:
-                answer = self._ask(partial(self._search, **query))
+                answer = self._request(partial(self._search, **query))
             except ArchiveError as error:
                 if offset and error.status in (400, 404, 501):
-                    return  # an archive that knows no offset
+                    return  # the archive does not support offsets
                 raise
             yield [series for entry in answer if (series := Series.of(entry)) is not None]
-            told = {str(entry.get(_UID_TAG)) for entry in answer}
-            if told <= seen:
+            uids = {str(entry.get(_UID_TAG)) for entry in answer}
+            if uids <= seen:
                 return
-            seen |= told
+            seen |= uids
             offset += len(answer)
 
     def _search(self, **query: Any) -> list[dict[str, Any]]:
@@ -146,20 +145,20 @@ class Archive:
             raise ValueError("expected a list of objects")
         return answer
 
-    def find(self, wanted: Series) -> Series | None:
-        """A series as the archive has it now."""
-        answer = self._ask(lambda: self._search(search_filters={"SeriesInstanceUID": wanted.uid}))
+    def find(self, series: Series) -> Series | None:
+        """Search the archive for a series, to get its current attributes; None if it is gone."""
+        answer = self._request(lambda: self._search(search_filters={"SeriesInstanceUID": series.uid}))
         found = (Series.of(entry) for entry in answer)
-        return next((series for series in found if series is not None and series.is_same(wanted)), None)
+        return next((one for one in found if one is not None and one.is_same(series)), None)
 
     def fetch(self, series: Series, folder: Path) -> None:
-        """Writes the instances of a series into a new folder, in whatever transfer syntax they are stored."""
+        """Write the instances of a series into a new folder, in the transfer syntax in which they are stored."""
         folder.mkdir()
         study = series.facts.get("StudyInstanceUID", "")
         fetch = self._frames if self.fetch_by_frame else self._instances
-        instances = self._ask(lambda: fetch(study, series.uid))
+        instances = self._request(lambda: fetch(study, series.uid))
         number = 0
-        while (instance := self._ask(lambda: next(instances, None))) is not None:
+        while (instance := self._request(lambda: next(instances, None))) is not None:
             instance.save_as(folder / f"{number:06d}.dcm", write_like_original=False)
             number += 1
         if series.instances is not None and number < series.instances:
@@ -184,28 +183,30 @@ class Archive:
                 sop_instance_uid=instance.SOPInstanceUID,
                 frame_numbers=[1],
             )
-            instance.PixelData = bytes(pixels)  # of a bytearray pydicom makes a list of numbers
+            instance.PixelData = bytes(pixels)  # pydicom converts a bytearray to a list of numbers
             instance.file_meta = FileMetaDataset()
             instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             instance.is_little_endian, instance.is_implicit_VR = True, False
             yield instance
 
     def headers(self, series: Series) -> list[Dataset]:
-        """The headers of all instances of a series, without pixels and what cannot be read."""
+        """Return the headers of all instances of a series, without pixels and without invalid elements."""
         study = series.facts.get("StudyInstanceUID", "")
-        headers: list[Dataset] = self._ask(lambda: headers_of(self._client.retrieve_series_metadata(study, series.uid)))
+        headers: list[Dataset] = self._request(
+            lambda: headers_of(self._client.retrieve_series_metadata(study, series.uid))
+        )
         return headers
 
     def store(self, instances: Sequence[Dataset]) -> None:
-        """Stores instances (STOW-RS)."""
-        answer = self._ask(lambda: self._client.store_instances(instances))
+        """Store instances (STOW-RS)."""
+        answer = self._request(lambda: self._client.store_instances(instances))
         if answer.get("FailedSOPSequence"):
             raise ArchiveError("The archive refused the segmentation; its log says more.")
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _request(self, send: Callable[[], Any]) -> Any:
         try:
-            return question()
-        except Exception as error:  # the client and pydicom raise whatever an answer makes of them
+            return send()
+        except Exception as error:  # the client and pydicom raise many types of errors for invalid answers
             status = getattr(getattr(error, "response", None), "status_code", None)
             raise archive_error(self.url, _problem(error), status) from error
 
@@ -223,7 +224,7 @@ def _problem(error: Exception) -> str:
 
 
 def _has_timed_out(error: BaseException) -> bool:
-    """In the middle of an answer as well, where requests makes a ConnectionError of it."""
+    """Tell whether an error is a time-out; within an answer, requests raises it as a ConnectionError."""
     causes = (error, *error.args)
     return any(isinstance(cause, (requests.exceptions.Timeout, ReadTimeoutError)) for cause in causes)
 
@@ -236,7 +237,7 @@ def _searches(search_filter: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class _TimeoutAdapter(HTTPAdapter):
-    """Gives every request a time-out: without one, an archive that hangs blocks its thread."""
+    """Set a time-out for every request: without one, an archive that hangs blocks its thread."""
 
     def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
         if options.get("timeout") is None:
@@ -250,7 +251,7 @@ def _session(url: str, login: tuple[str, str] | None) -> requests.Session:
     else:
         session = create_session_from_user_pass(*login) if login else requests.Session()
     if is_loopback(urlsplit(url).hostname or ""):
-        # Proxies and certificates of the environment come together in requests; only the latter are for this host.
+        # In requests, trust_env covers proxies and certificates; this host needs the certificates only.
         session.trust_env, session.verify = False, os.environ.get("REQUESTS_CA_BUNDLE") or True
     for scheme in ("http://", "https://"):
         session.mount(scheme, _TimeoutAdapter())

@@ -17,42 +17,43 @@ from lib.server.archive.series_images import series_and_volume
 from lib.server.studies.open_studies import archive_login, archive_prefixes
 
 
-def annotations_of_archive(address: str, wanted: Sequence[str], images: StudyImages) -> DicomFiles:
-    """The objects of an archive that refer to images that were opened, and the slices that reports point into.
+def annotations_of_archive(address: str, series_uids: Sequence[str], images: StudyImages) -> DicomFiles:
+    """Fetch the objects of an archive that refer to opened images, and the headers of slices that reports refer to.
 
-    What this app stored there itself is left out: a mask that nobody has looked at would come back as a final one.
+    Objects that this app stored are skipped: an unreviewed mask would be imported as a final one.
 
     Args:
-        wanted: UIDs of series of which all objects are taken, whoever made them and whatever they are of; none: all.
+        series_uids: series of which all objects are returned, whatever made them and whatever they refer to; if
+            empty, all series are searched.
 
     Raises:
-        ArchiveError: it does not answer, or refuses.
-        ImportRefusedError: it has no such series.
+        ArchiveError: the archive does not answer or refuses the request.
+        ImportRefusedError: the archive has no such series.
     """
     archive = Archive(address, archive_login(), {"Modality": ",".join(MODALITIES)}, prefixes=archive_prefixes())
     found = archive.list_series()
-    if unknown := [uid for uid in wanted if uid not in found]:
+    if unknown := [uid for uid in series_uids if uid not in found]:
         raise ImportRefusedError([f"The archive has no SEG, RTSTRUCT or SR series {unknown[0]}."])
     objects: list[AnnotationObject] = []
     slices: dict[str, Dataset] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, uid in enumerate(wanted or sorted(found)):
-            place = Path(folder, str(number))
-            archive.fetch(found[uid], place)
-            for path in sorted(place.iterdir()):
+        for number, uid in enumerate(series_uids or sorted(found)):
+            series_folder = Path(folder, str(number))
+            archive.fetch(found[uid], series_folder)
+            for path in sorted(series_folder.iterdir()):
                 one = AnnotationObject(f"series {uid}", "", dcmread(path))
-                if one.dataset.SOPClassUID in KINDS and (wanted or _is_of_opened(one, images)):
+                if one.dataset.SOPClassUID in KINDS and (series_uids or _refers_to_opened(one, images)):
                     objects.append(one)
                     slices |= _slices_of(one, archive, images)
     return DicomFiles(objects, slices)
 
 
-def _is_of_opened(one: AnnotationObject, images: StudyImages) -> bool:
+def _refers_to_opened(one: AnnotationObject, images: StudyImages) -> bool:
     return not one.is_own and not _opened(images).isdisjoint(referenced_series(one.dataset))
 
 
 def _slices_of(one: AnnotationObject, archive: Archive, images: StudyImages) -> dict[str, Dataset]:
-    """Headers of the series that a report points into, by the UID of their instance."""
+    """Return the headers of the series that a report refers to, by SOP instance UID."""
     if one.kind != "SR":
         return {}
     study = {"StudyInstanceUID": str(one.dataset.StudyInstanceUID)}
@@ -61,5 +62,5 @@ def _slices_of(one: AnnotationObject, archive: Archive, images: StudyImages) -> 
 
 
 def _opened(images: StudyImages) -> set[str]:
-    """The UIDs of the series that were opened."""
+    """Return the UIDs of the opened series."""
     return {series_and_volume(image)[0] for image in images.paths} - {""}

@@ -13,10 +13,10 @@ _REFUSED_LOGIN = (
 
 
 class ArchiveError(RuntimeError):
-    """The archive could not be used; the text is for the user.
+    """Error of a request to the archive, with a message for the user.
 
     Args:
-        status: of HTTP, where it answered.
+        status: HTTP status; None if the archive did not answer.
     """
 
     def __init__(self, sentence: str, status: int | None = None) -> None:
@@ -25,19 +25,19 @@ class ArchiveError(RuntimeError):
 
 
 def archive_error(url: str, problem: str, status: int | None = None) -> ArchiveError:
-    """The error of an archive.
+    """Make the error of an archive.
 
     Args:
-        url: of the archive, without a login.
-        problem: one of this file, such as `NO_ANSWER` or `problem_of(status)`.
+        url: URL of the archive, without a login.
+        problem: end of the sentence, such as `NO_ANSWER` or `problem_of(status)`.
     """
     return ArchiveError(f"The DICOMweb archive {url} {problem}", status)
 
 
 def problem_of(status: int) -> str:
-    """What a status of HTTP that is no success says."""
+    """Return the end of the sentence for an HTTP status of an error or redirect."""
     if status in (401, 403):
         return _REFUSED_LOGIN
     if 300 <= status < 400:
-        return f"answered {status}, a redirect, which is not followed; see that its address is right."
+        return f"answered {status}, a redirect, which is not followed; check its address."
     return f"answered {status}; its log says more."

@@ -17,21 +17,21 @@ from lib.server.archive.archive_errors import NO_ANSWER, ArchiveError
 logger = logging.getLogger(__name__)
 
 EXPIRES_S = 5.0
-"""A viewer asks for the list at every turn; a series that has just been sent to the archive appears after this time."""
+"""Age at which the list is refreshed; a new series of the archive appears after this time at the latest."""
 PATIENCE_S = 0.8
-"""A request waits no longer than this for a newer list than the one that is known."""
+"""Longest time that a request waits for a newer list."""
 
 
 class ArchiveListing:
-    """The series that the archive told of last, refreshed in the background.
+    """Latest list of the archive's series, refreshed in the background.
 
     Args:
-        ask: asks the archive.
-        path: JSON file that keeps the last answer between starts.
-        on_gone: called with the UIDs that were in the list and are no more.
+        ask: requests the list from the archive.
+        path: JSON file that keeps the latest list between starts.
+        on_gone: called with the UIDs that have disappeared from the list.
 
     Attributes:
-        expires_s: after which the archive is asked again; None takes `EXPIRES_S`.
+        expires_s: age at which the list is refreshed; None means `EXPIRES_S`.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class ArchiveListing:
         self._asked = -math.inf
         self._refresh: threading.Thread | None = None
         self.problem: str | None = None
-        """Why the last question failed, a sentence; None where it did not."""
+        """Sentence that says why the last refresh failed; None if it succeeded."""
 
     def series(self) -> dict[str, Series]:
-        """The series by UID.
+        """Return the series by UID.
 
         Raises:
-            ArchiveError: no list is known, and the archive gives none.
+            ArchiveError: no list is known, and the archive does not send one.
         """
         expires_s = EXPIRES_S if self.expires_s is None else self.expires_s
         with self._lock:
@@ -64,7 +64,7 @@ class ArchiveListing:
                 self._refresh = threading.Thread(target=self._renew, name="archive-listing", daemon=True)
                 self._refresh.start()
             refresh, started = self._refresh, self._asked
-        # A question that failed, or hangs, is not waited for by those who have a list.
+        # If a list is known, do not wait for an archive that failed or hangs.
         if refresh is not None and (self._known is None or self.problem is None):
             refresh.join(max(0.0, started + PATIENCE_S - time.monotonic()))
         if self._known is None:
@@ -72,10 +72,10 @@ class ArchiveListing:
         return self._known
 
     def wait(self, timeout_s: float) -> None:
-        """Waits for the first list, however long the archive takes for it.
+        """Wait for the first list.
 
         Raises:
-            ArchiveError: the archive does not give one.
+            ArchiveError: the archive does not send one in time.
         """
         end = time.monotonic() + timeout_s
         while True:
@@ -88,7 +88,7 @@ class ArchiveListing:
 
     @property
     def is_fresh(self) -> bool:
-        """Did the archive answer the last question?"""
+        """Whether the last refresh succeeded."""
         return self.problem is None and self._known is not None
 
     def _renew(self) -> None:
@@ -102,7 +102,7 @@ class ArchiveListing:
             if self.problem is None:
                 logger.error("%s The last list of its series is used.", error)
             self.problem = str(error)
-        except Exception:  # whatever it is: without a problem, requests would wait for this thread's answer
+        except Exception:  # without a recorded problem, requests would wait for this thread
             logger.exception("The series of the archive could not be listed.")
             self.problem = f"The DICOMweb archive {NO_ANSWER}"
         finally:
@@ -114,11 +114,11 @@ class ArchiveListing:
         try:
             write_atomically(self._path, json.dumps(content).encode())
         except OSError as error:
-            logger.warning("The list of the archive's series is not kept on disk (%s).", error.strerror)
+            logger.warning("The list of the archive's series could not be saved (%s).", error.strerror)
 
 
 def known_series(path: Path) -> dict[str, Series] | None:
-    """What an archive told last, by UID, from the file that keeps it; None where that is not there."""
+    """Read the saved list of an archive's series, by UID; None if it is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
         return {uid: Series(uid, dict(one["facts"]), one["instances"]) for uid, one in content.items()}

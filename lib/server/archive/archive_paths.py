@@ -35,11 +35,11 @@ _ATTRIBUTE = re.compile(
 
 
 def read_service(operation: str, path: str) -> Service | None:
-    """The service of the archive that a path belongs to; None where it is not one to read.
+    """Return the service that answers a path; None if the path may not be read.
 
     Args:
-        operation: qido or wado, as the viewer asked. Some versions of OHIF ask qido for metadata.
-        path: decoded, below the address of the service, without a slash in front.
+        operation: qido or wado, as in the viewer's request. Some versions of OHIF request metadata from qido.
+        path: decoded, relative to the URL of the service, without a leading slash.
     """
     if len(path) > _MAX_CHARACTERS:
         return None
@@ -50,13 +50,13 @@ def read_service(operation: str, path: str) -> Service | None:
 
 
 def passed_query(service: Service, path: str, query: str) -> str | None:
-    """The query of a request as it is passed on; None for one that is refused.
+    """Return the query to send to the archive; None if it is refused.
 
-    Of a search: numbers of results, fields, and attributes by keyword or tag. Of a retrieval nothing: a viewport, for
-    one, lets an archive take any amount of memory.
+    A search may have a limit and an offset, fields, and attributes by keyword or tag. The query of a retrieval is
+    dropped: a large viewport, for example, lets the archive allocate any amount of memory.
 
     Args:
-        query: as in the address, percent-encoded.
+        query: as in the URL, percent-encoded.
     """
     if service == "wado":
         return ""
@@ -72,5 +72,5 @@ def passed_query(service: Service, path: str, query: str) -> str | None:
 
 
 def is_store(path: str) -> bool:
-    """May instances be stored (STOW-RS) by this path?"""
+    """Tell whether instances may be stored (STOW-RS) at this path."""
     return _STORE.fullmatch(path) is not None

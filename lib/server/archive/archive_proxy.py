@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 
 REQUEST_HEADERS = ("Accept", "Range", "If-None-Match")
 RESPONSE_HEADERS = ("Content-Type", "Content-Range", "Accept-Ranges", "ETag")
-# What browsers show without running anything that it holds; everything else is passed on as bytes.
+# Types in which browsers run no scripts; all others are passed on as BYTES.
 HARMLESS_TYPES = ("application/dicom", "application/dicom+json", "application/json", "multipart/related")
 BYTES = "application/octet-stream"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 30.0
 MAX_CONNECTIONS = 64
-SEGMENTATION_BYTES = 500_000_000
+MAX_SEGMENTATION_BYTES = 500_000_000
 
 
 class ArchiveProxy:
     """Endpoints that pass requests on to a DICOMweb archive, with the archive's login and without redirects.
 
     Args:
-        url: of the archive, such as http://localhost:8042/dicom-web; may hold a login.
+        url: of the archive, such as http://localhost:8042/dicom-web; may contain a login.
         login: name and password for the archive.
-        prefixes: of its services by name (qido, wado, stow), where they lie below `url`.
-        read_timeout_s: after which an archive that sends nothing is given up.
-        most_bytes: of the segmentations that one request stores.
+        prefixes: paths of its services below `url`, by name (qido, wado, stow).
+        read_timeout_s: longest time without data from the archive.
+        max_bytes: largest body of a request to store segmentations.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class ArchiveProxy:
         login: tuple[str, str] | None = None,
         prefixes: Mapping[str, str | None] | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
-        most_bytes: int = SEGMENTATION_BYTES,
+        max_bytes: int = MAX_SEGMENTATION_BYTES,
     ) -> None:
         address = httpx.URL(url.rstrip("/"))
-        self._url, self._prefixes, self._most_bytes = address, dict(prefixes or {}), most_bytes
+        self._url, self._prefixes, self._max_bytes = address, dict(prefixes or {}), max_bytes
         self._name = str(address.copy_with(userinfo=b""))
         self._client = httpx.AsyncClient(
             auth=login,
@@ -72,30 +72,30 @@ class ArchiveProxy:
         Args:
             request: of the client.
             operation: qido or wado.
-            path: decoded, below the address of that service.
+            path: decoded, relative to the URL of that service.
         """
         try:
             service = read_service(operation, path)
             if service is None:
                 raise RefusedError(
-                    404, f"The server passes on no {shown(path)}; expected studies and what is below them."
+                    404, f"The server does not pass on {shown(path)}; expected studies and what is below them."
                 )
             headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
             query = passed_query(service, path, request.url.query)
             if query is None:
                 raise RefusedError(
-                    400, f"The query {shown(request.url.query)} is none that the server passes on to the archive."
+                    400, f"The server does not pass on the query {shown(request.url.query)} to the archive."
                 )
             return await self._passed_on("GET", service, path, query, headers)
         except RefusedError as refusal:
             return _refused(refusal)
 
     async def store(self, request: Request, path: str) -> Response:
-        """Pass on DICOM segmentations (STOW-RS), and nothing else.
+        """Pass on DICOM segmentations (STOW-RS), and refuse other objects.
 
         Args:
             request: of the client.
-            path: decoded: studies, or studies/UID.
+            path: decoded; studies, or studies/UID.
         """
         try:
             if not is_store(path):
@@ -117,8 +117,8 @@ class ArchiveProxy:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self._most_bytes:
-                raise RefusedError(413, f"The segmentations are too large; expected up to {self._most_bytes:,} bytes.")
+            if len(body) > self._max_bytes:
+                raise RefusedError(413, f"The segmentations are too large; expected up to {self._max_bytes:,} bytes.")
         return bytes(body)
 
     async def _passed_on(
@@ -137,7 +137,7 @@ class ArchiveProxy:
             return _PassedOn(answer)
         await answer.aclose()
         status = answer.status_code
-        is_of_client = 400 <= status < 500 and status not in (401, 403)  # the login is the server's
+        is_of_client = 400 <= status < 500 and status not in (401, 403)  # the login is that of the server
         raise self._refusal(status if is_of_client else 502, archive_errors.problem_of(status))
 
     def _refusal(self, status: int, problem: str) -> RefusedError:
@@ -153,12 +153,12 @@ def _status_and_problem(error: httpx.HTTPError) -> tuple[int, str]:
 
 
 class _PassedOn(StreamingResponse):
-    """An answer of the archive, sent on as it comes."""
+    """Answer of the archive, streamed to the client."""
 
     def __init__(self, answer: httpx.Response) -> None:
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
         headers["Content-Type"] = _harmless(headers.get("Content-Type", BYTES))
-        # The bytes of an answer that was compressed all the same are sent on unpacked.
+        # If the archive compressed its answer in spite of Accept-Encoding, aiter_bytes decompresses it.
         if "Content-Encoding" not in answer.headers and "Content-Length" in answer.headers:
             headers["Content-Length"] = answer.headers["Content-Length"]
         super().__init__(answer.aiter_bytes(), answer.status_code, headers)
@@ -168,7 +168,7 @@ class _PassedOn(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except httpx.HTTPError as error:
-            # The answer has begun; without its end the server closes the connection, and the client sees it.
+            # The answer has begun: the server closes the connection, so the client sees that it is incomplete.
             logger.error("The archive stopped in the middle of an answer: %s", type(error).__name__)
         finally:
             with anyio.CancelScope(shield=True):

@@ -15,37 +15,41 @@ _ID = re.compile(rf"(?P<series>[0-9.]+)(_(?P<volume>{NAME.pattern}))?")
 
 
 def image_id(series: str, volume: str) -> str:
-    """Of a volume of a series: the series' UID, and the volume's name where it has one."""
+    """Return the image id of a volume: the UID of its series, and the name of the volume if it has one."""
     return f"{series}_{volume}" if volume else series
 
 
 def series_and_volume(image: str) -> tuple[str, str]:
-    """The UID of the series of an image, and the name of its volume; empty where the image is no such id."""
+    """Split an image id into the UID of its series and the name of its volume; both empty if it is invalid."""
     match = _ID.fullmatch(image)
     return (match["series"], match["volume"] or "") if match else ("", "")
 
 
 class SeriesImages:
-    """The names of the volumes of each series that is not a single upright one, as they were found when it was opened.
+    """Names of the volumes of each opened series that has several volumes or tilted slices.
 
     Args:
-        path: JSON file, in the project and not in the cache: annotations are stored under the ids.
+        path: JSON file in the project, not in the cache, as annotations are stored by image id.
     """
 
     def __init__(self, path: Path) -> None:
         self._kept = JsonFile(path)
 
     def of_all(self, series: Iterable[str]) -> list[str]:
-        """The ids of the images of all series, in order."""
+        """Return the ids of the images of all series, in order."""
         kept = self._kept.items()
         return [image for uid in series for image in _ids(uid, kept.get(uid, {}).get("volumes", []))]
 
     def of(self, series: str) -> list[str]:
-        """The ids of the images of a series."""
+        """Return the ids of the images of a series."""
         return _ids(series, self._kept.get(series).get("volumes", []))
 
     def keep(self, series: str, volumes: Sequence[str]) -> None:
-        """Raises: OSError: the disk is full or the folder cannot be written."""
+        """Store the names of the volumes of a series.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
         names = [name for name in volumes if name]
         self._kept.change(series, lambda kept: {"volumes": names} if names else None)
 
@@ -55,7 +59,7 @@ def _ids(series: str, volumes: Sequence[str]) -> list[str]:
 
 
 def series_refusal(series: str, images: Sequence[str]) -> str:
-    """What somebody is told who asks for a series, which is all that OHIF can do, where there are images of it."""
+    """Return the message for a request, as of OHIF, that names a series where it must name one of its images."""
     if list(images) == [image_id(series, UPRIGHT)]:
         return (
             f"The slices of the series are tilted, and OHIF shows and clicks them as if they were not. Take the image "

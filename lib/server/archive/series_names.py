@@ -8,11 +8,11 @@ from lib.server.archive.series_images import series_and_volume
 
 
 def name_and_detail(image_id: str, facts: Mapping[str, str], unnamed: str) -> tuple[str, str]:
-    """Patient, description and volume of an image; date, modality and the description of its study.
+    """Return the name of an image (patient, description, volume) and its detail (date, modality, study).
 
     Args:
-        facts: of its series, by DICOM keyword.
-        unnamed: stands for a series without a description.
+        facts: attributes of its series, by DICOM keyword.
+        unnamed: description of a series that has none.
     """
     patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
     series, study = facts.get("SeriesDescription", ""), facts.get("StudyDescription", "")
@@ -22,5 +22,5 @@ def name_and_detail(image_id: str, facts: Mapping[str, str], unnamed: str) -> tu
 
 
 def _date(dicom: str) -> str:
-    """A date as ISO 8601 writes it, from DICOM's."""
+    """Convert a date from DICOM to ISO 8601."""
     return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:]}" if len(dicom) == 8 and dicom.isdecimal() else dicom

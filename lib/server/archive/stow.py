@@ -15,17 +15,17 @@ from lib.server.http.refusals import RefusedError, shown
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SEG, label map SEG
 MAX_INSTANCES = 100
-# Not the deflated one, of which a few bytes become as many as its sender likes.
+# Not the deflated syntax: a small file may decompress to any size.
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless)
 _PREAMBLE_BYTES, _HEAD_BYTES = 128, 65536
 _SOP_CLASS = Tag("SOPClassUID")
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary of a multipart/related of DICOM instances.
+    """Return the boundary of a multipart/related body of DICOM instances.
 
     Raises:
-        RefusedError: 415, it is something else.
+        RefusedError: 415, the content type is another one.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -41,10 +41,10 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def segmentations(body: bytes, boundary: bytes) -> list[bytes]:
-    """The instances of a STOW-RS body, each a DICOM segmentation, as files.
+    """Return the instances of a STOW-RS body, each a DICOM segmentation, as the bytes of files.
 
     Raises:
-        RefusedError: 400, it is no multipart; 422, a part is something else than a DICOM segmentation.
+        RefusedError: 400, the body is no multipart; 415 or 422, a part is no DICOM segmentation.
     """
     texts = _parts(body, boundary)
     if texts is None or not 1 <= len(texts) <= MAX_INSTANCES:
@@ -61,7 +61,7 @@ _LINE_END = re.compile(rb"[ \t]*\r\n")
 
 
 def _parts(body: bytes, boundary: bytes) -> list[bytes] | None:
-    """What lies between the boundaries (RFC 2046), or None where the last one is missing."""
+    """Return the parts between the boundaries (RFC 2046), or None if the closing boundary is missing."""
     delimiter = b"--" + boundary
     begin = len(delimiter)
     if not body.startswith(delimiter):
@@ -85,7 +85,7 @@ def _parts(body: bytes, boundary: bytes) -> list[bytes] | None:
 
 
 def _content(part: bytes) -> bytes:
-    """The instance in a part, which begins with a line break before its headers."""
+    """Return the instance in a part, which begins with a line break before its headers."""
     blank = part.find(b"\r\n\r\n", 0, _HEAD_BYTES)
     if blank < 0:
         raise RefusedError(400, "A part of the body has no blank line after its headers.")
@@ -99,7 +99,7 @@ def _content(part: bytes) -> bytes:
 def _require_segmentation(instance: bytes) -> None:
     try:
         classes, syntax = _classes(instance)
-    except Exception as error:  # pydicom raises whatever a damaged file leads to
+    except Exception as error:  # pydicom raises many types of errors for damaged files
         raise RefusedError(422, "An instance cannot be read as a DICOM file; expected a DICOM segmentation.") from error
     if syntax not in _SYNTAXES:
         raise RefusedError(
@@ -114,9 +114,9 @@ def _require_segmentation(instance: bytes) -> None:
 
 
 def _classes(instance: bytes) -> tuple[set[str], UID]:
-    """The SOP classes that a file names, which should be one, and its transfer syntax.
+    """Return the SOP classes in a file's meta header and dataset, and its transfer syntax.
 
-    Only the beginning is read: an instance may hold more elements than can be looked at while somebody waits.
+    Only the beginning is read: parsing an instance of very many elements would block the request.
     """
     file = io.BytesIO(instance[:_HEAD_BYTES])
     file.seek(_PREAMBLE_BYTES)
@@ -136,9 +136,9 @@ def _classes(instance: bytes) -> tuple[set[str], UID]:
 
 
 def multipart(instances: list[bytes]) -> tuple[str, bytes]:
-    """The content type and the body of a STOW-RS request of just these instances.
+    """Return the content type and the body of a STOW-RS request with exactly these instances.
 
-    The archive reads what was checked here: a boundary that both understand differently cannot hide an instance.
+    A new boundary is drawn, so that the archive cannot parse parts that were not checked here.
     """
     boundary = secrets.token_hex(24)
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()

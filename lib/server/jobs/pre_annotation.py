@@ -22,16 +22,16 @@ _MAX_CHARACTERS = 500
 
 
 class RunningError(RuntimeError):
-    """A pre-annotation of the project runs already."""
+    """Error of a start while a pre-annotation of the project is running."""
 
 
 class PreAnnotation:
-    """Runs `scripts/pre_annotate.py`, which ends with the server, and tells how far it is.
+    """Process of `scripts/pre_annotate.py`, which ends with the server, and its progress.
 
     Args:
-        studies: as the server was started with.
-        conf: names and values of the settings, likewise.
-        leaves_a_core: are there no GPUs, so that requests need a core that is left free?
+        studies: studies that the server was started with.
+        conf: settings that the server was started with.
+        leaves_a_core: keep one core free for requests; for machines without GPUs.
     """
 
     def __init__(self, studies: str, conf: Mapping[str, str], project: Project, *, leaves_a_core: bool) -> None:
@@ -41,14 +41,14 @@ class PreAnnotation:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, options: Sequence[str] = ()) -> None:
-        """Starts a run.
+        """Start a run.
 
         Args:
-            options: further ones of the script.
+            options: further options of the script.
 
         Raises:
-            RunningError: one runs, of this server or of somebody else.
-            OSError: no process can be started, or its log not written.
+            RunningError: one runs already, started by this server or another program.
+            OSError: the process cannot be started, or its log cannot be written.
         """
         command = [sys.executable, "-P", str(SCRIPT), self._studies, *options]
         command += [word for name, value in self._conf.items() for word in ("--conf", name, value)]
@@ -62,19 +62,19 @@ class PreAnnotation:
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def progress(self) -> dict[str, Any]:
-        """As `lib.server.jobs.proposal_progress.Progress` writes it, without the number of the process."""
-        told = read_progress(self._project.pre_annotation)
+        """Return the progress that `lib.server.jobs.proposal_progress.Progress` writes, without the process id."""
+        progress = read_progress(self._project.pre_annotation)
         own = self._process
-        if own is not None and told["pid"] != own.pid:  # it has not begun yet, or could not
+        if own is not None and progress["pid"] != own.pid:  # it has not begun yet, or could not
             code = own.poll()
-            told = {**NOTHING, "running": code is None, "sentence": None if code is None else self._last_words()}
-        elif told["running"] and not self._is_running():
-            told |= {"running": False, "remaining_s": None}
-            told["sentence"] = "It ended before its time. What was stored stays; start it again to go on from there."
-        return {name: value for name, value in told.items() if name != "pid"}
+            progress = {**NOTHING, "running": code is None, "sentence": None if code is None else self._last_line()}
+        elif progress["running"] and not self._is_running():
+            progress |= {"running": False, "remaining_s": None}
+            progress["sentence"] = "It ended early. Stored proposals are kept; start it again to continue."
+        return {name: value for name, value in progress.items() if name != "pid"}
 
     def stop(self) -> bool:
-        """Ends the run of this server, and waits for that; returns whether there was one."""
+        """Stop the run of this server and wait for its end; return whether one was running."""
         own = self._process
         if own is None or own.poll() is not None:
             return False
@@ -99,9 +99,9 @@ class PreAnnotation:
         except Timeout:
             return True
 
-    def _last_words(self) -> str:
-        words: list[str] = []
+    def _last_line(self) -> str:
+        lines: list[str] = []
         with suppress(OSError):
-            words = self._log.read_text("utf-8", errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(words) if line.strip()), "")
-        return said[:_MAX_CHARACTERS] or "It ended early; logs/pre_annotation.log says why."
+            lines = self._log.read_text("utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return last[:_MAX_CHARACTERS] or "It ended early; logs/pre_annotation.log says why."

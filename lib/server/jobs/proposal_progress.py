@@ -16,7 +16,7 @@ from lib.annotations.json_check import finite_json
 
 WRITE_EVERY_S = 1.0
 MAX_NAMED = 100
-"""Studies that failed, in the file; the script names all."""
+"""Largest number of failed studies in the file; the script prints all."""
 
 NOTHING: dict[str, Any] = {
     "running": False,
@@ -35,13 +35,13 @@ NOTHING: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """What came of one study.
+    """Result of the pre-annotation of one study.
 
     Attributes:
-        state: `stored`; `kept`, where it was answered or proposed meanwhile; `divided`, where a series turned out to be
-            several images; `failed`.
-        reason: why it failed, a sentence.
-        images: of a divided one.
+        state: `stored`; `kept`, if it was annotated or proposed meanwhile; `divided`, if a series has several images;
+            or `failed`.
+        reason: sentence that says why it failed.
+        images: image ids of a divided series.
     """
 
     image_id: str
@@ -53,10 +53,10 @@ class Outcome(NamedTuple):
 
 
 class Progress:
-    """Counts what came of the studies.
+    """Counts of the outcomes, written to a file.
 
     Attributes:
-        failed: image ids, and why.
+        failed: image ids and reasons.
     """
 
     def __init__(self, path: Path, model_version: int, total: int) -> None:
@@ -73,7 +73,7 @@ class Progress:
         return self.counts.total()
 
     def add(self, outcome: Outcome) -> None:
-        """Counts one study; a series that is divided counts as the images that it holds."""
+        """Count one study; a divided series counts as its images."""
         if outcome.state == "divided":
             self.total += len(outcome.images) - 1
         else:
@@ -103,12 +103,12 @@ class Progress:
             "sentence": sentence,
             "pid": os.getpid(),
         }
-        with suppress(OSError):  # a full disk shows where it matters, at the masks
+        with suppress(OSError):  # a full disk is reported when masks are stored
             write_atomically(self._path, json.dumps(content).encode(), durable=False)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """As `Progress` wrote it last; `NOTHING` where that is not there or not readable."""
+    """Read the file of `Progress`; return `NOTHING` if it is missing or damaged."""
     try:
         content = finite_json(path.read_bytes())
         return {**NOTHING, **{name: content[name] for name in NOTHING}}

@@ -22,11 +22,11 @@ from lib.training.loop import TrainingError
 logger = logging.getLogger(__name__)
 
 START_S = 30
-"""How long a training's process may take to exist (s)."""
+"""Longest time that a training's process may take to start."""
 
 
 def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
-    """The task, or the one that is waiting already and will see all there is.
+    """Start a training and return its task, or the waiting task, which will use all annotations.
 
     Raises:
         HTTPException: 404, no such trainer; 409, nothing to learn from; 422, parameters; 429, one runs.
@@ -38,7 +38,7 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
         checked = app.trainers[model].checked_parameters(params)
     if not app.datastore().has_answers():
         raise HTTPException(409, "There is nothing to learn from: no study has extreme points or a final mask yet.")
-    # A training sees every annotation there is when it begins, so a second one in the queue would learn nothing new.
+    # A training uses all annotations that exist when it begins, so a second one in the queue would be useless.
     waiting = [task for task in async_tasks.tasks("train") if task["status"] == "SUBMITTED"]
     if waiting and enqueue:
         return waiting[0]
@@ -48,36 +48,36 @@ def start_training(model: str, params: Mapping[str, Any], enqueue: bool = False)
             "train", request={"model": model}, params={"gpus": app.settings.gpus, **checked}, enqueue=enqueue
         )
     if task is None:
-        raise HTTPException(429, "A training runs already; wait for its end, stop it, or send enqueue=true.")
+        raise HTTPException(429, "A training is running already; wait for its end, stop it, or send enqueue=true.")
     report_end_in_background(task)
     app.workflow.auto_train.began()
     return task
 
 
 def stop_training() -> dict[str, Any] | None:
-    """Ends the training that runs, or that is just starting: one without a process yet is waited for.
+    """Stop the running training; if it is starting, wait for its process first.
 
     Returns:
-        The task that was ended; None where there is none.
+        The stopped task; None if no training runs.
     """
     end = time.monotonic() + START_S
     while _is_starting() and time.monotonic() < end:
         time.sleep(0.05)
     try:
         task: dict[str, Any] | None = AsyncTask.stop("train")
-    except (NoSuchProcess, StopIteration, IndexError):  # it ended by itself just now
+    except (NoSuchProcess, StopIteration, IndexError):  # it has just ended
         return None
     return task
 
 
 def _is_starting() -> bool:
-    """Does a training wait for its process, and not for the end of another training?"""
+    """Tell whether a training waits for its process, and not for the end of another training."""
     states = {task["status"] for task in async_tasks.tasks("train")}
     return "SUBMITTED" in states and "RUNNING" not in states
 
 
 def end_in_error_what_cannot_start() -> None:
-    """Sets a training whose process cannot be started to ERROR; MONAI Label would keep it SUBMITTED."""
+    """Set trainings whose process cannot be started to ERROR; MONAI Label would keep them SUBMITTED."""
     async_tasks._task_func = _guarded(async_tasks._task_func)
 
 
@@ -86,7 +86,7 @@ def _guarded(run: Callable[..., None]) -> Callable[..., None]:
     def guarded(task: dict[str, Any], method: str, callback: Callable[..., None] | None = None) -> None:
         try:
             run(task, method, callback)
-        except Exception:  # whatever it is, MONAI Label would keep the training waiting
+        except Exception:  # MONAI Label would keep the training waiting
             logger.exception("The training could not be started.")
             async_tasks.background_processes.get(method, {}).pop(task["id"], None)
             task["status"] = "ERROR"

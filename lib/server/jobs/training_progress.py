@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 _RUNNING = ("SUBMITTED", "RUNNING")
-# What `lib.server.process.logs.FORMAT` puts before the message.
+# Head of a log line, as in `lib.server.process.logs.FORMAT`.
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\] )+\([^)]*\) - ")
 _MAX_CHARACTERS = 500
 
 
-def training_progress(task: Mapping[str, Any] | None, stats: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The figures of a training.
+def training_progress(task: Mapping[str, Any] | None, stats: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+    """Return the progress of a training.
 
     Args:
-        task: of MONAI Label, that runs or ran last; None where this server has started none.
-        stats: that the training has written of itself (`InExtremISTrainTask.stats`); of an earlier one, where the one
-            of the task has not begun yet.
-        words: the last lines that it said, the newest last.
+        task: running or latest task of MONAI Label; None if this server has started none.
+        stats: statistics that the training has written (`InExtremISTrainTask.stats`); those of an earlier training if
+            the one of the task has not begun yet.
+        lines: last lines of its log, the newest last.
     """
     status = task["status"] if task is not None else None
     running = status in _RUNNING
@@ -37,17 +37,17 @@ def training_progress(task: Mapping[str, Any] | None, stats: Mapping[str, Any], 
         "epochs": epochs,
         "sentence": stats.get("verdict"),
         "remaining_s": _remaining_s(stats, progress) if running else None,
-        "error": _error(words) if status == "ERROR" else None,
+        "error": _error(lines) if status == "ERROR" else None,
     }
 
 
 def _are_of(stats: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-    """Did the training of this task write them, and not one before it?"""
+    """Tell whether statistics are from the training of this task, and not from an earlier one."""
     return float(stats.get("start_ts", 0)) >= _seconds(task) - 1
 
 
 def _seconds(task: Mapping[str, Any]) -> float:
-    """When a task was made, in seconds since 1970; MONAI Label writes the time of this machine's zone."""
+    """Return when a task was made, in seconds since 1970; MONAI Label writes local times."""
     return datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()
 
 
@@ -57,7 +57,7 @@ def _started(task: Mapping[str, Any] | None, stats: Mapping[str, Any]) -> str | 
 
 
 def _remaining_s(stats: Mapping[str, Any], progress: float) -> float | None:
-    """By the time that the parts after the first took, before which scans are prepared; None before it has ended."""
+    """Extrapolate from the parts after the first, which prepares the scans; None before the first has ended."""
     if not 0 < progress < 1 or "first_report" not in stats:
         return None
     reported_s, (first, first_s) = float(stats["reported_s"]), stats["first_report"]
@@ -67,7 +67,6 @@ def _remaining_s(stats: Mapping[str, Any], progress: float) -> float | None:
     return round(max(0.0, part_s * (stats["total_epochs"] - stats["epoch"]) - since_report_s), 1)
 
 
-def _error(words: Sequence[str]) -> str:
-    """The last thing that was said."""
-    said = next((line.strip() for line in reversed(words) if line.strip()), "")
-    return _LOG_HEAD.sub("", said)[:_MAX_CHARACTERS] or "The training ended early; the server's log says why."
+def _error(lines: Sequence[str]) -> str:
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return _LOG_HEAD.sub("", last)[:_MAX_CHARACTERS] or "The training ended early; the server's log says why."

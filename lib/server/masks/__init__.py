@@ -1,1 +1,1 @@
-"""Store clicks and masks, and accept masks."""
+"""Store and accept masks."""

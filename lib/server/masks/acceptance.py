@@ -1,4 +1,4 @@
-"""Make the masks that an annotator was given final, without uploading them again."""
+"""Make click masks final on the server, without an upload."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.given_masks import GivenMask, GivenMaskError, clicks_digest
 from lib.annotations.mask_origin import MaskOrigin, acceptances
 from lib.annotations.names import label_values
@@ -19,13 +18,13 @@ from lib.annotations.store import Annotation, AnnotationFileError
 from lib.geometry.volume import VolumeError, read_geometry
 from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, requested_labels, save_mask
 from lib.server.project import FINAL_TAG
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A label as an annotator was shown it, and what is recorded when they accept it."""
+    """Click mask of a label as shown to an annotator, and the record of its acceptance."""
 
     given: GivenMask
     record: Mapping[str, Any]
@@ -34,24 +33,22 @@ class _Shown:
 def accept(
     annotations: AnnotationSet, image_id: str, image_path: Path, request: Mapping[str, Any], annotator: str
 ) -> tuple[dict[str, Any], bool]:
-    """Makes the masks that an annotator was given last for the stored clicks of an image part of its final mask.
+    """Write the latest click masks that were shown to an annotator into the final mask of an image.
 
-    An accepted label takes the place of what the final mask held of it. Other labels stay, but for voxels that an
-    accepted one claims. Where accepted masks of several answers claim a voxel, the last answer has it; those of one
-    answer never do.
+    An accepted mask replaces its label in the final mask, and overwrites other labels where it overlaps them. Where
+    several accepted masks overlap, the one that was made last has the voxel.
 
     Args:
-        image_path: of the image `image_id`.
-        request: `labels` names those that are accepted; without it all that are clicked.
+        image_path: file of the image `image_id`.
+        request: `labels` names the labels to accept; default: all with clicks.
 
     Returns:
-        The accepted labels with what is recorded of each, and whether that is new: accepting again what is accepted
-        already changes nothing.
+        The accepted labels with the record of each, and whether anything has changed: accepting the same masks again
+        changes nothing.
 
     Raises:
-        HTTPException: 404, nothing is clicked; 409, no mask of the stored clicks of this image was given to this
-            annotator, or a kept or final mask cannot be read; 422, not labels of the app, or an image that cannot be
-            read; 507, the disk is full.
+        HTTPException: 404, there are no clicks; 409, this annotator was not shown a mask of the stored clicks, or a
+            stored mask cannot be read; 422, not labels of the app, or the image cannot be read; 507, the disk is full.
     """
     image = _image(annotations, image_id, image_path)
     clicks = _clicks(annotations, image, request)
@@ -69,14 +66,14 @@ def accept(
 
 
 def take_back(annotations: AnnotationSet, image_id: str, annotator: str) -> dict[str, Any]:
-    """Takes an acceptance back: the final mask before it, if there was one, is final again; else there is none.
+    """Take an acceptance back: restore the final mask before it, or delete the final mask if there was none.
 
     Returns:
-        Whether there is a final mask now.
+        Image id, and whether it has a final mask now.
 
     Raises:
-        HTTPException: 404, no such image, or no final mask of it; 409, the final mask was not accepted, or by somebody
-            else, or cannot be read; 507, the disk is full.
+        HTTPException: 404, no such image, or no final mask of it; 409, the final mask was not accepted, was accepted
+            by another annotator, or cannot be read; 507, the disk is full.
     """
     annotations.require_label(image_id, FINAL_TAG)
     masks = annotations.masks()
@@ -99,11 +96,8 @@ def _image(annotations: AnnotationSet, image_id: str, path: Path) -> MaskedImage
 
 
 def _clicks(annotations: AnnotationSet, image: MaskedImage, request: Mapping[str, Any]) -> dict[str, Annotation]:
-    """The stored clicks on the labels of a request, in the app's order."""
-    with answered_with(422, ClickRequestError):
-        chosen = named_labels(request, "labels", annotations.labels)
-    if "labels" in request and not chosen:
-        raise HTTPException(422, "The list 'labels' names none; leave it out to accept all that are clicked.")
+    """Return the stored clicks on the labels of a request, in the app's order."""
+    chosen = requested_labels(request, annotations.labels)
     found = {label: _annotation(annotations, image, label) for label in chosen or annotations.labels}
     clicks = {label: annotation for label, annotation in found.items() if annotation is not None}
     missing = [label for label in chosen if label not in clicks] or ([] if clicks else list(annotations.labels))
@@ -115,7 +109,7 @@ def _clicks(annotations: AnnotationSet, image: MaskedImage, request: Mapping[str
 
 
 def _annotation(annotations: AnnotationSet, image: MaskedImage, label: str) -> Annotation | None:
-    """The stored clicks on a label; None where there are none."""
+    """Return the stored clicks on a label; None if there are none."""
     try:
         answer = annotations.clicks.load(image.id, label)
     except FileNotFoundError:
@@ -130,7 +124,7 @@ def _annotation(annotations: AnnotationSet, image: MaskedImage, label: str) -> A
 
 
 def _shown(annotations: AnnotationSet, image: MaskedImage, annotation: Annotation, annotator: str) -> _Shown:
-    """What an annotator was shown of a label for the stored clicks on it."""
+    """Return the click mask of a label that an annotator was shown for the stored clicks."""
     points, label = annotation.points, annotation.label
     remedy = "Ask for the mask of the stored clicks (use_stored_clicks) or click anew, then accept it."
     try:
@@ -164,12 +158,12 @@ def _shown(annotations: AnnotationSet, image: MaskedImage, annotation: Annotatio
 
 
 def _is_same(accepted: Mapping[str, Any] | None, record: Mapping[str, Any]) -> bool:
-    """Is it the same mask, accepted by the same annotator?"""
+    """Tell whether the same mask was accepted by the same annotator."""
     return accepted is not None and all(accepted.get(key) == record[key] for key in ("annotator", "given"))
 
 
 def _draw(label_map: np.ndarray, shown: Mapping[str, _Shown], labels: tuple[str, ...]) -> None:
-    """Writes labels into a label map (X, Y, Z), in the place of what it holds of them."""
+    """Replace labels in a label map (X, Y, Z) in place."""
     index = label_values(labels)
     for label, one in sorted(shown.items(), key=lambda item: item[1].given.given):
         label_map[label_map == index[label]] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
+from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.mask_origin import ACCEPTED_KEY
 from lib.annotations.mask_store import MaskStore
@@ -17,14 +18,15 @@ from lib.annotations.names import label_values
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.server.http.disk_full import writing
+from lib.server.http.refusals import answered_with
 
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """An image as it is now.
+    """Current version of an image.
 
     Attributes:
-        checksum: of its voxels.
+        checksum: checksum of its voxels.
     """
 
     id: str
@@ -32,9 +34,22 @@ class MaskedImage:
     checksum: str
 
 
+def requested_labels(request: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in the list `labels` of a request; empty if it has no such list.
+
+    Raises:
+        HTTPException: 422, an empty list, or not labels of the app.
+    """
+    with answered_with(422, ClickRequestError):
+        chosen = named_labels(request, "labels", labels)
+    if "labels" in request and not chosen:
+        raise HTTPException(422, "The list 'labels' is empty; omit it to take all labels.")
+    return chosen
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What goes wrong with a final mask, as HTTPException: 404, it was deleted; 409, it cannot be read; 507."""
+    """Convert errors with a final mask to HTTPException: 404, deleted; 409, unreadable; 507, the disk is full."""
     try:
         with writing("The mask", gone=HTTPException(404, "The final mask was deleted just now.")):
             yield
@@ -43,9 +58,11 @@ def refusals() -> Iterator[None]:
 
 
 def mask_before(masks: MaskStore, image: MaskedImage) -> tuple[MaskRecord, np.ndarray]:
-    """The record and the label map (X, Y, Z) uint8 of an image's final mask; empty ones where it has none.
+    """Return the record and the label map (X, Y, Z) uint8 of an image's final mask; empty ones if it has none.
 
-    Raises: MaskError; OSError.
+    Raises:
+        MaskError: the mask is damaged.
+        OSError: it cannot be read.
     """
     empty = MaskRecord({}), np.zeros(image.geometry.shape, np.uint8, order="F")
     if masks.path(image.id) is None:
@@ -63,13 +80,15 @@ def save_mask(
     annotator: str,
     accepted: Mapping[str, Any],
 ) -> None:
-    """Stores a label map (X, Y, Z) with the app's values.
+    """Store a label map (X, Y, Z) with the label values of the app.
 
     Args:
-        covered: the labels that it is about; the others are not answered by it.
-        accepted: what is recorded of each label that was not drawn.
+        covered: labels that the mask answers.
+        accepted: record of each label that was accepted and not drawn.
 
-    Raises: MaskError; OSError.
+    Raises:
+        MaskError: the mask is not valid.
+        OSError: it cannot be written.
     """
     values = {label: value for label, value in label_values(masks.labels).items() if label in covered}
     info = {ACCEPTED_KEY: dict(accepted)} if accepted else None

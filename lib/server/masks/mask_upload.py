@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.annotations.click_requests import ClickRequestError, named_labels
 from lib.annotations.image_identity import file_stamp
 from lib.annotations.mask_file import MaskError, require_grid
 from lib.annotations.mask_origin import MaskOrigin, acceptances
@@ -19,9 +18,8 @@ from lib.annotations.mask_store import MaskStore
 from lib.annotations.mask_values import mapped_values
 from lib.annotations.names import MAX_LABELS, label_values
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
-from lib.server.http.refusals import answered_with
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, save_mask
+from lib.server.masks.final_mask import MaskedImage, mask_before, refusals, requested_labels, save_mask
 
 NAME = "that was submitted"
 
@@ -37,21 +35,21 @@ def store_mask(
     params: Mapping[str, Any],
     annotator: str,
 ) -> None:
-    """Checks a mask and stores it.
+    """Check and store a mask.
 
     Args:
-        image_path: of the image `image_id`.
+        image_path: file of the image `image_id`.
         upload: file of the mask.
-        params: of the request. `label_info` names the labels as Slicer does. `labels` lists those that the mask
-            answers; what is stored of other labels stays, but for voxels that one of these claims. Without `labels` the
-            mask answers all. `proposal` says that it is the network's own mask, unchanged: an object with the
-            `model_version` and the `model_sha256` that came with it.
+        params: parameters of the request. `label_info` names the labels, in Slicer's format. `labels` lists the labels
+            that the mask answers (default: all); other labels of the stored mask are kept, except in voxels that
+            these cover. `proposal` is set if the mask is an unchanged mask of the network: an object with its
+            `model_version` and `model_sha256`.
 
     Raises:
-        HTTPException: 409, the mask before cannot be read; 422, not a mask of this image with labels of this app; 507,
+        HTTPException: 409, the stored mask cannot be read; 422, not a mask of this image with labels of this app; 507,
             the disk is full.
     """
-    labels, proposal = _answered(params, annotations.labels), _proposal(params)
+    labels, proposal = requested_labels(params, annotations.labels) or annotations.labels, _proposal(params)
     try:
         stamp = file_stamp(image_path)
         require_grid(read_geometry(upload), read_geometry(image_path), NAME)
@@ -77,7 +75,12 @@ def _replace_labels(
     annotator: str,
     accepted: Mapping[str, Any],
 ) -> None:
-    """Stores what a label map (X, Y, Z) says of some labels. Raises: MaskError; OSError."""
+    """Replace some labels of the stored mask by those of a label map (X, Y, Z).
+
+    Raises:
+        MaskError: the stored mask is damaged.
+        OSError: a mask cannot be read or written.
+    """
     index = label_values(masks.labels)
     replaced = [index[label] for label in labels]
     with masks.locked():
@@ -85,21 +88,16 @@ def _replace_labels(
         array[np.isin(array, replaced)] = 0
         drawn = np.isin(values, replaced)
         array[drawn] = values[drawn]
-        kept = {label: said for label, said in acceptances(before).items() if label not in labels}
+        kept = {label: record for label, record in acceptances(before).items() if label not in labels}
         save_mask(masks, image, array, {*before.labels, *labels}, annotator, {**kept, **accepted})
 
 
-def _answered(params: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels that a mask answers. Raises: HTTPException: 422."""
-    with answered_with(422, ClickRequestError):
-        chosen = named_labels(params, "labels", labels)
-    if "labels" in params and not chosen:
-        raise HTTPException(422, "The list 'labels' names none; leave it out where the mask answers all labels.")
-    return chosen or tuple(labels)
-
-
 def _proposal(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a request says of the network whose mask it is. Raises: HTTPException: 422."""
+    """Return the version of the network that made the mask; None if the mask is not a proposal.
+
+    Raises:
+        HTTPException: 422, the format is wrong.
+    """
     proposal = params.get("proposal")
     if proposal is None:
         return None
@@ -114,19 +112,19 @@ def _proposal(params: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _acceptance(proposal: dict[str, Any], annotator: str) -> dict[str, Any]:
-    """What is recorded of a label that was accepted as the network had made it."""
+    """Make the record of a label of an accepted proposal."""
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"origin": MaskOrigin.ACCEPTED.value, "annotator": annotator, "created": created, "clicks": 0, **proposal}
 
 
 def values_of_labels(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
-    """The value of each label in a submitted mask.
+    """Return the value of each label in a submitted mask.
 
-    Slicer numbers the segments that it shows, and sends their names as `label_info`: [{"name": ..., "idx": ...}].
-    Without `idx` the position in the list counts, from 1. Without `label_info` the values are the app's.
+    Slicer numbers the displayed segments, and sends their names as `label_info`: [{"name": ..., "idx": ...}]. The
+    default of `idx` is the position in the list, from 1. Without `label_info` the values are those of the app.
 
     Raises:
-        MaskError: a `label_info` that says nothing.
+        MaskError: the `label_info` is invalid or ambiguous.
     """
     info = params.get("label_info")
     if not info:

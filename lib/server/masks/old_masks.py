@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def name_old_masks(project: Project, labels: Sequence[str]) -> None:
-    """Writes into each final mask the names that the index has for its labels, once. The old file stays in the history.
+    """Write the label names in the index into each final mask; the old file is kept in the mask's history.
 
-    Masks without names in the index stay as they are.
+    Masks without names in the index are not changed.
 
     Args:
-        labels: of the app.
+        labels: labels of the app.
     """
     masks = MaskStore(project.masks(), labels, project.mapped_masks / FINAL_TAG)
     for image_id, names in _named(project.old_index, labels):
@@ -42,7 +42,7 @@ def name_old_masks(project: Project, labels: Sequence[str]) -> None:
 
 
 def _named(index: Path, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Image ids with the value of each label in their final mask, as Slicer told it."""
+    """Yield image ids with the value of each label in their final mask, as sent by Slicer."""
     try:
         objects = json.loads(index.read_bytes())["objects"]
         infos = {str(i): entry["labels"].get(FINAL_TAG, {}).get("info", {}) for i, entry in objects.items()}

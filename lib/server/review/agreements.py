@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class Agreements:
-    """The agreements of a project, cached in a file that may be deleted at any time."""
+    """Agreements of the readings of a project, cached in a file that may be deleted at any time."""
 
     def __init__(self, readings: Readings) -> None:
         self.readings = readings
         self._file = JsonFile(readings.studies.project.agreements)
 
     def of(self, image_id: str, readers: Collection[str]) -> dict[str, Any]:
-        """How far two or more readers agree: each pair by label, and what the pair and label that disagree most have.
+        """Return the agreement of each pair of readers by label, and the lowest agreement of all.
 
-        Computed once for each version of the readings.
+        It is computed once for each version of the readings.
         """
         version = self.readings.version(image_id, readers)
         kept = self._file.get(image_id)
@@ -39,16 +39,16 @@ class Agreements:
         try:
             self._file.change(image_id, lambda _: found)
         except OSError as error:
-            logger.warning("The agreement of %s is not kept (%s).", image_id, error.strerror)
+            logger.warning("The agreement of %s could not be saved (%s).", image_id, error.strerror)
         return found
 
     def measure(self, image_id: str) -> None:
-        """Measures the agreement of the readings of an image now, where there are two, so that nobody waits for it."""
+        """Measure the agreement in advance, if an image has two readings, so that no request waits for it."""
         try:
             readers = self.readings.finished([image_id]).get(image_id, set())
             if len(readers) > 1:
                 self.of(image_id, readers)
-        except Exception:  # nobody waits for this; the request for the list raises it again
+        except Exception:  # runs in the background; the next request raises it again
             logger.exception("The agreement of the readings of %s could not be measured.", image_id)
 
     def _measured(self, image_id: str, readers: list[str]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Agreements:
         return {"pairs": pairs, "dice": worst.dice, "largest_mm": worst.largest_mm}
 
     def _maps(self, image_id: str, readers: list[str]) -> dict[str, Volume]:
-        """The label map (X, Y, Z) of each reader, on one grid."""
+        """Return the label map (X, Y, Z) of each reader, all on the same grid."""
         found = {reader: self.readings.of(reader).label_map(image_id) for reader in readers}
         some = next((mask for mask in found.values() if mask is not None), None)
         geometry = some.geometry if some is not None else ImageGeometry((1, 1, 1), np.eye(4))

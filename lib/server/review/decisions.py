@@ -21,16 +21,16 @@ from lib.server.review.agreements import Agreements
 from lib.server.review.readings import DECISION_KEY, Reading, Readings
 
 THIRD = "third"
-"""The choice of what the reviewer has read themselves."""
+"""Value of `Choice.reader` for the reviewer's own reading."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a reviewer decides.
+    """Decision of a reviewer.
 
     Attributes:
-        reader: whose reading is chosen, or `THIRD`.
-        version: of the readings that the reviewer saw (`Review.listing`).
+        reader: name of the reader whose reading is chosen, or `THIRD`.
+        version: version of the readings that the reviewer saw (`Review.listing`).
     """
 
     reader: str
@@ -38,10 +38,10 @@ class Choice:
 
 
 class Review:
-    """What reviewers see and do.
+    """Reviewers' access to the readings of a project.
 
-    A reviewer sees the readings of a study, and decides, once as many others as read each study have finished theirs.
-    So nobody sees another's reading before they could not be among those readers any more.
+    A reviewer sees the readings of a study, and decides, when the required number of other readers have finished. So
+    nobody sees the readings of a study that they may still be asked to read.
     """
 
     def __init__(self, readings: Readings) -> None:
@@ -50,9 +50,10 @@ class Review:
         self.agreements = Agreements(readings)
 
     def listing(self, reviewer: str) -> list[dict[str, Any]]:
-        """Every study that somebody has begun to read, or that is decided: those to decide first.
+        """Return all studies that are being read or are decided.
 
-        Of these, those that disagree most come first. `state` is `to decide`, `in work` or `decided`.
+        The `state` of each is `to decide`, `in work` or `decided`; the list is sorted by state in this order, then by
+        increasing agreement.
         """
         begun: dict[str, dict[str, bool]] = {}
         for reader in self.readings.readers():
@@ -67,11 +68,15 @@ class Review:
         return sorted(shown, key=_order)
 
     def to_decide(self, reviewer: str) -> list[str]:
-        """The ids of the studies that a reviewer can decide, those that disagree most first."""
+        """Return the ids of the studies that a reviewer can decide, by increasing agreement."""
         return [entry["id"] for entry in self.listing(reviewer) if entry["state"] == "to decide"]
 
     def entry(self, image_id: str, reviewer: str) -> dict[str, Any]:
-        """That of one study in `listing`. Raises: HTTPException: 404."""
+        """Return the entry of one study in `listing`.
+
+        Raises:
+            HTTPException: 404, no such image.
+        """
         self.studies.require_image(image_id)
         begun = {
             reader: found[image_id]
@@ -81,10 +86,10 @@ class Review:
         return self._entry(image_id, begun, image_id in self.studies.decided([image_id]), reviewer)
 
     def reading(self, image_id: str, reader: str, reviewer: str) -> Volume:
-        """The mask (X, Y, Z) uint8 of a reading.
+        """Return the mask (X, Y, Z) uint8 of a reading.
 
         Raises:
-            HTTPException: 404, there is none; 409, the reviewer may not see it yet, or it cannot be read.
+            HTTPException: 404, no such reading; 409, the reviewer may not see it yet, or it cannot be read.
         """
         self.studies.require_image(image_id)
         finished = self.readings.finished([image_id]).get(image_id, set())
@@ -92,17 +97,15 @@ class Review:
             raise HTTPException(404, f"{reader[:80]!r} has not finished reading {image_id!r}.")
         if reader != reviewer and image_id not in self.studies.decided([image_id]):
             self._require_open(image_id, finished, reviewer)
-        try:
+        with _usable():
             mask = self.readings.of(reader).label_map(image_id)
-        except (MaskError, OSError) as error:
-            raise HTTPException(409, f"The reading cannot be used. {error}") from error
         return mask if mask is not None else self._empty(image_id, self.readings.of(reader))
 
     def label_maps(self, image_id: str, geometry: ImageGeometry, reviewer: str) -> dict[str, np.ndarray]:
-        """The label map (X, Y, Z) uint8 of each finished reading of an image.
+        """Return the label map (X, Y, Z) uint8 of each finished reading of an image.
 
         Args:
-            geometry: of the image.
+            geometry: geometry of the image.
 
         Raises:
             HTTPException: 404, there is none; 409, the reviewer may not see them yet, or one cannot be used.
@@ -114,23 +117,21 @@ class Review:
             self._require_open(image_id, finished, reviewer)
         maps = {}
         for reader in sorted(finished):
-            try:
+            with _usable():
                 mask = self.readings.of(reader).label_map(image_id)
                 if mask is not None:
                     require_grid(mask.geometry, geometry, f"of {reader!r}")
-            except (MaskError, OSError) as error:
-                raise HTTPException(409, f"The reading cannot be used. {error}") from error
             maps[reader] = mask.array if mask is not None else np.zeros(geometry.shape, np.uint8)
         return maps
 
     def decide(self, image_id: str, choice: Choice, reviewer: str) -> dict[str, Any]:
-        """Makes the clicks and the mask of the chosen reading those of the project. To be repeated without harm.
+        """Copy the clicks and the mask of the chosen reading to the project. Repeating a decision changes nothing.
 
-        The mask, which says that and how the study is decided, is stored first, in one step.
+        The mask, which records the decision, is stored first, in one step.
 
         Raises:
-            HTTPException: 404, no such image or reading; 409, the study is decided otherwise, in work, one of the
-                reviewer's own, or its readings have changed; 507, the disk is full.
+            HTTPException: 404, no such image or reading; 409, the study has another decision, is not finished, was
+                read by the reviewer, or its readings have changed; 507, the disk is full.
         """
         self.studies.require_image(image_id)
         with self.readings.locked(image_id), _refusals():
@@ -153,9 +154,9 @@ class Review:
             return self.readings.decision(image_id) or {}
 
     def take_back(self, image_id: str) -> dict[str, Any]:
-        """Takes a decision back: what was the project's before is its own again; the readings can be changed.
+        """Take a decision back: restore the project's earlier clicks and mask; the readings can be changed again.
 
-        The clicks go first, so that none are learnt from without their mask.
+        The clicks are reverted first, so that no training uses them without their mask.
 
         Returns:
             The decision that was taken back.
@@ -175,12 +176,12 @@ class Review:
             return decision
 
     def _answers(self, image_id: str, reading: Reading) -> list[Answer]:
-        """A reading's answers on the labels of the app in the image as it is now."""
+        """Return the answers of a reading to labels of the app that are of the current image."""
         checksum = self._checksum(image_id)
         return [one for one in reading.answers(image_id) if one.label in self.studies.labels and one.is_of(checksum)]
 
     def _checksum(self, image_id: str) -> str | None:
-        """Of the image's voxels; None where it is not at hand, or cannot be read."""
+        """Return the checksum of an image's voxels; None if it is not local or cannot be read."""
         path = self.studies.image_path(image_id)
         try:
             return None if path is None else self.studies.identities.checksum(path)
@@ -188,7 +189,7 @@ class Review:
             return None
 
     def _empty(self, image_id: str, reading: Reading) -> Volume:
-        """The mask of a reading that says of all labels that they are absent."""
+        """Return the empty mask of a reading in which all labels are absent."""
         geometry = self._answers(image_id, reading)[0].geometry
         return Volume(np.zeros(geometry.shape, np.uint8), geometry)
 
@@ -251,8 +252,8 @@ class Review:
             )
 
     def _store(self, image_id: str, reading: Reading, finished: Collection[str], reviewer: str) -> None:
-        """Makes the mask of a reading the final one, of all labels: those that are absent are empty in it."""
-        mask, before = reading.label_map(image_id), reading.record(image_id)
+        """Store the mask of a reading as the final mask of all labels; absent labels are empty."""
+        mask, before = reading.label_map(image_id), reading.mask_record(image_id)
         checksum = self._checksum(image_id) or (before.image_checksum if before is not None else None)
         agreement = self.agreements.of(image_id, finished)
         decision = {
@@ -268,12 +269,20 @@ class Review:
         self.studies.masks().save(image_id, mask if mask is not None else self._empty(image_id, reading), record)
 
     def _is_stored(self, answer: Answer) -> bool:
-        """Is it what the project has of this label now?"""
+        """Tell whether the project's answer to this label is this one."""
         try:
             stored = self.studies.clicks.load(answer.image_id, answer.label)
         except (FileNotFoundError, AnnotationFileError):
             return False
         return (stored.created, stored.annotator) == (answer.created, answer.annotator)
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except (MaskError, OSError) as error:
+        raise HTTPException(409, f"The reading cannot be used. {error}") from error
 
 
 @contextmanager
@@ -287,10 +296,10 @@ def _refusals() -> Iterator[None]:
 
 
 def _order(entry: Mapping[str, Any]) -> tuple[int, float, float, str]:
-    """Those to decide first, of them those that disagree most."""
+    """Return the sorting key: state, then increasing agreement."""
     state = ("to decide", "in work", "decided").index(entry["state"])
     agreement = entry.get("agreement") or {}
     dice, largest_mm = agreement.get("dice"), agreement.get("largest_mm")
-    if dice is None:  # what cannot be compared is looked at first
+    if dice is None:  # readings that cannot be compared come first
         return state, -1.0, 0.0, entry["id"]
     return state, dice, -(float("inf") if largest_mm is None else largest_mm), entry["id"]

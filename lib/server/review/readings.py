@@ -1,4 +1,4 @@
-"""Keep the annotations of each reader apart from those of other readers and of the project."""
+"""Store the annotations of each reader of a study separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from filelock import FileLock
 from lib.activelearning.leases import Leases
 from lib.annotations.atomic_write import write_atomically
 from lib.annotations.image_identity import file_stamp
-from lib.annotations.mask_file import MaskError, MaskRecord
 from lib.annotations.moments import moment_of
 from lib.annotations.store import AnnotationStore, Answer
 from lib.geometry.volume import Volume
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DECISION_KEY = "decision"
-"""In `MaskRecord.info` of a final mask: who decided for it, when, and between whom."""
+"""Key in `MaskRecord.info` of a final mask: who chose which reading, and when."""
 
 _NAME_FILE = "reader.json"
 _MAX_NAME_BYTES = 120
 
 
 class Reading(AnnotationSet):
-    """One reader's clicks and masks.
+    """Clicks and masks of one reader.
 
     Args:
-        reader: their name.
+        reader: name of the reader.
         guarded: see `_Clicks`.
     """
 
@@ -50,7 +49,7 @@ class Reading(AnnotationSet):
     ) -> None:
         super().__init__(Project(folder), studies.labels, studies.labels, studies.identities)
         self.reader = reader
-        self.clicks = _Clicks(self.place.clicks, guarded)
+        self.clicks = _Clicks(self.folders.clicks, guarded)
         self._studies = studies
 
     def list_images(self) -> list[str]:
@@ -60,40 +59,33 @@ class Reading(AnnotationSet):
         return self._studies.images_at_hand()
 
     def begun(self, images: Sequence[str] | None = None) -> dict[str, bool]:
-        """Whether each image that they have begun to read is read: a mask covers each label, or it is said absent.
+        """Tell for each image with annotations of the reader whether the reading is finished.
 
-        Clicks alone are work in progress, until the mask that they give is accepted or another one is submitted.
+        It is finished if each label is covered by a mask or marked as absent; clicks alone do not count.
         """
         found = {}
-        for image_id, said in self.said_of_images(images).items():
-            covered = {label for one in said.get(FINAL_TAG, ()) for label in one.labels}
-            absent = {label for one in said.get(CLICK_TAG, ()) for label in one.absent}
+        for image_id, summaries in self.summaries_by_image(images).items():
+            covered = {label for one in summaries.get(FINAL_TAG, ()) for label in one.labels}
+            absent = {label for one in summaries.get(CLICK_TAG, ()) for label in one.absent}
             found[image_id] = set(self.labels) <= covered | absent
         return found
 
     def created(self, image_id: str) -> str:
-        """When they last stored anything of an image, in ISO 8601; empty where that cannot be read."""
+        """Return the time of the reader's latest annotation of an image (ISO 8601); empty if unknown."""
         moments = [answer.created for answer in self.answers(image_id)]
-        if (record := self.record(image_id)) is not None:
+        if (record := self.mask_record(image_id)) is not None:
             moments.append(record.created)
         return max(moments, key=moment_of, default="")
 
     def answers(self, image_id: str) -> list[Answer]:
-        """Their readable answers on an image, by label."""
+        """Return the reader's readable answers on an image, by label."""
         return [one for path in self.clicks.paths_of(image_id) if (one := self._answer(path)) is not None]
 
-    def record(self, image_id: str) -> MaskRecord | None:
-        """That of their mask of an image; None where there is none that can be read."""
-        try:
-            return self.masks().record(image_id)
-        except (FileNotFoundError, MaskError):
-            return None
-
     def label_map(self, image_id: str) -> Volume | None:
-        """Their mask of an image (X, Y, Z) uint8, with the app's values; None where all labels are absent.
+        """Return the reader's mask of an image (X, Y, Z) uint8, with the app's values; None if there is no mask.
 
         Raises:
-            MaskError: it cannot be read, or holds a label that the app does not have.
+            MaskError: it cannot be read, or has a label that the app does not have.
         """
         try:
             mask = self.masks().load(image_id)
@@ -102,16 +94,17 @@ class Reading(AnnotationSet):
         return Volume(mask.array.astype(np.uint8), mask.geometry)
 
     def stamps(self, image_id: str) -> list[tuple[str, object]]:
-        """What changes when their reading of an image does."""
+        """Return names and stamps of the files of an image's reading, which change with the reading."""
         files = sorted([*self.clicks.paths_of(image_id), *self.masks().files(image_id)])
         return [(path.name, file_stamp(path)) for path in files]
 
 
 class _Clicks(AnnotationStore):
-    """A store that is not written once its study is decided.
+    """Store of clicks that refuses to write when the study is decided.
 
     Args:
-        guarded: of an image id; raises HTTPException 409 where it is decided, and keeps others from deciding it.
+        guarded: makes a context for an image id, in which the study cannot be decided; raises HTTPException 409 if it
+            is decided.
     """
 
     def __init__(self, folder: Path, guarded: Callable[[str], AbstractContextManager[None]]) -> None:
@@ -119,19 +112,24 @@ class _Clicks(AnnotationStore):
         self._guarded = guarded
 
     def save(self, answer: Answer) -> Path:
-        """Raises: HTTPException: 409, the study is decided; and see `AnnotationStore.save`."""
+        """Store an answer.
+
+        Raises:
+            HTTPException: 409, the study is decided.
+        """
         with self._guarded(answer.image_id):
             return super().save(answer)
 
 
 class Readings:
-    """The readings of a project. Each study is read by several people, who do not see each other's work.
+    """Readings of a project. Each study is read by several readers, who do not see each other's annotations.
 
-    A study is decided where the project has a final mask of it that covers all labels.
+    A study is decided if its final mask in the project covers all labels.
 
     Args:
-        people: who read each study; 1: there are no readings, and everybody works on the project's annotations.
-        leases: who works on what.
+        people: number of readers of each study; with 1, there are no readings, and all users share the project's
+            annotations.
+        leases: leases of the studies.
     """
 
     def __init__(self, studies: Studies, people: int, leases: Leases) -> None:
@@ -142,7 +140,7 @@ class Readings:
         self._known: dict[str, Reading] = {}
 
     def of(self, reader: str) -> Reading:
-        """That of one reader, whether they have begun one or not."""
+        """Return the annotations of a reader, which may be empty."""
         folder = self._folder / folder_name(reader)
         reading = self._known.get(reader)
         if reading is None:
@@ -150,17 +148,17 @@ class Readings:
         return reading
 
     def readers(self) -> list[str]:
-        """Who has begun to read anything, by name."""
+        """Return the names of all readers with annotations, sorted."""
         return sorted(_reader_of(path.parent) for path in self._folder.glob(f"*/{_NAME_FILE}"))
 
     def seen_by(self, reader: str | None, image_id: str) -> AnnotationSet:
-        """The annotations of an image that somebody may see: their reading, and the project's once it is decided."""
+        """Return the annotations of an image that a reader may see: their own, or the project's if it is decided."""
         is_shared = self.people == 1 or reader is None or image_id in self.studies.decided([image_id])
         return self.studies if is_shared else self.of(str(reader))
 
     @contextmanager
     def changing(self, image_id: str, reader: str) -> Iterator[AnnotationSet]:
-        """The annotations that somebody may change: their reading; the study is not decided meanwhile.
+        """Lock the study against decisions, and give the annotations that a reader may change.
 
         Raises:
             HTTPException: 404, no such image; 409, it is decided.
@@ -174,7 +172,7 @@ class Readings:
 
     @contextmanager
     def locked(self, image_id: str) -> Iterator[None]:
-        """Keeps readings of an image from being changed, and it from being decided, by others."""
+        """Lock the readings of an image and its decision against changes by others."""
         folder = self.studies.project.own / "reading_locks"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{hashlib.sha256(image_id.encode()).hexdigest()[:32]}.lock"):
@@ -187,8 +185,8 @@ class Readings:
             if image_id in self.studies.decided([image_id]):
                 raise HTTPException(
                     409,
-                    f"The readings of {image_id!r} are decided, so that yours stays as it is; ask a reviewer to take "
-                    "the decision back.",
+                    f"The readings of {image_id!r} are decided and cannot be changed; ask a reviewer to take the "
+                    "decision back.",
                 )
             self._note_reader(reader)
             yield
@@ -200,16 +198,17 @@ class Readings:
             write_atomically(path, json.dumps({"name": reader}).encode())
 
     def decision(self, image_id: str) -> dict[str, Any] | None:
-        """Who decided a study for whom, and when; None where its final mask came about otherwise, or is not there."""
-        try:
-            info = self.studies.masks().record(image_id).info or {}
-        except (FileNotFoundError, MaskError):
-            return None
-        decision = info.get(DECISION_KEY)
+        """Return the decision that made the final mask of a study; None if there is none."""
+        record = self.studies.mask_record(image_id)
+        decision = (record.info or {}).get(DECISION_KEY) if record is not None else None
         return decision if isinstance(decision, dict) and "reader" in decision else None
 
     def finished(self, images: Sequence[str] | None = None) -> dict[str, set[str]]:
-        """Who has read each image, or each of these; images that nobody has read are missing."""
+        """Return the readers that have finished each image, without images that nobody has finished.
+
+        Args:
+            images: ids of the images to check; default: all.
+        """
         found: dict[str, set[str]] = {}
         for reader in self.readers():
             for image_id, is_read in self.of(reader).begun(images).items():
@@ -218,12 +217,12 @@ class Readings:
         return found
 
     def version(self, image_id: str, readers: Collection[str]) -> str:
-        """Changes when the reading of an image by one of these does."""
+        """Return a text that changes with the readings of an image by these readers."""
         content = repr([(reader, self.of(reader).stamps(image_id)) for reader in sorted(readers)])
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def files(self, image_id: str) -> list[Path]:
-        """The files of all readings of an image."""
+        """Return the files of all readings of an image."""
         return [file for reader in self.readers() for file in self.of(reader).annotation_files(image_id)]
 
     def forget_copies(self, image_id: str) -> None:
@@ -232,7 +231,7 @@ class Readings:
 
 
 def folder_name(reader: str) -> str:
-    """A plain file name of its own for each name of a reader, whatever is in it."""
+    """Return a unique, valid folder name for the name of a reader."""
     name = quote(reader, safe="", errors="replace").replace(".", "%2E")
     if 0 < len(name) <= _MAX_NAME_BYTES:
         return name
@@ -244,5 +243,5 @@ def _reader_of(folder: Path) -> str:
     try:
         return str(json.loads((folder / _NAME_FILE).read_bytes())["name"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.error("The reader of %s is taken from its name: %s cannot be read (%s).", folder.name, _NAME_FILE, error)
+        logger.error("%s of %s cannot be read (%s); the folder's name is used.", _NAME_FILE, folder.name, error)
         return unquote(folder.name)

@@ -12,20 +12,20 @@ from lib.annotations.agreement import slices_of_largest_difference
 from lib.geometry.volume import Volume
 
 COLORS = ("#4cc9f0", "#ffd166", "#ff5a5f", "#b388eb", "#06d6a0", "#f78c6b", "#ffffff", "#118ab2", "#ef476f")
-"""Of the readers, in the order of their names."""
+"""Colors of the readers, in the order of their names."""
 
 MIN_MARGIN_VOXELS = 10
 
 
 def colors_of(readers: list[str]) -> dict[str, str]:
-    """The color of each reader."""
+    """Assign a color to each reader."""
     return {reader: COLORS[n % len(COLORS)] for n, reader in enumerate(sorted(readers))}
 
 
 def comparison(scan: Volume, maps: Mapping[str, np.ndarray]) -> bytes:
-    """A PNG: along each axis of a scan the slice in which readings differ most, with the outline of each.
+    """Draw a PNG with the slice along each axis in which readings differ most, and the outline of each reading.
 
-    The first outlines are the broadest, so that none is hidden where several run together.
+    The first outlines are the broadest, so that no outline is hidden.
 
     Args:
         maps: label maps (X, Y, Z) on the grid of the scan, by reader.
@@ -62,7 +62,7 @@ def comparison(scan: Volume, maps: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _shown(maps: Mapping[str, np.ndarray], shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """First voxel, and the one after the last, of what is shown: all readings and half of their size around them."""
+    """Return first voxel and end of the box to draw: all readings with a margin of half of their size."""
     union = np.logical_or.reduce([labels > 0 for labels in maps.values()])
     found = [np.flatnonzero(union.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not found[0].size:

@@ -46,18 +46,18 @@ logger = logging.getLogger(__name__)
 _FETCHING = ".fetching-"
 
 ASK_AGAIN_S = 600.0
-"""After which a refused series is fetched anew where the archive does not tell its number of instances."""
+"""Time after which a refused series is fetched again if the archive does not return its number of instances."""
 
 
 class ArchiveStudies(Studies):
-    """The series of an archive.
+    """Series of an archive.
 
-    An image id is the UID of a series. Where a series holds several volumes, or its slices are tilted, that is found
-    when it is opened; from then on each of its volumes is an image (`lib.server.archive.series_images`).
+    An image id is the UID of a series. If an opened series has several volumes or tilted slices, each of its volumes
+    becomes an image (`lib.server.archive.series_images`).
 
     Args:
-        cache: folder for what can be fetched again.
-        codes: what each label is, for segmentations; default: tissue.
+        cache: folder of the fetched volumes.
+        codes: DICOM code of each label, for segmentations; default: tissue.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ArchiveStudies(Studies):
         self._volumes = cache / "volumes"
         self._volumes.mkdir(parents=True, exist_ok=True)
         for left in self._volumes.glob(f"{_FETCHING}*"):
-            if is_left_over(left, _FETCHING):  # and not of the server, where this is its training
+            if is_left_over(left, _FETCHING):  # not if its process is still running
                 shutil.rmtree(left, ignore_errors=True)
         self.listing = ArchiveListing(archive.list_series, cache / "listing.json", self._note_gone)
         self._images = SeriesImages(project.series_images)
@@ -94,7 +94,11 @@ class ArchiveStudies(Studies):
         return self.project.folder
 
     def list_images(self) -> list[str]:
-        """Raises: HTTPException: 502, the archive has never answered."""
+        """Return the ids of all images.
+
+        Raises:
+            HTTPException: 502, the archive has never answered.
+        """
         return self._images.of_all(self._series())
 
     def _series(self) -> dict[str, Series]:
@@ -117,21 +121,21 @@ class ArchiveStudies(Studies):
         return self._volumes / f"{image_id}.nii.gz"
 
     def _sources_path(self, image_id: str) -> Path:
-        """The frames that an image was made of, where they are not all of its series."""
+        """Return the file that lists the frames of an image that is one of several volumes."""
         return self._volumes / f"{image_id}.sources.json"
 
     def image_files(self, image_id: str) -> list[Path]:
-        """None: the series stays in the archive, and its volume can be fetched again."""
+        """Return no files: the series stays in the archive, and its volume can be fetched again."""
         return []
 
     def image_facts(self, image_id: str) -> dict[str, Any]:
-        """Of its study and patient, which OHIF needs to open it."""
+        """Return the attributes of an image's study and patient, which OHIF needs to open it."""
         uid, _ = series_and_volume(image_id)
         series = self._series().get(uid)
-        facts = dict(series.facts) if series is not None else {}
-        sources = self._sources(image_id)
-        told = {} if sources is None else {"sources": sources}
-        return {"SeriesInstanceUID": uid, "name": f"{image_id}.nii.gz", **told, **facts}
+        facts: dict[str, Any] = dict(series.facts) if series is not None else {}
+        if (sources := self._sources(image_id)) is not None:
+            facts["sources"] = sources
+        return {"SeriesInstanceUID": uid, "name": f"{image_id}.nii.gz", **facts}
 
     def _sources(self, image_id: str) -> list[Source] | None:
         if not series_and_volume(image_id)[1]:
@@ -147,23 +151,27 @@ class ArchiveStudies(Studies):
         return self._volume(image_id) if is_there else None
 
     def _one(self, image_id: str) -> Series:
-        """The series of an image."""
+        """Return the series of an image.
+
+        Raises:
+            HTTPException: 404, the archive has no such series.
+        """
         series = self._series().get(series_and_volume(image_id)[0])
         if series is None:
             raise HTTPException(404, f"There is no series {image_id[:80]!r} in the archive.")
         return series
 
     def refusal(self, image_id: str) -> str | None:
-        """As remembered, as long as the archive has the same number of instances."""
+        """Return the recorded reason why an image cannot be opened; None if there is none."""
         series = self._one(image_id)
-        return self._refusal_of(series) or self._why_no_image(series, image_id)
+        return _refusal(series, self._refused.get(series.uid)) or self._why_no_image(series, image_id)
 
     def shown(self, until: float = 0.0) -> dict[str, Shown]:
         series, refused = self._series(), self._refused.items()
         return {image_id: _shown(image_id, series, refused) for image_id in self._images.of_all(series)}
 
     def _why_no_image(self, series: Series, image_id: str) -> str | None:
-        """Of a series whose volumes are images, and not it itself."""
+        """Return the reason why a series is no image if its volumes are images instead."""
         images = self._images.of(series.uid)
         return series_refusal(series.uid, images) if image_id == series.uid and image_id not in images else None
 
@@ -181,7 +189,7 @@ class ArchiveStudies(Studies):
         return str(self._volume(image_id))
 
     def _fetch_once(self, series: Series, image_id: str) -> None:
-        """Fetches, or waits for somebody else's fetch of the same series and shares its end."""
+        """Fetch a series, or wait for the fetch of another thread and share its result or error."""
         with self._lock_fetches:
             fetch = self._fetches.get(series.uid)
             is_first = fetch is None
@@ -193,7 +201,7 @@ class ArchiveStudies(Studies):
                 with writing("The series"):
                     self._fetch(series)
             fetch.set_result(None)
-        except BaseException as error:  # whatever it is: others wait for the result
+        except BaseException as error:  # other threads wait for the result
             fetch.set_exception(error)
             raise
         finally:
@@ -201,9 +209,9 @@ class ArchiveStudies(Studies):
                 del self._fetches[series.uid]
 
     def _is_current(self, series: Series, image_id: str) -> bool:
-        """Is the volume there, whole, and of as many instances as the archive has now?
+        """Tell whether the cached volume is complete and has as many instances as the archive lists.
 
-        A series that was away from the list and is there again may be another one.
+        A series that has disappeared from the list and come back may have other voxels, and is not current.
         """
         try:
             size = self._volume(image_id).stat().st_size
@@ -223,12 +231,12 @@ class ArchiveStudies(Studies):
 
     def _fetch(self, series: Series) -> None:
         try:
-            # The number of instances of just now: more may arrive while they are fetched.
+            # Search again for the current number of instances: more may arrive during the fetch.
             found = self.archive.find(series)
             if found is None:
                 raise HTTPException(404, f"There is no series {series.uid!r} in the archive any more.")
             series = found
-            if refusal := self._refusal_of(series):
+            if refusal := _refusal(series, self._refused.get(series.uid)):
                 raise HTTPException(422, refusal)
             with tempfile.TemporaryDirectory(dir=self._volumes, prefix=f"{_FETCHING}{os.getpid()}-") as unfinished:
                 folder = Path(unfinished, "series")
@@ -246,14 +254,19 @@ class ArchiveStudies(Studies):
             raise HTTPException(422, str(error)) from error
 
     def _drop_others(self, uid: str) -> None:
-        """Of a series that held other volumes before."""
+        """Delete cached volumes that the series does not contain any more."""
         images = self._images.of(uid)
         for path in (self._volume(uid), *self._volumes.glob(f"{uid}_*.nii.gz")):
             if path.name.removesuffix(".nii.gz") not in images:
                 path.unlink(missing_ok=True)
 
     def _put(self, series: Series, volume: SeriesVolume, unfinished: Path) -> None:
-        """Writes a volume, and of which frames it is, into the cache. Raises: SeriesError; OSError."""
+        """Write a volume, and the list of its frames, into the cache.
+
+        Raises:
+            SeriesError: the volume cannot be made.
+            OSError: it cannot be written.
+        """
         image = image_id_of(series.uid, volume.name)
         volume.write(unfinished)
         with unfinished.open("rb") as file:
@@ -270,22 +283,25 @@ class ArchiveStudies(Studies):
         try:
             self._refused.change(series.uid, lambda kept: refusal)
         except OSError as error:
-            logger.warning("It is not recorded that %s was refused (%s).", series.uid, error.strerror)
-
-    def _refusal_of(self, series: Series) -> str | None:
-        return _refusal(series, self._refused.get(series.uid))
+            logger.warning("The refusal of %s could not be saved (%s).", series.uid, error.strerror)
 
     def segmentation(self, image_id: str, mask: Volume, origins: Mapping[str, SegmentOrigin]) -> Dataset:
-        """A mask of an image as DICOM SEG. Raises: HTTPException: 404. ArchiveError. SegmentationError."""
+        """Convert a mask of an image to DICOM SEG.
+
+        Raises:
+            HTTPException: 404, the archive has no such series.
+            ArchiveError: the archive does not answer or refuses the request.
+            SegmentationError: the mask cannot be converted.
+        """
         headers = self.archive.headers(self._one(image_id))
         sources = self._sources(image_id)
         return dicom_segmentation(mask, headers, label_values(self.labels), origins, self.codes, sources)
 
     def share_mask(self, image_id: str) -> str | None:
-        """Stores the final mask of a series in the archive, as DICOM SEG. An empty mask has none.
+        """Store the final mask of a series in the archive, as DICOM SEG, unless the mask is empty.
 
         Returns:
-            Why that was not possible, a sentence; None where it was, or there was nothing to store.
+            Sentence that says why it could not be stored; None if it was stored or is empty.
         """
         try:
             mask = self.masks().load(image_id)
@@ -300,7 +316,7 @@ class ArchiveStudies(Studies):
 
 
 def _refusal(series: Series, kept: Mapping[str, Any]) -> str | None:
-    """The sentence of a refusal that was kept, as long as the archive has the same number of instances."""
+    """Return the sentence of a recorded refusal, if the archive still has the same number of instances."""
     if not kept or kept.get("instances") != series.instances:
         return None
     if series.instances is None and time.time() - kept.get("time", 0) > ASK_AGAIN_S:
@@ -309,7 +325,7 @@ def _refusal(series: Series, kept: Mapping[str, Any]) -> str | None:
 
 
 def _shown(image_id: str, series: Mapping[str, Series], refused: Mapping[str, Mapping[str, Any]]) -> Shown:
-    """Patient and description of a series; the description of its study, its date and modality."""
+    """Return the row of an image: patient and description; date, modality and description of its study."""
     uid, _ = series_and_volume(image_id)
     name, detail = name_and_detail(image_id, series[uid].facts, f"series …{uid[-6:]}")
     return Shown(name, detail, _refusal(series[uid], refused.get(uid, {})))

@@ -33,12 +33,12 @@ MAX_INFO_CHARACTERS = 100_000
 
 
 class Shown(NamedTuple):
-    """What people are told of an image, in a list.
+    """Row of an image in a list of studies.
 
     Attributes:
-        name: of its file, or of the patient and the series.
-        detail: a further line; may be empty.
-        problem: why it cannot be opened, as far as that is known; a sentence.
+        name: file name, or patient and description of the series.
+        detail: second line; may be empty.
+        problem: sentence that says why the image cannot be opened; None if no problem is known.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Shown(NamedTuple):
 
 
 class Studies(AnnotationSet):
-    """Images, and what annotators made of them. "Annotated" means that every label is answered (`unanswered_labels`).
+    """Images and their annotations. An image is annotated if every label is answered (`unanswered_labels`).
 
     Args:
-        project: whose folders are there (`open_project`).
-        labels: of the app.
-        readers: how many people read each study. From 2 on a study is annotated where its readings are decided.
+        project: project with existing folders (`open_project`).
+        labels: labels of the app.
+        readers: number of readers of each study. With 2 or more, an image is annotated if its readings are decided.
     """
 
     def __init__(self, project: Project, identity: ProjectIdentity, labels: Sequence[str], readers: int = 1) -> None:
@@ -60,7 +60,7 @@ class Studies(AnnotationSet):
         self.project = project
         self.identity = identity
         self.on_annotation: Callable[[str], None] = lambda name: None
-        """Called, with a name for it, after an annotation was stored: an answer to a label, or a final mask."""
+        """Called with a name of the annotation after an answer to a label or a final mask was stored."""
         self.leases = Leases(JsonFile(project.leases), readers)
         self.readings = Readings(self, readers, self.leases)
         self.skips = Skips(JsonFile(project.skips))
@@ -68,19 +68,19 @@ class Studies(AnnotationSet):
         self._info = JsonFile(project.image_info)
         self._lock = threading.Lock()
 
-    # Images: these differ between a folder and an archive.
+    # Images: these methods differ between a folder and an archive.
 
     @abstractmethod
     def name(self) -> str:
-        """Of the folder, or the address of the archive."""
+        """Return the name of the folder, or the URL of the archive."""
 
     def image_path(self, image_id: str) -> Path | None:
-        """The file of an image that is at hand, absolute, or None."""
+        """Return the absolute path of a local image; None if it is not local."""
         return self.images_at_hand().get(image_id)
 
     @abstractmethod
     def at_hand(self, image_id: str) -> Path | None:
-        """The file of an image where it can be had at once, or None where it has to be fetched first.
+        """Return the file of an image; None if it must be fetched first.
 
         Raises:
             HTTPException: 404, no such image; 502, the archive has never answered.
@@ -88,19 +88,19 @@ class Studies(AnnotationSet):
 
     @abstractmethod
     def refusal(self, image_id: str) -> str | None:
-        """Why an image cannot be opened, as far as that is known without fetching it, or None."""
+        """Return the known reason why an image cannot be opened, without fetching it; None if there is none."""
 
     @abstractmethod
     def shown(self, until: float = 0.0) -> dict[str, Shown]:
-        """What people are told of each image, without fetching any.
+        """Return the row of each image, by id, without fetching images.
 
         Args:
-            until: of `time.monotonic()`; from then on no file is looked at that was not before.
+            until: end of the time for reading headers of new files, as `time.monotonic()` counts.
         """
 
     @abstractmethod
     def get_image_uri(self, image_id: str) -> str:
-        """The file of an image, absolute; of an archive it is fetched, which takes a while.
+        """Return the absolute path of an image; images of an archive are fetched first.
 
         Raises:
             HTTPException: 404, no such image; 422, one that is no volume; 502, the archive does not answer.
@@ -108,17 +108,25 @@ class Studies(AnnotationSet):
 
     @abstractmethod
     def image_facts(self, image_id: str) -> dict[str, Any]:
-        """What viewers need to find an image, from its file or its archive."""
+        """Return the attributes by which viewers find an image."""
 
     # Information about images.
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """Facts, and what clients stored with `update_image_info`. Raises: HTTPException: 404."""
+        """Return the attributes of an image, and the information that clients stored.
+
+        Raises:
+            HTTPException: 404, no such image.
+        """
         self.require_image(image_id)
         return self._info.get(image_id) | self.image_facts(image_id)
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
-        """Raises: HTTPException: 404; 507, the disk is full."""
+        """Store information of a client about an image, beside what is stored already.
+
+        Raises:
+            HTTPException: 404, no such image; 413, too much information; 507, the disk is full.
+        """
         self.require_image(image_id)
         self.require_project()
         if len(json.dumps(self._info.get(image_id) | dict(info))) > MAX_INFO_CHARACTERS:
@@ -126,7 +134,11 @@ class Studies(AnnotationSet):
         self._write("The information", lambda: self._info.change(image_id, lambda kept: kept | dict(info)))
 
     def require_project(self) -> None:
-        """Raises: HTTPException: 503, the folder of annotations is away, as a share that is not mounted."""
+        """Raise an error if the project's folder is missing, as a share that is not mounted.
+
+        Raises:
+            HTTPException: 503, the folder is missing.
+        """
         if not self.project.identity.exists():
             raise HTTPException(
                 503, "The project's folder is not there, so nothing can be stored; mount it, then retry."
@@ -139,61 +151,69 @@ class Studies(AnnotationSet):
         return [image_id for image_id in self.list_images() if image_id in annotated]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Those that are left to annotate: no skipped ones."""
+        """Return the ids of the images left to annotate, without skipped ones."""
         left_out = self._annotated() | self.skipped()
         return [image_id for image_id in self.list_images() if image_id not in left_out]
 
     def worked_on(self, image_id: str, annotator: str) -> None:
-        """Somebody has stored clicks or a mask: others are not offered the study meanwhile, and a skip has ended."""
+        """Renew the annotator's lease of an image and end its skip, after clicks or a mask were stored."""
         self.leases.renew(image_id, annotator)
         try:
             self.skips.end(image_id)
         except OSError as error:
-            logger.warning("It is not recorded that %s is no longer skipped (%s).", image_id, error.strerror)
+            logger.warning("The skip of %s could not be ended (%s).", image_id, error.strerror)
 
     def skipped(self) -> set[str]:
-        """The images that were skipped: they are not offered, and nothing is learnt from them."""
+        """Return the ids of skipped images, which are neither offered nor used for training."""
         return set(self.skips.all())
 
     def has_answers(self) -> bool:
-        """Has anybody answered a label of the app in any image?"""
+        """Tell whether a label of the app is answered in any image."""
         of_people = (
             labels for found in self._annotations().values() for tag, labels in found.items() if tag != PROPOSAL_TAG
         )
         return any(not labels.isdisjoint(self.labels) for labels in of_people)
 
     def proposal_qualities(self) -> dict[str, float]:
-        """The estimated quality of each mask that was made in advance, in [0, 1], by image id."""
+        """Return the estimated quality of each proposal, in [0, 1], by image id."""
         paths = self.masks(PROPOSAL_TAG).paths()
-        said = {image_id: self._said_in(PROPOSAL_TAG, image_id, path) for image_id, path in paths.items()}
-        return {image_id: one.proposal.quality for image_id, one in said.items() if one.proposal is not None}
+        summaries = {image_id: self._summary_in(PROPOSAL_TAG, image_id, path) for image_id, path in paths.items()}
+        return {image_id: one.proposal.quality for image_id, one in summaries.items() if one.proposal is not None}
 
     def _annotated(self) -> set[str]:
         return {image_id for image_id, found in self._annotations().items() if not self._unanswered(found)}
 
     def _unanswered(self, found: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
-        """The labels that nobody has answered in an image with these annotations (`_annotations`)."""
+        """Return the unanswered labels of an image with these annotations (see `_annotations`)."""
         in_store = found.get(CLICK_TAG, frozenset()) if self.readings.people == 1 else frozenset()
         return unanswered_labels(self.labels, in_store, found.get(FINAL_TAG, frozenset()))
 
     def read_by(self) -> dict[str, set[str]]:
-        """Who has read which image, where several people read each."""
+        """Return the readers that have finished each image; empty if the project has a single reader per study."""
         return self.readings.finished() if self.readings.people > 1 else {}
 
     def decided(self, images: Sequence[str] | None = None) -> set[str]:
-        """The images, or those of these, with a final mask that covers all labels."""
+        """Return the images with a final mask that covers all labels.
+
+        Args:
+            images: ids of the images to check; default: all.
+        """
         labels = set(self.labels)
         return {i for i, found in self._annotations(images).items() if labels <= found.get(FINAL_TAG, frozenset())}
 
     def _listed(self) -> dict[str, dict[str, frozenset[str]]]:
-        """`_annotations`; where several people read each study those of the decided ones."""
+        """Return the annotations by image id; with several readers per study, only those of decided studies."""
         decided = self.decided() if self.readings.people > 1 else None
         return {i: found for i, found in self._annotations().items() if decided is None or i in decided}
 
     # Deletion.
 
     def remove_image(self, image_id: str) -> None:
-        """Moves all that belongs to an image into `removed/`. Raises: HTTPException: 404; 507."""
+        """Move the files of an image and of its annotations into `removed/`.
+
+        Raises:
+            HTTPException: 404, no such image; 507, the disk is full.
+        """
         self.require_image(image_id)
         path = self.image_path(image_id)
         checksum = self.identities.known(path) if path is not None else None
@@ -212,19 +232,19 @@ class Studies(AnnotationSet):
 
     @abstractmethod
     def image_files(self, image_id: str) -> list[Path]:
-        """The files of an image that are the users' own, symbolic links as they are."""
+        """Return the user's files of an image, without resolving symbolic links."""
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Moves an annotation into `removed/`: the answers to all labels, or a mask.
+        """Move an annotation into `removed/`: the answers to all labels, or a mask.
 
         Raises:
-            HTTPException: 404; 409, a mask that a reviewer has decided for; 507.
+            HTTPException: 404, no such annotation; 409, the mask is the decision of a reviewer; 507, the disk is full.
         """
         self.require_label(label_id, label_tag)
         if label_tag == FINAL_TAG and self.readings.people > 1 and self.readings.decision(label_id) is not None:
             raise HTTPException(
                 409,
-                f"The final mask of {label_id!r} was decided on; take the decision back (DELETE "
+                f"The final mask of {label_id!r} is a reviewer's decision; take it back (DELETE "
                 "/readings/IMAGE/decision).",
             )
         if label_tag == CLICK_TAG:
@@ -242,7 +262,7 @@ class Studies(AnnotationSet):
     @property
     @abstractmethod
     def image_folder(self) -> Path:
-        """The folder of the users' own image files."""
+        """Folder of the user's image files."""
 
     @staticmethod
     def _write(what: str, write: Callable[[], Any]) -> Any:
@@ -259,9 +279,9 @@ class Studies(AnnotationSet):
         return {"total": len(self.list_images()), "completed": completed, "label_tags": dict(counts)}
 
     def json(self) -> dict[str, Any]:
-        """Every image as MONAI Label's own lists them: its information, and the tags of its annotations.
+        """Return all images in the format of MONAI Label's datastore: information, and annotations by tag.
 
-        And the labels that each annotation is about, and those of the app that nobody has answered.
+        The labels of each annotation and the unanswered labels of each image are added.
         """
         annotations, info = self._listed(), self._info.items()
         return {
@@ -281,5 +301,5 @@ class Studies(AnnotationSet):
         }
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """The images with a final mask, by id."""
+        """Return the ids of the images with a final mask."""
         return [{"image": i, "label": i} for i, found in sorted(self._listed().items()) if FINAL_TAG in found]

@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 class FolderStudies(Studies):
-    """The .nii.gz, .nii and .nrrd files of a folder; its subfolders and hidden files are not looked at.
+    """The .nii.gz, .nii and .nrrd files of a folder, without its subfolders and hidden files.
 
-    The folder is listed at each request, so that files which come, go, or are renamed count at once.
+    The folder is listed at each request, so that new, renamed and deleted files count at once.
 
     Args:
-        folder: absolute.
+        folder: absolute path.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class FolderStudies(Studies):
         return sorted(self.images_at_hand())
 
     def images_at_hand(self) -> dict[str, Path]:
-        """All images. Of two files with one id, the one whose extension comes first is taken."""
+        """Return all images by id. Of two files with one id, the one whose extension comes first is listed."""
         paths: dict[str, Path] = {}
         try:
             names = sorted(name for name in os.listdir(self.folder) if not name.startswith("."))
         except OSError as error:
             raise HTTPException(
-                503, f"The studies folder cannot be read ({error.strerror}); see that it is there."
+                503, f"The studies folder cannot be read ({error.strerror}); check that it exists and is mounted."
             ) from error
         for extension in EXTENSIONS:
             for name in names:
@@ -81,14 +81,14 @@ class FolderStudies(Studies):
         if not os.path.isfile(path):
             return False
         if not os.access(path, os.R_OK):
-            self._warn(name, "It cannot be read; allow it.")
+            self._warn(name, "The server may not read it; change its permissions.")
             return False
         return True
 
     def _warn(self, name: str, reason: str) -> None:
         if name not in self._warned:
             self._warned.add(name)
-            logger.warning("The file %a is left out. %s", name, reason)
+            logger.warning("The file %a is not listed. %s", name, reason)
 
     def at_hand(self, image_id: str) -> Path:
         path = self.image_path(image_id)
@@ -110,7 +110,7 @@ class FolderStudies(Studies):
         }
 
     def _known_problem(self, path: Path, until: float) -> str | None:
-        """What is wrong with the header of a file, read once a version of it."""
+        """Return what is wrong with the header of a file, which is read once for each version of the file."""
         stamp, kept = file_stamp(path), self._problems.get(path)
         if kept is not None and kept[0] == stamp:
             return kept[1]
@@ -132,12 +132,12 @@ class FolderStudies(Studies):
         return [] if path is None else [path]
 
     def image_facts(self, image_id: str) -> dict[str, Any]:
-        """Its file's name, and the checksum by which Slicer sees whether it has that file already."""
+        """Return the file name, and the checksum by which Slicer knows whether it has downloaded the file already."""
         path = self.at_hand(image_id)
         return {"name": path.name, "checksum": f"SHA256:{self.file_checksum(path)}"}
 
     def file_checksum(self, path: Path) -> str:
-        """SHA-256 of a file, computed once a version of it, as hexadecimal digits."""
+        """Compute the SHA-256 of a file, once for each version of the file, as hexadecimal digits."""
         status = path.stat()
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         kept = self._file_checksums.get(path)
@@ -147,14 +147,14 @@ class FolderStudies(Studies):
         return kept[1]
 
     def add_volume(self, image_id: str, upload: Path, extension: str) -> None:
-        """Adds an image that was uploaded. An image that is there is never replaced.
+        """Add an uploaded image. An existing image is never replaced.
 
         Args:
-            upload: its file, which stays.
-            extension: of the new file, one of `EXTENSIONS`.
+            upload: uploaded file, which is copied.
+            extension: extension of the new file, one of `EXTENSIONS`.
 
         Raises:
-            HTTPException: 409, there is such an image; 422, not a volume, or not a name; 507, no room.
+            HTTPException: 409, the image exists; 422, not a volume, or not a valid name; 507, the disk is full.
         """
         self.require_project()
         try:
@@ -173,7 +173,7 @@ class FolderStudies(Studies):
 
     @staticmethod
     def _copy_new(upload: Path, path: Path) -> None:
-        """Copies under a hidden name and puts it in place only where nothing is there."""
+        """Copy to a hidden file, then rename it unless the target exists."""
         part = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
             shutil.copyfile(upload, part)
@@ -183,7 +183,7 @@ class FolderStudies(Studies):
                 os.link(part, path)
             except FileExistsError:
                 raise
-            except OSError:  # a file system without hard links
+            except OSError:  # the file system has no hard links
                 path.open("xb").close()
                 os.replace(part, path)
         except FileExistsError as error:

@@ -45,20 +45,20 @@ def open_studies(
     readers: int = 1,
     cache: Path | None = None,
 ) -> Studies:
-    """Opens the studies and the project that holds their annotations.
+    """Open the studies and the project with their annotations.
 
     Args:
-        studies: folder of images, or address of a DICOMweb archive without a login in it.
-        labels: of the app.
-        project_dir: for annotations, models and logs; default see `project_of`.
-        codes: what each label is, for DICOM segmentations.
-        modalities: of the series of an archive.
-        readers: how many people read each study.
-        cache: for what is fetched from an archive; default see `archive_cache`.
+        studies: folder of images, or URL of a DICOMweb archive without a login.
+        labels: labels of the app.
+        project_dir: folder for annotations, models and logs; default: see `project_of`.
+        codes: DICOM code of each label, for segmentations.
+        modalities: modalities of the series to list in an archive.
+        readers: number of readers of each study.
+        cache: folder for volumes fetched from an archive; default: see `archive_cache`.
 
     Raises:
-        StartError: the folder is not there.
-        ProjectError: a folder cannot be read, or not written.
+        StartError: the folder of images does not exist.
+        ProjectError: a folder cannot be read or written.
     """
     if is_archive(studies):
         address = studies.rstrip("/")
@@ -111,23 +111,23 @@ def _identity(project: Project, labels: Sequence[str]) -> ProjectIdentity:
 
 
 def archive_login() -> tuple[str, str] | None:
-    """Name and password for the archive, where the user gave them."""
+    """Return name and password for the archive; None if the user has not set them."""
     name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     return (name, password) if name and password else None
 
 
 def archive_prefixes() -> tuple[str | None, str | None, str | None]:
-    """Of the archive's search, retrieve and store services."""
+    """Return the URL prefixes of the archive's search, retrieve and store services."""
     return settings.MONAI_LABEL_QIDO_PREFIX, settings.MONAI_LABEL_WADO_PREFIX, settings.MONAI_LABEL_STOW_PREFIX
 
 
 def _old_folder(address: str) -> Path:
-    """Where earlier versions kept annotations, below a cache."""
+    """Return the folder in which earlier versions stored annotations."""
     return Path.home() / ".cache" / "monailabel" / "dicom" / archive_hash(address)
 
 
 def _take_over(old: Path, project: Project) -> None:
-    """Copies the annotations of an earlier version, once."""
+    """Copy the annotations of an earlier version, once."""
     if project.labels.exists() or not (old / "labels").is_dir():
         return
     part = project.folder / ".labels.part"
@@ -143,10 +143,10 @@ def _take_over(old: Path, project: Project) -> None:
 
 
 def _search_filter(modalities: Sequence[str]) -> Mapping[str, Any]:
-    """That of the environment, or all series of these modalities; MONAI Label's default is CT alone."""
+    """Return the search filter of the environment; default: all series of these modalities (MONAI Label's is CT)."""
     if "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" not in settings.model_fields_set:
         settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {"Modality": ",".join(modalities)}
-        # A training runs in a process of its own, which reads its settings from here.
+        # Processes of trainings read their settings from the environment.
         os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = json.dumps(settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER)
     chosen: Mapping[str, Any] = settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER
     return chosen

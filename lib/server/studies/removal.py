@@ -21,10 +21,10 @@ _MANIFEST = "removed.json"
 
 @dataclass(frozen=True)
 class Removal:
-    """One deletion.
+    """Deletion that can be undone.
 
     Attributes:
-        files: where each file of `folder` belongs, by its name there.
+        files: original path of each file, by its name in `folder`.
     """
 
     folder: Path
@@ -34,16 +34,16 @@ class Removal:
 
 
 def remove_files(project: Project, image_id: str, files: Sequence[Path], image_folder: Path) -> Path | None:
-    """Moves files and folders of an image into a folder of their own under `removed/`.
+    """Move files and folders of an image into a new folder under `removed/`.
 
-    The manifest is written first, so that a deletion which was cut short can be undone too. A symbolic link is moved
-    itself; the file that it points to stays.
+    The manifest is written first, so that an interrupted deletion can be undone too. Of a symbolic link, the link is
+    moved and not the file that it points to.
 
     Args:
-        image_folder: that the image's own files lie in.
+        image_folder: folder of the images.
 
     Returns:
-        The new folder, or None where there was nothing to move.
+        The new folder, or None if there are no files.
 
     Raises:
         OSError: a file cannot be moved; those before it are in `removed/`.
@@ -64,7 +64,7 @@ def remove_files(project: Project, image_id: str, files: Sequence[Path], image_f
 
 
 def removals(project: Project, image_folder: Path) -> Iterator[Removal]:
-    """The deletions that can be undone, oldest first."""
+    """Yield the deletions that can be undone, oldest first."""
     for folder in sorted(project.removed.glob("*")):
         try:
             content = json.loads((folder / _MANIFEST).read_bytes())
@@ -78,14 +78,14 @@ def removals(project: Project, image_folder: Path) -> Iterator[Removal]:
 
 
 def restore(removal: Removal) -> list[Path]:
-    """Moves the files of a deletion back.
+    """Move the files of a deletion back.
 
     Returns:
-        Where they lie.
+        Paths of the restored files.
 
     Raises:
-        FileExistsError: something lies at the place of one of them; nothing was moved.
-        OSError: as from the file system.
+        FileExistsError: a file of the same name or image id exists; nothing was moved.
+        OSError: a file cannot be moved.
     """
     left = {name: place for name, place in removal.files.items() if _exists(removal.folder / name)}
     for place in left.values():
@@ -95,13 +95,13 @@ def restore(removal: Removal) -> list[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         _move(removal.folder / name, place)
     (removal.folder / _MANIFEST).unlink()
-    with suppress(OSError):  # something that somebody has put there stays
+    with suppress(OSError):  # the folder holds other files
         removal.folder.rmdir()
     return list(left.values())
 
 
 def _of_same_id(place: Path) -> list[Path]:
-    """The place, and those of files that would have the same image id."""
+    """Return the path, and the paths of files that would have the same image id."""
     extension = next((extension for extension in EXTENSIONS if place.name.endswith(extension)), None)
     if extension is None:
         return [place]
@@ -109,10 +109,10 @@ def _of_same_id(place: Path) -> list[Path]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Moves a file, a folder or a link, also to another disk; what is cut short leaves the source as it was.
+    """Move a file, a folder or a link, also to another disk; the source is deleted last.
 
     Raises:
-        OSError: as from the file system.
+        OSError: it cannot be moved.
     """
     try:
         os.rename(source, target)
@@ -145,7 +145,7 @@ def _exists(path: Path) -> bool:
 
 
 def _written(file: Path, project: Project, image_folder: Path) -> tuple[str, str]:
-    """A place that survives moving the project: which folder it is relative to, and the relative path."""
+    """Return a path that stays valid if the project is moved: the name of a base folder, and the relative path."""
     if file.is_relative_to(project.folder):
         return "project", str(file.relative_to(project.folder))
     return "images", str(file.relative_to(image_folder))
@@ -158,8 +158,6 @@ def _file_name(name: str) -> str:
 
 
 def _place(root: str, relative: str, project: Project, image_folder: Path) -> Path:
-    base = {"project": project.folder, "images": image_folder}[root]
-    path = base / relative
     if ".." in Path(relative).parts or Path(relative).is_absolute():
         raise ValueError(f"{relative} leaves its folder")
-    return path
+    return {"project": project.folder, "images": image_folder}[root] / relative

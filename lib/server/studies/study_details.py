@@ -7,34 +7,34 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from lib.annotations.mask_file import MaskError
 from lib.annotations.mask_origin import origins
 from lib.annotations.proposal import PROPOSAL_TAG, Proposal
-from lib.annotations.store import Absence, Annotation, AnnotationFileError, Answer
+from lib.annotations.store import Absence, AnnotationFileError, Answer
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import read_geometry
-from lib.server.masks.annotation_set import AnnotationSet, Said
+from lib.server.masks.annotation_set import AnnotationSet, AnnotationSummary
 from lib.server.project import CLICK_TAG, FINAL_TAG
 from lib.server.studies.datastore import Studies
 from lib.server.studies.study_list import label_states, proposal_in, study_state
 
 
 def study_details(studies: Studies, image_id: str, image_path: Path, asker: str | None) -> dict[str, Any]:
-    """Geometry, clicks and final mask of a study, as somebody may see them.
+    """Return geometry, clicks and masks of a study that a user may see.
 
     Args:
-        image_path: of the image `image_id`.
+        image_path: file of the image `image_id`.
+        asker: name of the user.
 
     Raises:
         HTTPException: 404, no such image.
-        VolumeError: it cannot be read.
+        VolumeError: the image cannot be read.
     """
     studies.require_image(image_id)
     geometry = read_geometry(image_path)
     seen = studies.readings.seen_by(asker, image_id)
-    said = seen.said_of_images([image_id]).get(image_id, {})
-    states = label_states(studies.labels, said)
-    proposal = proposal_in(studies.said_of_images([image_id]).get(image_id, {}))
+    summaries = seen.summaries_by_image([image_id]).get(image_id, {})
+    states = label_states(studies.labels, summaries)
+    proposal = proposal_in(studies.summaries_by_image([image_id]).get(image_id, {}))
     skip = studies.skips.of(image_id)
     version = studies.views.version(image_path)
     state = study_state(states, is_skipped=skip is not None, is_readable=True, is_proposed=proposal is not None)
@@ -52,24 +52,29 @@ def study_details(studies: Studies, image_id: str, image_path: Path, asker: str 
             "bytes": studies.views.known_bytes(image_id, image_path),
         },
         "labels": {
-            label: {"state": state, **_answer(seen, image_id, label, geometry, said.get(CLICK_TAG, ()))}
+            label: {"state": state, **_answer(seen, image_id, label, geometry, summaries.get(CLICK_TAG, ()))}
             for label, state in states.items()
         },
-        "final": _final(seen, image_id) if FINAL_TAG in said else None,
+        "final": _final(seen, image_id) if FINAL_TAG in summaries else None,
         "proposal": None if proposal is None or state == "final" else _proposal(studies, image_id, proposal),
         "skip": skip,
     }
 
 
 def _answer(
-    annotations: AnnotationSet, image_id: str, label: str, geometry: ImageGeometry, said: Sequence[Said]
+    annotations: AnnotationSet,
+    image_id: str,
+    label: str,
+    geometry: ImageGeometry,
+    summaries: Sequence[AnnotationSummary],
 ) -> dict[str, Any]:
-    """Who answered a label, when, and with which clicks."""
+    """Return who answered a label, when, and with which clicks."""
     nothing = {"annotator": None, "created": None, "clicks": None, "extremes": None}
-    if not any(label in one.labels for one in said):  # nothing, or of another image of this name
+    if not any(label in one.labels for one in summaries):  # no answer, or one for another image of this name
         return nothing
-    answer = _stored(annotations, image_id, label)
-    if answer is None:
+    try:
+        answer: Answer = annotations.clicks.load(image_id, label)
+    except (FileNotFoundError, AnnotationFileError):
         return nothing
     who = {"annotator": answer.annotator, "created": answer.created}
     if isinstance(answer, Absence) or not answer.geometry.is_close(geometry):
@@ -85,18 +90,9 @@ def _answer(
     return {**who, "clicks": clicks, "extremes": ends}
 
 
-def _stored(annotations: AnnotationSet, image_id: str, label: str) -> Answer | None:
-    try:
-        answer: Annotation | Absence = annotations.clicks.load(image_id, label)
-    except (FileNotFoundError, AnnotationFileError):
-        return None
-    return answer
-
-
 def _final(annotations: AnnotationSet, image_id: str) -> dict[str, Any] | None:
-    try:
-        record = annotations.masks().record(image_id)
-    except (FileNotFoundError, MaskError):
+    record = annotations.mask_record(image_id)
+    if record is None:
         return None
     return {
         "annotator": record.annotator,
@@ -108,10 +104,9 @@ def _final(annotations: AnnotationSet, image_id: str) -> dict[str, Any] | None:
 
 
 def _proposal(studies: Studies, image_id: str, proposal: Proposal) -> dict[str, Any] | None:
-    """The mask that the network made in advance; nobody has looked at it."""
-    try:
-        record = studies.masks(PROPOSAL_TAG).record(image_id)
-    except (FileNotFoundError, MaskError):
+    """Return the proposal of a study, an automatic mask that nobody has reviewed."""
+    record = studies.mask_record(image_id, PROPOSAL_TAG)
+    if record is None:
         return None
     return {
         "model_version": proposal.model_version,

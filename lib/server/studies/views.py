@@ -22,7 +22,7 @@ from lib.geometry.volume import open_header
 from lib.geometry.volume_view import can_be_served_as_is, middle_axial_slice, write_view
 
 VERSION = 1
-"""Counts the ways of making a view: files of another one are not read."""
+"""Version of the format; files of other versions are not read."""
 
 DEFAULT_LIMIT_BYTES = 10 * 2**30
 THUMBNAIL_PIXELS = 96
@@ -32,10 +32,10 @@ _SCAN, _PICTURE = ".nii.gz", ".png"
 
 @dataclass(frozen=True)
 class View:
-    """A file to send.
+    """File to send.
 
     Attributes:
-        version: changes with the image.
+        version: a text that changes with the image.
     """
 
     path: Path
@@ -43,13 +43,13 @@ class View:
 
 
 class Views:
-    """The cache. A file is known by the id of its image, and by the size and the times of the image's file.
+    """Cache of views. The key is the image id, and the size and times of the image's file.
 
-    Processes may share it. Threads that ask for the same view wait for each other, so that it is made once.
+    Several processes may share the folder. Threads that request the same view wait for each other.
 
     Args:
-        folder: made where it is missing. All of it may be deleted at any time.
-        limit_bytes: the files that were not used for longest go when there are more.
+        folder: created if missing. It may be deleted at any time.
+        limit_bytes: size at which the least recently used files are deleted.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -60,21 +60,29 @@ class Views:
         self._as_is: dict[Path, tuple[Stamp, bool]] = {}
 
     def version(self, image_path: Path) -> str:
-        """Of the views of an image. Raises: VolumeError: its file is gone."""
+        """Return the version of the views of an image.
+
+        Raises:
+            VolumeError: its file is missing.
+        """
         stamp = file_stamp(image_path)
         if stamp is None:
-            open_header(image_path)  # says so
+            open_header(image_path)  # raises the error
         return _digest(f"{VERSION} {image_path.name} {stamp}")
 
     def known_bytes(self, image_id: str, image_path: Path) -> int | None:
-        """The size of the view of an image where it is made already. Raises: VolumeError: the image is gone."""
+        """Return the size of the view of an image; None if it is not in the cache.
+
+        Raises:
+            VolumeError: the image is missing.
+        """
         made = self._path(image_id, self.version(image_path), _SCAN)
         with suppress(OSError):
             return (image_path if self._is_known_as_is(image_path) else made).stat().st_size
         return None
 
     def scan(self, image_id: str, image_path: Path) -> View:
-        """The view of an image, a .nii.gz file: the image's own, or one that is made.
+        """Return the view of an image, a .nii.gz file: the image's file if the page can load it, or a converted one.
 
         Raises:
             VolumeError: the image cannot be read.
@@ -87,9 +95,11 @@ class Views:
             return View(self._made(image_id, version, _SCAN, lambda part: write_view(image_path, part)), version)
 
     def thumbnail(self, image_id: str, image_path: Path) -> View:
-        """A PNG of the middle axial slice, seen from the feet, of at most `THUMBNAIL_PIXELS` in each direction.
+        """Return a PNG of the middle axial slice, seen from the feet, of at most `THUMBNAIL_PIXELS` in each direction.
 
-        Raises: as `scan`.
+        Raises:
+            VolumeError: the image cannot be read.
+            OSError: the thumbnail cannot be written.
         """
         version = self.version(image_path)
         with self._only_here(f"{image_id}{_PICTURE}"):
@@ -100,7 +110,7 @@ class Views:
             return View(self._made(image_id, version, _PICTURE, make), version)
 
     def forget(self, image_id: str) -> None:
-        """Deletes what was made of an image."""
+        """Delete the cached files of an image."""
         for path in self.folder.glob(f"{_digest(image_id)}-*"):
             path.unlink(missing_ok=True)
 
@@ -110,14 +120,14 @@ class Views:
     def _made(self, image_id: str, version: str, extension: str, make: Callable[[Path], None]) -> Path:
         path = self._path(image_id, version, extension)
         if path.exists():
-            with suppress(OSError):  # the file is another user's
+            with suppress(OSError):  # the file belongs to another user
                 os.utime(path)
             return path
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{secrets.token_hex(8)}.part"
         try:
             make(part)
-            make_room(self.folder, [f"*{_SCAN}", f"*{_PICTURE}"], self.limit_bytes, new_bytes=0)  # the part is in it
+            make_room(self.folder, [f"*{_SCAN}", f"*{_PICTURE}"], self.limit_bytes, new_bytes=0)  # counts the part too
             for before in self.folder.glob(f"{_digest(image_id)}-*{extension}"):
                 before.unlink(missing_ok=True)
             os.replace(part, path)

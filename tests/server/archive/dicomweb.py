@@ -55,7 +55,7 @@ class FakeDICOMweb:
         self.asked, self.stored = [], []
 
     def add(self, patient, modality="MR", shape=SHAPE):
-        """Returns the UID of the series."""
+        """Add a series and return its UID."""
         made = instances(patient, modality, shape)
         uid = str(made[0].SeriesInstanceUID)
         self.series[uid] = made
@@ -209,7 +209,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def served(archive, port=0, certificate=None):
-    """Serves an archive; gives its address."""
+    """Serve an archive at the address that is given."""
     server = Server(("127.0.0.1", port), Handler)
     server.archive = archive
     if certificate is not None:

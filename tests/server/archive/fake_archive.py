@@ -13,6 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 FOUND = json.dumps([{"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}]).encode()
 HTML = b"<script>alert(1)</script>"
 FRAME = b"--x\r\nContent-Type: application/octet-stream\r\n\r\n" + b"pixels" * 100_000 + b"\r\n--x--\r\n"
+FIXED = {
+    "redirects": (302, b"", {"Location": "/tools/shutdown"}),
+    "redirects for good": (308, b"", {"Location": "http://169.254.169.254/latest/meta-data"}),
+    "sends html": (200, HTML, {"Content_Type": "text/html"}),
+    "sends svg": (200, HTML, {"Content_Type": "image/svg+xml"}),
+    "sends xhtml": (200, HTML, {"Content_Type": "application/xhtml+xml; charset=utf-8"}),
+    "sends script": (200, HTML, {"Content_Type": "text/javascript"}),
+    "sends no type": (200, HTML, {}),
+    "fails with html": (500, HTML, {"Content_Type": "text/html"}),
+    "finds nothing": (404, HTML, {"Content_Type": "text/html"}),
+    "asks for a login": (401, HTML, {"WWW_Authenticate": 'Basic realm="inner"'}),
+    "compresses": (200, gzip.compress(FOUND), {"Content_Type": "application/dicom+json", "Content_Encoding": "gzip"}),
+}
+"""Status, content and headers of the answer, by behaviour."""
 
 
 @dataclass
@@ -45,7 +59,11 @@ def fake_archive():
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             archive.asked.append(Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-            getattr(self, "_" + archive.behaviour.replace(" ", "_"))()
+            if archive.behaviour in FIXED:
+                status, content, headers = FIXED[archive.behaviour]
+                self.send(status, content, **headers)
+            else:
+                getattr(self, "_" + archive.behaviour.replace(" ", "_"))()
 
         do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
 
@@ -69,12 +87,6 @@ def fake_archive():
                 X_Internal="10.0.0.1",
             )
 
-        def _redirects(self):
-            self.send(302, Location=f"http://127.0.0.1:{archive.port}/tools/shutdown")
-
-        def _redirects_for_good(self):
-            self.send(308, Location="http://169.254.169.254/latest/meta-data")
-
         def _hangs(self):
             time.sleep(archive.hangs_s)
             self._answers()
@@ -89,33 +101,6 @@ def fake_archive():
 
         def _closes(self):
             self.close_connection = True
-
-        def _sends_html(self):
-            self.send(200, HTML, Content_Type="text/html")
-
-        def _sends_svg(self):
-            self.send(200, HTML, Content_Type="image/svg+xml")
-
-        def _sends_xhtml(self):
-            self.send(200, HTML, Content_Type="application/xhtml+xml; charset=utf-8")
-
-        def _sends_script(self):
-            self.send(200, HTML, Content_Type="text/javascript")
-
-        def _sends_no_type(self):
-            self.send(200, HTML)
-
-        def _fails_with_html(self):
-            self.send(500, HTML, Content_Type="text/html")
-
-        def _finds_nothing(self):
-            self.send(404, HTML, Content_Type="text/html")
-
-        def _asks_for_a_login(self):
-            self.send(401, HTML, WWW_Authenticate='Basic realm="inner"')
-
-        def _compresses(self):
-            self.send(200, gzip.compress(FOUND), Content_Type="application/dicom+json", Content_Encoding="gzip")
 
         def log_message(self, *arguments):
             pass

@@ -32,7 +32,7 @@ def server(archive, uids):
 
 @pytest.fixture(scope="module")
 def unopened(archive, server):
-    """A series that arrives late, so that no request of an earlier test has fetched it."""
+    """Upload a series late, so that no request of an earlier test has fetched it."""
     uid = upload(archive.orthanc.dicomweb_url, series("sagittal", "ascending"))
     wait_for(lambda: uid in datastore(server, output="all")["objects"])
     return uid

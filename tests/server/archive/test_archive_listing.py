@@ -54,7 +54,7 @@ def listing(archive, path):
 
 @pytest.fixture
 def expired(monkeypatch):
-    """Lists expire at once."""
+    """Let lists expire at once."""
     monkeypatch.setattr(archive_listing, "EXPIRES_S", 0.0)
 
 
@@ -66,7 +66,7 @@ def seconds(function, *arguments):
 
 
 def at_once(function, count=10):
-    """Calls a function in so many threads."""
+    """Call a function in several threads."""
     threads = [threading.Thread(target=function) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -221,4 +221,4 @@ def test_full_disk_keeps_the_list_from_nobody(listing, path, monkeypatch, caplog
     monkeypatch.setattr("os.fsync", no_space)
 
     assert set(listing.series()) == {"1.2", "1.3"}
-    wait_for(lambda: "is not kept on disk (No space left on device)" in caplog.text)
+    wait_for(lambda: "could not be saved (No space left on device)" in caplog.text)

@@ -39,7 +39,7 @@ REMOVED = [
 
 @pytest.fixture(scope="module")
 def instances(archive):
-    """The instances of each series by its UID."""
+    """Return the instances of each series by its UID."""
     sent = {plane: series(plane, order, modality=MODALITIES.get(plane, "MR")) for plane, order in SERIES.items()}
     for instance in sent[DE_IDENTIFIED]:
         for keyword in REMOVED:

@@ -17,14 +17,14 @@ PLANES = {"axial": "shuffled", "sagittal, slices to the right": "descending", "o
 
 @pytest.fixture(scope="module")
 def sent(archive):
-    """The instances of each series by its UID."""
+    """Return the instances of each series by its UID."""
     found = [series(plane, order) for plane, order in PLANES.items()]
     return {upload(archive.orthanc.dicomweb_url, instances): instances for instances in found}
 
 
 @pytest.fixture(scope="module")
 def server(archive, sent):
-    """A server that has opened all series, and whose own mask of the last is in the archive."""
+    """Start a server, open all series, and store its mask of the last in the archive."""
     with archive.server() as server:
         for uid in sent:
             assert requests.get(f"{server.url}/datastore/image", params={"image": uid}, timeout=60).ok
@@ -42,7 +42,7 @@ def in_order(instances):
 
 @pytest.fixture(scope="module")
 def imported(archive, sent, server):
-    """What an import from the archive said, of a SEG, an RTSTRUCT and an SR, one for each series."""
+    """Import a SEG, an RTSTRUCT and an SR from the archive, one for each series."""
     by_seg, by_contours, by_points = sent.values()
     masks = np.stack([one.pixel_array > 500 for one in by_seg])
     slices = in_order(by_points)

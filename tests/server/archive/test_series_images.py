@@ -43,7 +43,7 @@ def slanted(archive):
 
 @pytest.fixture(scope="module")
 def real(archive):
-    """The UID of each series of real scanners, by its name."""
+    """Return the UID of each series of real scanners, by its name."""
     uids = {}
     for name in REAL:
         instances = [pydicom.dcmread(path) for path in sorted((need_real_data("dicom") / name).iterdir())]

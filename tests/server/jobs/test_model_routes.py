@@ -152,7 +152,7 @@ def train(site):
 
 @pytest.fixture(scope="module")
 def trained(own_site):
-    """A site with two versions."""
+    """Train two versions on a site."""
     assert ask(own_site, "GET", "/models").json() == {"published": None, "versions": []}
     assert ask(own_site, "POST", "/models/1/publish").json()["detail"] == "There is no version 1; none is kept."
     params = json.dumps({"lesion": own_site.clicks("study_00")})

@@ -19,7 +19,7 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A server on studies without a model."""
+    """Start a server on studies without a model."""
     root = tmp_path_factory.mktemp("proposals")
     folder = tiny_project(root / "studies", COUNT, broken=1)
     (folder / "model" / "inextremis.pt").unlink()

@@ -42,7 +42,7 @@ def site(tmp_path):
 
 
 def ranks_of(server, count=2):
-    """The processes that train, as soon as there are so many."""
+    """Wait for this number of processes of the training, and return them."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         found = psutil.Process(server.process.pid).children(recursive=True)

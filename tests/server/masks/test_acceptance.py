@@ -32,7 +32,7 @@ class Scan:
         return points
 
     def show(self, points, voxels, annotator="reader", given=SECOND, version=None, new_clicks=True):
-        """An answer that shows a label in a box of voxels, such as np.s_[2:5, 3:6, 2:4]."""
+        """Show a label in a box of voxels, such as np.s_[2:5, 3:6, 2:4]."""
         mask = np.zeros(SHAPE, bool)
         mask[voxels] = True
         checksum = self.studies.identities.checksum(self.path)
@@ -59,7 +59,7 @@ def scan(tmp_path):
 
 
 def boxes(*drawn):
-    """A label map with these boxes, a value and the voxels each, the later ones on top."""
+    """Make a label map with these boxes, a value and the voxels each, the later ones on top."""
     label_map = np.zeros(SHAPE, np.uint8)
     for value, voxels in drawn:
         label_map[voxels] = value
@@ -72,7 +72,7 @@ A, B, C = np.s_[1:5, 1:5, 1:5], np.s_[3:8, 3:8, 3:6], np.s_[8:9, 1:2, 1:2]
 
 @pytest.fixture
 def accepted(scan):
-    """A scan whose tumour, clicked by "reader", was shown in the box A and accepted."""
+    """Show the tumour, clicked by "reader", in the box A and accept it."""
     scan.show(scan.click(), A)
     scan.accept()
     return scan
@@ -316,6 +316,14 @@ def test_what_cannot_be_accepted_is_refused_with_a_sentence_and_changes_nothing(
     assert contents(scan.studies.project.masks()) == before
 
 
+def test_new_clicks_replace_a_damaged_mask(scan):
+    damaged_mask(scan)
+
+    scan.show(scan.click(), A)
+
+    assert scan.accept()[1]
+
+
 def test_label_that_was_not_given_refuses_the_others_unless_they_are_named(scan):
     scan.show(scan.click("tumour"), A)
     scan.click("cyst", annotator="other")
@@ -336,8 +344,8 @@ def test_label_that_was_not_given_refuses_the_others_unless_they_are_named(scan)
         (7, 422, "The value of 'labels' is 7"),
         ([["tumour"]], 422, "Label ['tumour'] does not exist"),
         ([{}], 422, "Label {} does not exist"),
-        ([], 422, "The list 'labels' names none"),
-        (None, 422, "The list 'labels' names none"),
+        ([], 422, "The list 'labels' is empty"),
+        (None, 422, "The list 'labels' is empty"),
         (["../tumour"], 422, "Label '../tumour' does not exist"),
         (["cyst"], 404, "no clicks on cyst"),
     ],

@@ -195,33 +195,16 @@ def test_masks_of_models_never_enter_the_datastore(site):
     assert not (site.studies.parent / "escaped").exists()
 
 
-@pytest.mark.parametrize("tag", ["../../escaped", "extreme_points", "a/b"])
-def test_submitted_masks_stay_in_their_folder(site, tag):
-    mask = site.mask(STUDY).astype(np.uint8)
-    answer = asking.submit(site, STUDY, mask, nib.load(site.truth / f"{STUDY}.nii.gz").affine, tag)
-
-    assert answer.status_code == 422
-    assert not (site.studies.parent / "escaped").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "write", "sentence"),
-    [
-        ("broken", lambda path: path.write_bytes(b"this is no image"), "broken.nii.gz cannot be read"),
-        ("flat", lambda path: nib.save(nib.Nifti1Image(np.ones((9, 9)), np.eye(4)), path), "has the size 9 x 9"),
-        ("film", lambda path: nib.save(nib.Nifti1Image(np.ones((9, 9, 9, 4)), np.eye(4)), path), "9 x 9 x 9 x 4"),
-    ],
-)
-def test_images_that_are_no_volumes_are_named(site, name, write, sentence):
-    path = site.studies / f"{name}.nii.gz"
-    write(path)
+def test_image_that_cannot_be_read_is_named(site):
+    path = site.studies / "broken.nii.gz"
+    path.write_bytes(b"this is no image")
     try:
-        answer = infer(site, {"lesion": site.clicks(STUDY)}, image=name)
+        answer = infer(site, {"lesion": site.clicks(STUDY)}, image="broken")
     finally:
         path.unlink()
 
     assert answer.status_code == 422
-    assert sentence in answer.json()["detail"]
+    assert "broken.nii.gz cannot be read" in answer.json()["detail"]
 
 
 def test_ten_clients_at_once(site):

@@ -95,7 +95,7 @@ def mask_array(value=1, dtype=np.uint8):
 
 @pytest.fixture
 def submit(studies, tmp_path):
-    """Submits an array on a grid, or a file; gives the refusal, or the stored mask."""
+    """Return a function that submits an array on a grid, or a file, and returns the stored mask."""
 
     def submitted(array=None, affine=AFFINE, name="upload.nii.gz", content=None, info=None, tag="final", **params):
         upload = tmp_path / name
@@ -142,27 +142,21 @@ def test_record_says_who_when_which_labels_and_which_voxels(submit, studies):
     assert record.image_checksum == studies.identities.checksum(studies.image_path("scan"))
 
 
-def test_cyst_alone_stays_a_cyst(submit):
-    """As Slicer numbers the segments that it shows."""
-    stored = submit(mask_array(1), info=[segment("cyst", 1)])
+@pytest.mark.parametrize(
+    ("values", "info", "expected"),
+    [
+        ((1, 0), [segment("cyst", 1)], (2, 0)),  # as Slicer numbers the segments that it shows
+        ((1, 2), [segment("cyst", 1), segment("tumour", 2)], (2, 1)),
+        ((2, 0), [segment("vessel", 1), segment("tumour", 2)], (1, 0)),  # the segment of no label is empty
+    ],
+)
+def test_values_are_those_of_the_named_segments(submit, values, info, expected):
+    def drawn(first, second):
+        array = mask_array(first)
+        array[7:9, 7:9, 6] = second
+        return array
 
-    np.testing.assert_array_equal(stored, mask_array(APP["cyst"]))
-
-
-def test_order_of_the_segments_does_not_matter(submit):
-    drawn = mask_array(1)
-    drawn[7:9, 7:9, 6] = 2
-
-    stored = submit(drawn, info=[segment("cyst", 1), segment("tumour", 2)])
-
-    np.testing.assert_array_equal(stored == APP["cyst"], drawn == 1)
-    np.testing.assert_array_equal(stored == APP["tumour"], drawn == 2)
-
-
-def test_segment_that_the_app_does_not_have_may_be_empty(submit):
-    stored = submit(mask_array(2), info=[segment("vessel", 1), segment("tumour", 2)])
-
-    np.testing.assert_array_equal(stored, mask_array(APP["tumour"]))
+    np.testing.assert_array_equal(submit(drawn(*values), info=info), drawn(*expected))
 
 
 def test_empty_mask_says_that_nothing_is_there(submit, studies):
@@ -215,7 +209,7 @@ def test_mask_of_the_network_that_is_submitted_unchanged_is_not_drawn(submit, st
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"labels": []}, "names none"),
+        ({"labels": []}, "is empty"),
         ({"labels": "cyst"}, "expected a list"),
         ({"labels": ["bone"]}, "does not exist in this app"),
         ({"proposal": 3}, "expected an object"),

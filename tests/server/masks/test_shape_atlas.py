@@ -22,7 +22,7 @@ def arch():
 
 
 def stored(name):
-    """The arch as it lies in a scan whose axes may point the other way."""
+    """Flip the arch to the axes of a scan."""
     i, j, _ = np.sign(np.diag(AFFINES[name])[:3])
     return arch()[:: int(i), :: int(j)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,15 @@ import numpy as np
 
 from lib.demo.local_server import LocalServer
 from lib.server.login.user import Role
-from tests.exchange.studies import CLICKS, GEOMETRIES, write_studies
+from lib.server.studies.open_studies import open_studies
+from lib.trainers.annotated_scans import annotated_scans
+from lib.training.loop import TrainingError
+from tests.exchange.studies import CLICKS, GEOMETRIES
 from tests.physical import l_shape
 from tests.server.login.people import HASH, Client, token_of
+
+OTHER_CLICKS = [[8, 6, 4], [4, 6, 4], [5, 12, 5], [5, 5, 6], [5, 10, 6], [7, 6, 3]]
+"""Clicks on a part of the structure."""
 
 AFFINES = dict(GEOMETRIES)
 """Of the images of these tests, which add their own."""
@@ -29,7 +36,7 @@ PEOPLE = {
 
 
 def write_people(path, people=None):
-    """A file with these users; returns its path."""
+    """Write a file of users, and return its path."""
     lines = [f"{name}:{role}:{HASH}\n" for name, role in (people or PEOPLE).items()]
     path.write_text("".join(lines), encoding="utf-8")
     path.chmod(0o600)
@@ -37,7 +44,7 @@ def write_people(path, people=None):
 
 
 def settings(root, **more):
-    """Of a server whose studies are read by two people each."""
+    """Return the settings of a server with two readers per study."""
     users = root / "users"
     if not users.exists():
         write_people(users)
@@ -57,7 +64,7 @@ class Site:
 
 
 class Person(Client):
-    """Somebody who is logged in."""
+    """User who is logged in."""
 
     def __init__(self, url, name):
         super().__init__(url, token_of(url, name))
@@ -67,7 +74,7 @@ class Person(Client):
         return self.infer(image, {"lesion": clicks, "result_extension": ".nii.gz", **params}, output="json")
 
     def repeat(self, image):
-        """Asks for the mask of the stored clicks."""
+        """Request the mask of the stored clicks."""
         return self.infer(image, {"use_stored_clicks": True}, output="json")
 
     def accept(self, image):
@@ -77,17 +84,17 @@ class Person(Client):
         return self.delete(f"/annotations/{image}/accept")
 
     def submit(self, image, mask, tag="final", affine_ras=None):
-        """Submits a mask (X, Y, Z) of an image."""
+        """Submit a mask (X, Y, Z) of an image."""
         file = nifti(mask, AFFINES[image] if affine_ras is None else affine_ras)
         return self.put("/datastore/label", params={"image": image, "tag": tag}, files={"label": ("mask.nii", file)})
 
     def final(self, image):
-        """The mask (X, Y, Z) that is final for them; None without one."""
+        """Return the final mask (X, Y, Z) that this person sees; None without one."""
         answer = self.get("/datastore/label", params={"label": image, "tag": "final"})
         return None if answer.status_code == 404 else array_of(answer)
 
     def listed(self, image):
-        """What a reviewer is told of a study; None where it is not in the list."""
+        """Return the entry of a study in the reviewer's list; None if it is not listed."""
         answer = self.get("/readings/")
         assert answer.status_code == 200, answer.text
         return next((entry for entry in answer.json() if entry["id"] == image), None)
@@ -113,9 +120,7 @@ def nifti(mask, affine_ras):
 
 
 def array_of(answer):
-    """The voxels (X, Y, Z) of a mask that was sent."""
-    import gzip
-
+    """Return the voxels (X, Y, Z) of a mask in an answer."""
     assert answer.status_code == 200, answer.text
     content = answer.content
     content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -123,10 +128,38 @@ def array_of(answer):
 
 
 def shape_mask(grow=0):
-    """(X, Y, Z) bool: a block in the images, larger by so many voxels towards the first axis' end."""
+    """Make a block (X, Y, Z) bool in the images, larger by so many voxels towards the end of the first axis."""
     mask = np.zeros(l_shape().shape, bool)
     mask[5 : 12 + grow, 5:12, 4:9] = True
     return mask
 
 
-__all__ = ["PEOPLE", "Person", "Site", "settings", "shape_mask", "write_people", "write_studies"]
+def read(person, image, mask):
+    answer = person.submit(image, mask)
+    assert answer.status_code == 200, answer.text
+
+
+def read_by_two(people, image, *, grow=2):
+    read(people["anna"], image, shape_mask())
+    read(people["bert"], image, shape_mask(grow))
+
+
+def learnt_from(site):
+    """Return the input of a training by image: annotators of clicks, and number of voxels of the final mask."""
+    studies = open_studies(str(site.studies), ("lesion",), None)
+    try:
+        scans = annotated_scans(studies, ("lesion",))
+    except TrainingError:
+        return {}
+    return {
+        scan.image_id: (
+            [a.annotator for a in scan.annotations],
+            None if scan.mask_path is None else int(studies.masks().load(scan.image_id).array.sum()),
+        )
+        for scan in scans
+    }
+
+
+def sentence(answer, status):
+    assert answer.status_code == status, answer.text
+    return answer.json()["detail"]

@@ -33,14 +33,22 @@ def opened(folder, labels=LABELS, readers=2):
 
 
 def read(studies, reader, image_id="scan", value=1, labels=LABELS):
-    """A reader clicks and submits."""
+    """Store clicks and a mask of a reader."""
     with studies.readings.changing(image_id, reader) as reading:
         submit(_At(reading, studies), image_id, value=value, labels=labels)
     click(_At(studies.readings.of(reader), studies), image_id)
 
 
+def read_by_two(folder):
+    """Open the studies, and let two people read one of them."""
+    studies = opened(folder)
+    for reader in ("anna", "bert"):
+        read(studies, reader)
+    return studies
+
+
 class _At:
-    """A reading where tests ask studies for the file of an image, too."""
+    """Reading that has `image_path`, as studies have."""
 
     def __init__(self, reading, studies):
         self._reading, self.image_path = reading, studies.image_path
@@ -81,6 +89,7 @@ def test_reader_of_any_name_has_a_reading_in_the_folder_of_the_project(folder, n
     assert len(of_readers) == 1 + 1 + len(LABELS) + 1  # the name, the mask, the clicks, what was found in the mask
     assert {path.parts[2] for path in of_readers} == {folder_name(name)}
     assert opened(folder).readings.readers() == [name]
+    assert not studies.has_answers()
     assert opened(folder).readings.finished() == {"scan": {name}}
 
 
@@ -90,7 +99,7 @@ def test_reader_whose_name_is_damaged_is_known_by_their_folder(folder, caplog):
     (studies.project.readings / folder_name("rené") / "reader.json").write_bytes(b"{")
 
     assert opened(folder).readings.readers() == ["rené"]
-    assert "reader.json cannot be read" in caplog.text
+    assert "reader.json of ren%C3%A9 cannot be read" in caplog.text
 
 
 def test_damaged_mask_of_a_reader_is_told_and_keeps_nothing_else_from_being_listed(folder):
@@ -114,9 +123,7 @@ def test_damaged_mask_of_a_reader_is_told_and_keeps_nothing_else_from_being_list
 
 
 def test_reader_whose_mask_is_damaged_altogether_has_not_finished(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    studies = read_by_two(folder)
     studies.readings.of("anna").masks().path("scan").write_bytes(b"damaged")
 
     assert opened(folder).readings.finished() == {"scan": {"bert"}}
@@ -143,9 +150,7 @@ def test_label_that_is_added_opens_a_decided_study_again_for_the_same_readings(f
 
 
 def test_readings_of_a_label_that_was_renamed_are_to_be_done_anew(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    studies = read_by_two(folder)
 
     studies = opened(folder, ("tumour", "abscess"))
 
@@ -185,18 +190,14 @@ def test_study_of_which_a_label_is_drawn_and_the_other_absent_is_read(folder):
 
 
 def test_reading_of_an_image_that_was_replaced_counts_for_nothing(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    read_by_two(folder)
     write_image(folder / "scan.nii.gz", patient=5)
 
     assert opened(folder).readings.finished() == {}
 
 
 def test_clicks_on_an_image_that_was_replaced_do_not_come_along(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    studies = read_by_two(folder)
     write_image(folder / "scan.nii.gz", patient=5)
     studies = opened(folder)
     for reader in ("anna", "bert"):
@@ -221,9 +222,7 @@ def test_three_people_read_where_three_should(folder, finished):
 
 
 def test_decision_that_was_cut_short_after_its_mask_is_completed_by_deciding_again(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    studies = read_by_two(folder)
     decide(studies, "anna")
     for path in studies.clicks.paths_of("scan"):
         path.unlink()
@@ -259,9 +258,7 @@ def test_reader_who_is_called_third_can_be_chosen(folder):
 
 
 def test_server_of_one_reader_lets_the_readings_be(folder):
-    studies = opened(folder)
-    for reader in ("anna", "bert"):
-        read(studies, reader)
+    studies = read_by_two(folder)
     before = contents(studies.project.readings)
 
     studies = opened(folder, readers=1)

@@ -10,6 +10,7 @@ from lib.annotations.names import label_values
 from lib.annotations.store import Absence, Annotation
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
+from lib.server.studies.open_studies import open_studies
 
 SHAPE = (10, 9, 8)
 AFFINE = np.diag([0.7, 0.9, 2.5, 1.0])
@@ -35,8 +36,18 @@ def write_nrrd(path, patient=0):
     return path
 
 
+def in_another_format(folder, patient=0):
+    """Replace the image `scan` by one in another format."""
+    (folder / "scan.nii.gz").unlink()
+    write_nrrd(folder / "scan.nrrd", patient)
+
+
+def open_folder(folder, labels=LABELS, project_dir=None):
+    return open_studies(str(folder), labels, project_dir)
+
+
 def click(studies, image_id, *labels):
-    """What a click request for these labels does, or for all labels of the app. Returns the last file."""
+    """Store clicks on these labels, or on all labels of the app; return the last file."""
     geometry, checksum = _grid_and_checksum(studies, image_id)
     for label in labels or studies.labels:
         points = ExtremePoints.from_clicks(label, CLICKS)
@@ -45,7 +56,7 @@ def click(studies, image_id, *labels):
 
 
 def say_absent(studies, image_id, *labels):
-    """What a request that names these labels as absent does. Returns the last file."""
+    """Mark these labels as absent; return the last file."""
     geometry, checksum = _grid_and_checksum(studies, image_id)
     for label in labels:
         path = studies.clicks.save(Absence.now(image_id, label, geometry, "reader", checksum))
@@ -59,7 +70,7 @@ def _grid_and_checksum(studies, image_id):
 
 
 def submit(studies, image_id, tag="final", value=1, labels=LABELS):
-    """What "Submit Label" does in an app with these labels. Returns the file."""
+    """Store a mask of these labels; return its file."""
     geometry, checksum = _grid_and_checksum(studies, image_id)
     mask = Volume(np.full(geometry.shape, value, np.uint8), geometry)
     record = MaskRecord(label_values(labels), "reader", image_checksum=checksum)
@@ -67,8 +78,8 @@ def submit(studies, image_id, tag="final", value=1, labels=LABELS):
 
 
 def tags_of(studies, image_id):
-    """Of the annotations of an image, in order."""
-    return sorted(studies.said_of_images([image_id]).get(image_id, {}))
+    """Return the tags of the annotations of an image, sorted."""
+    return sorted(studies.summaries_by_image([image_id]).get(image_id, {}))
 
 
 def geometry(shape=SHAPE, affine=AFFINE):
@@ -76,7 +87,7 @@ def geometry(shape=SHAPE, affine=AFFINE):
 
 
 def contents(folder):
-    """Every file below a folder, links as where they lead."""
+    """Return the content of each file below a folder; of links, where they lead."""
     return {
         path.relative_to(folder): path.readlink() if path.is_symlink() else path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""The series of an archive over real HTTP: found whole, fetched once and whole, told in sentences where that fails."""
+"""The series of an archive over real HTTP: fetched once and whole, and their masks shared with the archive."""
 
 import json
 import shutil
@@ -13,14 +13,12 @@ import pytest
 
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import load_volume
-from lib.server.archive import archive as archive_requests
 from lib.server.archive import archive_listing
 from lib.server.archive.archive import Archive
 from lib.server.project import Project, open_project
 from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
-from tests.exchange.answering import self_signed_certificate
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
 from tests.server.failures import refusal, small_disk
@@ -54,11 +52,11 @@ def address(archive):
 
 @pytest.fixture
 def opened(address, tmp_path):
-    """Opens the studies of the archive, or of one at another address."""
+    """Return a function that opens the studies of the archive, or of one at another address."""
 
-    def open_studies(address=address, login=None, search_filter=None, fetch_by_frame=False):
+    def open_studies(address=address, fetch_by_frame=False):
         project = Project(tmp_path / "project")
-        client = Archive(address, login, {"Modality": "MR"} if search_filter is None else search_filter, fetch_by_frame)
+        client = Archive(address, None, {"Modality": "MR"}, fetch_by_frame)
         return ArchiveStudies(client, tmp_path / "cache", project, open_project(project, LABELS), LABELS)
 
     return open_studies
@@ -75,7 +73,7 @@ def series(archive):
 
 
 def in_threads(*jobs):
-    """Runs jobs at once; their results, or the errors they ended with."""
+    """Run jobs at once, and return their results or errors."""
     results = [None] * len(jobs)
 
     def run(n):
@@ -100,8 +98,15 @@ def shape_of(path):
 # Series of several volumes
 
 
-def test_series_of_several_volumes_is_replaced_by_them_when_it_is_opened(studies, archive, series, opened):
+@pytest.fixture
+def echoes(archive, series):
+    """Series of two volumes; its UID."""
     archive.series[series] = two_volumes(archive, series)
+    return series
+
+
+def test_series_of_several_volumes_is_replaced_by_them_when_it_is_opened(studies, archive, echoes, opened):
+    series = echoes
     other = next(uid for uid in archive.series if uid != series)
 
     assert sorted(studies.list_images()) == sorted(archive.series)
@@ -118,9 +123,8 @@ def test_series_of_several_volumes_is_replaced_by_them_when_it_is_opened(studies
     assert archive.fetches() == [series]
 
 
-def test_volume_is_found_again_where_only_the_annotations_are_left(studies, archive, series, opened, tmp_path):
-    archive.series[series] = two_volumes(archive, series)
-    image = f"{series}_te9.2"
+def test_volume_is_found_again_where_only_the_annotations_are_left(studies, echoes, opened, tmp_path):
+    image = f"{echoes}_te9.2"
     path = studies.get_image_uri(image)
     checksum = load_volume(path).array.sum()
     shutil.rmtree(tmp_path / "cache")
@@ -142,18 +146,16 @@ def test_series_that_has_become_several_volumes_is_no_image_any_more(studies, ar
 
 
 @pytest.mark.parametrize("name", ["te1", "../../x", "te9.2/..", "", "TE9.2"])
-def test_volume_that_a_series_does_not_hold_is_404_and_fetched_no_second_time(studies, archive, series, name):
-    archive.series[series] = two_volumes(archive, series)
-    refusal(studies.get_image_uri, series)
+def test_volume_that_a_series_does_not_hold_is_404_and_fetched_no_second_time(studies, archive, echoes, name):
+    refusal(studies.get_image_uri, echoes)
 
     for _ in range(2):
-        assert refusal(studies.get_image_uri, f"{series}_{name}")[0] == 404
-    assert archive.fetches() == [series]
+        assert refusal(studies.get_image_uri, f"{echoes}_{name}")[0] == 404
+    assert archive.fetches() == [echoes]
 
 
-def test_mask_of_a_volume_refers_to_its_instances(studies, archive, series):
-    archive.series[series] = two_volumes(archive, series)
-    image = f"{series}_te9.2"
+def test_mask_of_a_volume_refers_to_its_instances(studies, archive, echoes):
+    image = f"{echoes}_te9.2"
     studies.get_image_uri(image)
     submit(studies, image)
 
@@ -176,99 +178,6 @@ def two_volumes(archive, uid):
 
 
 # The list
-
-
-@pytest.mark.parametrize(
-    ("search_filter", "searches"),
-    [
-        ({"Modality": "MR,CT"}, [{"Modality": ["MR"]}, {"Modality": ["CT"]}]),
-        ({"Modality": "MR, CT ,PT"}, [{"Modality": ["MR"]}, {"Modality": ["CT"]}, {"Modality": ["PT"]}]),
-        ({"Modality": "CT", "PatientID": "7"}, [{"Modality": ["CT"], "PatientID": ["7"]}]),
-        ({}, [{}]),
-    ],
-)
-def test_each_modality_is_asked_for_by_itself(opened, archive, search_filter, searches):
-    """Orthanc takes "MR,CT" for a list, other archives for a name."""
-    opened(search_filter=search_filter).list_images()
-
-    asked = [{k: v for k, v in query.items() if k not in ("limit", "offset")} for query in archive.searches()]
-    assert [query for n, query in enumerate(asked) if query not in asked[:n]] == searches
-
-
-def test_series_of_all_modalities_are_listed(opened, archive):
-    ct = archive.add("three", modality="CT")
-
-    assert ct in opened(search_filter={"Modality": "MR,CT"}).list_images()
-    assert ct not in opened(search_filter={"Modality": "MR"}).list_images()
-    assert ct in opened(search_filter={}).list_images()
-
-
-@pytest.mark.parametrize("page", [1, 10, 23, 100, None])
-@pytest.mark.parametrize("offset", ["kept", "ignored", "refused"])
-def test_list_is_complete_where_the_archive_can_tell_it_completely(opened, archive, page, offset):
-    for number in range(21):
-        archive.add(f"patient {number}", shape=(2, 2, 2))
-    archive.page, archive.offset = page, offset
-
-    listed = opened().list_images()
-
-    assert len(set(listed)) == len(listed)
-    assert len(listed) == (23 if offset == "kept" else min(page or 23, 23))
-    assert len(archive.searches()) < 30
-
-
-MALFORMED = [
-    {},
-    {"0020000E": {"vr": "UI"}},
-    {"0020000E": {"vr": "UI", "Value": []}},
-    {"0020000E": {"vr": "UI", "Value": [""]}},
-    {"0020000E": {"vr": "UI", "Value": [".."]}},
-    {"0020000E": {"vr": "UI", "Value": ["."]}},
-    {"0020000E": {"vr": "UI", "Value": ["../1.2"]}},
-    {"0020000E": {"vr": "UI", "Value": ["1.2/3"]}},
-    {"0020000E": {"vr": "UI", "Value": ["1..2"]}},
-    {"0020000E": {"vr": "UI", "Value": ["1." * 40]}},
-    {"0020000E": {"vr": "UI", "Value": ["1.2\n3"]}},
-    {"0020000E": {"vr": "UI", "Value": ["1.2", "1.3"]}},
-    {"0020000E": {"vr": "UI", "Value": [7]}},
-    {"0020000E": {"vr": "SQ", "Value": [{}]}},
-    {"0020000E": "1.2"},
-    {"0020000E": {"vr": "XX", "Value": ["1.2"]}},
-    {"nonsense": 7},
-    {"0020000E": {"vr": "UI", "Value": [None]}},
-]
-
-
-@pytest.mark.parametrize("page", [None, 1])
-def test_results_without_a_usable_uid_are_left_out(opened, archive, page):
-    archive.more = MALFORMED
-    archive.page = page
-
-    assert set(archive.series) <= set(opened().list_images())
-    assert all(image_id.replace(".", "").isdecimal() for image_id in opened().list_images())
-
-
-def test_page_of_nothing_usable_does_not_hide_the_next(opened, archive, monkeypatch):
-    others = [archive.add(f"patient {number}", shape=(2, 2, 2)) for number in range(3)]
-    told = archive.found
-
-    def found(query):
-        """As if what cannot be used came first."""
-        offset, page = int(query.get("offset", ["0"])[0]), 4
-        usable = told({k: v for k, v in query.items() if k not in ("offset", "limit")})
-        return (MALFORMED[2:8] + usable)[offset : offset + page]
-
-    archive.found = found
-
-    assert set(others) <= set(opened().list_images())
-
-
-@pytest.mark.parametrize("count", ["many", "-1", None, 1.5, [1]])
-def test_number_of_instances_that_is_none_is_as_if_it_were_not_told(opened, archive, count):
-    uid = archive.add("three")
-    archive._told, told = (lambda made: told(made) | {"00201209": {"vr": "LO", "Value": [count]}}), archive._told
-
-    assert uid in opened().list_images()
 
 
 @pytest.mark.parametrize("total", [0, 2])
@@ -338,35 +247,6 @@ def test_series_cut_short_is_an_error_of_the_archive_and_fetched_whole_the_next_
     assert not list((tmp_path / "cache").rglob("*.dcm"))
     archive.breaks_after = None
     assert shape_of((opened(fetch_by_frame=by_frame) if restarts else studies).get_image_uri(series)) == SHAPE
-
-
-@pytest.mark.parametrize("cut_in", ["chunks", "length", "closing"])
-@pytest.mark.parametrize("breaks_after", [0, 1, DEPTH - 1])
-def test_archive_that_hangs_in_the_middle_of_an_answer_is_said_to_hang(
-    studies, archive, series, monkeypatch, cut_in, breaks_after
-):
-    monkeypatch.setattr(archive_requests, "READ_TIMEOUT_S", 0.2)
-    archive.cut_in, archive.breaks_after, archive.hang_s = cut_in, breaks_after, 1.0
-
-    code, sentence = refusal(studies.get_image_uri, series)
-
-    assert code == 502
-    assert "did not answer in time" in sentence
-
-
-def test_series_is_read_frame_by_frame_where_the_user_says_so(opened, archive, series):
-    studies = opened(fetch_by_frame=True)
-
-    assert shape_of(studies.get_image_uri(series)) == SHAPE
-    assert len(archive.asked_for("/frames/1$")) == DEPTH
-    assert archive.fetches() == []
-
-
-@pytest.mark.parametrize("accepts", [{"*"}, {"1.2.840.10008.1.2.1"}, {"*", "1.2.840.10008.1.2.1"}])
-def test_instances_are_asked_for_as_they_are_stored_or_else_uncompressed(studies, archive, series, accepts):
-    archive.accepts = accepts
-
-    assert shape_of(studies.get_image_uri(series)) == SHAPE
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -547,17 +427,6 @@ def test_volume_that_was_damaged_in_the_cache_is_fetched_anew(studies, archive, 
     assert shape_of(studies.get_image_uri(series)) == SHAPE
 
 
-@pytest.mark.parametrize("tag", ["0020000D", "00100020"], ids=["study", "patient"])
-def test_uid_of_two_series_is_left_out(studies, archive, series, tag, caplog):
-    """Nobody could tell whose voxels, headers and clicks are meant."""
-    other = archive._told(archive.series[series])
-    other[tag] = {"vr": "UI" if tag == "0020000D" else "LO", "Value": ["1.2.3"]}
-    archive.more = [other]
-
-    assert studies.list_images() == [uid for uid in archive.series if uid != series]
-    assert f"{series} is in several studies or of several patients" in caplog.text
-
-
 def test_clicks_on_a_series_do_not_count_for_what_it_grew_to(studies, archive, series):
     whole = archive.series[series]
     archive.series[series] = whole[:7]
@@ -645,107 +514,7 @@ def test_archive_that_has_never_answered_is_a_502(opened, tmp_path):
     assert refusal(studies.list_images)[0] == 502
 
 
-# What archives answer
-
-
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        ((500, {}, b"Traceback: /opt/archive.py"), "answered 500; its log says more."),
-        ((404, {}, b"not here"), "answered 404; its log says more."),
-        ((401, {}, b""), "refuses the login; start the server with the right MONAI_LABEL_DICOMWEB_USERNAME"),
-        ((403, {}, b""), "refuses the login; start the server with the right MONAI_LABEL_DICOMWEB_USERNAME"),
-        ((200, {"content_type": "text/html"}, b"<html>Please log in</html>"), "does not answer as it should"),
-        ((200, {"content_type": "application/dicom+json"}, b"[{"), "does not answer as it should"),
-        ((200, {"content_type": "application/dicom+json"}, b"null"), "does not answer as it should"),
-        ((200, {"content_type": "application/dicom+json"}, b"7"), "does not answer as it should"),
-        ((200, {"content_type": "application/dicom+json"}, b'["a"]'), "does not answer as it should"),
-        ((200, {"content_type": "application/dicom+json"}, b"\xff\xfe"), "does not answer as it should"),
-        ((302, {"Location": "/dicom-web/series"}, b""), "does not answer as it should"),
-        ((302, {"Location": "http://127.0.0.1:9/login"}, b""), "does not answer as it should"),
-    ],
-)
-def test_answer_that_is_no_list_is_said_in_a_sentence_without_login_or_content(opened, archive, answer, sentence):
-    archive.answer = answer
-    studies = opened(login=("reader", "very secret"))
-
-    code, told = refusal(studies.list_images)
-
-    assert code == 502
-    assert told.startswith(f"The DICOMweb archive {studies.archive.url} ")
-    assert sentence in told
-    assert "very secret" not in told and "<html" not in told and "Traceback" not in told
-
-
-@pytest.mark.parametrize("login", [None, ("reader", "wrong"), ("other", "very secret")])
-def test_wrong_login_is_said_without_it_and_the_right_one_is_sent(opened, archive, series, login):
-    archive.login = ("reader", "very secret")
-
-    code, sentence = refusal(opened(login=login).list_images)
-
-    assert code == 502
-    assert "refuses the login" in sentence
-    assert "secret" not in sentence and "wrong" not in sentence
-    assert shape_of(opened(login=archive.login).get_image_uri(series)) == SHAPE
-
-
-def test_login_does_not_follow_a_redirect_to_another_host(opened, archive):
-    thief, seen = FakeDICOMweb(), []
-    with served(thief) as elsewhere:
-        thief.login = ("any", "any")  # so that it looks at the header
-        thief.before = lambda path: seen.append(path)
-        archive.answer = (302, {"Location": elsewhere.replace("127.0.0.1", "localhost") + "/series"}, b"")
-        refusal(opened(login=("any", "any")).list_images)
-
-    assert seen == ["/dicom-web/series"]
-
-
-def test_certificate_that_is_not_trusted_is_said(opened, archive, tmp_path):
-    with served(archive, certificate=[self_signed_certificate(tmp_path / "certificate.pem")]) as address:
-        code, sentence = refusal(opened(address).list_images)
-
-    assert code == 502
-    assert sentence == (
-        f"The DICOMweb archive {address} has a certificate that is not trusted; name its issuer's file in "
-        "REQUESTS_CA_BUNDLE."
-    )
-
-
-def test_archive_on_this_machine_is_asked_without_a_proxy(opened, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-
-    assert len(opened().list_images()) == 2
-
-
-@pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"no parts"])
-def test_fetch_that_is_answered_by_something_else_is_an_error_of_the_archive(
-    studies, archive, series, monkeypatch, body
-):
-    monkeypatch.setattr(
-        "tests.server.archive.dicomweb.Handler._fetch", lambda handler, made: handler.send(200, body, "text/html")
-    )
-
-    code, sentence = refusal(studies.get_image_uri, series)
-
-    assert code == 502
-    assert "html" not in sentence
-
-
 # Annotations
-
-
-def test_annotations_make_a_series_annotated(studies, archive, series, opened):
-    other = next(uid for uid in archive.series if uid != series)
-    for uid in archive.series:
-        studies.get_image_uri(uid)
-    click(studies, series)
-
-    for found in (studies, opened()):
-        assert found.get_labeled_images() == [series]
-        assert found.get_unlabeled_images() == [other]
 
 
 def test_annotations_do_not_lie_in_the_cache_which_may_be_emptied(studies, series, tmp_path, opened):

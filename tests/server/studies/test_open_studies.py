@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import pytest
 from monailabel.config import Settings
@@ -35,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def set_variables(home, monkeypatch):
-    """Sets variables as a user would before the start."""
+    """Return a function that sets variables as a user would before the start."""
 
     def set_them(**variables):
         for name, value in variables.items():
@@ -48,31 +47,16 @@ def set_variables(home, monkeypatch):
 # Folders
 
 
-def test_annotations_lie_in_the_studies_folder(tmp_path):
-    write_image(tmp_path / "scan.nii.gz")
+@pytest.mark.parametrize("project_dir", [None, "project"])
+def test_annotations_of_a_folder_lie_in_it_or_where_the_user_says(home, tmp_path, project_dir):
+    write_image(tmp_path / "studies" / "scan.nii.gz")
 
-    studies = open_studies(str(tmp_path), LABELS, None)
+    studies = open_studies(str(tmp_path / "studies"), LABELS, project_dir and tmp_path / project_dir)
 
     assert isinstance(studies, FolderStudies)
-    assert studies.project.folder == tmp_path
-
-
-def test_annotations_lie_where_the_user_says(tmp_path):
-    write_image(tmp_path / "studies" / "scan.nii.gz")
-
-    studies = open_studies(str(tmp_path / "studies"), LABELS, tmp_path / "project")
-
-    assert studies.project.folder == tmp_path / "project"
+    assert studies.project.folder == tmp_path / (project_dir or "studies")
     assert studies.list_images() == ["scan"]
-
-
-def test_relative_folder_is_that_of_the_start(tmp_path, monkeypatch):
-    write_image(tmp_path / "studies" / "scan.nii.gz")
-    monkeypatch.chdir(tmp_path)
-    studies = open_studies("studies", LABELS, None)
-    monkeypatch.chdir("/")
-
-    assert studies.get_image_uri("scan") == str(tmp_path / "studies" / "scan.nii.gz")
+    assert not home.exists()
 
 
 def test_folder_without_images_is_opened_with_a_warning(tmp_path, caplog):
@@ -122,59 +106,45 @@ def test_archive_is_opened_also_while_it_is_away(home):
     assert studies.name() == ADDRESS
 
 
-def test_annotations_of_an_archive_lie_below_no_cache(home):
+DATA, CACHE, MONAI_LABEL = "XDG_DATA_HOME", "XDG_CACHE_HOME", "MONAI_LABEL_DICOMWEB_CACHE_PATH"
+PLACES = {
+    "default": ({}, "home/.local/share/inextremis/{}", "home/.cache/inextremis/{}"),
+    "XDG": ({DATA: "data", CACHE: "c"}, "data/inextremis/{}", "c/inextremis/{}"),
+    "empty": ({DATA: "", CACHE: "", MONAI_LABEL: ""}, "home/.local/share/inextremis/{}", "home/.cache/inextremis/{}"),
+    "MONAI Label's": ({MONAI_LABEL: "named"}, "named/{}", "named/{}/cache"),
+}
+
+
+@pytest.mark.parametrize(("variables", "project", "cache"), PLACES.values(), ids=PLACES)
+def test_annotations_of_an_archive_lie_where_the_variables_say_and_below_no_cache(
+    set_variables, tmp_path, variables, project, cache
+):
+    set_variables(**{name: value and str(tmp_path / value) for name, value in variables.items()})
+
     studies = open_studies(ADDRESS, LABELS, None)
 
-    assert studies.project.folder == home / ".local" / "share" / "inextremis" / NAME
-    assert studies.cache == home / ".cache" / "inextremis" / NAME
-    assert not studies.project.folder.is_relative_to(studies.cache)
-    assert "cache" not in str(studies.project.folder.relative_to(home))
+    assert studies.project.folder == tmp_path / project.format(NAME)
+    assert studies.cache == tmp_path / cache.format(NAME)
+    assert not studies.project.labels.is_relative_to(studies.cache)
+    assert open_studies(ADDRESS, LABELS, tmp_path / "own").project.folder == tmp_path / "own"
 
 
-def test_folders_follow_the_user_s_conventions(set_variables, tmp_path):
-    set_variables(XDG_DATA_HOME=str(tmp_path / "data"), XDG_CACHE_HOME=str(tmp_path / "c"))
-
-    studies = open_studies(ADDRESS, LABELS, None)
-
-    assert studies.project.folder == tmp_path / "data" / "inextremis" / NAME
-    assert studies.cache == tmp_path / "c" / "inextremis" / NAME
-
-
-@pytest.mark.parametrize("blank", ["", " "])
-def test_empty_variables_are_as_if_they_were_not_set(set_variables, home, blank):
-    set_variables(XDG_DATA_HOME="", XDG_CACHE_HOME="", MONAI_LABEL_DICOMWEB_CACHE_PATH=blank)
-
-    assert open_studies(ADDRESS, LABELS, None).project.folder.is_relative_to(home)
-
-
-@pytest.mark.parametrize("spelling", ["{}", " {} "])
-def test_monai_label_s_variable_names_one_place_for_both(set_variables, tmp_path, spelling):
+@pytest.mark.parametrize("spelling", [" ", " {} "])
+def test_blanks_around_monai_label_s_variable_do_not_count(set_variables, tmp_path, spelling):
     set_variables(MONAI_LABEL_DICOMWEB_CACHE_PATH=spelling.format(tmp_path / "named"))
 
-    studies = open_studies(ADDRESS, LABELS, None)
+    folder = open_studies(ADDRESS, LABELS, None).project.folder
 
-    assert studies.project.folder == tmp_path / "named" / NAME
-    assert studies.cache == tmp_path / "named" / NAME / "cache"
-    assert not studies.project.labels.is_relative_to(studies.cache)
+    assert folder.is_relative_to(tmp_path / ("named" if "{" in spelling else "home"))
 
 
-def test_project_dir_is_the_project_s(home, tmp_path):
-    studies = open_studies(ADDRESS, LABELS, tmp_path / "project")
+def test_each_archive_has_a_project_also_with_slashes_at_the_end(home):
+    same = [open_studies(address, LABELS, None) for address in (ADDRESS, f"{ADDRESS}/", f"{ADDRESS}//")]
+    other = open_studies("http://127.0.0.1:9/other", LABELS, None)
 
-    assert studies.project.folder == tmp_path / "project"
-    assert studies.cache.is_relative_to(home)
-
-
-@pytest.mark.parametrize("address", [ADDRESS, f"{ADDRESS}/", f"{ADDRESS}//"])
-def test_slash_at_the_end_of_the_address_does_not_matter(home, address):
-    assert open_studies(address, LABELS, None).project.folder.name == NAME
-
-
-def test_two_archives_have_two_projects(home):
-    one, two = (open_studies(f"http://127.0.0.1:9/{name}", LABELS, None) for name in ("a", "b"))
-
-    assert one.project.folder != two.project.folder
-    assert one.cache != two.cache
+    assert [studies.name() for studies in same] == [ADDRESS] * 3
+    assert {studies.project.folder.name for studies in same} == {NAME}
+    assert NAME not in str(other.project.folder) and NAME not in str(other.cache)
 
 
 def test_login_is_that_of_the_variables(set_variables):
@@ -269,19 +239,13 @@ def test_annotations_in_a_place_that_the_user_named_before_are_still_there(set_v
 # What is searched for
 
 
-def test_mr_and_ct_are_searched_in_the_server_and_in_the_processes_that_it_starts(home):
-    studies = open_studies(ADDRESS, LABELS, None)
+@pytest.mark.parametrize(("options", "modalities"), [({}, ["MR", "CT"]), ({"modalities": ("MR", "PT")}, ["MR", "PT"])])
+def test_modalities_are_searched_by_the_server_and_by_the_processes_that_it_starts(home, options, modalities):
+    studies = open_studies(ADDRESS, LABELS, None, **options)
 
-    assert studies.archive._searches == [{"Modality": "MR"}, {"Modality": "CT"}]
-    assert Settings().MONAI_LABEL_DICOMWEB_SEARCH_FILTER == {"Modality": "MR,CT"}
-    assert json.loads(os.environ[FILTER]) == {"Modality": "MR,CT"}
-
-
-def test_other_modalities_are_searched_where_the_user_names_them(home):
-    studies = open_studies(ADDRESS, LABELS, None, modalities=("MR", "PT"))
-
-    assert studies.archive._searches == [{"Modality": "MR"}, {"Modality": "PT"}]
-    assert json.loads(os.environ[FILTER]) == {"Modality": "MR,PT"}
+    assert studies.archive._searches == [{"Modality": modality} for modality in modalities]
+    assert {"Modality": ",".join(modalities)} == Settings().MONAI_LABEL_DICOMWEB_SEARCH_FILTER
+    assert json.loads(os.environ[FILTER]) == {"Modality": ",".join(modalities)}
 
 
 @pytest.mark.parametrize("own", [{"Modality": "CT"}, {}, {"PatientID": "7"}])
@@ -290,11 +254,3 @@ def test_filter_of_the_user_is_kept(set_variables, own):
 
     assert open_studies(ADDRESS, LABELS, None).archive._searches == [own]
     assert json.loads(os.environ[FILTER]) == own
-
-
-def test_home_is_not_touched_by_studies_in_a_folder(home, tmp_path):
-    write_image(tmp_path / "studies" / "scan.nii.gz")
-
-    open_studies(str(tmp_path / "studies"), LABELS, None)
-
-    assert not Path(home).exists()

@@ -28,7 +28,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def files(project, images):
-    """An image with clicks on two labels, a mask and the masks before it; and another image beside it."""
+    """Make two images, each with clicks on two labels, a mask and earlier masks; return the files of one."""
     for name in ("scan", "other"):
         (images / f"{name}.nii.gz").write_bytes(name.encode())
         for label in ("tumour", "cyst"):
@@ -47,25 +47,19 @@ def everything(project, images):
     return found
 
 
-def test_files_are_moved_and_come_back_as_they_were(project, images, files):
+def test_files_are_moved_and_come_back_as_they_were_and_others_are_left_alone(project, images, files):
     before = everything(project, images)
 
     folder = remove_files(project, "scan", files, images)
 
     assert folder.parent == project.removed
     assert not any(path.exists() for path in files)
+    assert len([path for path in everything(project, images) if "other" in str(path)]) == 5
     (removal,) = removals(project, images)
     assert removal.image_id == "scan"
     assert sorted(restore(removal)) == sorted(files)
     assert everything(project, images) == before
     assert list(removals(project, images)) == []
-
-
-def test_files_of_others_are_left_alone(project, images, files):
-    remove_files(project, "scan", files, images)
-
-    kept = {path for path in everything(project, images) if "other" in str(path)}
-    assert len(kept) == 5
 
 
 def test_nothing_to_remove_leaves_no_folder(project, images):
@@ -213,20 +207,13 @@ def test_restoring_never_replaces_what_came_since(project, images, files, number
     assert os.path.lexists(place)
 
 
-def test_folder_that_is_gone_is_made_again(project, images, files):
-    remove_files(project, "scan", files, images)
-    shutil.rmtree(project.labels)
-
-    restore(next(removals(project, images)))
-
-    assert (project.clicks / "scan.tumour.json").read_bytes() == b"scan tumour"
-
-
-def test_note_that_somebody_put_there_keeps_nothing_from_coming_back(project, images, files):
+def test_missing_folder_is_made_and_a_note_of_somebody_stays(project, images, files):
     folder = remove_files(project, "scan", files, images)
     (folder / "why.txt").write_text("wrong patient")
+    shutil.rmtree(project.labels)
 
     assert len(restore(next(removals(project, images)))) == len(files)
+    assert (project.clicks / "scan.tumour.json").read_bytes() == b"scan tumour"
     assert (folder / "why.txt").exists()
     assert list(removals(project, images)) == []
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lib.server.masks.annotation_set import Said
+from lib.server.masks.annotation_set import AnnotationSummary
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList, counts, label_states, study_state
 from tests.server.archive.dicomweb import FakeDICOMweb, served
@@ -29,23 +29,23 @@ def listed(studies, asker="anna"):
     return {entry["id"]: entry for entry in StudyList(studies).entries(asker)}
 
 
-def said(*labels, absent=()):
-    return Said(None, frozenset(labels), frozenset(absent))
+def summary(*labels, absent=()):
+    return AnnotationSummary(None, frozenset(labels), frozenset(absent))
 
 
 @pytest.mark.parametrize(
     ("clicks", "final", "expected"),
     [
         ([], [], ["none", "none"]),
-        ([said("tumour")], [], ["clicked", "none"]),
-        ([said("tumour"), said("cyst", absent=["cyst"])], [], ["clicked", "absent"]),
-        ([said("tumour")], [said("tumour")], ["final", "none"]),
-        ([said("cyst", absent=["cyst"])], [said(*LABELS)], ["final", "final"]),
-        ([], [said("cyst", "of another app")], ["none", "final"]),
+        ([summary("tumour")], [], ["clicked", "none"]),
+        ([summary("tumour"), summary("cyst", absent=["cyst"])], [], ["clicked", "absent"]),
+        ([summary("tumour")], [summary("tumour")], ["final", "none"]),
+        ([summary("cyst", absent=["cyst"])], [summary(*LABELS)], ["final", "final"]),
+        ([], [summary("cyst", "of another app")], ["none", "final"]),
     ],
 )
 def test_state_of_a_label_is_the_furthest_that_is_stored(clicks, final, expected):
-    found = label_states(LABELS, {"extreme_points": clicks, "final": final, "original": [said(*LABELS)]})
+    found = label_states(LABELS, {"extreme_points": clicks, "final": final, "original": [summary(*LABELS)]})
 
     assert list(found.values()) == expected
 
@@ -146,7 +146,7 @@ def test_reader_sees_their_own_reading_and_what_is_decided(tmp_path):
 
 @pytest.fixture
 def series(tmp_path, monkeypatch):
-    """Gives the UID of a series, its archive, and the studies of that archive."""
+    """Give the UID of a series, its archive, and the studies of that archive."""
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     archive = FakeDICOMweb()
     with served(archive) as address:

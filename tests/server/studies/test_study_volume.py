@@ -45,7 +45,7 @@ class Page(Session):
         return np.asanyarray(found.dataobj), found.header.get_sform()
 
     def click(self, image, **params):
-        """The mask of clicks, as a NIfTI file."""
+        """Click, and return the mask as a NIfTI image."""
         answer = infer(self, image, {"result_extension": ".nii.gz", "client_id": "anna", **params})
         assert answer.status_code == 200, answer.text
         return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content))

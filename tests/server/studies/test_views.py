@@ -32,7 +32,7 @@ def scan(tmp_path):
 
 @pytest.fixture
 def writes(monkeypatch):
-    """The images that views were made of."""
+    """Record the images that views are made of."""
     made, write = [], module.write_view
 
     def counted(source, target):
