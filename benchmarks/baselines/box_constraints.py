@@ -88,11 +88,11 @@ class BoxConstraintsObjective(nn.Module):
 
     def forward(self, batch: PatchBatch, logits: Tensor) -> ObjectiveValue:
         """The loss of logits (B, 2, X, Y, Z) for a batch."""
-        possible = torch.ones(logits.shape, dtype=torch.bool)
+        label_sets = torch.ones(logits.shape, dtype=torch.bool)
         for n, patch in enumerate(batch.patches):
             for box in patch.boxes:
-                possible[n, 1] &= box
-        possible = possible.to(logits.device)
+                label_sets[n, 1] &= box
+        label_sets = label_sets.to(logits.device)
         probability = torch.softmax(logits.float(), dim=1)[:, 1]
         violations = [
             constraint
@@ -100,13 +100,13 @@ class BoxConstraintsObjective(nn.Module):
             for points in patch.points
             for constraint in self._violations(foreground, points)
         ]
-        terms = self.partial_loss.terms(logits, possible)
+        terms = self.partial_loss.terms(logits, label_sets)
         if violations:
             barriers = [log_barrier(z, self.t).mean() for z in violations]
             terms["constraints"] = self.options.weight * torch.stack(barriers).mean()
         self.iteration += torch.is_grad_enabled()
         loss = torch.stack(list(terms.values())).sum()
-        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, label_sets)
 
     def _violations(self, foreground: Tensor, points: ExtremePoints) -> Iterator[Tensor]:
         """z, at most 0 where a constraint is met: of the slabs, of the sizes."""

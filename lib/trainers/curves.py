@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 Curve = list[tuple[int, float]]
 """Iteration, in all trainings that led to the weights, and value."""
@@ -51,8 +51,8 @@ def read_curves(path: Path) -> dict[str, list[list[float]]]:
 
 
 def thinned(curve: Curve) -> Curve:
-    """At most `MOST_POINTS` points: of more, every second, and the last."""
-    return curve if len(curve) <= MOST_POINTS else [*curve[:-1:2], curve[-1]]
+    """At most `MAX_POINTS` points: of more, every second, and the last."""
+    return curve if len(curve) <= MAX_POINTS else [*curve[:-1:2], curve[-1]]
 
 
 def _point(point: Sequence[float]) -> list[float]:

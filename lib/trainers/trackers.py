@@ -94,7 +94,7 @@ def _keep_newest(folder: Path, count: int) -> None:
         shutil.rmtree(run, ignore_errors=True)
 
 
-def supervision_picture(images: torch.Tensor, possible: torch.Tensor) -> np.ndarray | None:
+def supervision_picture(images: torch.Tensor, label_sets: torch.Tensor) -> np.ndarray | None:
     """What a batch is supervised with, in the patch that has most of it; None where no voxel is known to be a label's.
 
     The geodesics of all slices are drawn over the slice that holds most of their voxels; what is known to be background
@@ -102,17 +102,17 @@ def supervision_picture(images: torch.Tensor, possible: torch.Tensor) -> np.ndar
 
     Args:
         images: (B, 1, X, Y, Z).
-        possible: (B, 1 + C, X, Y, Z) bool label sets.
+        label_sets: (B, 1 + C, X, Y, Z) bool label sets.
 
     Returns:
         (Y, X, 3) uint8.
     """
-    foreground = ~possible[:, 0]
+    foreground = ~label_sets[:, 0]
     if not foreground.any():
         return None
     chosen = int(foreground.sum(dim=(1, 2, 3)).argmax())
     image, drawn = images[chosen, 0].float().cpu().numpy(), foreground[chosen].cpu().numpy()
-    background = (~possible[chosen, 1:].any(dim=0)).cpu().numpy()
+    background = (~label_sets[chosen, 1:].any(dim=0)).cpu().numpy()
     number = int(drawn.sum(axis=(0, 1)).argmax())
     slice_ = image[..., number]
     low, high = np.percentile(slice_, (1, 99))

@@ -256,7 +256,7 @@ class _Figures:
         loss = value.loss.item()
         terms = {f"loss {name}": float(term) for name, term in value.terms.items()}
         self.trackers.figures({"loss": loss, **terms}, report.iterations)
-        picture = supervision_picture(report.step.batch.image, value.possible)
+        picture = supervision_picture(report.step.batch.image, value.label_sets)
         if picture is not None:
             self.trackers.picture("geodesics", picture, report.iterations)
         self.curves.add_loss(report.iterations, loss)

@@ -19,7 +19,7 @@ NAME = "2"
 
 USELESS_AGREEMENT = 0.75
 
-MOST_SCANS = 8
+MAX_SCANS = 8
 """On which masks of clicks are compared with drawn ones."""
 
 
@@ -50,7 +50,7 @@ def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequ
     """
     both = [scan for scan in scans if _drawn_and_clicked(scan)]
     found = []
-    for scan in both[:MOST_SCANS]:
+    for scan in both[:MAX_SCANS]:
         try:
             mask, click_mask = volumes.mask(scan), volumes.click_mask(scan)
         except VolumeError:

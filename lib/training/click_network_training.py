@@ -24,13 +24,13 @@ from lib.geometry.image_geometry import Spacing
 
 logger = logging.getLogger(__name__)
 
-LEAST_MASKS = 4
+MIN_MASKS = 4
 """Fewer teach a network less than the atlas knows (hippocampus, 2 masks: Dice 0.80 and 0.81; 4: 0.82 and 0.81)."""
 
-LEAST_TO_HOLD_OUT = 8
+MIN_EXAMPLES_TO_HOLD_OUT = 8
 """From so many masks on, every fifth is held out, to see whether the network helps."""
 
-LEAST_HELP = 0.06
+MIN_LOSS_REDUCTION = 0.06
 """Share by which it has to lower the loss on these."""
 
 SECONDS = 45.0
@@ -120,14 +120,14 @@ def train_click_network(examples: Sequence[ClickExample], seconds: float, seed: 
         seconds: of wall time.
 
     Returns:
-        None where there are fewer than `LEAST_MASKS`, where their atlas counts nothing, or where it does not lower the
+        None where there are fewer than `MIN_MASKS`, where their atlas counts nothing, or where it does not lower the
         loss on masks that were held out.
     """
-    if len(examples) < LEAST_MASKS:
+    if len(examples) < MIN_MASKS:
         return None
     if ShapeAtlas.of([e.shape for e in examples]).weight == 0:
         return None
-    has_held_out = len(examples) >= LEAST_TO_HOLD_OUT
+    has_held_out = len(examples) >= MIN_EXAMPLES_TO_HOLD_OUT
     held_out = list(examples[::5]) if has_held_out else []
     learnt_from = [example for n, example in enumerate(examples) if not has_held_out or n % 5]
     rng = np.random.default_rng(seed)
@@ -209,7 +209,7 @@ def _helps(
         for n, logits in enumerate((log_odds, log_odds + network.correction(inputs))):
             losses[n] += float(_loss(torch.from_numpy(logits)[None], mask[None]))
     logger.info("A click network changes the loss on %d held-out masks from %.3f to %.3f.", len(held_out), *losses)
-    return bool(losses[1] < (1 - LEAST_HELP) * losses[0])
+    return bool(losses[1] < (1 - MIN_LOSS_REDUCTION) * losses[0])
 
 
 def _extremes(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

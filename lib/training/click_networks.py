@@ -14,7 +14,7 @@ from lib.clickmask.shape_atlas import Shape
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
-from lib.training.click_network_training import LEAST_MASKS, ClickExample, seconds_by_label, train_click_network
+from lib.training.click_network_training import MIN_MASKS, ClickExample, seconds_by_label, train_click_network
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def updated_click_networks(
         if stored.images and set(stored.images) <= accepted.get(label, {}).keys()
     }
     clicked = {annotation.label for scan in scans for annotation in scan.annotations}
-    enough = {label: of for label, of in accepted.items() if label in clicked and len(of) >= LEAST_MASKS}
+    enough = {label: of for label, of in accepted.items() if label in clicked and len(of) >= MIN_MASKS}
     new = {
         label: len(shapes.keys() - set(kept[label].images if label in kept else ())) for label, shapes in enough.items()
     }

@@ -32,7 +32,7 @@ TOLERANCE = 0.01
 COLLAPSED = 0.5
 """A candidate whose score on scans it was trained on is below this share of the published model's has collapsed."""
 
-MOST_SCANS = 16
+MAX_SCANS = 16
 """To judge on; more would cost more time than they tell."""
 
 TRAINING_SCANS = 5
@@ -118,7 +118,7 @@ class PublishGate:
         self.margin = margin
         self.device = device
         scans = sorted(held_out or trained_on, key=lambda scan: (_rank(scan), self._key(scan)))
-        self.scans = scans[: MOST_SCANS if held_out else TRAINING_SCANS]
+        self.scans = scans[: MAX_SCANS if held_out else TRAINING_SCANS]
         self._cache = ScoreCache(versions.folder / "scores.json")
 
     def kept_scores(self) -> dict[int, Scores]:

@@ -28,12 +28,12 @@ class ObjectiveValue:
     Attributes:
         loss: scalar with gradient.
         terms: parts of the loss by name, weighted, without gradient.
-        possible: (B, 1 + C, X, Y, Z) bool, see `lib.supervision.label_sets`.
+        label_sets: (B, 1 + C, X, Y, Z) bool, see `lib.supervision.label_sets`.
     """
 
     loss: torch.Tensor
     terms: dict[str, torch.Tensor]
-    possible: torch.Tensor
+    label_sets: torch.Tensor
 
 
 class InExtremISObjective(nn.Module):
@@ -74,9 +74,9 @@ class InExtremISObjective(nn.Module):
         """
         h = self.hyperparameters
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
-        possible = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
-        possible = possible.to(logits.device, non_blocking=True)
-        by_patch = self.partial_loss.terms_by_patch(logits, possible)
+        label_sets = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
+        label_sets = label_sets.to(logits.device, non_blocking=True)
+        by_patch = self.partial_loss.terms_by_patch(logits, label_sets)
         known = [terms for terms in by_patch if terms is not None]
         clicked = [n for n, patch in enumerate(batch.patches) if not self._is_masked(patch)]
         clicked_known = [terms for n in clicked if (terms := by_patch[n]) is not None]
@@ -92,7 +92,7 @@ class InExtremISObjective(nn.Module):
             of_masks = [mean_of(click_masked, name, n_click_masked, logits) for name in ("dice", "cross_entropy")]
             terms["click_mask"] = h.click_mask_weight * torch.stack(of_masks).sum()
         loss = torch.stack(list(terms.values())).sum()
-        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, label_sets)
 
     def label_sets(self, batch: PatchBatch, probability: torch.Tensor | None = None) -> torch.Tensor:
         """(B, 1 + C, X, Y, Z) bool; geodesics are guided by `probability` (B, C, X, Y, Z)."""
@@ -121,11 +121,11 @@ class InExtremISObjective(nn.Module):
             for (points, box), paths in zip(clicked, geodesics, strict=True)
         ]
         absent = [self.index[label] for label in patch.absent if label in self.index]
-        possible = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
+        label_sets = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
         if patch.mask is None:
-            return possible
+            return label_sets
         covered = [self.index[label] for label in patch.mask_labels]
-        return narrowed(possible, label_sets_of_mask(patch.mask, len(self.index), covered))
+        return narrowed(label_sets, label_sets_of_mask(patch.mask, len(self.index), covered))
 
     def _is_masked(self, patch: Patch) -> bool:
         """Is the class of every voxel known?"""
@@ -133,15 +133,15 @@ class InExtremISObjective(nn.Module):
 
     def _click_mask_terms(self, batch: PatchBatch, logits: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """Terms of each patch with a mask of the clicks, of labels that no accepted mask covers."""
-        possible = torch.ones(logits.shape, dtype=torch.bool)
+        label_sets = torch.ones(logits.shape, dtype=torch.bool)
         for n, patch in enumerate(batch.patches):
             if patch.click_mask is None:
                 continue
             labels = [p.label for p in patch.points if p.label not in patch.mask_labels]
             covered = torch.tensor([0, *(self.index[label] for label in labels)])
             mask = torch.where(torch.isin(patch.click_mask, covered), patch.click_mask, 0)
-            possible[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
-        by_patch = self.partial_loss.terms_by_patch(logits, possible.to(logits.device, non_blocking=True))
+            label_sets[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
+        by_patch = self.partial_loss.terms_by_patch(logits, label_sets.to(logits.device, non_blocking=True))
         return [terms for terms in by_patch if terms is not None]
 
     def _geodesics(

@@ -14,7 +14,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume
 
-MOST_MASKS = 24
+MAX_MASKS = 24
 """That are read, about a second each for a CT; more would cost more time than they tell."""
 
 
@@ -62,7 +62,7 @@ def structure_extremes(scans: Sequence[AnnotatedScan], labels: Sequence[str]) ->
         if a.label in index
     ]
     masked = [scan for scan in scans if not scan.annotations and scan.mask_path is not None]
-    return clicked + [ends for scan in masked[:MOST_MASKS] for ends in _of_mask(scan)]
+    return clicked + [ends for scan in masked[:MAX_MASKS] for ends in _of_mask(scan)]
 
 
 def _of_mask(scan: AnnotatedScan) -> Iterator[StructureExtremes]:

@@ -97,12 +97,12 @@ def test_few_runs_are_all_kept(tmp_path):
 def test_picture_is_of_the_patch_and_the_slice_with_most_supervision():
     images = torch.ones(2, 1, 6, 5, 4)
     images[1, 0, :, :, 2] = torch.arange(6.0)[:, None]
-    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
-    possible[1, 0, 1:3, 2, 2] = False  # foreground in the slice with most of it
-    possible[1, 0, 4, 2, 0] = False  # and in another
-    possible[1, 1, 5, :, 2] = False  # background
+    label_sets = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    label_sets[1, 0, 1:3, 2, 2] = False  # foreground in the slice with most of it
+    label_sets[1, 0, 4, 2, 0] = False  # and in another
+    label_sets[1, 1, 5, :, 2] = False  # background
 
-    picture = supervision_picture(images, possible)
+    picture = supervision_picture(images, label_sets)
 
     assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
     rows_from_below = picture[::-1]
@@ -113,7 +113,7 @@ def test_picture_is_of_the_patch_and_the_slice_with_most_supervision():
 
 
 def test_there_is_no_picture_where_no_voxel_is_known_to_be_a_label_s():
-    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
-    possible[0, 1, :3] = False
+    label_sets = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    label_sets[0, 1, :3] = False
 
-    assert supervision_picture(torch.ones(2, 1, 6, 5, 4), possible) is None
+    assert supervision_picture(torch.ones(2, 1, 6, 5, 4), label_sets) is None

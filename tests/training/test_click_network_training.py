@@ -10,8 +10,8 @@ from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.metrics import dice
 from lib.training import click_network_training
 from lib.training.click_network_training import (
-    LEAST_MASKS,
-    LEAST_TO_HOLD_OUT,
+    MIN_MASKS,
+    MIN_EXAMPLES_TO_HOLD_OUT,
     SECONDS,
     ClickExample,
     seconds_by_label,
@@ -95,7 +95,7 @@ def test_specks_beside_the_structure_are_no_part_of_it():
 # Training
 
 
-@pytest.mark.parametrize("count", [0, 1, LEAST_MASKS - 1])
+@pytest.mark.parametrize("count", [0, 1, MIN_MASKS - 1])
 def test_few_masks_teach_none(count):
     assert train_click_network([example()] * count, seconds=1) is None
 
@@ -116,7 +116,7 @@ def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show(
     assert np.mean(after) > np.mean(before) + 0.01
 
 
-@pytest.mark.parametrize("count", [LEAST_MASKS, LEAST_TO_HOLD_OUT])
+@pytest.mark.parametrize("count", [MIN_MASKS, MIN_EXAMPLES_TO_HOLD_OUT])
 def test_masks_without_a_shape_in_common_teach_none(count, monkeypatch):
     monkeypatch.setattr(click_network_training, "_helps", lambda *_: True)
 
@@ -128,8 +128,8 @@ def test_network_that_does_not_help_on_held_out_masks_is_not_used(monkeypatch):
     asked = []
     monkeypatch.setattr(click_network_training, "_helps", lambda _, held_out, *rest: asked.append(len(held_out)))
 
-    assert train_click_network([example()] * LEAST_TO_HOLD_OUT, seconds=0.3) is None
-    assert train_click_network([example()] * (LEAST_TO_HOLD_OUT - 1), seconds=0.3) is not None
+    assert train_click_network([example()] * MIN_EXAMPLES_TO_HOLD_OUT, seconds=0.3) is None
+    assert train_click_network([example()] * (MIN_EXAMPLES_TO_HOLD_OUT - 1), seconds=0.3) is not None
     assert asked == [2]
 
 
@@ -146,7 +146,7 @@ def test_network_that_corrects_nothing_or_everything_does_not_help(correction):
 def test_weights_that_are_not_finite_are_not_used(monkeypatch, caplog):
     monkeypatch.setattr(click_network_training, "LEARNING_RATE", np.inf)
 
-    assert train_click_network([example()] * LEAST_MASKS, seconds=0.5) is None
+    assert train_click_network([example()] * MIN_MASKS, seconds=0.5) is None
     assert "infinite" in caplog.text
 
 
@@ -154,7 +154,7 @@ def test_the_draws_of_others_do_not_change():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    train_click_network([example()] * LEAST_MASKS, seconds=0.3)
+    train_click_network([example()] * MIN_MASKS, seconds=0.3)
 
     assert torch.rand(1) == expected
 

@@ -11,7 +11,7 @@ from lib.geometry.volume import VolumeError
 from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import TrainedModel, TrainingState
 from lib.training import gate as gate_module
-from lib.training.gate import COLLAPSED, MOST_SCANS, TOLERANCE, PublishGate
+from lib.training.gate import COLLAPSED, MAX_SCANS, TOLERANCE, PublishGate
 from tests.training import phantoms
 
 CANDIDATE = "candidate"
@@ -287,15 +287,15 @@ def test_scores_of_versions_that_are_gone_go(project):
 
 
 def test_judging_looks_at_some_scans_only_those_with_masks_first(tmp_path):
-    clicked = phantoms.scans(tmp_path, MOST_SCANS + 3)
+    clicked = phantoms.scans(tmp_path, MAX_SCANS + 3)
     masked = [phantoms.scan(tmp_path, f"masked {n}", masked=("lesion",)) for n in range(3)]
     found = Project(tmp_path, {})
 
-    chosen = found.gate(held_out=MOST_SCANS + 6, scans=[*clicked, *masked]).scans
+    chosen = found.gate(held_out=MAX_SCANS + 6, scans=[*clicked, *masked]).scans
 
-    assert len(chosen) == MOST_SCANS
+    assert len(chosen) == MAX_SCANS
     assert {scan.image_id for scan in chosen[:3]} == {scan.image_id for scan in masked}
-    again = found.gate(held_out=MOST_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
+    again = found.gate(held_out=MAX_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
     assert again == chosen, "whatever their order"
 
 
@@ -313,12 +313,12 @@ def test_masks_that_a_person_drew_or_corrected_are_used_before_those_accepted_as
         for n in range(3)
         for way, origins in ways.items()
     ]
-    clicked = phantoms.scans(tmp_path, MOST_SCANS)
+    clicked = phantoms.scans(tmp_path, MAX_SCANS)
 
     scans = Project(tmp_path, {}).gate(held_out=len(masked) + len(clicked), scans=[*clicked, *masked]).scans
 
     order = [scan.image_id.rpartition(" ")[0] for scan in scans]
-    assert len(order) == MOST_SCANS
+    assert len(order) == MAX_SCANS
     assert sorted(order[:9]) == sorted(3 * ["corrected", "drawn", "half drawn"])
     assert order[9:12] == 3 * ["accepted"]
     assert order[12:] == 4 * ["scan"]

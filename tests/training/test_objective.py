@@ -71,9 +71,9 @@ def gradient(value, logits):
     return found
 
 
-def only(possible, index):
+def only(label_sets, index):
     """(X, Y, Z) bool of one patch: the voxels that are known to be of a class."""
-    return possible[index] & (possible.sum(dim=0) == 1)
+    return label_sets[index] & (label_sets.sum(dim=0) == 1)
 
 
 def of_paths(points, image, **how):
@@ -90,51 +90,51 @@ def of_paths(points, image, **how):
 
 def test_geodesics_are_foreground_the_relaxed_box_unknown_and_the_rest_background():
     alone = patch(clicked("lesion"))
-    (possible,) = objective(("lesion",)).label_sets(batch(alone))
+    (label_sets,) = objective(("lesion",)).label_sets(batch(alone))
 
     paths = of_paths(clicked("lesion"), alone.image)
-    assert torch.equal(possible[0], ~paths)
-    assert torch.equal(possible[1], relaxed_box(clicked("lesion")))
+    assert torch.equal(label_sets[0], ~paths)
+    assert torch.equal(label_sets[1], relaxed_box(clicked("lesion")))
 
 
 def test_each_label_has_its_own_index():
-    (possible,) = objective().label_sets(batch(patch(*BOTH_CLICKED)))
+    (label_sets,) = objective().label_sets(batch(patch(*BOTH_CLICKED)))
 
-    assert all(only(possible, 1)[tuple(click)] for click in LESION)
-    assert all(only(possible, 2)[tuple(click)] for click in CYST)
+    assert all(only(label_sets, 1)[tuple(click)] for click in LESION)
+    assert all(only(label_sets, 2)[tuple(click)] for click in CYST)
 
 
 def test_clicks_on_one_label_say_that_it_is_not_elsewhere_and_nothing_of_the_other():
-    (possible,) = objective().label_sets(batch(patch(clicked("lesion"))))
+    (label_sets,) = objective().label_sets(batch(patch(clicked("lesion"))))
 
     outside = ~relaxed_box(clicked("lesion"))
-    assert not possible[1, outside].any()
-    assert possible[0, outside].all() and possible[2, outside].all()
+    assert not label_sets[1, outside].any()
+    assert label_sets[0, outside].all() and label_sets[2, outside].all()
 
 
 def test_absent_labels_are_nowhere():
-    (possible,) = objective().label_sets(batch(patch(clicked("lesion"), absent=("cyst", "of another project"))))
+    (label_sets,) = objective().label_sets(batch(patch(clicked("lesion"), absent=("cyst", "of another project"))))
 
-    assert not possible[2].any()
+    assert not label_sets[2].any()
 
 
 def test_mask_of_all_labels_is_known_as_it_stands():
     mask = random_mask()
-    (possible,) = objective().label_sets(batch(masked(mask)))
+    (label_sets,) = objective().label_sets(batch(masked(mask)))
 
-    assert (possible.sum(dim=0) == 1).all()
-    assert torch.equal(possible.int().argmax(dim=0), mask)
+    assert (label_sets.sum(dim=0) == 1).all()
+    assert torch.equal(label_sets.int().argmax(dim=0), mask)
 
 
 def test_mask_of_one_label_and_clicks_on_the_other_are_known_together():
     both = masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)])
-    (possible,) = objective().label_sets(batch(both))
+    (label_sets,) = objective().label_sets(batch(both))
 
     lesion = both.mask == 1
     paths = of_paths(clicked("cyst", CYST), both.image)
-    assert torch.equal(possible[1], lesion)
-    assert torch.equal(only(possible, 2), paths & ~lesion)
-    assert torch.equal(only(possible, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
+    assert torch.equal(label_sets[1], lesion)
+    assert torch.equal(only(label_sets, 2), paths & ~lesion)
+    assert torch.equal(only(label_sets, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
 
 
 def test_clicks_on_a_label_that_the_mask_covers_add_nothing(monkeypatch):
@@ -173,9 +173,9 @@ def test_patches_of_a_batch_do_not_touch_each_other():
 
 
 def test_patch_beside_the_structure_is_not_the_structure():
-    (possible,) = objective(("lesion",)).label_sets(batch(patch(clicked("lesion", LESION - [100, 0, 0]))))
+    (label_sets,) = objective(("lesion",)).label_sets(batch(patch(clicked("lesion", LESION - [100, 0, 0]))))
 
-    assert only(possible, 0).all()
+    assert only(label_sets, 0).all()
 
 
 # Guidance
@@ -217,7 +217,7 @@ def test_what_the_network_says_of_another_label_does_not_guide(label, other):
 def test_guidance_comes_from_the_softmax_of_the_logits():
     patches, logits = batch(patch(*BOTH_CLICKED)), random_logits() * 5
 
-    guided = objective()(patches, logits, guided=True).possible
+    guided = objective()(patches, logits, guided=True).label_sets
 
     assert torch.equal(guided, objective().label_sets(patches, logits.detach().softmax(dim=1)[:, 1:]))
     assert not torch.equal(guided, objective().label_sets(patches))
@@ -228,7 +228,7 @@ def test_without_guidance_the_network_does_not_change_what_is_known(guided, geod
     patches = batch(patch(*BOTH_CLICKED))
 
     sets = [
-        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).possible for seed in (1, 2)
+        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).label_sets for seed in (1, 2)
     ]
 
     assert torch.equal(*sets)
@@ -263,14 +263,14 @@ def test_gradient_row_of_table_1_leaves_distances_out():
     alone = patch(clicked("lesion"))
 
     for geodesic, euclidean in (("gradient", False), ("gradient_euclidean", True), ("deep", True)):
-        (possible,) = objective(geodesic=geodesic).label_sets(batch(alone))
-        assert torch.equal(only(possible, 1), of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
+        (label_sets,) = objective(geodesic=geodesic).label_sets(batch(alone))
+        assert torch.equal(only(label_sets, 1), of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
 
 
 def test_without_geodesics_the_six_clicks_alone_are_foreground():
-    (possible,) = objective(geodesic="none").label_sets(batch(patch(clicked("lesion"))))
+    (label_sets,) = objective(geodesic="none").label_sets(batch(patch(clicked("lesion"))))
 
-    np.testing.assert_array_equal(np.argwhere(only(possible, 1)).T, np.unique(LESION, axis=0))
+    np.testing.assert_array_equal(np.argwhere(only(label_sets, 1)).T, np.unique(LESION, axis=0))
 
 
 # Terms and weights
@@ -292,7 +292,7 @@ def test_terms_of_the_partial_loss_are_those_of_the_label_sets():
 
     value = objective()(patches, logits)
 
-    expected = PartialLoss().terms(logits, value.possible)
+    expected = PartialLoss().terms(logits, value.label_sets)
     for name in ("dice", "cross_entropy"):
         torch.testing.assert_close(value.terms[name], expected[name].detach())
 
@@ -304,7 +304,7 @@ def test_focal_term_is_that_of_patches_with_unknown_voxels(masks):
 
     value = objective()(patches, logits)
 
-    of_clicks = PartialLoss().terms(logits[masks:], value.possible[masks:])["focal"]
+    of_clicks = PartialLoss().terms(logits[masks:], value.label_sets[masks:])["focal"]
     torch.testing.assert_close(value.terms["focal"], of_clicks.detach() / (masks + 1))
 
 
@@ -389,7 +389,7 @@ IN_DOUBT = {
 def test_patch_of_which_everything_is_known_has_no_crf_term(known):
     value = objective()(batch(known), random_logits())
 
-    assert (value.possible.sum(dim=1) == 1).all()
+    assert (value.label_sets.sum(dim=1) == 1).all()
     assert "crf" not in value.terms
 
 
@@ -402,7 +402,7 @@ def test_crf_term_reaches_voxels_in_doubt(in_doubt):
 
     of_crf = gradient(value.loss, logits) - gradient(without.loss, logits)
 
-    assert (value.possible[0].sum(dim=0) > 1).any()
+    assert (value.label_sets[0].sum(dim=0) > 1).any()
     assert (of_crf[0] != 0).any(dim=0).all()
     assert (of_crf[1] == 0).all()
 
@@ -414,7 +414,7 @@ def test_voxels_of_which_nothing_is_known_have_exactly_no_gradient_without_the_c
 
     found = gradient(value.loss, logits)[0]
 
-    unknown = value.possible[0].all(dim=0)
+    unknown = value.label_sets[0].all(dim=0)
     assert (found[:, unknown] == 0).all()
     assert (found[:, ~unknown] != 0).any(dim=0).all()
 
@@ -424,7 +424,7 @@ def test_patch_of_which_nothing_is_known_has_the_gradient_of_its_crf_term_alone(
 
     with_crf, without = (objective(crf_weight=weight)(batch(patch()), logits) for weight in (1e-4, 0))
 
-    assert with_crf.possible.all()
+    assert with_crf.label_sets.all()
     assert with_crf.loss.item() == pytest.approx(with_crf.terms["crf"].item())
     assert without.loss.item() == 0 and (gradient(without.loss, logits) == 0).all()
 
@@ -436,7 +436,7 @@ def test_geodesics_carry_no_gradient():
     value = objective(crf_weight=0)(patches, logits)
 
     torch.testing.assert_close(
-        gradient(value.loss, logits), gradient(PartialLoss()(logits, value.possible), logits), rtol=0, atol=0
+        gradient(value.loss, logits), gradient(PartialLoss()(logits, value.label_sets), logits), rtol=0, atol=0
     )
 
 
@@ -448,8 +448,8 @@ def click_mask_term(*patches, logits):
     return value.terms["click_mask"].item()
 
 
-def dice_and_cross_entropy(logits, possible):
-    terms = PartialLoss().terms(logits, possible)
+def dice_and_cross_entropy(logits, label_sets):
+    terms = PartialLoss().terms(logits, label_sets)
     return (terms["dice"] + terms["cross_entropy"]).item()
 
 
@@ -467,24 +467,24 @@ def test_click_mask_of_all_labels_is_learnt_like_a_mask():
 
 def test_label_that_was_not_clicked_may_be_where_the_click_mask_is_0():
     mask, logits = random_mask((0, 1)), random_logits()
-    possible = one_hot(mask)
-    possible[0, 2] = mask == 0
+    label_sets = one_hot(mask)
+    label_sets[0, 2] = mask == 0
 
     found = click_mask_term(patch(clicked("lesion"), click_mask=mask), logits=logits)
 
-    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+    assert found == pytest.approx(dice_and_cross_entropy(logits, label_sets))
 
 
 def test_label_that_an_accepted_mask_covers_is_not_learnt_from_its_click_mask():
     """What is left says of each voxel: cyst, or not cyst."""
     click_mask, logits = random_mask(seed=5), random_logits()
-    possible = torch.stack([click_mask != 2, click_mask != 2, click_mask == 2])[None]
+    label_sets = torch.stack([click_mask != 2, click_mask != 2, click_mask == 2])[None]
 
     found = click_mask_term(
         masked(random_mask((0, 1)), labels=("lesion",), points=BOTH_CLICKED, click_mask=click_mask), logits=logits
     )
 
-    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+    assert found == pytest.approx(dice_and_cross_entropy(logits, label_sets))
 
 
 @pytest.mark.parametrize(

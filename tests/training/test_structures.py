@@ -10,7 +10,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
-from lib.training.structures import MOST_MASKS, structure_extremes
+from lib.training.structures import MAX_MASKS, structure_extremes
 
 SHAPE, AFFINE = (20, 18, 12), np.diag([0.5, 1.0, 2.5, 1.0])
 # One voxel at each end, and an edge of two.
@@ -81,4 +81,4 @@ def test_mask_that_cannot_be_read_and_labels_of_another_app_say_nothing(tmp_path
 def test_some_masks_are_enough(tmp_path):
     masked = scan(tmp_path, drawn(), "masked")
 
-    assert len(structure_extremes([masked] * (MOST_MASKS + 5), ("lesion",))) == MOST_MASKS
+    assert len(structure_extremes([masked] * (MAX_MASKS + 5), ("lesion",))) == MAX_MASKS

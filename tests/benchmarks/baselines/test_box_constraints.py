@@ -140,7 +140,7 @@ def test_a_box_that_the_patch_cuts_is_not_constrained() -> None:
 def test_of_a_patch_that_nobody_clicked_nothing_is_known() -> None:
     value = objective()(PatchBatch.of([Patch(torch.zeros(SHAPE))]), logits_of(ball_mask()))
 
-    assert value.possible.all()
+    assert value.label_sets.all()
     assert value.loss.item() == 0
 
 
@@ -150,8 +150,8 @@ def test_outside_of_the_relaxed_box_is_background() -> None:
 
     value = objective()(batch_of(points), logits)
 
-    assert value.possible[0, 0].all() and torch.equal(~value.possible[0, 1], outside)
-    expected = PartialLoss().terms(logits, value.possible)
+    assert value.label_sets[0, 0].all() and torch.equal(~value.label_sets[0, 1], outside)
+    expected = PartialLoss().terms(logits, value.label_sets)
     for name, term in expected.items():
         torch.testing.assert_close(value.terms[name], term.detach())
 
