@@ -10,8 +10,8 @@ from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.metrics import dice
 from lib.training import click_network_training
 from lib.training.click_network_training import (
-    MIN_MASKS,
     MIN_EXAMPLES_TO_HOLD_OUT,
+    MIN_MASKS,
     SECONDS,
     ClickExample,
     seconds_by_label,
