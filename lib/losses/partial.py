@@ -89,8 +89,6 @@ def mean_of(patches: Sequence[dict[str, Tensor]], name: str, count: float, logit
     """Return the sum of a term over patches, divided by a count; 0 without patches.
 
     Args:
-        patches: terms of each patch.
-        name: of the term.
         count: number of patches; with several ranks, its mean over the ranks.
         logits: their graph is that of the result, also without patches.
     """

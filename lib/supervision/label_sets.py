@@ -42,7 +42,6 @@ def label_sets_of_clicks(
     Args:
         shape: (X, Y, Z) of the patch.
         label_count: C.
-        structures: clicked structures, in any order.
         absent: indices of labels that are not in the scan.
 
     Returns:

@@ -105,4 +105,4 @@ def test_full_disk_is_told_and_stops_no_training(project, trained, tmp_path, cap
     project.folder = tmp_path / "file"
 
     assert list(project.update(masked(tmp_path, 4))) == ["lesion"]
-    assert "are not kept" in caplog.text
+    assert "cannot be stored" in caplog.text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.training.orientation import FEWEST_STRUCTURES, OFF_CENTRE, symmetric_axes
+from lib.training.orientation import MIN_STRUCTURES, OFF_CENTRE, symmetric_axes
 from lib.training.structures import StructureExtremes
 
 SCAN_SHAPE = np.array([80, 90, 60])
@@ -79,7 +79,7 @@ def test_every_label_has_to_come_either_way():
     assert symmetric_axes([*tumours, *organs]) == axes(0)
 
 
-@pytest.mark.parametrize("few", [[], structures(FEWEST_STRUCTURES - 1, noise=3.0)])
+@pytest.mark.parametrize("few", [[], structures(MIN_STRUCTURES - 1, noise=3.0)])
 def test_few_structures_tell_nothing(few):
     assert symmetric_axes(few) == axes()
     assert symmetric_axes([*structures(40, (0, 1, 2), label=2), *few[:1]]) == (axes() if few else axes(0, 1, 2))

@@ -285,7 +285,7 @@ def test_what_broke_is_not_gone_on_from_and_not_drawn_again(tmp_path, five, scor
 
 def test_broken_network_is_not_published_on_the_way(tmp_path, five, monkeypatch):
     monkeypatch.setattr(run, "PUBLISH_EVERY_S", 0)
-    monkeypatch.setattr(run, "JUDGING_SHARE", float("inf"))
+    monkeypatch.setattr(run, "SCORING_SHARE", float("inf"))
 
     with pytest.raises(TrainingError):
         training(tmp_path, five, iterations=1000, objective=breaking(1)).run()
@@ -345,7 +345,7 @@ def test_roll_back_during_a_run_stands_and_the_candidate_is_kept(tmp_path, five,
 def often(monkeypatch):
     """A network is judged after each iteration."""
     monkeypatch.setattr(run, "PUBLISH_EVERY_S", 0)
-    monkeypatch.setattr(run, "JUDGING_SHARE", float("inf"))
+    monkeypatch.setattr(run, "SCORING_SHARE", float("inf"))
 
 
 def test_roll_back_stands_too_where_the_run_had_published_on_the_way(tmp_path, five, scores, often):
