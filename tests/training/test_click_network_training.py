@@ -64,8 +64,8 @@ def test_image_and_mask_are_turned_alike():
 
 def test_ball_stays_a_ball_in_mm_and_fills_its_box(monkeypatch):
     monkeypatch.setattr(click_network_training, "CLICK_ERROR_VOXELS", 0)
-    monkeypatch.setattr(click_network_training, "LARGEST_SCALING", 0)
-    monkeypatch.setattr(click_network_training, "LARGEST_TURN_DEG", 90)
+    monkeypatch.setattr(click_network_training, "MAX_LOG_SCALING", 0)
+    monkeypatch.setattr(click_network_training, "MAX_ROTATION_DEG", 90)
     for seed in range(5):
         drawn = example().drawn(np.random.default_rng(seed))
         filled = drawn.mask[np.ix_(INSIDE, INSIDE, INSIDE)].mean()
