@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,22 +28,14 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import DivergedError, Step, TrainingError, train
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
+from lib.training.publisher import Publisher
 from lib.training.ranks import ALONE, Ranks
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.starting_point import StartingPoint
 from lib.training.structures import StructureExtremes, structure_extremes
 
-logger = logging.getLogger(__name__)
-
 REPORTS = 20
 """Number of parts of a run; after each, metrics are reported and the state is stored."""
-
-PUBLISH_EVERY_S = 120.0
-PUBLISH_EVERY_SHARE = 0.25
-"""Share of `max_minutes`, if that is shorter: the time for scoring must be measured before the budget is used up."""
-
-SCORING_SHARE = 0.1
-"""Maximum share of the time of a run that is used to score intermediate networks."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +134,7 @@ class Training:
         gate = PublishGate(
             held_out, trained_on, self.labels, self.versions, self.prepared, self.h.box_margin, self.device
         )
-        publisher = Publisher(gate, self.versions, start, budget, self.listener)
+        publisher = Publisher(gate, self.versions, start, budget, self.listener.judged)
         try:
             step = self._train(start, trained_on, symmetric_axes(structures), seed, budget, publisher)
         except DivergedError:
@@ -260,80 +250,6 @@ class Training:
 
     def _iterations(self, start: StartingPoint, step: Step) -> int:
         return (start.state.iterations if start.state else 0) + step.iteration
-
-
-class Publisher:
-    """Score the network of a run at intervals, and publish it where the gate allows it.
-
-    Attributes:
-        base: number of the version that the run started from, or of the last one that it published.
-        published: number of the last version that the run published, None before the first. The next version of the run
-            replaces it; otherwise, versions of one run would displace those of earlier runs.
-        verdict: last verdict, None before the first.
-    """
-
-    def __init__(
-        self,
-        gate: PublishGate,
-        versions: ModelVersions,
-        start: StartingPoint,
-        budget: TrainingBudget,
-        listener: Listener,
-    ) -> None:
-        self.gate = gate
-        self.versions = versions
-        self.spec = start.spec
-        self.budget = budget
-        self.listener = listener
-        self.base = start.base
-        self.published: int | None = None
-        self.verdict: Verdict | None = None
-        self._is_rolled_back = False
-        share_s = 60 * PUBLISH_EVERY_SHARE * budget.max_minutes
-        self._next_s = time.monotonic() + (min(PUBLISH_EVERY_S, share_s) if share_s > 0 else PUBLISH_EVERY_S)
-
-    def is_due(self) -> bool:
-        """Tell whether to score now. After a roll-back of the base, a run is scored at its end only."""
-        return not self._is_rolled_back and time.monotonic() >= self._next_s
-
-    def consider(self, network: nn.Module, state: TrainingState) -> None:
-        """Score the network, and publish it if the gate allows.
-
-        Raises:
-            OSError: the disk is full; the published model stays.
-        """
-        # Not timed: kept versions are scored only once.
-        kept = self.gate.kept_scores()
-        began_s = time.monotonic()
-        network.eval()
-        candidate = TrainedModel(self.spec, network, self.base)
-        verdict = self.gate.judge(candidate, kept)
-        if verdict.publish:
-            verdict = self._publish(candidate, state, verdict)
-        network.train()
-        took_s = time.monotonic() - began_s
-        self.budget.reserve(took_s)
-        self._next_s = time.monotonic() + max(PUBLISH_EVERY_S, took_s / SCORING_SHARE)
-        if verdict.publish:
-            logger.info("Version %d is published. %s", self.base, verdict.reason)
-        else:
-            logger.warning("The published model stays. %s", verdict.reason)
-        self.listener.judged(verdict, state.iterations)
-        self.verdict = verdict
-
-    def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
-        score = verdict.score if self.gate.is_held_out else None
-        spared = () if verdict.is_best or verdict.best_version is None else (verdict.best_version,)
-        judged = replace(candidate, score=score, crf=self.gate.crf_helps(candidate))
-        number, is_published = self.versions.publish(
-            judged, state, base=self.base, spared=spared, replaced=self.published
-        )
-        self.gate.remember(number, verdict.scores)
-        if not is_published:
-            self._is_rolled_back = True
-            return replace(verdict, publish=False, rolled_back=True)
-        self.base = self.published = number
-        return verdict
 
 
 def require_finite(network: nn.Module) -> None:

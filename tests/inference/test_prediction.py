@@ -330,7 +330,7 @@ def test_processor_answers_where_the_memory_of_the_gpu_is_out(caplog):
     found = predict_region(model, image, Box((0, 0, 0), (16, 16, 16)))
 
     torch.testing.assert_close(found[0], torch.sigmoid(2 * image.float()), atol=0.02, rtol=0)
-    assert caplog.text.count("The memory of the GPU is out. The processor predicts instead") == 1
+    assert caplog.text.count("The GPU is out of memory. The CPU predicts instead") == 1
 
 
 def test_probabilities_that_are_not_finite_are_refused():

@@ -137,7 +137,7 @@ def test_damaged_mask_is_left_out(project, caplog):
     project.accept("two", 1).write_bytes(b"no mask")
 
     assert project.counts() == {"left": 1}
-    assert "two does not join the shape atlas" in caplog.text
+    assert "two is not used for the shape atlas" in caplog.text
 
 
 def test_as_many_masks_are_read_as_an_atlas_takes_the_newest_first(project, monkeypatch):

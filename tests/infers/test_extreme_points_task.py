@@ -223,7 +223,7 @@ def test_a_network_that_is_broken_leaves_the_mask_to_the_clicks(task, image, cap
     np.testing.assert_array_equal(mask, alone)
     assert (answer["stage"], answer["model_version"], answer["network_prior_weight"]) == ("cold_start", None, None)
     assert "Version 7 of the model is broken" in caplog.text
-    assert "The mask is made of the clicks alone." in caplog.text
+    assert "The mask is made from the clicks alone." in caplog.text
 
 
 def test_nothing_is_kept_of_an_image_that_was_sent_along(task, image, tmp_path):

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     mlflow = MLflowRun(f"sqlite:///{folder / 'mlruns.db'}", "inextremis", folder / "mlartifacts", "a run", parameters)
     trackers = Trackers(folder / "runs", "a run", mlflow)
     for iteration in (NOW, LATER):
-        trackers.figures({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
+        trackers.metrics({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
         trackers.picture("geodesics", PICTURE, iteration)
     trackers.close(failed=False)
     return folder

@@ -132,9 +132,9 @@ def test_where_no_scan_is_held_out_the_best_score_is_that_of_the_scans_that_were
 
 def test_figures_of_an_earlier_training_do_not_hide_that_one_has_begun(task):
     task({}, None)
-    figures = train_task._Figures(task._stats_path, None)
+    statistics = train_task._Statistics(task._stats_path, None)
 
-    figures.began(4, 1)
+    statistics.began(4, 1)
 
     assert json.loads(task._stats_path.read_text())["epoch"] == 0
     assert "verdict" not in json.loads(task._stats_path.read_text())
@@ -151,7 +151,7 @@ def test_without_a_training_the_figures_say_that_none_runs(task, content):
 
 def test_training_that_died_is_not_shown_as_one_that_runs(task, monkeypatch):
     monkeypatch.setattr(Training, "run", lambda self: self.listener.began(4, 1))
-    monkeypatch.setattr(train_task._Figures, "ended", lambda self: None)
+    monkeypatch.setattr(train_task._Statistics, "ended", lambda self: None)
     task({}, None)
 
     assert task.stats()["total_time"] == task.stats()["current_time"]
@@ -312,14 +312,14 @@ def test_trackers_are_told_whether_it_failed(task, monkeypatch, fails, status):
 
 
 def test_trackers_get_the_loss_its_parts_and_the_score(task, monkeypatch):
-    figures, pictures = {}, []
+    metrics, pictures = {}, []
 
     class Kept:
         def __init__(self, events_dir, name, mlflow):
             assert (events_dir, mlflow) == (task.folder / "runs", None)
 
-        def figures(self, of, iteration):
-            figures.update(dict.fromkeys(of, iteration))
+        def metrics(self, of, iteration):
+            metrics.update(dict.fromkeys(of, iteration))
 
         def picture(self, name, picture, iteration):
             pictures.append((name, iteration))
@@ -332,5 +332,5 @@ def test_trackers_get_the_loss_its_parts_and_the_score(task, monkeypatch):
     task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1, "crf_weight": 1e-4}, None)
 
     parts = ("dice", "cross_entropy", "focal", "crf", "click_mask")
-    assert figures == dict.fromkeys(["loss", *(f"loss {part}" for part in parts), "score"], 4)
+    assert metrics == dict.fromkeys(["loss", *(f"loss {part}" for part in parts), "score"], 4)
     assert pictures and set(name for name, _ in pictures) == {"geodesics"}
