@@ -11,7 +11,8 @@ import torch
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.augmentation import Axes
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, PatchStream, patch_batches, spare_workers
+from lib.data.patch_batches import PatchStream, patch_batches, spare_workers
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import Spacing
