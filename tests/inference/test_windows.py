@@ -1,4 +1,4 @@
-"""Where a network looks: at all of a box, with something around it, through few windows."""
+"""Sliding windows cover a box with a margin, and are few."""
 
 from itertools import product
 
@@ -25,7 +25,7 @@ def windows(grid):
     return [Box(corner, tuple(np.add(corner, grid.size).tolist())) for corner in product(*grid.starts)]
 
 
-def test_windows_see_the_box_with_a_margin_or_to_the_border_of_the_image():
+def test_windows_cover_the_box_with_a_margin_inside_the_image():
     for box in boxes():
         seen = WindowGrid.over(box, SHAPE, SIZE).box
         for axis, margin in enumerate(MARGINS):
@@ -33,7 +33,7 @@ def test_windows_see_the_box_with_a_margin_or_to_the_border_of_the_image():
             assert seen.stop[axis] >= min(SHAPE[axis], box.stop[axis] + margin)
 
 
-def test_neighbours_overlap_and_windows_stay_in_an_image_that_is_not_smaller():
+def test_neighbours_overlap_and_windows_stay_inside_a_larger_image():
     for box in boxes():
         for starts, size, length in zip(WindowGrid.over(box, SHAPE, SIZE).starts, SIZE, SHAPE, strict=True):
             steps = np.diff(starts)
