@@ -1,4 +1,4 @@
-"""Learning a click network from accepted masks."""
+"""Training of a click network on accepted masks."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def example(mask=BALL, image=None):
 
 
 def capped_ball(rng):
-    """A ball without a corner, which the image shows like the rest of the ball."""
+    """Make a ball without a corner, which has the same intensity as the ball."""
     centre = rng.uniform(-2, 2, 3)
     x, y, z = (line - c for line, c in zip(grid_mm(), centre, strict=True))
     radius = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
@@ -54,7 +54,7 @@ def capped_ball(rng):
 # Examples
 
 
-def test_image_and_mask_are_turned_alike():
+def test_image_and_mask_are_transformed_alike():
     for seed in range(5):
         drawn = example().drawn(np.random.default_rng(seed))
         box = np.ix_(INSIDE, INSIDE, INSIDE)
@@ -79,14 +79,14 @@ def test_clicks_lie_on_the_faces_of_their_box():
         assert 0 < low < 0.1 and 0.9 < high < 1
 
 
-def test_only_the_surroundings_of_the_structure_are_kept():
+def test_example_is_cropped_to_the_surroundings_of_the_structure():
     small = distance_mm() <= 3
     kept = example(small)
 
     assert kept.image.size < small.size / 4 and kept.mask.sum() == small.sum()
 
 
-def test_specks_beside_the_structure_are_no_part_of_it():
+def test_specks_are_removed():
     specked = BALL.copy()
     specked[0, 0, 0] = True
     assert example(specked).mask.sum() == BALL.sum()
@@ -96,12 +96,12 @@ def test_specks_beside_the_structure_are_no_part_of_it():
 
 
 @pytest.mark.parametrize("count", [0, 1, MIN_MASKS - 1])
-def test_few_masks_teach_none(count):
+def test_few_masks_give_no_network(count):
     assert train_click_network([example()] * count, seconds=1) is None
 
 
 @pytest.mark.slow
-def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show():
+def test_network_learns_boundaries_without_contrast():
     rng = np.random.default_rng(0)
     learnt_from, unseen = ([capped_ball(rng) for _ in range(count)] for count in (6, 4))
     network = train_click_network(learnt_from, seconds=6)
@@ -117,7 +117,7 @@ def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show(
 
 
 @pytest.mark.parametrize("count", [MIN_MASKS, MIN_EXAMPLES_TO_HOLD_OUT])
-def test_masks_without_a_shape_in_common_teach_none(count, monkeypatch):
+def test_masks_without_a_common_shape_give_no_network(count, monkeypatch):
     monkeypatch.setattr(click_network_training, "_helps", lambda *_: True)
 
     assert train_click_network([example(mask) for mask in blobs(count)], seconds=0.3) is None
@@ -125,12 +125,12 @@ def test_masks_without_a_shape_in_common_teach_none(count, monkeypatch):
 
 
 def test_network_that_does_not_help_on_held_out_masks_is_not_used(monkeypatch):
-    asked = []
-    monkeypatch.setattr(click_network_training, "_helps", lambda _, held_out, *rest: asked.append(len(held_out)))
+    counts = []
+    monkeypatch.setattr(click_network_training, "_helps", lambda _, held_out, *rest: counts.append(len(held_out)))
 
     assert train_click_network([example()] * MIN_EXAMPLES_TO_HOLD_OUT, seconds=0.3) is None
     assert train_click_network([example()] * (MIN_EXAMPLES_TO_HOLD_OUT - 1), seconds=0.3) is not None
-    assert asked == [2]
+    assert counts == [2]
 
 
 @pytest.mark.parametrize("correction", [0, 8, -8])
@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_are_not_used(monkeypatch, caplog):
     assert "infinite" in caplog.text
 
 
-def test_the_draws_of_others_do_not_change():
+def test_global_random_state_does_not_change():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
