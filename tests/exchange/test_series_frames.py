@@ -17,8 +17,8 @@ from tests.exchange.dicom_segs import (
     segmentation_that_lies_right,
     segmented,
 )
-from tests.geometry.test_dicom_series import frames as frames_of_one_file
-from tests.geometry.test_series_volumes import copies, set_echo, tilted
+from tests.geometry.dicom_files import copies, set_echo, tilted
+from tests.geometry.dicom_files import frames as frames_of_one_file
 from tests.physical import PLANES, SHAPE, SPACING_MM, object_lps_mm, series, share_in
 
 GROUPS = {
