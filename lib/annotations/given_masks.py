@@ -106,7 +106,7 @@ class GivenMaskStore:
         except FileNotFoundError:
             raise
         except (OSError, zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise GivenMaskError(f"The mask that was kept of label {label!r} cannot be read.") from error
+            raise GivenMaskError(f"The stored mask of label {label!r} cannot be read.") from error
 
     def files(self, image_id: str, label: str | None = None) -> list[Path]:
         """Return the files of an image, of one label or of all."""

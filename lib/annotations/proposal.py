@@ -1,4 +1,4 @@
-"""Record how the network made a mask in advance that nobody has reviewed."""
+"""Record how the network made a proposal: a mask in advance that is not reviewed yet."""
 
 from __future__ import annotations
 

@@ -286,14 +286,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise AnnotationFileError(f"{path.name} has schema version {version!r}; expected {SCHEMA_VERSION}.")
     image_id, label = content.get("image_id"), content.get("label")
     if not isinstance(image_id, str) or not isinstance(label, str) or path.name != f"{image_id}.{label}.json":
-        raise AnnotationFileError(f"{path.name} is of another image or label, as it says itself.")
+        raise AnnotationFileError(f"{path.name} contains the annotation of another image or label.")
     try:
         check_image_id(image_id)
         check_label(label)
     except ValueError as error:
-        raise AnnotationFileError(f"{path.name} is of no image or label. {error}") from error
+        raise AnnotationFileError(f"{path.name} has no valid image id or label. {error}") from error
     if not isinstance(content.get("current"), dict):
-        raise AnnotationFileError(f"{path.name} holds nothing under 'current'.")
+        raise AnnotationFileError(f"{path.name} has no entry 'current'.")
     history = content.get("history", [])
     content["history"] = history if isinstance(history, list) else [history]
     return content

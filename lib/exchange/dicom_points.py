@@ -55,7 +55,7 @@ def _plane(item: Dataset, slices: Mapping[str, Dataset]) -> Plane:
     """Return the plane of the frame that a SCOORD item refers to."""
     image = next((child for child in item.get("ContentSequence") or [] if child.get("ValueType") == "IMAGE"), None)
     if image is None:
-        raise ValueError("holds coordinates that do not say which image they are of.")
+        raise ValueError("has coordinates without a reference to their image.")
     reference = image.ReferencedSOPSequence[0]
     header = slices.get(str(reference.ReferencedSOPInstanceUID))
     if header is None:

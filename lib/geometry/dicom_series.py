@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from lib.geometry.dicom_frames import REMEDY, Frame, SeriesError, SlicePlane, ordered_frames
 from lib.geometry.image_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE_VOXELS, RAS_TO_LPS
+from lib.geometry.nifti_image import nifti_image
 from lib.geometry.series_volumes import volumes_of
 from lib.geometry.tilted_slices import MAX_TILT_DEGREES, straight_grid, straightened
 from lib.geometry.volume import VolumeError, check_size
@@ -70,12 +71,7 @@ class SeriesVolume:
             SeriesError: the pixels are damaged, or larger than the limit or the free memory.
             OSError: the volume cannot be written.
         """
-        array = self._intensities()
-        image = nib.Nifti1Image(array.T, RAS_TO_LPS @ self.affine_lps)
-        image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
-        image.header.set_xyzt_units("mm")
-        nib.save(image, path)
+        nib.save(nifti_image(self._intensities().T, RAS_TO_LPS @ self.affine_lps), path)
 
     def _intensities(self) -> np.ndarray:
         """Read the intensities (slices, rows, columns)."""

@@ -213,7 +213,7 @@ def _check_one_place(shape: tuple[int, int, int], places_ras: list[np.ndarray], 
     if not first.is_close(last):
         raise VolumeError(
             f"The qform and the sform of the image {name} place it {first.mm_apart(last):.1f} mm apart, and viewers "
-            "differ in which they go by; set both to the one that holds."
+            "use either of them; set both to the correct one."
         )
 
 

@@ -31,7 +31,7 @@ _NRRD_HEADER_BYTES = 2**20
 _NRRD_AXES = 16  # maximum of the format
 # Maximum size of header and extensions, which precede the voxels.
 _NIFTI_HEADER_BYTES = 2**26
-_NIFTI_BEGIN = 352  # header, and four bytes that declare no extension
+NIFTI_BEGIN = 352  # header, and four bytes that declare no extension
 _CHUNK_VOXELS = 2**20
 _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre in xyzt_units; everything else counts as mm, as in ITK
 _SCANNER_ANATOMICAL = 1
@@ -167,8 +167,8 @@ def write_nifti(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compr
     """Write voxels (X, Y, Z)."""
     header = nib.Nifti1Image(array, geometry.affine_ras).header
     header.set_slope_inter(1, 0)
-    header["magic"], header["vox_offset"] = b"n+1", _NIFTI_BEGIN
-    pieces = chain([header.binaryblock.ljust(_NIFTI_BEGIN, b"\0")], pieces_of(np.ascontiguousarray(array.T).data))
+    header["magic"], header["vox_offset"] = b"n+1", NIFTI_BEGIN
+    pieces = chain([header.binaryblock.ljust(NIFTI_BEGIN, b"\0")], pieces_of(np.ascontiguousarray(array.T).data))
     with path.open("wb") as file:
         file.writelines(gzipped(pieces) if compress else pieces)
 

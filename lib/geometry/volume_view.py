@@ -15,12 +15,11 @@ import numpy as np
 from lib.geometry.gzip_stream import PIECE_BYTES, gzipped_in_threads
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import LARGEST_INTENSITY, VolumeError, nothing_measured, open_header, unreadable
-from lib.geometry.volume_files import StoredVolume, read_intensities
+from lib.geometry.volume_files import NIFTI_BEGIN, StoredVolume, read_intensities
 
 EXACT = {"uint8": "uint8", "int8": "int16", "int16": "int16", "uint16": "uint16"}
 """Stored types that are sent exactly, and the types that they are sent as."""
 
-_NIFTI_BEGIN = 352  # header, and four bytes that declare no extension
 _MILLIMETRES = (0, 2)  # in xyzt_units; 0 is an unknown unit
 
 
@@ -155,8 +154,8 @@ def _header(geometry: ImageGeometry, dtype: np.dtype) -> bytes:
     header.set_qform(geometry.affine_ras, code=1)
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
-    header["magic"], header["vox_offset"] = b"n+1", _NIFTI_BEGIN
-    return header.binaryblock.ljust(_NIFTI_BEGIN, b"\0")
+    header["magic"], header["vox_offset"] = b"n+1", NIFTI_BEGIN
+    return header.binaryblock.ljust(NIFTI_BEGIN, b"\0")
 
 
 def middle_axial_slice(path: Path) -> tuple[np.ndarray, tuple[float, float]]:

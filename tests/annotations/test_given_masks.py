@@ -114,7 +114,7 @@ def test_damaged_file_is_said_in_a_sentence(store, damage):
     (path,) = store.files("scan")
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(GivenMaskError, match=r"^The mask that was kept of label 'tumour' cannot be read\.$"):
+    with pytest.raises(GivenMaskError, match=r"^The stored mask of label 'tumour' cannot be read\.$"):
         store.load("scan", "tumour", "reader")
 
 
