@@ -38,7 +38,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.paper_label_maps import read_paper_label_map
-from lib.geometry.dicom_series import series_to_nifti
+from lib.geometry.dicom_series import read_series
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
@@ -167,7 +167,10 @@ def _write_image(source: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"image{SUFFIX}"
         if source.is_dir():
-            series_to_nifti(source, written)
+            volume, *others = read_series(source)
+            if others or volume.name:
+                raise DatasetError(f"The series {source.name} is not a single volume without gantry tilt.")
+            volume.write(written)
         else:
             load_volume(source)  # refuses what is no volume
             nib.save(nib.load(source), written)

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     AuditLog(project.audit).write_script(
         "export of a dataset", "scripts/export_dataset.sh", scans=dataset.n_scans, format=options.format
     )
-    tell(f"{options.out}: {dataset.told}; {failed} failed." if failed else f"{options.out}: {dataset.told}.")
+    tell(f"{options.out}: {dataset.summary}; {failed} failed." if failed else f"{options.out}: {dataset.summary}.")
     return 1 if failed else 0
 
 
