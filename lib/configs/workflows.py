@@ -23,9 +23,8 @@ from lib.server.project import claim_model
 from lib.server.studies.datastore import Studies
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.background import let_children_know_the_server
-from lib.training.atlases import FILE_NAME as ATLASES_OF_CLICKS
-from lib.training.click_networks import FILE_NAME as CLICK_NETWORKS
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +48,12 @@ class AnnotationWorkflow:
     def __init__(self, studies: Studies, settings: AppSettings, hyperparameters: Hyperparameters) -> None:
         model_dir = settings.model_dir or studies.project.model
         self.studies, self.settings = studies, settings
-        self.published = PublishedModel(model_dir / "inextremis.pt", settings.labels)
+        models = ModelFolder(model_dir)
+        self.published = PublishedModel(models.published, settings.labels)
         prepared = PreparedScans(studies.project.prepared)
         self.images = OpenedImages(prepared, studies.identities)
         self.opening = Opening(self.images, self.published)
-        files = (model_dir / ATLASES_OF_CLICKS, model_dir / CLICK_NETWORKS)
+        files = (models.trainings.atlases_of_clicks, models.trainings.click_networks)
         self.atlases = ShapeAtlases(studies.masks(), studies.clicks, *files, studies.skipped)
         self.trainers = train_tasks(self.published, prepared, hyperparameters, settings)
         _warn_of_other_studies(model_dir, studies)

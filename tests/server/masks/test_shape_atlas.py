@@ -10,9 +10,11 @@ from lib.demo.local_server import LocalServer
 from lib.geometry.volume import load_volume
 from lib.metrics import dice
 from tests.server.asking import infer, submit
-from tests.server.waiting import wait_for
+from tests.server.waiting import wait_for, wait_for_training
 
-AFFINES = {"one": np.diag([1, 1, 1.5, 1]), "two": np.diag([-1, -1, 1.5, 1]), "three": np.diag([1, 1, 1.5, 1])}
+NAMES = ("one", "two", "three", "four", "five", "six")
+AFFINES = {name: np.diag([1, 1, 1.5, 1]) for name in NAMES} | {"two": np.diag([-1, -1, 1.5, 1])}
+TRAINING = {"iterations": 1, "max_minutes": 0.2, "roi_size": "16x16x16", "levels": 2, "base_channels": 4}
 
 
 def arch():
@@ -28,11 +30,11 @@ def stored(name):
 
 
 class Site:
-    def __init__(self, folder):
+    def __init__(self, folder, contrast):
         (folder / "studies").mkdir()
         for seed, (name, affine) in enumerate(AFFINES.items()):
-            faint = 100 + 15 * stored(name) + np.random.default_rng(seed).normal(0, 25, arch().shape)
-            nib.save(nib.Nifti1Image(faint.astype(np.float32), affine), folder / "studies" / f"{name}.nii.gz")
+            image = 100 + contrast * stored(name) + np.random.default_rng(seed).normal(0, 25, arch().shape)
+            nib.save(nib.Nifti1Image(image.astype(np.float32), affine), folder / "studies" / f"{name}.nii.gz")
         self.folder = folder
         conf = {"labels": "arch", "model_dir": str(folder / "model"), "tracking": "None"}
         self.server = LocalServer(folder / "studies", conf, folder / "server.log")
@@ -49,6 +51,10 @@ class Site:
         path.write_bytes(infer(self.server, name, params).content)
         return dice(load_volume(path, sentinels=False).array > 0, stored(name)), shapes.get("arch", 0)
 
+    def train(self):
+        assert requests.post(f"{self.server.url}/train/inextremis", json=TRAINING, timeout=60).ok
+        wait_for_training(self.server.url)
+
     def click_until(self, name, count):
         """Until so many accepted masks are known; they are read in the background."""
         return wait_for(lambda: next((d for d, found in [self.click(name)] if found == count), None), 30)
@@ -58,8 +64,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path):
-    site = Site(tmp_path)
+def site(tmp_path, request):
+    site = Site(tmp_path, getattr(request, "param", 15))
     yield site
     site.server.stop()
 
@@ -76,3 +82,24 @@ def test_accepted_masks_improve_the_next_click_mask_until_they_are_deleted(site)
     assert site.click("one")[1] == 1
     site.delete("/datastore/label", id="three", tag="final")
     assert site.click("one") == (before, 0)
+
+
+@pytest.mark.parametrize("site", [50], indirect=True)
+def test_training_on_clicks_improves_click_masks(site):
+    before = min(site.click(name)[0] for name in NAMES)
+
+    site.train()
+
+    assert min(site.click(name)[0] for name in NAMES) > before + 0.05
+
+
+def test_training_on_accepted_masks_improves_click_masks_further(site):
+    site.click("one")
+    for name in NAMES[1:]:
+        site.click(name)
+        site.submit(name)
+    before = site.click_until("one", 5)
+
+    site.train()
+
+    assert site.click("one")[0] > before
