@@ -216,7 +216,7 @@ def main() -> None:
         model = trained_network(root / "studies" / f"{IMAGES[0]}.nii.gz", shape)
         (root / "model").mkdir()
         save_checkpoint(root / "model" / "inextremis.pt", model)
-        conf = {"model_dir": str(root / "model"), "tracking": "None"}
+        conf = {"model_dir": str(root / "model")}
         with LocalServer(root / "studies", conf, root / "server.log") as server:
             viewer = Viewer(server.url, psutil.Process(server.process.pid))
             print("| asked | median (s) | slowest (s) | processor (s) |\n|---|---|---|---|")

@@ -51,7 +51,7 @@ def main() -> None:
         root = Path(folder)
         (root / "tmp").mkdir()
         studies = write_demo_studies(root / "studies", root / "truth", STUDIES)
-        conf = {"model_dir": str(root / "model"), "tracking": "None", **SHORT}
+        conf = {"model_dir": str(root / "model"), **SHORT}
         environment = {"TMPDIR": str(root / "tmp")}
         server = LocalServer(root / "studies", conf, root / "server.log", environment=environment)
         with server, Progress(console=console) as progress:

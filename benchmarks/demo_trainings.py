@@ -12,8 +12,8 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.demo.demo_studies import write_demo_studies
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 from lib.training.run import Training
 
@@ -46,8 +46,8 @@ def trained_model(
     Args:
         folder: of the model; scans are prepared in `prepared` beside it, for trainings that follow.
     """
-    versions = ModelVersions(folder / "inextremis.pt")
-    training = Training(scans, labels, versions, folder, h, PreparedScans(folder.parent / "prepared"), DEVICE)
-    if not TrainingRecord.load(training.record_path).runs:
-        training.run()
-    return load_checkpoint(versions.published_path)
+    models = ModelFolder(folder)
+    prepared = PreparedScans(folder.parent / "prepared")
+    if not TrainingRecord.load(models.trainings.record).runs:
+        Training(scans, labels, models.versions, models.trainings, h, prepared, DEVICE).run()
+    return load_checkpoint(models.published)

@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         studies = write_demo_studies(root / "studies", root / "truth", options.annotators)
-        conf = {"model_dir": str(root / "model"), "tracking": "None", **LONG}
+        conf = {"model_dir": str(root / "model"), **LONG}
         with LocalServer(root / "studies", conf, root / "server.log") as server:
             site = Site(root, studies, server)
             site.seconds(1, 3)

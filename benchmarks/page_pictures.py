@@ -40,7 +40,7 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         names = write_demo_studies(work / "studies", work / "truth", STUDIES)
         shutil.rmtree(work / "studies" / "labels", ignore_errors=True)
-        conf = {"labels": "lesion,cyst", "model_dir": str(work / "model"), "tracking": "None"}
+        conf = {"labels": "lesion,cyst", "model_dir": str(work / "model")}
         with LocalServer(work / "studies", conf, work / "server.log") as server, _browser() as browser:
             Photographer(server, browser, work, names, arguments.out).take_all()
 

@@ -28,8 +28,8 @@ from lib.inference.prediction import label_map_on_scan, predict_label_map, predi
 from lib.inference.quality import mask_quality
 from lib.metrics import dice
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 from lib.training.run import Training
 
 ORDERS = ("random", "worst proposal")
@@ -78,13 +78,12 @@ class Study:
         return mask_quality(model, voxels, probability, mask, mask)
 
     def _train(self, folder: Path, cases: list[str]) -> TrainedModel:
-        versions = ModelVersions(folder / "inextremis.pt")
+        models = ModelFolder(folder)
         scans = [self._scan(case) for case in cases]
         prepared = PreparedScans(self.out.parent / "prepared")
-        Training(
-            scans, self.dataset.labels, versions, folder / "inextremis", self.h, prepared, torch.device("cpu")
-        ).run()
-        return load_checkpoint(versions.published_path)
+        device = torch.device("cpu")
+        Training(scans, self.dataset.labels, models.versions, models.trainings, self.h, prepared, device).run()
+        return load_checkpoint(models.published)
 
     def _scan(self, case: str) -> AnnotatedScan:
         path = self.out.parent / "masks" / f"{case}.nii.gz"

@@ -20,8 +20,8 @@ from lib.geometry.volume import load_volume
 from lib.inference.prediction import predict_label_map
 from lib.metrics import dice
 from lib.networks.checkpoint import load_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 from lib.training.run import Training
 
 
@@ -36,20 +36,20 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = Dataset.open(options.dataset.resolve())
     scans = clicked_scans(dataset)
-    versions = ModelVersions(options.out / "model" / "inextremis.pt")
+    models = ModelFolder(options.out / "model")
     minutes = {} if options.minutes is None else {"max_minutes": options.minutes}
     h = Hyperparameters.of_preset("auto").changed({"seed": options.seed, **minutes})
     prepared = PreparedScans(options.out / "prepared")
     for number in range(1, options.trainings + 1):
-        run = Training(scans, dataset.labels, versions, options.out / "model", h, prepared, DEVICE).run()
+        run = Training(scans, dataset.labels, models.versions, models.trainings, h, prepared, DEVICE).run()
         published = f"version {run.version}" if run.version else "none is published"
         scores = f"score {_text(run.score)}, best before {_text(run.published_score)}, on {run.judged_on[0]} scans"
-        print(f"Training {number}: {published} ({scores}). {_unseen(dataset, versions)}", flush=True)
+        print(f"Training {number}: {published} ({scores}). {_unseen(dataset, models)}", flush=True)
 
 
-def _unseen(dataset: Dataset, versions: ModelVersions) -> str:
+def _unseen(dataset: Dataset, models: ModelFolder) -> str:
     """Describe the Dice of the published network in a sentence."""
-    model, means, every = load_checkpoint(versions.published_path, DEVICE), [], []
+    model, means, every = load_checkpoint(models.published, DEVICE), [], []
     for split in ("validation", "test"):
         found: list[float] = []
         for case in dataset.cases[split]:

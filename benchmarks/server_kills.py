@@ -55,7 +55,7 @@ class Killing:
             requests.HTTPError: it refused an annotation.
         """
         self.lives += 1
-        conf = {"model_dir": str(self.root / "model"), "tracking": "None"}
+        conf = {"model_dir": str(self.root / "model")}
         server = LocalServer(self.root / "studies", conf, self.root / "server.log")
         server.wait_until_ready()
         site, over = Site(self.root, self.studies, server), threading.Event()

@@ -22,6 +22,7 @@ from lib.networks.versions import ModelVersions
 from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import Project, project_of
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 from scripts.terminal import add_project, refuse, script_parser, tell
 
@@ -35,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     project = project_of(options.studies, options.project_dir)
     model_dir = options.model_dir or project.model
+    models = ModelFolder(model_dir)
     set_umask_of(model_dir)
     try:
-        model = _model(ModelVersions(model_dir / "inextremis.pt"), options.version)
-        facts = _facts(model, project, model_dir)
+        model = _model(models.versions, options.version)
+        facts = _facts(model, project, models.trainings.record)
         _write(options.out, options.format, facts)
     except FileNotFoundError:
-        kept = ", ".join(map(str, ModelVersions(model_dir / "inextremis.pt").numbers()))
+        kept = ", ".join(map(str, models.versions.numbers()))
         missing = "model" if options.version is None else f"version {options.version}"
         found = f"these are kept: {kept}" if kept else "none is kept"
         return refuse(f"There is no {missing} in {model_dir}; {found}. --model-dir names another folder.")
@@ -72,10 +74,9 @@ def _model(versions: ModelVersions, number: int | None) -> TrainedModel:
     return load_checkpoint(versions.path(number))
 
 
-def _facts(model: TrainedModel, project: Project, model_dir: Path) -> ModelFacts:
-    record = TrainingRecord.load(model_dir / "inextremis" / "record.json")
+def _facts(model: TrainedModel, project: Project, record: Path) -> ModelFacts:
     masks = MaskStore(project.masks(), model.spec.labels, project.mapped_masks)
-    return ModelFacts.of(model, record, AnnotationStore(project.clicks), masks)
+    return ModelFacts.of(model, TrainingRecord.load(record), AnnotationStore(project.clicks), masks)
 
 
 def _write(out: Path, form: str, facts: ModelFacts) -> None:

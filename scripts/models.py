@@ -13,6 +13,7 @@ from lib.networks.versions import ModelVersions
 from lib.server.audit import AuditLog
 from lib.server.process.modes import set_umask_of
 from lib.server.project import project_of
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 from lib.training.version_list import NoVersionError, kept_versions, roll_back
 from scripts.terminal import add_project, console, refuse, script_parser
@@ -26,14 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     project = project_of(options.studies, options.project_dir)
     model_dir = options.model_dir or project.model
     set_umask_of(model_dir)
-    versions = ModelVersions(model_dir / "inextremis.pt")
+    models = ModelFolder(model_dir)
+    versions = models.versions
     try:
         if options.command == "roll-back":
             roll_back(versions, options.version)
             AuditLog(project.audit).write_script("roll back", "scripts/models.sh", version=options.version)
             console.print(f"Version {options.version} is published again; the next training starts from it.")
         else:
-            console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))
+            console.print(_table(versions, TrainingRecord.load(models.trainings.record)))
     except NoVersionError as error:
         return refuse(f"{error} Searched in {model_dir}; --model-dir names another folder.")
     except FileNotFoundError as error:

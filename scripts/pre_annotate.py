@@ -40,6 +40,7 @@ from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.background import end_with_server, is_child_of_server
+from lib.training.model_folder import ModelFolder
 from scripts.terminal import add_conf, add_studies, complain, console, errors, refuse, script_parser, whole_number
 
 EXAMPLE = """%(prog)s studies --limit 20
@@ -100,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _model(model_dir: Path) -> TrainedModel:
     try:
-        return load_checkpoint(model_dir / "inextremis.pt")
+        return load_checkpoint(ModelFolder(model_dir).published)
     except FileNotFoundError as error:
         raise RefusedError(
             f"There is no trained model in {model_dir} yet: click extreme points in a few studies and start the "

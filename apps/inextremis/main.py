@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.server.process.offline import stay_offline
 
-stay_offline()  # before MLflow is imported
+stay_offline()  # before MONAI Label imports MLflow
 
 import torch
 from monailabel.interfaces.app import MONAILabelApp

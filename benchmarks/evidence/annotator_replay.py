@@ -181,7 +181,7 @@ def replay(
         for case in (*training_cases(folder, seed, plan), *unseen_cases(folder, plan)):
             image = folder.paths[case][0]
             shutil.copyfile(image, studies / (case + next(end for end in SUFFIXES if image.name.endswith(end))))
-        fixed = {"model_dir": str(root / "model"), "tracking": "None", "seed": str(seed)}
+        fixed = {"model_dir": str(root / "model"), "seed": str(seed)}
         with LocalServer(studies, {**fixed, **plan.conf, **arm.conf}, log) as server:
             work = Replay(ServedApp(server.url, scratch), folder, arm, seed, plan, say)
             work.run()

@@ -29,9 +29,9 @@ from lib.geometry.volume import load_volume
 from lib.inference.automatic_mask import crf_label_map, label_map
 from lib.inference.prediction import predict_probability
 from lib.networks.checkpoint import TrainedModel, load_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.training.crf_choice import crf_helps
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 from lib.training.run import Listener, Report, Training
 
@@ -80,9 +80,9 @@ class Run:
         return self.base is None or self.base.is_done
 
     @property
-    def versions(self) -> ModelVersions:
+    def models(self) -> ModelFolder:
         folder = self.folder if self.base is None else self.base.folder
-        return ModelVersions(folder / "model" / "inextremis.pt")
+        return ModelFolder(folder / "model")
 
     @property
     def training_cases(self) -> list[str]:
@@ -116,12 +116,12 @@ class Run:
         # Nothing is held out, as other cases are scored.
         fixed = {"held_out_share": 0, "seed": self.seed}
         h = self.preset.changed(self.row.changes).changed(fixed)
-        if not TrainingRecord.load(self.folder / "model" / "record.json").runs:
+        if not TrainingRecord.load(self.models.trainings.record).runs:
             Training(
                 self._scans(),
                 self.dataset.labels,
-                self.versions,
-                self.folder / "model",
+                self.models.versions,
+                self.models.trainings,
                 h,
                 self.prepared,
                 _device(),
@@ -146,7 +146,7 @@ class Run:
         return path
 
     def _predict(self) -> list[CaseScore]:
-        model = load_checkpoint(self.versions.published_path, _device())
+        model = load_checkpoint(self.models.published, _device())
         has_crf = self._has_crf(model)
         scores = []
         for split in SPLITS[1:]:

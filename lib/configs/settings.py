@@ -84,7 +84,6 @@ class AppSettings(BaseModel):
     test_time_crf: Literal["auto", "true", "false"] = Field(
         "auto", description="refine automatic masks by a dense CRF; auto: if this improved the score in training"
     )
-    tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @property
     def n_readers(self) -> int:

@@ -18,10 +18,10 @@ from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.extreme_points_task import ExtremePointsInferTask
 from lib.infers.published_model import PublishedModel
 from lib.infers.segmentation_task import SegmentationInferTask
-from lib.networks.versions import ModelVersions
 from lib.trainers.auto_train import AutoTrain
 from lib.trainers.train_task import InExtremISTrainTask
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import NAME, ModelFolder
 from lib.training.record import TrainingRecord
 
 
@@ -43,7 +43,7 @@ def infer_tasks(
     return {
         "extreme_points": ExtremePointsInferTask(InferType.DEEPEDIT, *common),
         "extreme_points_annotation": ExtremePointsInferTask(InferType.ANNOTATION, *common),
-        "inextremis": SegmentationInferTask(model, images, test_time_crf=test_time_crf),
+        NAME: SegmentationInferTask(model, images, test_time_crf=test_time_crf),
     }
 
 
@@ -55,7 +55,7 @@ def auto_train(
 ) -> AutoTrain:
     """Count annotations since the last training began; `start(model, {}, enqueue=True)` requests a training."""
     (name, trainer), *_ = trainers.items()
-    runs = TrainingRecord.load(trainer.record_path).runs
+    runs = TrainingRecord.load(trainer.folder.record).runs
     seen_until = moment_of(runs[-1].started) if runs else LONG_AGO
     unseen = [
         store.path(answer.image_id, answer.label).name
@@ -66,9 +66,11 @@ def auto_train(
 
 
 def train_tasks(
-    model: PublishedModel, prepared: PreparedScans, hyperparameters: Hyperparameters, settings: AppSettings
+    models: ModelFolder,
+    model: PublishedModel,
+    prepared: PreparedScans,
+    hyperparameters: Hyperparameters,
+    settings: AppSettings,
 ) -> dict[str, TrainTask]:
     """Make the training task."""
-    versions = ModelVersions(model.path, settings.keep_versions)
-    fixed = (versions, settings.labels, prepared, hyperparameters, settings.tracking)
-    return {"inextremis": InExtremISTrainTask(*fixed, published=model.current)}
+    return {NAME: InExtremISTrainTask(models, settings.labels, prepared, hyperparameters, model.current)}

@@ -48,14 +48,14 @@ class AnnotationWorkflow:
     def __init__(self, studies: Studies, settings: AppSettings, hyperparameters: Hyperparameters) -> None:
         model_dir = settings.model_dir or studies.project.model
         self.studies, self.settings = studies, settings
-        models = ModelFolder(model_dir)
+        models = ModelFolder(model_dir, settings.keep_versions)
         self.published = PublishedModel(models.published, settings.labels)
         prepared = PreparedScans(studies.project.prepared)
         self.images = OpenedImages(prepared, studies.identities)
         self.opening = Opening(self.images, self.published)
         files = (models.trainings.atlases_of_clicks, models.trainings.click_networks)
         self.atlases = ShapeAtlases(studies.masks(), studies.clicks, *files, studies.skipped)
-        self.trainers = train_tasks(self.published, prepared, hyperparameters, settings)
+        self.trainers = train_tasks(models, self.published, prepared, hyperparameters, settings)
         _warn_of_other_studies(model_dir, studies)
 
     def infer_tasks(self) -> dict[str, InferTask]:

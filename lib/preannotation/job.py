@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.training.model_folder import ModelFolder
+
 
 @dataclass(frozen=True)
 class Job:
@@ -40,6 +42,5 @@ class Job:
     gpu_memory_share: float = 1.0
 
     @property
-    def model_path(self) -> Path:
-        """File of the published model."""
-        return Path(self.model_dir) / "inextremis.pt"
+    def models(self) -> ModelFolder:
+        return ModelFolder(Path(self.model_dir))

@@ -26,7 +26,6 @@ from lib.inference.automatic_mask import refined_on_scan
 from lib.inference.prediction import label_map_on_scan, predict_on_grid
 from lib.inference.quality import mask_quality
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.preannotation.job import Job
 from lib.preannotation.wanted import is_settled, needs_proposal, stored_proposal
 from lib.server.archive.series_images import series_and_volume
@@ -211,8 +210,8 @@ def _model(job: Job, device: torch.device) -> TrainedModel:
     Raises:
         WorkerError: the model does not exist any more.
     """
-    versions = ModelVersions(job.model_path)
-    for path in (versions.path(job.model_version), job.model_path):
+    versions = job.models.versions
+    for path in (versions.path(job.model_version), job.models.published):
         try:
             model = load_checkpoint(path, device)
         except (FileNotFoundError, CheckpointError):

@@ -21,6 +21,7 @@ from lib.report.reader_agreements import ReaderAgreement, reader_agreements
 from lib.report.running_training import RunningTraining, running_training
 from lib.server.audit import AuditRecord, last_records
 from lib.server.project import Project, first_labels, is_archive
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 
 logger = logging.getLogger(__name__)
@@ -110,15 +111,15 @@ def read_project(studies: str, project: Project, model_dir: Path, labels: Sequen
     images = _images(project, listed, masks)
     if not images and not agreements:
         raise ReportError(f"Nothing is annotated in {project_name(studies)}; click on a study first.")
-    folder = model_dir / "inextremis"
+    models = ModelFolder(model_dir)
     return AnnotatedProject(
         project_name(studies),
         labels,
         listed,
         sorted(images, key=lambda image: image.answered, reverse=True),
-        TrainingRecord.load(folder / "record.json"),
-        running_training(folder / "train_stats.json"),
-        _model(model_dir / "inextremis.pt"),
+        TrainingRecord.load(models.trainings.record),
+        running_training(models.trainings.statistics),
+        _model(models.published),
         last_records(project.audit, MAX_RECORDS),
         agreements,
     )

@@ -1,4 +1,4 @@
-"""Run `lib.training` as the training task of MONAI Label: requests, statistics, logs and trackers."""
+"""Run `lib.training` as the training task of MONAI Label: requests, statistics, logs and curves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,21 +25,19 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
 from lib.networks.checkpoint import TrainedModel
-from lib.networks.versions import ModelVersions
 from lib.trainers.annotated_scans import annotated_scans
 from lib.trainers.curves import Curves
+from lib.trainers.event_log import EventLog, supervision_picture
 from lib.trainers.processes import GPUError, require_gpus
-from lib.trainers.trackers import MLflowRun, Trackers, supervision_picture
 from lib.training.gate import Verdict
 from lib.training.hyperparameters import Hyperparameters, first_error
 from lib.training.loop import TrainingError
+from lib.training.model_folder import ModelFolder, TrainingFolder
 from lib.training.ranks import LostRankError, Ranks
 from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS, Listener, Report, Training
 
 logger = logging.getLogger(__name__)
-
-_CURVES = "curves.json"
 
 LISTINGS = 5
 """Number of attempts of the processes of a training to list the same annotations."""
@@ -49,40 +47,35 @@ class InExtremISTrainTask(TrainTask):
     """`lib.training.run.Training` as a task of MONAI Label.
 
     Args:
-        versions: published checkpoint and previous versions.
+        models: published network, its versions and its trainings.
         labels: labels of the app.
         prepared: cache of scans on the network's grid.
         hyperparameters: defaults, which a request may change.
-        tracking: "mlflow", stored in a sqlite file beside the model, or "None".
         published: returns the published model.
     """
 
     def __init__(
         self,
-        versions: ModelVersions,
+        models: ModelFolder,
         labels: tuple[str, ...],
         prepared: PreparedScans,
         hyperparameters: Hyperparameters,
-        tracking: str,
         published: Callable[[], TrainedModel | None],
     ) -> None:
         super().__init__("Learns from extreme points, in the background")
-        self.versions = versions
+        self.versions = models.versions
+        self.folder = models.trainings
         self.labels = labels
         self.prepared = prepared
         self.hyperparameters = hyperparameters
-        self.tracking = tracking
         self._published = published
-        published_path = versions.published_path
-        self.folder = published_path.parent / published_path.stem
 
     def info(self) -> dict[str, Any]:
         return super().info() | {"labels": list(self.labels)}
 
     def config(self) -> dict[str, Any]:
         """Return the options of a training for viewers."""
-        fixed = {"device": device_list(), "pretrained": True, "tracking": self.tracking}
-        return fixed | self.hyperparameters.model_dump()
+        return {"device": device_list(), "pretrained": True} | self.hyperparameters.model_dump()
 
     def stats(self) -> dict[str, Any]:
         """Return statistics for viewers, which take a record without `total_time` for that of a running training.
@@ -100,7 +93,7 @@ class InExtremISTrainTask(TrainTask):
 
     def _kept_stats(self) -> dict[str, Any]:
         try:
-            stats: dict[str, Any] = json.loads(self._stats_path.read_bytes())
+            stats: dict[str, Any] = json.loads(self.folder.statistics.read_bytes())
         except (OSError, ValueError):
             return {}
         return stats
@@ -114,7 +107,7 @@ class InExtremISTrainTask(TrainTask):
         model = self._published()
         if model is None or model.score is not None:
             return None if model is None else model.score
-        runs = TrainingRecord.load(self.record_path).runs
+        runs = TrainingRecord.load(self.folder.record).runs
         return next((run.score for run in reversed(runs) if run.version == model.version), of_this_run)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
@@ -169,18 +162,6 @@ class InExtremISTrainTask(TrainTask):
         differs = {name for name in changes if getattr(sent, name) != getattr(own, name)}
         return {name: value for name, value in changes.items() if name in differs or name == "method"}
 
-    @property
-    def record_path(self) -> Path:
-        return self.folder / "record.json"
-
-    @property
-    def curves_path(self) -> Path:
-        return self.folder / _CURVES
-
-    @property
-    def _stats_path(self) -> Path:
-        return self.folder / "train_stats.json"
-
     def _scans(self, datastore: Datastore, ranks: Ranks) -> list[AnnotatedScan]:
         """List the annotated scans on each rank; repeat this if annotations changed in between.
 
@@ -200,16 +181,10 @@ class InExtremISTrainTask(TrainTask):
             return {}
         masks = sum(scan.mask_path is not None for scan in scans)
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
-        name = f"{datetime.now():%Y%m%d_%H%M%S}"
-        trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, self._changed(checked)))
-        statistics = _Statistics(self._stats_path, trackers)
-        try:
+        with closing(EventLog(self.folder.events, f"{datetime.now():%Y%m%d_%H%M%S}")) as events:
+            statistics = _Statistics(self.folder, events)
             listener = Listener(statistics.began, statistics.reported, statistics.judged)
             self._training(checked, scans, ranks, listener).run()
-        except BaseException:
-            trackers.close(failed=True)
-            raise
-        trackers.close(failed=False)
         return statistics.ended()
 
     def _changed(self, checked: Mapping[str, Any]) -> Hyperparameters:
@@ -232,22 +207,14 @@ class InExtremISTrainTask(TrainTask):
             ranks=ranks,
         )
 
-    def _mlflow_run(self, name: str, h: Hyperparameters) -> MLflowRun | None:
-        if self.tracking != "mlflow":
-            return None
-        folder = self.versions.published_path.parent
-        # MLflow refuses MONAI's default, a folder of files.
-        uri = f"sqlite:///{folder / 'mlruns.db'}"
-        return MLflowRun(uri, self.versions.published_path.stem, folder / "mlartifacts", name, h.model_dump())
-
 
 class _Statistics:
-    """Statistics of a run for viewers and trackers."""
+    """Statistics and curves of a run."""
 
-    def __init__(self, stats_path: Path, trackers: Trackers) -> None:
-        self.stats_path = stats_path
-        self.curves = Curves(stats_path.with_name(_CURVES))
-        self.trackers = trackers
+    def __init__(self, folder: TrainingFolder, events: EventLog) -> None:
+        self.path = folder.statistics
+        self.curves = Curves(folder.curves)
+        self.events = events
         self.start_s = time.time()
         # Replace the statistics of the previous training.
         self.stats: dict[str, Any] = {"epoch": 0, "total_epochs": REPORTS, "start_ts": int(self.start_s)}
@@ -260,10 +227,10 @@ class _Statistics:
         value = report.step.value
         loss = value.loss.item()
         terms = {f"loss {name}": float(term) for name, term in value.terms.items()}
-        self.trackers.metrics({"loss": loss, **terms}, report.iterations)
+        self.events.metrics({"loss": loss, **terms}, report.iterations)
         picture = supervision_picture(report.step.batch.image, value.label_sets)
         if picture is not None:
-            self.trackers.picture("geodesics", picture, report.iterations)
+            self.events.picture("geodesics", picture, report.iterations)
         self.curves.add_loss(report.iterations, loss)
         now_s = time.time() - self.start_s
         first = self.stats.get("first_report", (report.part, now_s))
@@ -271,7 +238,7 @@ class _Statistics:
 
     def judged(self, verdict: Verdict, iterations: int) -> None:
         if verdict.score is not None:
-            self.trackers.metrics({"score": verdict.score}, iterations)
+            self.events.metrics({"score": verdict.score}, iterations)
             self.curves.add_score(iterations, verdict.score)
         best = {"best_metric": verdict.score} if verdict.publish and verdict.score is not None else {}
         self._write(verdict=verdict.reason, **best)
@@ -282,7 +249,7 @@ class _Statistics:
 
     def _write(self, **changes: object) -> None:
         self.stats |= {"current_time": self._time(), **changes}
-        write_atomically(self.stats_path, json.dumps(self.stats, indent=2).encode())
+        write_atomically(self.path, json.dumps(self.stats, indent=2).encode())
 
     def _time(self) -> str:
         return str(timedelta(seconds=int(time.time() - self.start_s)))

@@ -26,9 +26,6 @@ from lib.inference.shape_atlases import shapes_of_mask
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "atlases_of_clicks.npz"
-"""Name of the file, in the folder of the published network."""
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingAtlases:
@@ -87,10 +84,10 @@ class TrainingAtlases:
         weights = {label: network.digest for label, network in self.networks.items()}
         return f"{images} {[(label, atlas.digest) for label, atlas in atlases.items()]} {weights}"
 
-    def save(self, folder: Path) -> None:
+    def save(self, path: Path) -> None:
         """Write the atlases of clicks, for click requests. Errors of the disk are logged."""
         try:
-            save_atlases(folder / FILE_NAME, self.of_clicks, self.clicked)
+            save_atlases(path, self.of_clicks, self.clicked)
         except OSError as error:
             logger.warning("The shapes that clicks have in common are not kept (%s).", error.strerror)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -24,6 +23,7 @@ from lib.training.click_networks import kept_click_networks, updated_click_netwo
 from lib.training.grid_plan import plan_patch
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
+from lib.training.model_folder import TrainingFolder
 from lib.training.ranks import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def training_volumes(
     labels: tuple[str, ...],
     spacing_mm: Spacing,
     h: Hyperparameters,
-    folder: Path | None = None,
+    folder: TrainingFolder | None = None,
     *,
     learns: bool = True,
 ) -> ScanVolumes:
@@ -75,10 +75,12 @@ def training_volumes(
     atlases = TrainingAtlases.of(scans, volumes, labels)
     if folder is not None:
         if learns:
-            atlases.save(folder)
-            networks = updated_click_networks(folder, scans, volumes, atlases.accepted, labels, h.max_minutes)
+            atlases.save(folder.atlases_of_clicks)
+            networks = updated_click_networks(
+                folder.click_networks, scans, volumes, atlases.accepted, labels, h.max_minutes
+            )
         else:
-            networks = kept_click_networks(folder)
+            networks = kept_click_networks(folder.click_networks)
         atlases = replace(atlases, networks=networks)
     name = f"{click_masks.NAME} {labels} {atlases.digest}"
     return replace(volumes, click_masks=ClickMaskMaker(labels, atlases), click_masks_name=name)

@@ -18,12 +18,9 @@ from lib.training.click_network_training import MIN_MASKS, ClickExample, seconds
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "click_networks.pt"
-"""Name of the file, in the folder of the published network."""
-
 
 def updated_click_networks(
-    folder: Path,
+    path: Path,
     scans: Sequence[AnnotatedScan],
     volumes: ScanVolumes,
     accepted: Mapping[str, Mapping[str, Shape]],
@@ -35,7 +32,7 @@ def updated_click_networks(
     Labels without clicks get no network. A network that was trained on a mask which was deleted is deleted.
 
     Args:
-        folder: folder of the file of networks.
+        path: file of the networks.
         accepted: shapes of accepted masks, by label and image id.
         labels: names in order of their index 1, 2, ...
         minutes: of the training that includes this, 0 for no limit.
@@ -45,7 +42,7 @@ def updated_click_networks(
     """
     kept = {
         label: stored
-        for label, stored in load_networks(folder / FILE_NAME).items()
+        for label, stored in load_networks(path).items()
         if stored.images and set(stored.images) <= accepted.get(label, {}).keys()
     }
     clicked = {annotation.label for scan in scans for annotation in scan.annotations}
@@ -62,15 +59,15 @@ def updated_click_networks(
             networks[label] = StoredNetwork(network, tuple(examples))
             logger.info("A click network of %s was trained on %d accepted masks.", label, len(examples))
     try:
-        save_networks(folder / FILE_NAME, networks)
+        save_networks(path, networks)
     except OSError as error:
         logger.warning("The click networks cannot be stored (%s).", error.strerror)
     return {label: stored.network for label, stored in networks.items()}
 
 
-def kept_click_networks(folder: Path) -> dict[str, ClickNetwork]:
-    """Load the networks in a folder, by label."""
-    return {label: stored.network for label, stored in load_networks(folder / FILE_NAME).items()}
+def kept_click_networks(path: Path) -> dict[str, ClickNetwork]:
+    """Load the networks in a file, by label."""
+    return {label: stored.network for label, stored in load_networks(path).items()}
 
 
 def _examples(

@@ -60,9 +60,14 @@ class TrainingFolder:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Published network, its versions and its trainings: `model_dir`, by default `model/` of a project."""
+    """Published network, its versions and its trainings: `model_dir`, by default `model/` of a project.
+
+    Attributes:
+        keep: number of versions that stay.
+    """
 
     folder: Path
+    keep: int = 5
 
     @property
     def published(self) -> Path:
@@ -73,6 +78,6 @@ class ModelFolder:
     def trainings(self) -> TrainingFolder:
         return TrainingFolder(self.folder / NAME)
 
-    def versions(self, keep: int = 5) -> ModelVersions:
-        """Return the published and the kept versions; `keep` is the number of versions that stay."""
-        return ModelVersions(self.published, keep)
+    @property
+    def versions(self) -> ModelVersions:
+        return ModelVersions(self.published, self.keep)

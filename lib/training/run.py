@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from lib.training.gate import PublishGate, Verdict
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import DivergedError, Step, TrainingError, train
+from lib.training.model_folder import TrainingFolder
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
 from lib.training.publisher import Publisher
@@ -72,7 +72,7 @@ class Training:
     Attributes:
         scans: all annotated scans.
         labels: names in order of their index 1, 2, ...
-        folder: folder of the state and the record of trainings.
+        folder: state and record of the trainings.
         h: the hyper-parameters.
         prepared: cache of scans on the network's grid.
         pretrained: False to start from an untrained network.
@@ -83,7 +83,7 @@ class Training:
     scans: Sequence[AnnotatedScan]
     labels: tuple[str, ...]
     versions: ModelVersions
-    folder: Path
+    folder: TrainingFolder
     h: Hyperparameters
     prepared: PreparedScans
     device: torch.device
@@ -104,9 +104,9 @@ class Training:
         """
         if not self.ranks.is_first:
             return self._run()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(self.folder.lock, timeout=0):
                 return self._run()
         except Timeout as error:
             raise TrainingError("Another training of this project runs; wait for its end, or stop it.") from error
@@ -138,9 +138,9 @@ class Training:
         try:
             step = self._train(start, trained_on, symmetric_axes(structures), seed, budget, publisher)
         except DivergedError:
-            self.unfinished_path.unlink(missing_ok=True)
+            self.folder.unfinished.unlink(missing_ok=True)
             raise
-        self.unfinished_path.unlink(missing_ok=True)
+        self.folder.unfinished.unlink(missing_ok=True)
         verdict = publisher.verdict
         assert verdict is not None
         run = TrainingRun(
@@ -155,26 +155,18 @@ class Training:
             loss=step.value.loss.item(),
         )
         self.record = self.record.with_run(run)
-        self.record.save(self.record_path)
+        self.record.save(self.folder.record)
         self.ranks.bytes_of_first(self.record.to_bytes())
         return run
-
-    @property
-    def record_path(self) -> Path:
-        return self.folder / "record.json"
-
-    @property
-    def unfinished_path(self) -> Path:
-        return self.folder / "unfinished.pt"
 
     def _begun_record(self) -> TrainingRecord:
         """Add this training and its scans to the record of the project."""
         content = None
         if self.ranks.is_first:
-            record = TrainingRecord.load(self.record_path)
+            record = TrainingRecord.load(self.folder.record)
             record = record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
             # Saved before the first iteration: a scan that a killed run was trained on must not be held out later.
-            record.save(self.record_path)
+            record.save(self.folder.record)
             content = record.to_bytes()
         return TrainingRecord.from_bytes(self.ranks.bytes_of_first(content))
 
@@ -186,7 +178,7 @@ class Training:
             lambda spacing_mm: plan_network(scans, self.labels, spacing_mm, self.h),
             plan_spacing(scans, structures, self.h),
             self.versions.published_path,
-            self.unfinished_path,
+            self.folder.unfinished,
             pretrained=self.pretrained,
         )
         if self.ranks.size > 1:
@@ -225,7 +217,7 @@ class Training:
             if is_due or ended:
                 publisher.consider(network, replace(state, progress=0.0))
             if not ended:
-                save_checkpoint(self.unfinished_path, TrainedModel(start.spec, network, publisher.base), state)
+                save_checkpoint(self.folder.unfinished, TrainedModel(start.spec, network, publisher.base), state)
         return step
 
     def _volumes(self, scans: Sequence[AnnotatedScan], spacing_mm: Spacing) -> tuple[ScanVolumes, Hyperparameters]:

@@ -30,7 +30,6 @@ def test_without_conf_everything_has_its_default():
         ({"codes": "lesion=99LOCAL:A-1:Own words"}, "codes", {"lesion": "99LOCAL:A-1:Own words"}),
         ({"modalities": "mr, PT"}, "modalities", ("MR", "PT")),
         ({"model_dir": "/srv/my model"}, "model_dir", Path("/srv/my model")),
-        ({"tracking": "None"}, "tracking", "None"),
     ],
 )
 def test_text_of_the_command_line_becomes_values(conf, name, value):
@@ -105,7 +104,6 @@ REFUSALS = [
     ("codes", "lesion=SCT:52988007", "'SCT:52988007'", "correct it, or give SCT:52988007:MEANING"),
     ("modalities", "", "''", "such as MR,CT,PT"),
     ("modalities", "MR,p/t", "'P/T'", "such as MR,CT,PT"),
-    ("tracking", "mlfow", "'mlfow' cannot be used", "'mlflow' or 'None'"),
     ("preset", "fast", "'fast'", "'auto', 'gpu', 'cpu' or 'paper'"),
     ("method", "Paper", "'Paper'", "'app' or 'paper'"),
     ("geodesic", "Deep", "'Deep'", "'none', 'gradient', 'gradient_euclidean' or 'deep'"),

@@ -82,7 +82,13 @@ def server(command: Path, tmp_path: Path, elsewhere: Path) -> Iterator[str]:
     """The address of a server that the command has started."""
     write_demo_studies(tmp_path / "studies", tmp_path / "truth", 1)
     port = free_port()
-    words = [command, "start", "../studies", "--port", str(port), "--conf", "tracking", "None"]
+    words = [
+        command,
+        "start",
+        "../studies",
+        "--port",
+        str(port),
+    ]
     log = tmp_path / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(words, cwd=elsewhere, env=variables(), stdout=output, stderr=output)

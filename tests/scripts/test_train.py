@@ -29,7 +29,6 @@ TINY = {
     "levels": "2",
     "base_channels": "4",
     "held_out_share": "0",
-    "tracking": "None",
     "mixed_precision": "false",
     "max_minutes": "0",
 }

@@ -34,7 +34,7 @@ class Site:
 def running_site(root, count, environment=None, **conf):
     """Run a server on a folder of demo studies."""
     write_demo_studies(root / "studies", root / "truth", count)
-    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None", **conf}
+    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), **conf}
     with LocalServer(root / "studies", conf, root / "server.log", environment=environment) as server:
         yield Site(server.url, root / "studies", root / "truth", server)
 

@@ -1,15 +1,14 @@
 """The training task of MONAI Label: options of a request, statistics for viewers, and error messages."""
 
-import contextlib
 import json
 import logging
 import os
 import subprocess
 from dataclasses import dataclass, replace
-from unittest.mock import Mock
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.volume import VolumeError
@@ -19,17 +18,17 @@ from lib.trainers.train_task import InExtremISTrainTask
 from lib.training.gate import PublishGate
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
+from lib.training.model_folder import ModelFolder
 from lib.training.record import TrainingRecord
 from lib.training.run import REPORTS, Training
-from tests.training.phantoms import TINY, scans, versions_in
+from tests.training.phantoms import TINY, scans
 
 
-def task_in(folder, tracking="None", **changes):
+def task_in(folder, **changes):
     h = Hyperparameters.of_preset("cpu").changed({**TINY, **changes})
-    versions = versions_in(folder)
-    published = PublishedModel(versions.published_path, ("lesion",))
-    prepared = PreparedScans(folder / "prepared")
-    return InExtremISTrainTask(versions, ("lesion",), prepared, h, tracking, published.current)
+    models = ModelFolder(folder / "model")
+    published = PublishedModel(models.published, ("lesion",))
+    return InExtremISTrainTask(models, ("lesion",), PreparedScans(folder / "prepared"), h, published.current)
 
 
 @dataclass
@@ -50,7 +49,7 @@ def test_request_changes_hyperparameters(task):
 
     assert task.versions.published_number() == 1
     assert stats["iteration"] == 3
-    (run,) = TrainingRecord.load(task.record_path).runs
+    (run,) = TrainingRecord.load(task.folder.record).runs
     assert (run.version, run.iterations) == (1, 3)
 
 
@@ -125,7 +124,7 @@ def test_without_held_out_scans_the_best_score_is_that_on_training_scans(task):
 
     task({"iterations": 40}, None)
 
-    (run,) = TrainingRecord.load(task.record_path).runs
+    (run,) = TrainingRecord.load(task.folder.record).runs
     assert run.judged_on[1] == "training"
     assert task.stats()["best_metric"] == run.score is not None
 
@@ -161,7 +160,7 @@ def test_options_contain_every_hyperparameter(task):
     config = task.config()
 
     assert config.items() >= task.hyperparameters.model_dump().items()
-    assert (config["pretrained"], config["tracking"]) == (True, "None")
+    assert config["pretrained"] is True
     assert task.info()["labels"] == ["lesion"]
 
 
@@ -228,7 +227,7 @@ def test_training_starts_from_an_untrained_network_on_request(task):
     task({"iterations": 3}, None)
     task({"iterations": 3, "pretrained": False, "held_out_share": 0}, None)
 
-    assert [run.iterations for run in TrainingRecord.load(task.record_path).runs] == [3, 3]
+    assert [run.iterations for run in TrainingRecord.load(task.folder.record).runs] == [3, 3]
 
 
 # Errors
@@ -270,27 +269,13 @@ def test_refused_option_ends_with_a_sentence_in_the_log(task, caplog):
     assert "The training cannot start: iterations: -1 cannot be used" in caplog.text
 
 
-@pytest.fixture
-def trackers(task, monkeypatch):
-    trackers = Mock()
-    monkeypatch.setattr(train_task, "Trackers", Mock(return_value=trackers))
-    return trackers
-
-
-@pytest.mark.parametrize("error", [None, TrainingError("It cannot go on.")])
-def test_trackers_are_closed_with_the_status(task, monkeypatch, trackers, error):
-    monkeypatch.setattr(Training, "run", Mock(side_effect=error))
-    with contextlib.suppress(SystemExit):
-        task({}, None)
-
-    trackers.close.assert_called_once_with(failed=error is not None)
-
-
-def test_trackers_get_the_loss_its_terms_and_the_score(task, trackers):
+def test_event_log_has_the_loss_its_terms_the_score_and_a_picture(task):
     task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1, "crf_weight": 1e-4}, None)
 
-    assert train_task.Trackers.call_args[0][::2] == (task.folder / "runs", None)
-    metrics = {name: iteration for (values, iteration), _ in trackers.metrics.call_args_list for name in values}
+    (run,) = task.folder.events.iterdir()
+    board = EventAccumulator(str(run))
+    board.Reload()
     terms = ("dice", "cross_entropy", "focal", "crf", "click_mask")
-    assert metrics == dict.fromkeys(["loss", *(f"loss {term}" for term in terms), "score"], 4)
-    assert {call.args[0] for call in trackers.picture.call_args_list} == {"geodesics"}
+    assert set(board.Tags()["scalars"]) == {"loss", *(f"loss {term}" for term in terms), "score"}
+    assert {event.step for name in board.Tags()["scalars"] for event in board.Scalars(name)} == {4}
+    assert board.Tags()["images"] == ["geodesics"]

@@ -19,6 +19,7 @@ from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.spec import NetworkSpec
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
+from lib.training.model_folder import ModelFolder
 from lib.training.objective import ObjectiveValue
 from lib.training.record import TrainingRecord
 from lib.training.run import Listener, Training
@@ -138,7 +139,7 @@ def training(folder, annotated, labels=("lesion",), keep=5, objective=BrightIsLa
         annotated,
         labels,
         versions_in(folder, keep),
-        folder / "model" / "inextremis",
+        ModelFolder(folder / "model").trainings,
         Hyperparameters.of_preset("cpu").changed({**TINY, **changes}),
         PreparedScans(folder / "prepared"),
         torch.device("cpu"),

@@ -8,7 +8,7 @@ from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.training import atlases
-from lib.training.atlases import FILE_NAME, TrainingAtlases
+from lib.training.atlases import TrainingAtlases
 from tests.training.phantoms import AFFINE, CENTRES, LABELS, ball, scan, scans
 
 ATLAS = ShapeAtlas.mean_of([Shape.of_mask(ball(CENTRES["lesion"]), AFFINE)], weight=2.0)
@@ -89,14 +89,14 @@ def test_digest_changes_with_accepted_masks(tmp_path, volumes):
 
 def test_atlases_of_clicks_are_stored(tmp_path, volumes, groups):
     some = [scan(tmp_path, "one"), scan(tmp_path, "two")]
-    TrainingAtlases.of(some, volumes, ("lesion",)).save(tmp_path)
+    TrainingAtlases.of(some, volumes, ("lesion",)).save(tmp_path / "atlases.npz")
 
-    ((atlas, images),) = load_atlases(tmp_path / FILE_NAME).values()
+    ((atlas, images),) = load_atlases(tmp_path / "atlases.npz").values()
     assert atlas.digest == ATLAS.digest and images == ["one", "two"]
 
 
 def test_full_disk_is_logged(tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
-    TrainingAtlases().save(tmp_path / "file")
+    TrainingAtlases().save(tmp_path / "file" / "atlases.npz")
 
     assert "are not kept" in caplog.text

@@ -8,22 +8,22 @@ from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.training import click_networks
 from lib.training.atlases import TrainingAtlases
-from lib.training.click_networks import FILE_NAME, updated_click_networks
+from lib.training.click_networks import updated_click_networks
 from tests.training.phantoms import LABELS, scan, scans
 
 
 class Project:
     def __init__(self, folder):
-        self.folder = folder
+        self.path = folder / "networks.pt"
         self.volumes = ScanVolumes(PreparedScans(folder / "prepared"), (1.0, 1.0, 1.0))
 
     def update(self, some, minutes=5):
         accepted = TrainingAtlases.of(some, self.volumes, LABELS).accepted
-        return updated_click_networks(self.folder, some, self.volumes, accepted, LABELS, minutes)
+        return updated_click_networks(self.path, some, self.volumes, accepted, LABELS, minutes)
 
     @property
     def stored(self):
-        return {label: list(of.images) for label, of in load_networks(self.folder / FILE_NAME).items()}
+        return {label: list(of.images) for label, of in load_networks(self.path).items()}
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_unreadable_image_is_left_out(project, trained, tmp_path):
 
 def test_full_disk_is_logged(project, trained, tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
-    project.folder = tmp_path / "file"
+    project.path = tmp_path / "file" / "networks.pt"
 
     assert list(project.update(masked(tmp_path, 4))) == ["lesion"]
     assert "cannot be stored" in caplog.text

@@ -98,7 +98,7 @@ class Site:
 
 
 def _conf(root):
-    return {"labels": ",".join(LABELS), "model_dir": str(root / "model"), "tracking": "None"}
+    return {"labels": ",".join(LABELS), "model_dir": str(root / "model")}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def test_six_clicks_make_the_mask_in_firefox(tmp_path):
     need_firefox()
     image, masks, affine = phantom(3, "oblique, downwards")
     write_volume(tmp_path / "studies" / "oblique.nii.gz", image, affine)
-    conf = {"labels": "lesion", "model_dir": str(tmp_path / "model"), "tracking": "None"}
+    conf = {"labels": "lesion", "model_dir": str(tmp_path / "model")}
     clicks = extreme_voxels(masks["lesion"])
     (tmp_path / "profile").mkdir()
     with LocalServer(tmp_path / "studies", conf, tmp_path / "log") as server, firefox(tmp_path / "profile") as browser:

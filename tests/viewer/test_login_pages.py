@@ -26,7 +26,7 @@ def shown_blocked(page):
 
 
 def test_form_of_the_server(page, studies, tmp_path):
-    conf = {"users": str(write_users(tmp_path / "users")), "tracking": "None"}
+    conf = {"users": str(write_users(tmp_path / "users"))}
     with LocalServer(studies, conf, tmp_path / "server.log") as server:
         blocked = shown_blocked(page)
         page.goto(f"{server.url}/")
@@ -56,8 +56,7 @@ def test_realm(page, studies, tmp_path):
     users = {"anna": ["monailabel-annotator"]}
     with Realm(f"http://127.0.0.1:{port}/login/callback", users) as realm:
         environment = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": realm.address}
-        conf = {"tracking": "None"}
-        with LocalServer(studies, conf, tmp_path / "server.log", port, environment) as server:
+        with LocalServer(studies, {}, tmp_path / "server.log", port, environment) as server:
             blocked = shown_blocked(page)
             page.goto(f"{server.url}/annotate?from=a%20link")
             assert page.url.startswith(realm.address)

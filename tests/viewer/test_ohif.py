@@ -102,7 +102,7 @@ def session(tmp_path_factory, studies):
     need_orthanc()
     need_chromium()
     root = tmp_path_factory.mktemp("viewer")
-    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None", "preset": "cpu", **TRAINING}
+    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "preset": "cpu", **TRAINING}
     environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
     with Orthanc(root / "orthanc") as orthanc:
         for instances, _ in studies.values():

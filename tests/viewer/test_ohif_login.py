@@ -62,7 +62,7 @@ def session(tmp_path_factory):
     image, masks, affine = phantom(0, "axial")
     instances = dicom_series(image, affine, "somebody")
     clicks = ImageGeometry(image.shape, affine).voxel_to_lps(extreme_voxels(masks["lesion"]))
-    conf = {"users": str(write_users(root / "users")), "labels": "lesion", "tracking": "None", "preset": "cpu"}
+    conf = {"users": str(write_users(root / "users")), "labels": "lesion", "preset": "cpu"}
     environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
     with Orthanc(root / "orthanc") as orthanc:
         upload(orthanc.dicomweb_url, instances)

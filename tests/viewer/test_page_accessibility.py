@@ -33,7 +33,7 @@ def site(tmp_path_factory):
         image, masks, affine = phantom(seed, "axial")
         write_volume(root / "studies" / f"scan_{seed}.nii.gz", image, affine)
     (root / "studies" / "broken.nii.gz").write_bytes(b"half a scan")
-    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
+    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model")}
     assert (WEB / "index.html").exists(), "The page is not built; run scripts/build_page.sh."
     with LocalServer(root / "studies", conf, root / "server.log") as server:
         clicks = simulated_extreme_points(masks["lesion"], np.random.default_rng(0)).tolist()

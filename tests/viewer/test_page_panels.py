@@ -59,7 +59,7 @@ class Site:
         assert answer.status_code == 200, answer.text
 
     def start(self):
-        conf = {"labels": "lesion", "model_dir": str(self.root / "model"), "tracking": "None"}
+        conf = {"labels": "lesion", "model_dir": str(self.root / "model")}
         port = self.server.port if self.server else None
         self.server = LocalServer(self.root / "studies", conf, self.root / "server.log", port=port)
         self.server.wait_until_ready()

@@ -18,13 +18,14 @@ from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
 from lib.server.http.refusals import answered_with
 from lib.trainers.train_task import InExtremISTrainTask
+from lib.training.model_folder import NAME
 from lib.training.record import TrainingRecord
 from lib.training.version_list import KeptVersion, NoVersionError, kept_versions, roll_back
 
 
 def trainer() -> InExtremISTrainTask:
     """Return the trainer of the running app, which a review-only server lacks."""
-    return app_instance().trainers["inextremis"]
+    return app_instance().trainers[NAME]
 
 
 def published_model() -> dict[str, Any] | None:
@@ -42,7 +43,7 @@ def list_models() -> dict[str, Any]:
         return {"published": None, "versions": []}
     model, versions = app_instance().workflow.published.current(), trainer().versions
     published = None if model is None else model.version
-    record = TrainingRecord.load(trainer().record_path)
+    record = TrainingRecord.load(trainer().folder.record)
     kept = kept_versions(versions, record, published)
     return {
         "published": published,

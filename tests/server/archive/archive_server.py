@@ -20,7 +20,7 @@ class Archive:
     root: Path
 
     def server(self, name="server", conf=None, **environment):
-        conf = {"labels": "lesion,cyst", "model_dir": str(self.root / "model"), "tracking": "None", **(conf or {})}
+        conf = {"labels": "lesion,cyst", "model_dir": str(self.root / "model"), **(conf or {})}
         environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(self.root / "cache"), **environment}
         return LocalServer(self.orthanc.dicomweb_url, conf, self.root / f"{name}.log", environment=environment)
 

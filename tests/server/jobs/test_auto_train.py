@@ -20,7 +20,7 @@ def tasks(server):
 def test_annotations_during_a_training_bring_about_one_more_after_it(tmp_path):
     """Two annotations start a training; of the six that come while it runs, none starts a third."""
     studies = write_demo_studies(tmp_path / "studies", tmp_path / "truth", 8)
-    conf = {"model_dir": str(tmp_path / "model"), "tracking": "None", "auto_train": "2", **SHORT}
+    conf = {"model_dir": str(tmp_path / "model"), "auto_train": "2", **SHORT}
     with LocalServer(tmp_path / "studies", conf, tmp_path / "server.log") as server:
         client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
 

@@ -15,7 +15,7 @@ from tests.modelexport.models import published, write_scans
 def test_bundle_gives_the_masks_of_the_server(tmp_path, crf):
     scans = write_scans(tmp_path / "studies")
     published(tmp_path / "studies", crf=crf)
-    with LocalServer(tmp_path / "studies", {"labels": "lesion,cyst", "tracking": "None"}, tmp_path / "log") as server:
+    with LocalServer(tmp_path / "studies", {"labels": "lesion,cyst"}, tmp_path / "log") as server:
         masks = {}
         for path in scans:
             query = {"image": path.name.partition(".")[0], "output": "image"}

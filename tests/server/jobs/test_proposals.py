@@ -23,7 +23,7 @@ def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("proposals")
     folder = tiny_project(root / "studies", COUNT, broken=1)
     (folder / "model" / "inextremis.pt").unlink()
-    with LocalServer(folder, {"tracking": "None"}, root / "server.log") as server:
+    with LocalServer(folder, {}, root / "server.log") as server:
         yield folder, server
 
 
@@ -117,7 +117,7 @@ def test_runs_are_in_the_audit_log(site):
 
 def test_run_ends_with_the_server(tmp_path):
     folder = tiny_project(tmp_path / "studies", COUNT)
-    with LocalServer(folder, {"tracking": "None"}, tmp_path / "server.log") as server:
+    with LocalServer(folder, {}, tmp_path / "server.log") as server:
         start(server)
         wait_for(lambda: len(proposed(folder)) >= 1, 240)
         children = psutil.Process(server.process.pid).children(recursive=True)

@@ -27,7 +27,7 @@ def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
     studies = write_demo_studies(root / "studies", root / "truth", CLICKED + UNSEEN)
     truth = {study: load_volume(root / "truth" / f"{study}.nii.gz").array > 0 for study in studies}
-    conf = {"model_dir": str(root / "model"), "tracking": "None"}
+    conf = {"model_dir": str(root / "model")}
     with LocalServer(root / "studies", conf, root / "server.log") as server:
         yield root, server, MONAILabelClient(server.url, tmpdir=str(root)), truth
 

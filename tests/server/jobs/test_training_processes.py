@@ -16,7 +16,7 @@ from lib.geometry.volume import load_volume
 from lib.training.record import TrainingRecord
 from tests.server.waiting import wait_for_training
 
-CONF = {"roi_size": "32x32x16", "levels": "2", "base_channels": "4", "tracking": "None", "train_batch_size": "1"}
+CONF = {"roi_size": "32x32x16", "levels": "2", "base_channels": "4", "train_batch_size": "1"}
 
 FEIGNED_GPUS = """
 import torch

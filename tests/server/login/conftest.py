@@ -31,6 +31,6 @@ class Guarded:
 def guarded(tmp_path_factory):
     root = tmp_path_factory.mktemp("guarded")
     studies, users = write_studies(root / "studies"), write_users(root / "users")
-    conf = {"users": str(users), "labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
+    conf = {"users": str(users), "labels": "lesion,cyst", "model_dir": str(root / "model")}
     with LocalServer(studies, conf, root / "server.log") as server:
         yield Guarded(server, studies, users)

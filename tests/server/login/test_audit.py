@@ -172,7 +172,7 @@ def test_request_cannot_forge_records(guarded):
 def test_without_a_login_the_client_names_itself(tmp_path):
     """Slicer sends a name, OHIF none."""
     studies = write_studies(tmp_path / "studies")
-    conf = {"model_dir": str(tmp_path / "model"), "tracking": "None"}
+    conf = {"model_dir": str(tmp_path / "model")}
     with LocalServer(studies, conf, tmp_path / "server.log") as server:
         client = Client(server.url)
         click(client, "straight", client_id="reader 2")

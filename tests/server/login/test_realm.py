@@ -41,7 +41,7 @@ def site(tmp_path_factory):
     root, port = tmp_path_factory.mktemp("realm"), free_port()
     realm = Realm(f"http://127.0.0.1:{port}/login/callback", USERS)
     environment = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": realm.address}
-    conf = {"model_dir": str(root / "model"), "tracking": "None"}
+    conf = {"model_dir": str(root / "model")}
     studies = write_studies(root / "studies")
     with LocalServer(studies, conf, root / "server.log", port, environment) as server:
         yield Site(server, realm)

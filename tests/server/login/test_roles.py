@@ -29,7 +29,7 @@ def server(tmp_path_factory):
     archive = FakeDICOMweb()
     archive.add("somebody")
     users = str(write_users(root / "users"))
-    conf = {"users": users, "model_dir": str(root / "model"), "tracking": "None", "readers": "2"}
+    conf = {"users": users, "model_dir": str(root / "model"), "readers": "2"}
     cache = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
     with served(archive) as address, LocalServer(address, conf, root / "server.log", environment=cache) as server:
         yield server

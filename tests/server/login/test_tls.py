@@ -39,7 +39,7 @@ def certificate(tmp_path_factory):
 @contextmanager
 def server(root, **options):
     studies, users = write_studies(root / "studies"), write_users(root / "users")
-    conf = {"users": str(users), "model_dir": str(root / "model"), "tracking": "None", "allowed_hosts": NAME}
+    conf = {"users": str(users), "model_dir": str(root / "model"), "allowed_hosts": NAME}
     with LocalServer(studies, conf, root / "server.log", **options) as running:
         yield running
 

@@ -39,7 +39,7 @@ class Site:
         self.studies.mkdir()
         for name in SCANS:
             write_scan(self.studies / f"{name}.nii.gz")
-        conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
+        conf = {"labels": "lesion,cyst", "model_dir": str(root / "model")}
         self.server = LocalServer(self.studies, conf, root / "server.log")
         self.server.wait_until_ready()
 

@@ -53,7 +53,7 @@ def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("exchange")
     studies = write_studies(root / "studies")
     import_clicks(studies, "straight", "oblique")
-    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None"}
+    conf = {"labels": "lesion,cyst", "model_dir": str(root / "model")}
     with LocalServer(studies, conf, root / "server.log") as server:
         site = Site(server.url, studies, root)
         for image in ("straight", "oblique"):

@@ -36,7 +36,7 @@ class Site:
             image = 100 + contrast * stored(name) + np.random.default_rng(seed).normal(0, 25, arch().shape)
             nib.save(nib.Nifti1Image(image.astype(np.float32), affine), folder / "studies" / f"{name}.nii.gz")
         self.folder = folder
-        conf = {"labels": "arch", "model_dir": str(folder / "model"), "tracking": "None"}
+        conf = {"labels": "arch", "model_dir": str(folder / "model")}
         self.server = LocalServer(folder / "studies", conf, folder / "server.log")
         self.server.wait_until_ready()
 

@@ -24,7 +24,6 @@ from lib.demo.local_server import free_port
 from lib.server.launch import APP, PASSWORD, ROOT, USERNAME, StartError, require_studies
 
 SECRET = "geheim-23"
-SHORT = {"tracking": "None"}
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -68,7 +67,7 @@ def launched(
     app: Path | str = APP,
     cwd: Path = ROOT,
     environment: Mapping[str, str] = {},  # noqa: B006
-    conf: Mapping[str, str] = SHORT,
+    conf: Mapping[str, str] = {},
 ) -> Iterator[Launched]:
     """Start a server by the command and wait until it answers."""
     port = free_port()

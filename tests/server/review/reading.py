@@ -49,7 +49,7 @@ def settings(root, **more):
     if not users.exists():
         write_people(users)
     model = str(root / "model")
-    return {"users": str(users), "readers": "2", "labels": "lesion", "model_dir": model, "tracking": "None", **more}
+    return {"users": str(users), "readers": "2", "labels": "lesion", "model_dir": model, **more}
 
 
 @dataclass

@@ -192,7 +192,7 @@ def test_segmentation_and_readings_need_their_roles(people, image):
 @pytest.mark.parametrize("conf", [{"readers": "2"}, {"review": "true"}])
 def test_start_without_a_login_is_refused(tmp_path, conf):
     studies = write_studies(tmp_path / "studies", ["straight"])
-    server = LocalServer(studies, {"tracking": "None", **conf}, tmp_path / "server.log")
+    server = LocalServer(studies, {**conf}, tmp_path / "server.log")
 
     assert server.process.wait(60) == 2
     words = (tmp_path / "server.log").read_text()

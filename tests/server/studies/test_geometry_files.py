@@ -52,7 +52,7 @@ def studies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(studies):
-    conf = {"model_dir": str(studies.parent / "model"), "tracking": "None"}
+    conf = {"model_dir": str(studies.parent / "model")}
     with LocalServer(studies, conf, studies.parent / "server.log") as server:
         yield server
 

@@ -16,7 +16,7 @@ from tests.server import asking
 from tests.server.asking import datastore, infer
 from tests.server.waiting import wait_for_training
 
-SHORT = {"tracking": "None", "held_out_share": "0", "iterations": "2", "roi_size": "16x16x16", "levels": "2"}
+SHORT = {"held_out_share": "0", "iterations": "2", "roi_size": "16x16x16", "levels": "2"}
 SHAPE = (20, 18, 12)
 CLICKS = [[5, 9, 6], [15, 9, 6], [10, 5, 6], [10, 13, 6], [10, 9, 3], [10, 9, 9]]
 

@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 def server(folder):
     (folder / "bad.nii.gz").write_bytes(b"no image")
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 7), np.int16), np.eye(4)), folder / "with times.nii.gz")
-    conf = {"labels": "lesion,cyst", "model_dir": str(folder.parent / "model"), "tracking": "None"}
+    conf = {"labels": "lesion,cyst", "model_dir": str(folder.parent / "model")}
     with LocalServer(folder, conf, folder.parent / "server.log") as server:
         yield server
 

@@ -1,14 +1,13 @@
-"""Metrics and pictures of a training, read from the files of TensorBoard and MLflow."""
+"""Metrics and pictures of a training, read from the files of TensorBoard."""
 
 import os
 
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lib.trainers.trackers import GEODESIC_RGB, KEPT_RUNS, MLflowRun, Trackers, supervision_picture
+from lib.trainers.event_log import GEODESIC_RGB, KEPT_RUNS, EventLog, supervision_picture
 
 NOW, LATER = 10, 20
 PICTURE = np.zeros((4, 5, 3), np.uint8)
@@ -27,22 +26,19 @@ def old_runs(folder, count):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Folder of the models after a training, with a blank in its name."""
-    folder = tmp_path_factory.mktemp("a project")
-    old_runs(folder / "runs", KEPT_RUNS + 5)
-    old_runs(folder / "mlartifacts", KEPT_RUNS + 5)
-    parameters = {"iterations": 3, "roi_size": "16x16x16"}
-    mlflow = MLflowRun(f"sqlite:///{folder / 'mlruns.db'}", "inextremis", folder / "mlartifacts", "a run", parameters)
-    trackers = Trackers(folder / "runs", "a run", mlflow)
+    """Folder of runs after a training, with a blank in its name."""
+    folder = tmp_path_factory.mktemp("a project") / "runs"
+    old_runs(folder, KEPT_RUNS + 5)
+    events = EventLog(folder, "a run")
     for iteration in (NOW, LATER):
-        trackers.metrics({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
-        trackers.picture("geodesics", PICTURE, iteration)
-    trackers.close(failed=False)
+        events.metrics({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
+        events.picture("geodesics", PICTURE, iteration)
+    events.close()
     return folder
 
 
 def test_tensorboard_has_metrics_and_pictures(folder):
-    board = EventAccumulator(str(folder / "runs" / "a run"))
+    board = EventAccumulator(str(folder / "a run"))
     board.Reload()
 
     assert set(board.Tags()["scalars"]) == {"loss", "loss dice"}
@@ -53,38 +49,18 @@ def test_tensorboard_has_metrics_and_pictures(folder):
     assert len(board.Images("geodesics")) == 2
 
 
-def mlflow_run(folder):
-    client = MlflowClient(f"sqlite:///{folder / 'mlruns.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("inextremis").experiment_id])
-    return client, run
-
-
-def test_mlflow_has_metrics_pictures_and_parameters(folder):
-    client, run = mlflow_run(folder)
-
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [
-        (NOW, 1 / NOW),
-        (LATER, 1 / LATER),
-    ]
-    assert run.data.params == {"iterations": "3", "roi_size": "16x16x16"}
-    assert len(client.list_artifacts(run.info.run_id, "geodesics")) == 2
-    assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
-    assert len(list((folder / "mlartifacts" / run.info.run_id).rglob("*.png"))) == 2
-
-
-@pytest.mark.parametrize("kind", ["runs", "mlartifacts"])
-def test_the_newest_runs_are_kept(folder, kind):
-    kept = {path.name for path in (folder / kind).iterdir() if path.is_dir()}
+def test_the_newest_runs_are_kept(folder):
+    kept = {path.name for path in folder.iterdir() if path.is_dir()}
 
     assert len(kept) == KEPT_RUNS
     assert {name for name in kept if name.startswith("old")} == {f"old {n}" for n in range(6, KEPT_RUNS + 5)}
-    assert (folder / kind / "note.txt").exists()
+    assert (folder / "note.txt").exists()
 
 
 def test_few_runs_are_all_kept(tmp_path):
     old_runs(tmp_path / "runs", 3)
 
-    Trackers(tmp_path / "runs", "a run", None).close(failed=True)
+    EventLog(tmp_path / "runs", "a run").close()
 
     assert len([path for path in (tmp_path / "runs").iterdir() if path.is_dir()]) == 4
 
