@@ -19,7 +19,7 @@ from lib.server.studies.archive_studies import ArchiveStudies
 
 
 async def accept_masks(image: str, request: Request) -> dict[str, Any]:
-    """Store the latest mask that the annotator received for the clicks of an image as its final mask.
+    """Make the latest mask that the annotator received for the clicks of an image its final mask.
 
     Optional fields of the body: `labels`, a list (default: all clicked labels), and the `client_id` sent with the
     clicks. The answer gives for each accepted label its `origin` (`accepted`: made from six clicks, or `corrected`:

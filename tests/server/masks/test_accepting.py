@@ -178,4 +178,4 @@ def test_both_requests_are_described_and_need_an_annotator(site):
 
     assert "clicks of an image its final mask" in described["post"]["description"]
     assert described["post"]["requestBody"]
-    assert "takes back what the annotator accepted" in described["delete"]["description"].lower()
+    assert "undo the annotator's latest acceptance" in described["delete"]["description"].lower()

@@ -70,20 +70,15 @@ def test_start_leads_to_the_page(port):
     assert (status, headers["location"]) == (302, "annotate")  # also below the path of a proxy
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["", *FILES])
 def test_files_of_the_build_are_served(port, name):
-    status, headers, body = send(port, request("GET", f"/annotate/{name}"))
+    status, headers, body = send(port, request("GET", f"/annotate/{name}" if name else "/annotate"))
 
+    name = name or "index.html"
     assert (status, body) == (200, FILES[name])
     extension = name.rpartition(".")[2]
     expected = {"js": "javascript", "txt": "plain", "woff2": "font/woff2"}.get(extension, extension)
     assert expected in headers["content-type"] and headers["x-content-type-options"] == "nosniff"
-
-
-def test_page_is_its_index(port):
-    status, headers, body = send(port, request("GET", "/annotate"))
-
-    assert (status, body) == (200, INDEX) and headers["content-type"].startswith("text/html")
 
 
 @pytest.mark.parametrize("name", ["", "/main-ABCD1234.js"])

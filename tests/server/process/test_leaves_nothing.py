@@ -1,8 +1,8 @@
 """Start, pages, clicks and a training open no connection to other machines.
 
-The server runs as a user's does, without the variables of a CI, by which packages keep quiet. A proxy that the
-environment names writes down who is called through it. Where the system allows a network of one's own, this happens in
-one that leads nowhere, and every call and every question for a name is written down too.
+The server runs without the variables of a CI, in which some packages send no telemetry. The environment names a proxy
+that records all requests. If the system allows it, the server runs in a network namespace without a way out, in which
+all connections and DNS requests are recorded too.
 """
 
 from __future__ import annotations
