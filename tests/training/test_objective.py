@@ -107,24 +107,8 @@ def test_each_label_has_its_own_index():
     assert all(only(label_sets, 2)[tuple(click)] for click in CYST)
 
 
-def test_clicks_on_one_label_exclude_it_elsewhere_and_not_the_other():
-    label_sets = sets_of(patch(clicked("lesion")))
-
-    outside = ~relaxed_box(clicked("lesion"))
-    assert not label_sets[1, outside].any()
-    assert label_sets[0, outside].all() and label_sets[2, outside].all()
-
-
 def test_absent_labels_are_excluded_everywhere():
     assert not sets_of(patch(clicked("lesion"), absent=("cyst", "of another project")))[2].any()
-
-
-def test_mask_of_all_labels_is_the_only_class_of_each_voxel():
-    mask = random_mask()
-    label_sets = sets_of(masked(mask))
-
-    assert (label_sets.sum(dim=0) == 1).all()
-    assert torch.equal(label_sets.int().argmax(dim=0), mask)
 
 
 def test_mask_of_one_label_is_combined_with_clicks_on_the_other():
