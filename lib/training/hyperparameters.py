@@ -13,6 +13,7 @@ from lib.data.augmentation import Augmentation
 
 Preset = Literal["auto", "gpu", "cpu", "paper"]
 Method = Literal["app", "paper"]
+Geodesic = Literal["none", "gradient", "gradient_euclidean", "deep"]
 
 
 def _parse_size(value: object) -> object:
@@ -84,9 +85,7 @@ class Hyperparameters(BaseModel):
     gradient_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no limit")
     mixed_precision: bool = Field(True, description="16-bit arithmetic, where the GPU or the processor has it")
     box_margin: int = Field(4, ge=0, le=1000, description="voxels by which the tight box is relaxed (r)")
-    geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
-        "deep", description="row of the paper's Table 1; none: the clicks alone are foreground"
-    )
+    geodesic: Geodesic = Field("deep", description="row of the paper's Table 1; none: the clicks alone are foreground")
     focal_weight: float = Field(1.0, ge=0, description="weight of the class-balanced focal loss beside Dice and CE")
     click_mask_weight: float = Field(0.0, ge=0, description="weight of the loss with the masks of the clicks")
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
