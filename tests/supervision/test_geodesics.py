@@ -134,7 +134,7 @@ def test_object_at_every_border_of_the_image(variant):
     assert_geodesics(image, extremes, (1, 1, 3), probability, **VARIANTS[variant])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_any_clicks_in_or_around_any_small_patch(data):
     shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
@@ -246,21 +246,6 @@ def test_paths_in_a_uniform_image_are_straight():
 
     for axis, path in enumerate(extreme_point_geodesics(np.full((12, 10, 8), 7), extremes, (1, 1, 2))):
         assert (np.delete(path, axis, axis=1) == np.delete(extremes[axis, 0], axis)).all()
-
-
-def test_clicks_shared_between_axes():
-    image, probability, _ = blob(seed=4)
-    one, other = [2, 3, 4], [10, 9, 7]
-
-    assert_geodesics(image, np.array([[one, other]] * 3), (1, 1, 2), probability, guided=True)
-
-
-@pytest.mark.parametrize("axis", range(3))
-def test_object_of_one_voxel_across(axis):
-    image, probability, extremes = blob(seed=5)
-    extremes[..., axis] = image.shape[axis] // 2
-
-    assert_geodesics(image, extremes, (1, 1, 6.5), probability, guided=True)
 
 
 @pytest.mark.parametrize("axis", range(3))
