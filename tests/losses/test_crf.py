@@ -234,7 +234,7 @@ def work_in_chunks_of(bins: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bilateral_grid, "MIN_CHUNK_BINS", bins)
 
 
-def test_chunks_of_bins_give_what_one_grid_gives(monkeypatch):
+def test_chunks_of_bins_and_one_grid_agree(monkeypatch):
     image, probability = make_image("outliers", (9, 8, 7)), make_probability("random", (9, 8, 7))
     value, gradient = value_and_gradient(CRFLoss(5.0, 0.05), image, probability)
     work_in_chunks_of(5, monkeypatch)

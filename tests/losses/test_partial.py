@@ -81,7 +81,7 @@ def test_loss_is_the_sum_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_patches_have_equal_weight_whatever_the_number_of_known_voxels(classes: int) -> None:
+def test_patches_have_equal_weight_for_any_number_of_known_voxels(classes: int) -> None:
     logits = random_logits(classes, patches=2)
     label_sets = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
 
@@ -153,7 +153,7 @@ def test_not_this_label_has_no_dice_and_no_focal_term() -> None:
     assert found["dice"] == 0 and found["focal"] == 0 and found["cross_entropy"] > 0
 
 
-def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
+def test_prediction_inside_all_label_sets_has_no_cross_entropy() -> None:
     label_sets = random_sets(4)
     logits = torch.where(label_sets, 40.0, -40.0)
 
@@ -163,7 +163,7 @@ def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
 # Invariance
 
 
-def test_constant_added_to_the_logits_of_a_voxel_does_not_matter() -> None:
+def test_constant_added_to_the_logits_of_a_voxel_changes_nothing() -> None:
     logits, label_sets = random_logits(3), random_sets(3)
 
     shifted = values(logits + 10 * torch.randn(1, 1, *SHAPE), label_sets)

@@ -157,7 +157,7 @@ def horseshoe(texture):
 
 
 @pytest.mark.parametrize("texture", [0.1, 0.2, 0.3])
-def test_deep_geodesics_stay_in_the_object_where_the_gradient_leads_out_of_it(texture):
+def test_deep_geodesics_stay_in_the_object_and_gradient_geodesics_do_not(texture):
     # Paper, Fig. 2: the clicks lie on edges, so that a path around the object crosses no other edge.
     image, mask = horseshoe(texture)
     extremes, probability = extremes_of(mask), 1 - ndimage.gaussian_filter(mask.astype(float), 0.5)
@@ -288,7 +288,7 @@ def test_cutting_a_patch_does_not_change_the_weight_of_distances(beyond):
         assert_geodesics(image, extremes, (1, 1, 2))
 
 
-def test_what_lies_outside_the_box_does_not_count():
+def test_voxels_outside_the_box_are_not_read():
     image, probability, extremes = blob(seed=8)
     expected = extreme_point_geodesics(image, extremes, (1, 1, 2), background_probability=probability)
     points = extremes.reshape(-1, 3)

@@ -191,7 +191,7 @@ def test_negative_zero_is_zero():
         assert_cheapest(cost, *ends, (0.0, 0.5, 0.1))
 
 
-def test_searches_side_by_side_find_what_each_finds_alone():
+def test_parallel_searches_find_the_same_paths():
     cost = np.random.default_rng(7).random((30, 30, 15))
     jobs = [((0, i, 7), (29, 29 - i, 7)) for i in range(0, 30, 3)]
     alone = [shortest_path(cost, *ends, (0.1, 0.1, 0.1)) for ends in jobs]
