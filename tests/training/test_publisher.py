@@ -95,18 +95,6 @@ def test_with_fewer_than_five_scans_a_collapse_is_not_published_and_no_score_is_
     assert (published(tmp_path).version, published(tmp_path).score) == (2, None)
 
 
-def test_held_out_scans_are_trained_on_if_all_others_were_deleted(tmp_path, scores):
-    scores(*[0.5] * 20)
-    ten = scans(tmp_path, 10)
-    training(tmp_path, ten).run()
-    left = [one for one in ten if one.image_id in record(tmp_path).held_out]
-    assert len(left) == 2
-
-    ended = training(tmp_path, left).run()
-
-    assert (ended.version, ended.scans, ended.judged_on) == (2, 2, (2, "training"))
-
-
 def test_small_losses_of_many_runs_do_not_add_up(tmp_path, five, scores):
     scores(*[0.8 - 0.009 * number for number in range(11)])
 
