@@ -1,3 +1,3 @@
-"""InExtremIS: segmentation models learnt from six extreme points a structure."""
+"""InExtremIS: segmentation models trained on six extreme points per structure."""
 
 __version__ = "0.2.0"

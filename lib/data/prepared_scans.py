@@ -97,7 +97,7 @@ class PreparedScans:
         except FileNotFoundError:
             pass
         except Exception as error:  # a damaged file raises errors of any kind
-            logger.warning("A prepared scan cannot be read and is made anew (%s).", type(error).__name__)
+            logger.warning("A prepared scan cannot be read and is made again (%s).", type(error).__name__)
         # TorchIO draws a random number in each transform; patches must not depend on the content of the cache.
         with torch.random.fork_rng(devices=[]):
             voxels, affine = make()

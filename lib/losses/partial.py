@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 FOCAL_GAMMA = 2.0
+SMOOTH = 1e-5
+"""Added to numerator and denominator of the Dice."""
+
 TERMS = ("dice", "cross_entropy", "focal")
 
 
@@ -28,14 +31,7 @@ class PartialLoss(nn.Module):
 
     Source: Dorent et al., MICCAI 2021, Section 3.4; the mean over patches, gamma = 2 and the balance of the focal term
     are those of their public code. For one label, the terms are those of the annotated voxels alone, as in the paper.
-
-    Args:
-        smooth: added to numerator and denominator of the Dice.
     """
-
-    def __init__(self, smooth: float = 1e-5) -> None:
-        super().__init__()
-        self.smooth = smooth
 
     def forward(self, logits: Tensor, label_sets: Tensor) -> Tensor:
         """Return the sum of the three terms, a scalar. Arguments and errors are those of `terms`."""
@@ -59,30 +55,31 @@ class PartialLoss(nn.Module):
         _check(logits, label_sets)
         logits, label_sets = logits.flatten(2), label_sets.flatten(2)
         return [
-            None if bool(label_sets[n].all()) else self._patch_terms(logits[n], label_sets[n])
+            None if bool(label_sets[n].all()) else _patch_terms(logits[n], label_sets[n])
             for n in range(len(label_sets))
         ]
 
-    def _patch_terms(self, logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
-        """Compute the terms of one patch from logits and label sets (1 + C, n)."""
-        known = ~label_sets.all(dim=0)
-        # Selecting first keeps non-finite logits of unknown voxels out of the gradient.
-        log_p, label_sets = logits[:, known].float().log_softmax(dim=0), label_sets[:, known]
-        is_class = label_sets & (label_sets.sum(dim=0) == 1)
-        is_ambiguous = label_sets & ~is_class
-        p, voxels = log_p.exp(), is_class.sum(dim=1)
-        present = voxels > 0
 
-        overlap = (p * is_class).sum(dim=1)
-        total = (p * ~is_ambiguous).sum(dim=1) + voxels
-        dice = 1 - (2 * overlap + self.smooth) / (total + self.smooth)
-        marginal = log_p.masked_fill(~label_sets, -torch.inf).logsumexp(dim=0)
-        focal = -((1 - p) ** FOCAL_GAMMA * log_p * is_class).sum(dim=1) / voxels.clamp(min=1)
-        return {
-            "dice": dice[present].mean() if present.any() else dice.sum() * 0,
-            "cross_entropy": -marginal.mean(),
-            "focal": focal[present].mean() if present.any() else focal.sum() * 0,
-        }
+def _patch_terms(logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
+    """Compute the terms of one patch from logits and label sets (1 + C, n)."""
+    known = ~label_sets.all(dim=0)
+    # Selecting first keeps non-finite logits of unknown voxels out of the gradient.
+    log_p, label_sets = logits[:, known].float().log_softmax(dim=0), label_sets[:, known]
+    is_class = label_sets & (label_sets.sum(dim=0) == 1)
+    is_ambiguous = label_sets & ~is_class
+    p, voxels = log_p.exp(), is_class.sum(dim=1)
+    present = voxels > 0
+
+    overlap = (p * is_class).sum(dim=1)
+    total = (p * ~is_ambiguous).sum(dim=1) + voxels
+    dice = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+    marginal = log_p.masked_fill(~label_sets, -torch.inf).logsumexp(dim=0)
+    focal = -((1 - p) ** FOCAL_GAMMA * log_p * is_class).sum(dim=1) / voxels.clamp(min=1)
+    return {
+        "dice": dice[present].mean() if present.any() else dice.sum() * 0,
+        "cross_entropy": -marginal.mean(),
+        "focal": focal[present].mean() if present.any() else focal.sum() * 0,
+    }
 
 
 def mean_of(patches: Sequence[dict[str, Tensor]], name: str, count: float, logits: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from lib.data.augmentation import Augmentation
 
 Preset = Literal["auto", "gpu", "cpu", "paper"]
 Method = Literal["app", "paper"]
+Geodesic = Literal["none", "gradient", "gradient_euclidean", "deep"]
 
 
 def _parse_size(value: object) -> object:
@@ -60,7 +61,7 @@ class Hyperparameters(BaseModel):
     method: Method = Field("paper", description="paper: its objective; app: the one that did best on real scans")
     min_spacing_mm: float = Field(0.0, ge=0, description="scans of finer voxels are resampled to this spacing")
     patch_context: float = Field(
-        0.0, ge=0, le=10, description="a patch reaches over so many times a large structure; 0: the scans' own grid"
+        0.0, ge=0, le=10, description="extent of a patch as a multiple of a large structure; 0: the scans' own grid"
     )
     roi_size: Size = Field((224, 224, 48), description="voxels of a patch")
     train_batch_size: int = Field(6, ge=1, le=256, description="patches of an iteration")
@@ -80,19 +81,21 @@ class Hyperparameters(BaseModel):
     momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
     weight_decay: float = Field(3e-5, ge=0, description="weight decay")
     poly_power: float = Field(0.9, gt=0, description="power of the poly learning rate schedule")
-    warm_up_iterations: int = Field(0, ge=0, le=100_000, description="over which the learning rate rises from 0")
+    warm_up_iterations: int = Field(
+        0, ge=0, le=100_000, description="iterations over which the learning rate rises from 0"
+    )
     gradient_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no limit")
     mixed_precision: bool = Field(True, description="16-bit arithmetic, where the GPU or the processor has it")
     box_margin: int = Field(4, ge=0, le=1000, description="voxels by which the tight box is relaxed (r)")
-    geodesic: Literal["none", "gradient", "gradient_euclidean", "deep"] = Field(
-        "deep", description="row of the paper's Table 1; none: the clicks alone are foreground"
-    )
+    geodesic: Geodesic = Field("deep", description="row of the paper's Table 1; none: the clicks alone are foreground")
     focal_weight: float = Field(1.0, ge=0, description="weight of the class-balanced focal loss beside Dice and CE")
     click_mask_weight: float = Field(0.0, ge=0, description="weight of the loss with the masks of the clicks")
     crf_weight: float = Field(1e-4, ge=0, description="weight of the CRF regularised loss (lambda)")
     sigma_alpha: float = Field(15.0, gt=0, description="spatial bandwidth of the CRF term, voxels")
     sigma_beta: float = Field(0.05, gt=0, description="intensity bandwidth of the CRF term, standard deviations")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of initialisation and sampling; each run draws anew")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of initialisation and sampling; each run draws other patches"
+    )
 
     @classmethod
     def of_preset(cls, preset: Preset, method: Method | None = None) -> Hyperparameters:

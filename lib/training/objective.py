@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from lib.annotations.extreme_points import ExtremePoints
 from lib.data.patches import Patch, PatchBatch
-from lib.geometry.boxes import Box
 from lib.losses.crf import CRFLoss
 from lib.losses.partial import PartialLoss, mean_of
-from lib.supervision.geodesics import batch_extreme_point_geodesics
-from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+from lib.supervision.label_sets import label_sets_of_mask
+from lib.training.batch_label_sets import LabelSetMaker
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.ranks import ALONE, Ranks
 
@@ -62,20 +58,16 @@ class InExtremISObjective(nn.Module):
         super().__init__()
         self.ranks = ranks
         self.index = {label: index for index, label in enumerate(labels, start=1)}
-        self.spacing_mm = spacing_mm
         self.hyperparameters = hyperparameters
+        self.label_sets = LabelSetMaker(self.index, spacing_mm, hyperparameters.geodesic)
         self.partial_loss = PartialLoss()
         self.crf_loss = CRFLoss(hyperparameters.sigma_alpha, hyperparameters.sigma_beta)
 
-    def forward(self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool = True) -> ObjectiveValue:
-        """Compute the loss of logits (B, 1 + C, X, Y, Z) for a batch.
-
-        Args:
-            guided: let the network's background probability guide the geodesics (paper, Eq. 2, deep term).
-        """
+    def forward(self, batch: PatchBatch, logits: torch.Tensor) -> ObjectiveValue:
+        """Compute the loss of logits (B, 1 + C, X, Y, Z) for a batch."""
         h = self.hyperparameters
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
-        label_sets = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
+        label_sets = self.label_sets(batch, probability.detach())
         label_sets = label_sets.to(logits.device, non_blocking=True)
         by_patch = self.partial_loss.terms_by_patch(logits, label_sets)
         known = [terms for terms in by_patch if terms is not None]
@@ -95,39 +87,6 @@ class InExtremISObjective(nn.Module):
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, label_sets)
 
-    def label_sets(self, batch: PatchBatch, probability: torch.Tensor | None = None) -> torch.Tensor:
-        """Make the label sets (B, 1 + C, X, Y, Z) bool; `probability` (B, C, X, Y, Z) guides geodesics."""
-        jobs = [
-            (n, points)
-            for n, patch in enumerate(batch.patches)
-            for points in patch.points
-            if points.label not in patch.mask_labels
-        ]
-        geodesics = iter(self._geodesics(batch.image, jobs, probability))
-        return torch.stack(
-            [
-                self._patch_label_sets(patch, [next(geodesics) for m, _ in jobs if m == n])
-                for n, patch in enumerate(batch.patches)
-            ]
-        )
-
-    def _patch_label_sets(self, patch: Patch, geodesics: Sequence[list[np.ndarray]]) -> torch.Tensor:
-        clicked = [
-            (points, box)
-            for points, box in zip(patch.points, patch.boxes, strict=True)
-            if points.label not in patch.mask_labels
-        ]
-        structures = [
-            StructureSupervision(self.index[points.label], points, box, paths)
-            for (points, box), paths in zip(clicked, geodesics, strict=True)
-        ]
-        absent = [self.index[label] for label in patch.absent if label in self.index]
-        label_sets = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
-        if patch.mask is None:
-            return label_sets
-        covered = [self.index[label] for label in patch.mask_labels]
-        return narrowed(label_sets, label_sets_of_mask(patch.mask, len(self.index), covered))
-
     def _is_masked(self, patch: Patch) -> bool:
         """Tell whether the class of every voxel is known."""
         return {*patch.mask_labels, *patch.absent} >= self.index.keys()
@@ -144,36 +103,3 @@ class InExtremISObjective(nn.Module):
             label_sets[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
         by_patch = self.partial_loss.terms_by_patch(logits, label_sets.to(logits.device, non_blocking=True))
         return [terms for terms in by_patch if terms is not None]
-
-    def _geodesics(
-        self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor | None
-    ) -> list[list[np.ndarray]]:
-        """Return the paths (n, 3), in voxels of the patch, of each job: a patch and the clicks on one structure."""
-        if self.hyperparameters.geodesic == "none":
-            return [[np.empty((0, 3), dtype=np.int64)]] * len(jobs)
-        return batch_extreme_point_geodesics(
-            [image[n, 0].numpy() for n, _ in jobs],
-            [points.extremes_voxel for _, points in jobs],
-            [self.spacing_mm] * len(jobs),
-            background_probabilities=self._background_probabilities(probability, jobs, image.shape[2:]),
-            euclidean=self.hyperparameters.geodesic != "gradient",
-            threads=os.cpu_count() or 1,
-        )
-
-    def _background_probabilities(
-        self, probability: torch.Tensor | None, jobs: Sequence[tuple[int, ExtremePoints]], shape: Sequence[int]
-    ) -> list[np.ndarray] | None:
-        """Return 1 - f of the label of each job (paper, Eq. 2), or None without guidance.
-
-        Only the tight boxes, which contain the paths, are copied from the device; elsewhere the value is 1.
-        """
-        if probability is None:
-            return None
-        backgrounds = []
-        for n, points in jobs:
-            box = Box.around(points.extremes_voxel.reshape(-1, 3)).relaxed(0, tuple(shape))
-            background = np.ones(tuple(shape), dtype=np.float32)
-            inside = probability[n, self.index[points.label] - 1][box.slices]
-            background[box.slices] = (1 - inside).clamp(0, 1).cpu().numpy()
-            backgrounds.append(background)
-        return backgrounds

@@ -143,22 +143,6 @@ def test_click_is_mapped_to_the_nearest_voxel(patch, click):
 
 
 @settings(deadline=None)
-@given(patch_maps(), st.tuples(*[st.integers(3, n - 4) for n in SCAN]))
-def test_bright_spot_at_a_click_is_at_the_mapped_click(patch, click):
-    image = np.zeros(SCAN, dtype=np.float32)
-    image[click] = 1
-    image = ndimage.gaussian_filter(image, 2.5)
-
-    found = patch.sampled(torch.from_numpy(image)).numpy()
-    point = patch.points(np.array(click))
-
-    if all(0 <= v < n for v, n in zip(point, SIZE, strict=True)):
-        brightest = np.unravel_index(found.argmax(), SIZE)
-        assert np.abs(np.subtract(brightest, point)).max() <= 1
-        assert found[tuple(point)] > 0.75 * image[click]
-
-
-@settings(deadline=None)
 @given(cuts, st.tuples(*[st.integers(0, n - 1) for n in SCAN]))
 def test_cropped_patch_has_the_clicked_voxel_at_the_mapped_click(patch, click):
     image = np.zeros(SCAN, dtype=np.float32)

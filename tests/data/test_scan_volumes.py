@@ -9,27 +9,19 @@ import torch
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
-from lib.data.annotated_scan import AnnotatedScan
 from lib.data.grid import network_image, network_label_map
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, load_volume
+from tests.data.clicked_scan import AFFINE, CLICKS, SHAPE, annotated, in_box, save
 
-SHAPE, AFFINE = (24, 20, 16), np.diag([1.0, -1.0, 2.0, 1.0])
 GEOMETRY = ImageGeometry(SHAPE, AFFINE)
 SPACING_MM = (1.5, 1.5, 1.5)
-CLICKS = np.array([[4, 9, 9], [15, 9, 9], [9, 4, 9], [9, 14, 9], [9, 9, 4], [9, 9, 12]])
 
 
 def clicked(label="lesion", clicks=CLICKS, background=None):
     return Annotation.now("scan", ExtremePoints.from_clicks(label, clicks, background), GEOMETRY, "reader")
-
-
-def blocks(value):
-    array = np.zeros(SHAPE, np.uint8)
-    array[4:16, 4:15, 4:13] = value
-    return array
 
 
 class Maker:
@@ -40,15 +32,14 @@ class Maker:
 
     def __call__(self, scan):
         self.calls += 1
-        return Volume(blocks(1).astype(np.float32), GEOMETRY)
+        return Volume(in_box().astype(np.float32), GEOMETRY)
 
 
 @pytest.fixture
 def scan(tmp_path):
     image = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    nib.save(nib.Nifti1Image(image, AFFINE), tmp_path / "scan.nii.gz")
-    nib.save(nib.Nifti1Image(blocks(2), AFFINE), tmp_path / "mask.nii.gz")
-    return AnnotatedScan("scan", tmp_path / "scan.nii.gz", "sum", (clicked(),), (), tmp_path / "mask.nii.gz", ("cyst",))
+    mask = save(tmp_path / "mask.nii.gz", 2 * in_box())
+    return annotated(save(tmp_path / "scan.nii.gz", image), mask_path=mask, mask_labels=("cyst",))
 
 
 @pytest.fixture
@@ -75,14 +66,14 @@ def test_missing_masks_are_none(scan, volumes):
 def test_changed_mask_is_read_again(scan, volumes):
     assert volumes.mask(scan).voxels.unique().tolist() == [0, 2]
 
-    nib.save(nib.Nifti1Image(blocks(3), AFFINE), scan.mask_path)
+    save(scan.mask_path, 3 * in_box())
 
     assert volumes.mask(scan).voxels.unique().tolist() == [0, 3]
 
 
 def test_mask_with_non_finite_values_is_refused(scan, volumes):
     # In images they are filled with the lowest value, which may be a label in a mask.
-    nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), AFFINE), scan.mask_path)
+    save(scan.mask_path, np.full(SHAPE, np.nan, np.float32))
 
     with pytest.raises(VolumeError, match="not finite; expected 0 and the values of labels"):
         volumes.mask(scan)
@@ -139,7 +130,7 @@ def test_missing_file_is_a_volume_error(scan, volumes, part, prepared):
 def test_click_mask_of_an_image_with_another_affine_is_made_again(scan, volumes):
     volumes.click_mask(scan)
     voxels = np.asanyarray(nib.load(scan.image_path).dataobj)
-    nib.save(nib.Nifti1Image(voxels, AFFINE @ np.diag([2.0, 1, 1, 1])), scan.image_path)
+    save(scan.image_path, voxels, AFFINE @ np.diag([2.0, 1, 1, 1]))
 
     volumes.click_mask(scan)
 

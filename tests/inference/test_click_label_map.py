@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,8 @@ from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume
 from lib.inference.click_label_map import click_label_map, click_mask, network_prior_weight
-from lib.networks.checkpoint import TrainedModel
-from lib.networks.spec import NetworkSpec
 from tests.clickmask.bodies import lopsided
+from tests.training.phantoms import untrained
 
 SHAPE, SPACING_MM = (60, 50, 40), (0.8, 0.8, 1.5)
 INDEX = {"lesion": 1, "cyst": 2, "vessel": 3}
@@ -133,9 +133,7 @@ def test_without_structures_the_label_map_is_empty(volume):
 
 @pytest.mark.parametrize(("score", "prior_weight"), [(None, 0), (0.0, 0), (0.5, 0), (0.75, 0.5), (1.0, 1)])
 def test_prior_weight_is_linear_above_a_score_of_a_half(score, prior_weight):
-    spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
-
-    assert network_prior_weight(TrainedModel(spec, spec.build(), 1, score)) == prior_weight
+    assert network_prior_weight(replace(untrained(), score=score)) == prior_weight
 
 
 # Atlases and click networks

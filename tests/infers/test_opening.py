@@ -1,6 +1,7 @@
 """Images are opened before the first click, also on the grid of the published network."""
 
 import time
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,15 +13,12 @@ from lib.inference.opened_images import OpenedImages
 from lib.infers import opening
 from lib.infers.opening import Opening
 from lib.infers.published_model import PublishedModel
-from lib.networks.checkpoint import TrainedModel, save_checkpoint
-from lib.networks.spec import NetworkSpec
-
-SPACING_MM = (1.0, 1.0, 1.5)
+from lib.networks.checkpoint import save_checkpoint
+from tests.training.phantoms import untrained
 
 
-def publish(path, score, spacing_mm=SPACING_MM):
-    spec = NetworkSpec.plan(("lesion",), spacing_mm, (16, 16, 16), levels=2, base_channels=2)
-    save_checkpoint(path, TrainedModel(spec, spec.build(), 1, score))
+def publish(path, score):
+    save_checkpoint(path, replace(untrained(spacing_mm=(1.0, 1.0, 1.5)), score=score))
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from lib.infers.published_model import PublishedModel
-from lib.networks.checkpoint import FORMAT_VERSION, NetworkSpec, TrainedModel, save_checkpoint
-from tests.networks.test_checkpoint import Intruder
+from lib.networks.checkpoint import save_checkpoint
+from tests.training.phantoms import untrained
 
 LABELS = ("lesion", "cyst")
 
 
 def publish(path, version=1, labels=LABELS):
-    spec = NetworkSpec.plan(labels, (1.0, 1.0, 1.0), (8, 8, 8), levels=2, base_channels=2)
-    save_checkpoint(path, TrainedModel(spec, spec.build(), version))
+    save_checkpoint(path, untrained(version=version, labels=labels))
 
 
 @pytest.fixture
@@ -82,15 +81,6 @@ def test_unusable_model_is_logged_once_until_the_next_publication(published, pat
     assert "equests are answered without it" in caplog.text
     publish(path, version=5)
     assert published.current().version == 5
-
-
-def test_code_in_a_published_file_is_not_run(published, path, tmp_path, caplog):
-    path.parent.mkdir()
-    torch.save({"format_version": FORMAT_VERSION, "model": Intruder(tmp_path / "evidence")}, path)
-
-    assert published.current() is None
-    assert not (tmp_path / "evidence").exists()
-    assert "The model inextremis.pt cannot be used" in caplog.text
 
 
 def test_parallel_requests_get_complete_models_in_order(published, path):

@@ -234,7 +234,7 @@ def work_in_chunks_of(bins: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bilateral_grid, "MIN_CHUNK_BINS", bins)
 
 
-def test_chunks_of_bins_give_what_one_grid_gives(monkeypatch):
+def test_chunks_of_bins_and_one_grid_agree(monkeypatch):
     image, probability = make_image("outliers", (9, 8, 7)), make_probability("random", (9, 8, 7))
     value, gradient = value_and_gradient(CRFLoss(5.0, 0.05), image, probability)
     work_in_chunks_of(5, monkeypatch)
@@ -316,20 +316,16 @@ def test_bad_arguments_are_refused(arguments, message):
         CRFLoss(**arguments)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_intensities_must_be_finite(bad):
-    image = torch.zeros(1, 1, 4, 4, 4)
-    image[0, 0, 1, 2, 3] = bad
-    with pytest.raises(ValueError, match="replace NaN and inf"):
-        CRFLoss()(image, torch.zeros(1, 1, 4, 4, 4))
-
-
-def test_an_image_far_from_z_scored_is_refused():
-    image = torch.linspace(0, 1e6, 64**3).reshape(1, 1, 64, 64, 64)
-    with pytest.raises(ValueError, match="normalise it"):
-        CRFLoss()(image, torch.zeros_like(image))
-
-
-def test_shapes_must_fit():
-    with pytest.raises(ValueError, match="do not fit"):
-        CRFLoss()(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 4, 4, 5))
+@pytest.mark.parametrize(
+    "image, probability_shape, message",
+    [
+        (torch.tensor([0.0, np.nan]).expand(4, 4, 2), (4, 4, 2), "replace NaN and inf"),
+        (torch.tensor([0.0, np.inf]).expand(4, 4, 2), (4, 4, 2), "replace NaN and inf"),
+        (torch.linspace(0, 1e6, 64**3).reshape(64, 64, 64), (64, 64, 64), "normalise it"),
+        (torch.zeros(4, 4, 4), (4, 4, 5), "do not fit"),
+    ],
+    ids=["NaN", "infinite", "not z-scored", "other shape"],
+)
+def test_bad_images_are_refused(image, probability_shape, message):
+    with pytest.raises(ValueError, match=message):
+        CRFLoss()(image[None, None], torch.zeros(1, 1, *probability_shape))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from monai.losses import DiceLoss, FocalLoss
 from torch import Tensor
 from torch.nn import functional
 
-from lib.losses.partial import FOCAL_GAMMA, TERMS, PartialLoss
+from lib.losses.partial import FOCAL_GAMMA, SMOOTH, TERMS, PartialLoss
 
 SHAPE = (5, 4, 3)
-SMOOTH = 1e-5
 
 
 def random_logits(classes: int, patches: int = 1, seed: int = 0) -> Tensor:
@@ -85,7 +81,7 @@ def test_loss_is_the_sum_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_patches_have_equal_weight_whatever_the_number_of_known_voxels(classes: int) -> None:
+def test_patches_have_equal_weight_for_any_number_of_known_voxels(classes: int) -> None:
     logits = random_logits(classes, patches=2)
     label_sets = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
 
@@ -93,23 +89,6 @@ def test_patches_have_equal_weight_whatever_the_number_of_known_voxels(classes: 
 
     expected = {name: (each[0][name] + each[1][name]) / 2 for name in TERMS}
     assert values(logits, label_sets) == pytest.approx(expected)
-
-
-def test_class_without_annotated_voxels_is_left_out_of_dice_and_focal() -> None:
-    logits = random_logits(3)
-    labels = annotated(2)[1]
-
-    three = values(logits, sets_of(labels, 3))
-    probability = logits.detach().double().softmax(dim=1)
-    known = labels[0] >= 0
-    dice, focal = [], []
-    for c in (0, 1):
-        p, truth = probability[0, c][known], labels[0][known] == c
-        dice.append(1 - (2 * p[truth].sum() + SMOOTH) / (p.sum() + truth.sum() + SMOOTH))
-        focal.append((-((1 - p[truth]) ** FOCAL_GAMMA) * p[truth].log()).mean())
-
-    assert three["dice"] == pytest.approx(torch.stack(dice).mean().item(), rel=1e-5)
-    assert three["focal"] == pytest.approx(torch.stack(focal).mean().item(), rel=1e-5)
 
 
 def test_patch_of_background_alone_still_punishes_false_positives() -> None:
@@ -123,9 +102,14 @@ def test_patch_of_background_alone_still_punishes_false_positives() -> None:
 # Voxels of several possible classes
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) -> None:
-    logits, label_sets = random_logits(classes), random_sets(classes)
+@pytest.mark.parametrize(
+    "label_sets",
+    [random_sets(2), random_sets(3), random_sets(5), sets_of(annotated(2)[1], 3)],
+    ids=["2 classes", "3 classes", "5 classes", "class without annotated voxels"],
+)
+def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(label_sets: Tensor) -> None:
+    classes = label_sets.shape[1]
+    logits = random_logits(classes)
     probability = logits.detach().double().softmax(dim=1)[0].flatten(1).T.tolist()
     sets = [{c for c in range(classes) if row[c]} for row in label_sets[0].flatten(1).T.tolist()]
     known = [(p, s) for p, s in zip(probability, sets, strict=True) if len(s) < classes]
@@ -169,7 +153,7 @@ def test_not_this_label_has_no_dice_and_no_focal_term() -> None:
     assert found["dice"] == 0 and found["focal"] == 0 and found["cross_entropy"] > 0
 
 
-def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
+def test_prediction_inside_all_label_sets_has_no_cross_entropy() -> None:
     label_sets = random_sets(4)
     logits = torch.where(label_sets, 40.0, -40.0)
 
@@ -179,29 +163,7 @@ def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
 # Invariance
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([annotated, random_sets]))
-def test_order_of_voxels_does_not_matter(classes: int, seed: int, sets) -> None:  # noqa: ANN001
-    logits, label_sets = random_logits(classes, seed=seed), sets(classes, seed=seed)
-    label_sets = label_sets[0] if isinstance(label_sets, tuple) else label_sets
-    order = torch.randperm(math.prod(SHAPE), generator=torch.Generator().manual_seed(seed))
-
-    def shuffled(volume: Tensor) -> Tensor:
-        return volume.flatten(2)[:, :, order].reshape(volume.shape)
-
-    assert values(shuffled(logits), shuffled(label_sets)) == pytest.approx(
-        values(logits, label_sets), rel=1e-5, abs=1e-6
-    )
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_names_of_classes_do_not_matter(order: tuple[int, ...]) -> None:
-    logits, label_sets = random_logits(3), random_sets(3)
-
-    assert values(logits[:, order], label_sets[:, order]) == pytest.approx(values(logits, label_sets), rel=1e-5)
-
-
-def test_constant_added_to_the_logits_of_a_voxel_does_not_matter() -> None:
+def test_constant_added_to_the_logits_of_a_voxel_changes_nothing() -> None:
     logits, label_sets = random_logits(3), random_sets(3)
 
     shifted = values(logits + 10 * torch.randn(1, 1, *SHAPE), label_sets)

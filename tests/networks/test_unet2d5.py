@@ -113,14 +113,12 @@ def test_kernels_of_one_slice_keep_slices_apart():
     assert different.tolist() == [False, False, False, True, False, False]
 
 
-def test_sizes_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match=r"multiples of \(16, 16, 16\)"):
-        UNet2d5(1, 2)(torch.zeros(1, 1, 32, 32, 24))
-
-
-def test_one_voxel_at_the_deepest_stage_is_refused():
-    with pytest.raises(ValueError, match="take a larger patch"):
-        UNet2d5(1, 2)(torch.zeros(1, 1, 16, 16, 16))
+@pytest.mark.parametrize(
+    "shape, message", [((32, 32, 24), r"multiples of \(16, 16, 16\)"), ((16, 16, 16), "take a larger patch")]
+)
+def test_indivisible_and_too_small_images_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        UNet2d5(1, 2)(torch.zeros(1, 1, *shape))
 
 
 def test_kernels_and_strides_must_belong_together():

@@ -8,17 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.networks.checkpoint import CheckpointError, NetworkSpec, TrainedModel, TrainingState, load_checkpoint
+from lib.networks.checkpoint import CheckpointError, TrainingState, load_checkpoint
 from lib.networks.checkpoint import load_training_state as training_state
 from lib.networks.versions import ModelVersions
+from tests.training.phantoms import untrained as model
 
 ROOT = Path(__file__).parents[2]
-SPEC = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
-
-
-def model(seed):
-    torch.manual_seed(seed)
-    return TrainedModel(SPEC, SPEC.build().eval(), version=0)
 
 
 def publish(versions, count=1, spared=()):
@@ -99,7 +94,7 @@ def test_roll_back_publishes_network_and_training_state(versions):
 
     image = torch.randn(1, 1, 16, 16, 16)
     published = load_checkpoint(versions.published_path)
-    torch.testing.assert_close(published.network(image), model(2).network(image), rtol=0, atol=0)
+    torch.testing.assert_close(published.network(image), model(2).network.eval()(image), rtol=0, atol=0)
     assert published.version == 2
     assert training_state(versions.published_path).iterations == 20
 
@@ -206,13 +201,14 @@ PUBLISHING = """
 import sys
 from pathlib import Path
 from lib.networks.checkpoint import TrainingState
-from tests.networks.test_versions import ModelVersions, model
+from lib.networks.versions import ModelVersions
+from tests.training.phantoms import untrained
 
 versions, name = ModelVersions(Path(sys.argv[1]), keep=100), int(sys.argv[2])
-network = model(name)
+network = untrained(name)
 print("ready", flush=True)
 sys.stdin.readline()
-for turn in range(12):
+for turn in range(6):
     base = versions.published_number()
     number, is_published = versions.publish(network, TrainingState({}, 1000 * name + turn), base=base)
     print(number, int(is_published), 1000 * name + turn)
@@ -234,7 +230,7 @@ def test_two_processes_can_publish_and_roll_back_at_once(versions):
 
     assert [process.returncode for process in processes] == [0, 0], outputs
     printed = [tuple(map(int, line.split())) for out, _ in outputs for line in out.splitlines()]
-    assert sorted(number for number, _, _ in printed) == versions.numbers() == list(range(1, 25))
+    assert sorted(number for number, _, _ in printed) == versions.numbers() == list(range(1, 13))
     for number, _, iterations in printed:
         kept = load_checkpoint(versions.path(number))
         assert (kept.version, training_state(versions.path(number)).iterations) == (number, iterations)

@@ -134,7 +134,7 @@ def test_object_at_every_border_of_the_image(variant):
     assert_geodesics(image, extremes, (1, 1, 3), probability, **VARIANTS[variant])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_any_clicks_in_or_around_any_small_patch(data):
     shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
@@ -157,7 +157,7 @@ def horseshoe(texture):
 
 
 @pytest.mark.parametrize("texture", [0.1, 0.2, 0.3])
-def test_deep_geodesics_stay_in_the_object_where_the_gradient_leads_out_of_it(texture):
+def test_deep_geodesics_stay_in_the_object_and_gradient_geodesics_do_not(texture):
     # Paper, Fig. 2: the clicks lie on edges, so that a path around the object crosses no other edge.
     image, mask = horseshoe(texture)
     extremes, probability = extremes_of(mask), 1 - ndimage.gaussian_filter(mask.astype(float), 0.5)
@@ -248,21 +248,6 @@ def test_paths_in_a_uniform_image_are_straight():
         assert (np.delete(path, axis, axis=1) == np.delete(extremes[axis, 0], axis)).all()
 
 
-def test_clicks_shared_between_axes():
-    image, probability, _ = blob(seed=4)
-    one, other = [2, 3, 4], [10, 9, 7]
-
-    assert_geodesics(image, np.array([[one, other]] * 3), (1, 1, 2), probability, guided=True)
-
-
-@pytest.mark.parametrize("axis", range(3))
-def test_object_of_one_voxel_across(axis):
-    image, probability, extremes = blob(seed=5)
-    extremes[..., axis] = image.shape[axis] // 2
-
-    assert_geodesics(image, extremes, (1, 1, 6.5), probability, guided=True)
-
-
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("size", [1, 2])
 def test_image_of_one_or_two_voxels_across(size, axis):
@@ -303,7 +288,7 @@ def test_cutting_a_patch_does_not_change_the_weight_of_distances(beyond):
         assert_geodesics(image, extremes, (1, 1, 2))
 
 
-def test_what_lies_outside_the_box_does_not_count():
+def test_voxels_outside_the_box_are_not_read():
     image, probability, extremes = blob(seed=8)
     expected = extreme_point_geodesics(image, extremes, (1, 1, 2), background_probability=probability)
     points = extremes.reshape(-1, 3)

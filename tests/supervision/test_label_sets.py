@@ -75,7 +75,7 @@ def test_label_that_was_clicked_is_not_outside_its_box_and_the_other_may_be_anyw
     assert at(label_sets, (9, 9, 9)) == {A}
 
 
-def test_where_all_labels_were_clicked_what_is_outside_all_boxes_is_background():
+def test_with_clicks_on_all_labels_voxels_outside_all_boxes_are_background():
     first, second = structure(A), structure(B, shift=(5, 0, 0))
     label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
@@ -201,7 +201,7 @@ def test_mask_of_all_labels_is_the_only_class_of_each_voxel():
     assert torch.equal(label_sets.int().argmax(dim=0), mask)
 
 
-def test_label_that_a_mask_does_not_cover_may_be_where_it_is_0():
+def test_uncovered_label_is_possible_where_the_mask_is_0():
     mask = mask_of(_1=np.s_[4:8])
     label_sets = label_sets_of_mask(mask, 2, [A])
 
@@ -220,7 +220,7 @@ def test_mask_of_one_label_is_combined_with_clicks_on_another():
     assert at(label_sets, (15, 0, 0)) == NEITHER  # beside the mask and the box
 
 
-def test_mask_wins_where_clicks_contradict_it():
+def test_mask_overrides_contradicting_clicks():
     mask = mask_of(_1=np.s_[:])
     clicks = label_sets_of_clicks(SHAPE, 2, [structure(B)])
 

@@ -312,16 +312,7 @@ def test_compression_and_format_of_an_image_do_not_matter(site):
     assert {scan.image_id for scan in annotated_scans(site.opened(), LABELS)} == {"one", "two"}
 
 
-# Masks store their labels by name
-
-
-@pytest.mark.parametrize("labels", [("lesion", "cyst"), ("cyst", "lesion"), ("cyst",)])
-def test_values_of_a_mask_follow_the_order_of_the_labels(site, labels):
-    site.submitted("one", {"cyst": 1, "lesion": 2})
-
-    mask = load_volume(site.scans(labels)["one"].mask_path).array
-
-    assert set(np.unique(mask)) == {1 + labels.index("cyst")}
+# Labels of masks
 
 
 def test_mask_covers_the_labels_that_the_app_had_when_it_was_submitted(site):
@@ -341,20 +332,3 @@ def test_mask_covers_the_remaining_labels_if_no_other_is_drawn_in_it(site):
 
     assert scan.mask_labels == ("lesion",)
     assert set(np.unique(load_volume(scan.mask_path).array)) == {2}
-
-
-def test_mask_of_a_removed_label_is_ignored(site, caplog):
-    site.clicks("one", "lesion")
-    site.submitted("one", {"cyst": 1})
-
-    assert site.scans(("lesion",))["one"].mask_path is None
-    assert "the label 'cyst', and this app has lesion" in caplog.text
-
-
-def test_mask_that_was_copied_into_the_folder_has_the_first_labels_of_the_project(site):
-    site.opened(("lesion", "cyst"))
-    site.mask("one", value=2)
-
-    mask = load_volume(site.scans(("cyst", "lesion"))["one"].mask_path).array
-
-    assert set(np.unique(mask)) == {1}

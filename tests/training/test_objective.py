@@ -6,59 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from lib.annotations.extreme_points import ExtremePoints
-from lib.data.patches import Patch, PatchBatch
 from lib.losses.partial import PartialLoss
-from lib.supervision.geodesics import extreme_point_geodesics
-from lib.training import objective as module
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import InExtremISObjective
-
-SHAPE = (20, 18, 16)
-SPACING_MM = (1.0, 1.0, 2.0)
-MARGIN = 2
-LABELS = ("lesion", "cyst")
-LESION = np.array([[3, 6, 5], [11, 6, 5], [7, 3, 5], [7, 10, 5], [7, 6, 3], [7, 6, 8]])
-CYST = LESION + [5, 5, 5]
+from tests.training.annotated_patches import (
+    BOTH_CLICKED,
+    CYST,
+    LABELS,
+    SHAPE,
+    SPACING_MM,
+    batch,
+    clicked,
+    masked,
+    patch,
+    random_mask,
+)
 
 
 def objective(labels=LABELS, **changes):
     return InExtremISObjective(labels, SPACING_MM, Hyperparameters().changed(changes))
-
-
-def clicked(label, points=LESION, background=None):
-    return ExtremePoints.from_clicks(label, points, None if background is None else np.array(background))
-
-
-BOTH_CLICKED = (clicked("lesion"), clicked("cyst", CYST))
-
-
-def relaxed_box(points):
-    """Return the relaxed box (X, Y, Z) bool, by the distance of every voxel from the tight box."""
-    voxels = np.stack(np.indices(SHAPE), axis=-1)
-    low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
-    return torch.from_numpy(((voxels >= low - MARGIN) & (voxels <= high + MARGIN)).all(axis=-1))
-
-
-def patch(*points, seed=0, image=None, **known):
-    """Make a patch with clicks; `known` are other attributes of `Patch`."""
-    if image is None:
-        image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
-    return Patch(image, tuple(points), tuple(relaxed_box(p) for p in points), **known)
-
-
-def masked(mask=None, labels=LABELS, points=(), **known):
-    mask = random_mask() if mask is None else mask
-    return patch(*points, mask=mask, mask_labels=labels, **known)
-
-
-def random_mask(classes=(0, 1, 2), seed=2):
-    drawn = torch.randint(0, len(classes), SHAPE, generator=torch.Generator().manual_seed(seed))
-    return torch.tensor(classes)[drawn]
-
-
-def batch(*patches):
-    return PatchBatch.of(patches)
 
 
 def random_logits(patches=1, labels=LABELS, seed=1):
@@ -71,204 +37,24 @@ def gradient(value, logits):
     return found
 
 
-def only(label_sets, index):
-    """Return the voxels (X, Y, Z) bool of one patch that are known to be of a class."""
-    return label_sets[index] & (label_sets.sum(dim=0) == 1)
-
-
-def of_paths(points, image, **how):
-    """Return the voxels (X, Y, Z) bool on the geodesics."""
-    visited = torch.zeros(SHAPE, dtype=torch.bool)
-    paths = extreme_point_geodesics(image.numpy(), points.extremes_voxel, SPACING_MM, **how)
-    visited[tuple(np.concatenate(paths).T)] = True
-    return visited
-
-
-# Label sets
-
-
-def sets_of(*patch_, labels=LABELS, **changes):
-    (label_sets,) = objective(labels, **changes).label_sets(batch(*patch_))
-    return label_sets
-
-
-def test_geodesics_are_foreground_the_relaxed_box_unknown_and_the_rest_background():
-    alone = patch(clicked("lesion"))
-    label_sets = sets_of(alone, labels=("lesion",))
-
-    assert torch.equal(label_sets[0], ~of_paths(clicked("lesion"), alone.image))
-    assert torch.equal(label_sets[1], relaxed_box(clicked("lesion")))
-
-
-def test_each_label_has_its_own_index():
-    label_sets = sets_of(patch(*BOTH_CLICKED))
-
-    assert all(only(label_sets, 1)[tuple(click)] for click in LESION)
-    assert all(only(label_sets, 2)[tuple(click)] for click in CYST)
-
-
-def test_clicks_on_one_label_exclude_it_elsewhere_and_not_the_other():
-    label_sets = sets_of(patch(clicked("lesion")))
-
-    outside = ~relaxed_box(clicked("lesion"))
-    assert not label_sets[1, outside].any()
-    assert label_sets[0, outside].all() and label_sets[2, outside].all()
-
-
-def test_absent_labels_are_excluded_everywhere():
-    assert not sets_of(patch(clicked("lesion"), absent=("cyst", "of another project")))[2].any()
-
-
-def test_mask_of_all_labels_is_the_only_class_of_each_voxel():
-    mask = random_mask()
-    label_sets = sets_of(masked(mask))
-
-    assert (label_sets.sum(dim=0) == 1).all()
-    assert torch.equal(label_sets.int().argmax(dim=0), mask)
-
-
-def test_mask_of_one_label_is_combined_with_clicks_on_the_other():
-    both = masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)])
-    label_sets = sets_of(both)
-
-    lesion = both.mask == 1
-    paths = of_paths(clicked("cyst", CYST), both.image)
-    assert torch.equal(label_sets[1], lesion)
-    assert torch.equal(only(label_sets, 2), paths & ~lesion)
-    assert torch.equal(only(label_sets, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
-
-
-def test_clicks_on_a_label_that_the_mask_covers_are_ignored(monkeypatch):
-    searched = []
-    monkeypatch.setattr(
-        module, "batch_extreme_point_geodesics", lambda images, *rest, **how: searched.extend(images) or []
-    )
-    mask = random_mask()
-
-    assert torch.equal(sets_of(masked(mask, points=[clicked("lesion")])), sets_of(masked(mask)))
-    assert searched == []
-
-
-def test_patches_of_a_batch_are_independent():
-    patches = [
-        patch(*BOTH_CLICKED, seed=1),
-        masked(seed=2),
-        patch(clicked("cyst"), seed=3),
-        masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)], seed=4),
-        patch(absent=("lesion",), seed=5),
-        patch(*BOTH_CLICKED[::-1], seed=6),
-    ]
-    probability = torch.rand(len(patches), len(LABELS), *SHAPE, generator=torch.Generator().manual_seed(0))
-
-    together = objective().label_sets(batch(*patches), probability)
-
-    for n, one in enumerate(patches):
-        assert torch.equal(together[n], objective().label_sets(batch(one), probability[n : n + 1])[0])
-
-
-# Guidance
-
-
-def wall(label_index):
-    """Return foreground probability 1, and 0 on a slab across the straight path between the lesion's ends in k."""
-    probability = torch.ones(1, len(LABELS), *SHAPE)
-    probability[0, label_index - 1, 6:9, 5:8, 4:8] = 0
-    return probability
-
-
-@pytest.mark.parametrize("label", LABELS)
-def test_deep_geodesics_avoid_predicted_background_of_their_own_label(label):
-    index = LABELS.index(label) + 1
-    flat = patch(clicked(label), image=torch.zeros(SHAPE))
-    background = (1 - wall(index))[0, index - 1].numpy()
-
-    guided, unguided = (objective().label_sets(batch(flat), guide)[0] for guide in (wall(index), None))
-
-    assert torch.equal(only(guided, index), of_paths(clicked(label), flat.image, background_probability=background))
-    assert not torch.equal(guided, unguided)
-
-
-@pytest.mark.parametrize(("label", "other"), [LABELS, LABELS[::-1]])
-def test_probability_of_another_label_does_not_guide(label, other):
-    flat = batch(patch(clicked(label), image=torch.zeros(SHAPE)))
-    everywhere = torch.ones(1, len(LABELS), *SHAPE)
-
-    of_own, of_other, of_none = (
-        objective().label_sets(flat, probability)
-        for probability in (wall(LABELS.index(label) + 1), wall(LABELS.index(other) + 1), everywhere)
-    )
-
-    assert torch.equal(of_other, of_none)
-    assert not torch.equal(of_own, of_none)
-
-
-def test_guidance_comes_from_the_softmax_of_the_logits():
-    patches, logits = batch(patch(*BOTH_CLICKED)), random_logits() * 5
-
-    guided = objective()(patches, logits, guided=True).label_sets
-
-    assert torch.equal(guided, objective().label_sets(patches, logits.detach().softmax(dim=1)[:, 1:]))
-    assert not torch.equal(guided, objective().label_sets(patches))
-
-
-@pytest.mark.parametrize(("guided", "geodesic"), [(False, "deep"), (True, "gradient_euclidean"), (True, "gradient")])
-def test_without_guidance_label_sets_do_not_depend_on_the_network(guided, geodesic):
-    patches = batch(patch(*BOTH_CLICKED))
-
-    sets = [
-        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).label_sets for seed in (1, 2)
-    ]
-
-    assert torch.equal(*sets)
-
-
-def cut(points):
-    """Shift a structure across the border of the patch."""
-    return ExtremePoints.from_clicks(points.label, points.foreground_voxel + [6, 0, 0])
-
-
-@pytest.mark.parametrize("points", [BOTH_CLICKED, BOTH_CLICKED[:1], (cut(BOTH_CLICKED[1]),)])
-def test_only_probabilities_of_tight_boxes_are_copied_from_the_device(monkeypatch, points):
-    probability = torch.rand(1, len(LABELS), *SHAPE)
-    in_boxes, inside = 0, torch.zeros(probability.shape, dtype=torch.bool)
-    for one in points:
-        low, high = one.foreground_voxel.min(axis=0), one.foreground_voxel.max(axis=0) + 1
-        box = (0, LABELS.index(one.label), *(slice(a, b) for a, b in zip(low, high, strict=True)))
-        in_boxes += inside[box].numel()
-        inside[box] = True
-    moved = []
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: (moved.append(tensor.numel()), tensor)[1])
-
-    sets = objective().label_sets(batch(patch(*points)), probability)
-
-    assert sum(moved) == in_boxes
-    # Other probabilities do not change the result.
-    spoilt = probability.masked_fill(~inside, torch.nan)
-    assert torch.equal(objective().label_sets(batch(patch(*points)), spoilt), sets)
-
-
-@pytest.mark.parametrize(("geodesic", "euclidean"), [("gradient", False), ("gradient_euclidean", True), ("deep", True)])
-def test_gradient_row_of_table_1_ignores_distances(geodesic, euclidean):
-    alone = patch(clicked("lesion"))
-
-    found = only(sets_of(alone, geodesic=geodesic), 1)
-    assert torch.equal(found, of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
-
-
-def test_without_geodesics_only_the_six_clicks_are_foreground():
-    label_sets = sets_of(patch(clicked("lesion")), geodesic="none")
-
-    np.testing.assert_array_equal(np.argwhere(only(label_sets, 1)).T, np.unique(LESION, axis=0))
-
-
 # Terms and weights
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_terms_sum_to_the_loss(guided):
+def test_geodesics_are_guided_by_the_softmax_of_the_logits():
+    patches, logits = batch(patch(*BOTH_CLICKED)), random_logits() * 5
+
+    guided, unguided = (
+        objective(geodesic=geodesic)(patches, logits).label_sets for geodesic in ("deep", "gradient_euclidean")
+    )
+
+    assert torch.equal(guided, objective().label_sets(patches, logits.detach().softmax(dim=1)[:, 1:]))
+    assert not torch.equal(guided, unguided)
+
+
+def test_terms_sum_to_the_loss():
     patches = batch(patch(*BOTH_CLICKED, click_mask=random_mask()), masked())
 
-    value = objective(click_mask_weight=0.3)(patches, random_logits(2), guided=guided)
+    value = objective(click_mask_weight=0.3)(patches, random_logits(2))
 
     assert set(value.terms) == {"dice", "cross_entropy", "focal", "crf", "click_mask"}
     assert value.loss.item() == pytest.approx(sum(term.item() for term in value.terms.values()), rel=1e-6)
@@ -322,7 +108,7 @@ def test_term_with_weight_0_is_not_computed(weight, term):
 def test_nan_logits_give_a_nan_loss(weights):
     logits = torch.full_like(random_logits(), torch.nan)
 
-    assert torch.isnan(objective(**weights)(batch(patch(*BOTH_CLICKED)), logits, guided=False).loss)
+    assert torch.isnan(objective(geodesic="gradient", **weights)(batch(patch(*BOTH_CLICKED)), logits).loss)
 
 
 # The CRF term
@@ -379,10 +165,10 @@ def test_fully_known_patch_has_no_crf_term(known):
 
 @pytest.mark.parametrize("partly_known", PARTLY_KNOWN.values(), ids=PARTLY_KNOWN)
 def test_crf_term_has_a_gradient_at_every_voxel(partly_known):
-    weights = {"sigma_beta": 0.5, "focal_weight": 0}
+    weights = {"sigma_beta": 0.5, "focal_weight": 0, "geodesic": "gradient"}
     logits = random_logits(2)
-    value = objective(crf_weight=1, **weights)(batch(partly_known, masked()), logits, guided=False)
-    without = objective(crf_weight=0, **weights)(batch(partly_known, masked()), logits, guided=False)
+    value = objective(crf_weight=1, **weights)(batch(partly_known, masked()), logits)
+    without = objective(crf_weight=0, **weights)(batch(partly_known, masked()), logits)
 
     of_crf = gradient(value.loss, logits) - gradient(without.loss, logits)
 
@@ -427,7 +213,7 @@ def test_geodesics_have_no_gradient():
 
 
 def click_mask_term(*patches, logits):
-    value = objective(click_mask_weight=1)(batch(*patches), logits, guided=False)
+    value = objective(click_mask_weight=1)(batch(*patches), logits)
     return value.terms["click_mask"].item()
 
 

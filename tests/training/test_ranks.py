@@ -43,6 +43,21 @@ def _rank(rank, function, folder):
         dist.destroy_process_group()
 
 
+def everything(ranks):
+    return {
+        "values": shared_values(ranks),
+        "gradient": own_gradient(ranks),
+        "trained": trained(ranks),
+        "diverged": diverged(ranks),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results of all functions of the ranks, on each of two processes; starting processes takes seconds."""
+    return together(everything, tmp_path_factory.mktemp("ranks"))
+
+
 # Values
 
 
@@ -58,11 +73,11 @@ def shared_values(ranks):
     }
 
 
-def test_values_are_shared(tmp_path):
+def test_values_are_shared(results):
     expected = {"mean": [0.5, 3.0], "of_first": 0.5, "bytes": list(range(256)), "other_length": []}
     expected |= {"last_is_true": 1, "all_are_true": 0, "none_is_true": None}
 
-    assert together(shared_values, tmp_path) == [expected, expected]
+    assert [of["values"] for of in results] == [expected, expected]
 
 
 def test_single_process():
@@ -128,12 +143,11 @@ def own_gradient(ranks):
     return gradient(patches(ranks.rank * half, (ranks.rank + 1) * half), ranks)
 
 
-def test_gradient_of_all_processes_is_that_of_one_batch(tmp_path):
-    found = together(own_gradient, tmp_path)
-
+def test_gradient_of_all_processes_is_that_of_one_batch(results):
     expected = gradient(patches(0, len(KINDS)), Ranks())
-    for one in found:
-        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-7)
+
+    for of in results:
+        torch.testing.assert_close(of["gradient"], expected, rtol=1e-4, atol=1e-7)
 
 
 # The loop
@@ -165,8 +179,8 @@ def trained(ranks):
     return [step.used for step in loop], torch.cat([weight.detach().flatten() for weight in of.parameters()])
 
 
-def test_processes_end_together_with_the_same_weights(tmp_path):
-    (used, weights), (others_used, others_weights) = together(trained, tmp_path)
+def test_processes_end_together_with_the_same_weights(results):
+    (used, weights), (others_used, others_weights) = [of["trained"] for of in results]
 
     assert used == others_used == [0.25, 0.5, 0.75, 1.0]
     torch.testing.assert_close(weights, others_weights, rtol=0, atol=0)
@@ -179,8 +193,8 @@ def diverged(ranks):
     return str(error.value)
 
 
-def test_non_finite_loss_of_one_process_ends_all(tmp_path):
-    first, second = together(diverged, tmp_path)
+def test_non_finite_loss_of_one_process_ends_all(results):
+    first, second = [of["diverged"] for of in results]
 
     assert first.startswith("The loss became infinite, or no number, in another process; try again")
     assert second.startswith("The loss became nan; try again")

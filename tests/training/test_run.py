@@ -83,15 +83,6 @@ def test_last_report_is_that_of_the_last_part(tmp_path, five, iterations):
     assert parts == sorted(set(parts))
 
 
-def test_each_run_starts_from_the_published_network(tmp_path, five, scores):
-    scores(0.5, 0.6)
-
-    for _ in range(2):
-        training(tmp_path, five, iterations=3).run()
-
-    assert (published(tmp_path).version, load_training_state(versions_in(tmp_path).published_path).iterations) == (2, 6)
-
-
 def test_training_without_annotations_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="^There is nothing to learn from"):
         training(tmp_path, []).run()
