@@ -271,12 +271,7 @@ def _geometry_record(geometry: ImageGeometry) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read and check a file.
-
-    Raises:
-        AnnotationFileError: the content is damaged.
-        OSError: the file cannot be read.
-    """
+    """Read and check a file; raise an AnnotationFileError if its content is damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

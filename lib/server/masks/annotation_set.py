@@ -185,7 +185,7 @@ class AnnotationSet(ABC):
         """The file of a mask with the app's values. Raises: HTTPException: 404; 422, it cannot be used."""
         self.require_label(label_id, label_tag)
         with answered_with(404, FileNotFoundError), answered_with(422, ValueError):
-            return str(self.masks(label_tag).app_path(label_id))
+            return str(self.masks(label_tag).checked(label_id).path)
 
     def require_label(self, image_id: str, tag: str) -> None:
         """Raises: HTTPException: 404, the image has no annotation with this tag."""
