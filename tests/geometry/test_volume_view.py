@@ -92,17 +92,16 @@ def test_numbers_are_as_small_as_they_can_be_and_exact(tmp_path, stored, lowest,
     assert np.array_equal(view, array.astype(np.float32))
 
 
-def test_slope_and_intercept_are_applied(tmp_path):
-    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), PLANES["axial"])
-    image.header.set_slope_inter(2, -1000)
-    nib.save(image, tmp_path / "a.nii")
+@pytest.mark.parametrize(("slope", "sent"), [(2, "int16"), (0.5, "float32")])
+def test_slope_and_intercept_are_applied(tmp_path, slope, sent):
+    stored = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    source = write(tmp_path / "a.nii", stored, slope=slope, inter=-1000)
 
-    view, _ = viewed(tmp_path / "a.nii", tmp_path)
+    view, _ = viewed(source, tmp_path)
 
-    assert view.dtype == "int16"
-    assert np.array_equal(view, image.get_fdata() * 2 - 1000) and np.array_equal(
-        view, load_volume(tmp_path / "a.nii").array
-    )
+    assert view.dtype == sent
+    assert np.array_equal(view, slope * stored - 1000)
+    assert np.array_equal(view, load_volume(source).array)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e20, -3.4e38])
