@@ -34,7 +34,7 @@ def mask(value=1, shape=SHAPE, seed=0):
 
 @pytest.fixture
 def open_store(tmp_path):
-    """A store of masks for an app with these labels."""
+    """Return a function that opens a store of masks for an app with some labels."""
 
     def opened(labels=LABELS, began_with=LABELS):
         return MaskStore(tmp_path / "labels" / "final", labels, tmp_path / "mapped", began_with)

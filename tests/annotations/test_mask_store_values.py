@@ -29,7 +29,7 @@ __all__ = ["open_store", "store"]  # fixtures
 
 
 def by_label(store, image_id="scan"):
-    """Where each label of the app is, as a set of voxels."""
+    """Return the voxels of each label of the app."""
     array = store.load(image_id).array
     return {label: set(map(tuple, np.argwhere(array == v))) for v, label in enumerate(store.labels, start=1)}
 
@@ -115,7 +115,7 @@ def test_other_notes_in_the_header_are_no_record(store):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the files whose voxels were read, in order."""
+    """Names of the files whose voxels were read, in order."""
     names = []
 
     def noted(path, **options):

@@ -18,7 +18,7 @@ def store(tmp_path):
 
 
 def content_of(**changes):
-    """A good annotation file of `scan.01` and `lesion`, but for the changes; None takes a key away."""
+    """Return a valid annotation file of `scan.01` and `lesion` with changes; None removes a key."""
     clicks = [{"voxel": click, "lps_mm": [0.0, 0.0, 0.0]} for click in CLICKS.tolist()]
     current = {
         "annotator": "reader 1",
@@ -106,7 +106,7 @@ UNREADABLE = {
 
 @pytest.fixture
 def damaged(store):
-    """Puts content where the clicks on the lesion in `scan.01` lie, beside good ones."""
+    """Return a function that replaces the file of the lesion in `scan.01`; another image has a valid file."""
     store.save(annotation(image_id="scan"))
 
     def put(content):

@@ -23,7 +23,7 @@ ALL_SETTINGS = pytest.mark.parametrize("settings", [ISOTROPIC, FINE, THICK], ids
 
 
 def lopsided(shape=(30, 36, 28), scale=1.0, shift=(0, 0, 0)):
-    """(X, Y, Z) bool: two overlapping balls, the small one to the right, front and top; like none of its mirrors."""
+    """Draw two overlapping balls (X, Y, Z) bool, the small one to the right, front and top; no symmetry."""
     grid = np.ogrid[tuple(slice(n) for n in shape)]
     middle = np.array(shape) / 2 + shift
 
@@ -36,14 +36,14 @@ def lopsided(shape=(30, 36, 28), scale=1.0, shift=(0, 0, 0)):
 
 
 def turned(array, affine, axes, signs):
-    """The same image stored with other axes: an array (X, Y, Z) and its affine (4, 4)."""
+    """Store an image with other axes: return the array (X, Y, Z) and its affine (4, 4)."""
     orientation = np.stack([axes, signs], axis=1).astype(float)
     turned_affine = affine @ nib.orientations.inv_ornt_aff(orientation, array.shape)
     return nib.apply_orientation(array, orientation), turned_affine
 
 
 def blobs(count, seed=0):
-    """Ellipsoids with axes, bumps and holes of chance, which have no shape in common."""
+    """Draw unions of random ellipsoids, which have no shape in common."""
     rng = np.random.default_rng(seed)
     grid = np.mgrid[:28, :28, :28].astype(float)
     for _ in range(count):

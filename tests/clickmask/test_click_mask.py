@@ -91,20 +91,20 @@ def voxels(shape):
 
 
 def rod(shape=(44, 44, 36), radius=2.3):
-    """Askew to all axes, so that its box is nearly empty."""
+    """Draw a rod oblique to all axes, so that its box is nearly empty."""
     line = [6, 8, 7] + np.linspace(0, 1, 60)[:, None] * [30, 26, 20]
     return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
 
 
 def arc(shape=(44, 44, 36), radius=2.3):
-    """Like a rib: bent, and rising."""
+    """Draw a bent, rising rod, like a rib."""
     along = np.linspace(0, 1, 60)
     line = np.stack([22 - 15 * np.cos(0.9 * np.pi * along), 10 + 22 * np.sin(0.9 * np.pi * along), 8 + 18 * along], 1)
     return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
 
 
 def cap(shape=(44, 44, 36)):
-    """A piece of a shell, like a bone of the skull."""
+    """Draw a piece of a shell, like a bone of the skull."""
     from_centre = np.linalg.norm(voxels(shape) - [22, 22, 2], axis=-1)
     return (np.abs(from_centre - 18) <= 1.6) & (voxels(shape)[..., 2] > 11)
 

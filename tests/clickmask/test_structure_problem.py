@@ -100,13 +100,14 @@ def test_a_networks_probability_helps(settings):
 
 
 @ALL_SETTINGS
-def test_a_network_that_knows_nothing_changes_nothing(settings):
+@pytest.mark.parametrize(("value", "weight"), [(0.5, 1.0), (0.0, 0.0), (1.0, 0.0)])
+def test_a_network_that_knows_nothing_or_has_no_weight_changes_nothing(settings, value, weight):
     image, truth, spacing_mm = demo(settings)
-    points = clicks_on(truth)
+    points, network = clicks_on(truth), np.full(image.shape, value)
 
-    undecided = segment_from_clicks(image, points, spacing_mm, foreground_probability=np.full(image.shape, 0.5))
+    mask = segment_from_clicks(image, points, spacing_mm, foreground_probability=network, prior_weight=weight)
 
-    np.testing.assert_array_equal(undecided, segment_from_clicks(image, points, spacing_mm))
+    np.testing.assert_array_equal(mask, segment_from_clicks(image, points, spacing_mm))
 
 
 @pytest.mark.parametrize("blind", [0.0, 1.0])
@@ -118,19 +119,6 @@ def test_clicks_are_obeyed_against_a_network_that_is_sure_and_wrong(blind):
 
     assert obeys(mask, points)
     assert dice(mask, truth) > 0.7
-
-
-@pytest.mark.parametrize("blind", [0.0, 1.0])
-def test_network_of_prior_weight_0_changes_nothing(blind):
-    truth = ellipsoid((40, 40, 40), (20, 20, 20), (8, 7, 9))
-    image, points = painted(truth), clicks_on(truth)
-
-    alone = segment_from_clicks(image, points, (1, 1, 1))
-    beside_it = segment_from_clicks(
-        image, points, (1, 1, 1), foreground_probability=np.full(image.shape, blind), prior_weight=0.0
-    )
-
-    np.testing.assert_array_equal(beside_it, alone)
 
 
 # --- Large structures

@@ -15,7 +15,7 @@ LEFT_HANDED = "axial, slices downwards"
 
 
 def write(path, array, affine=PLANES["axial"], slope=None, inter=None, **header):
-    """A NIfTI file that is placed by its sform alone."""
+    """Write a NIfTI file with an sform only."""
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, code=1)
     image.set_qform(None, code=0)
@@ -29,7 +29,7 @@ def write(path, array, affine=PLANES["axial"], slope=None, inter=None, **header)
 
 
 def viewed(source, tmp_path):
-    """The view as another reader has it: numbers as stored, and the affine by which NiiVue goes."""
+    """Return the view as NiiVue reads it: stored numbers, and the affine."""
     target = tmp_path / "view.nii.gz"
     write_view(source, target)
     image = nib.load(target)
