@@ -145,6 +145,7 @@ def test_mask_put_in_by_hand_goes_into_the_history_and_comes_back(store, name):
     assert store.revert("scan")
     assert files() == [name]
     assert store.path("scan").read_bytes() == content
+    assert not store.revert("scan"), "a mask without a record replaced none"
 
 
 # Back to the mask before
