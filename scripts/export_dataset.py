@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return refuse(f"The dataset cannot be written to {options.out} ({error.strerror}). No part of it was left.")
     AuditLog(project.audit).write_script(
-        "export of a dataset", "scripts/export_dataset.sh", scans=dataset.n_scans, format=options.format
+        "export of a dataset", "scripts/export_dataset.sh", scans=len(dataset.cases), format=options.format
     )
     tell(f"{options.out}: {dataset.summary}; {failed} failed." if failed else f"{options.out}: {dataset.summary}.")
     return 1 if failed else 0

@@ -122,11 +122,6 @@ class GivenMaskStore:
 
 
 def _decoded(content: bytes) -> GivenMask:
-    """Decode a file.
-
-    Raises:
-        ValueError, KeyError, TypeError, RecursionError: the content is damaged.
-    """
     line, _, bits = content.partition(b"\n")
     record: dict[str, Any] = json.loads(line)
     start_i, start_j, start_k = (int(n) for n in record["start_voxel"])

@@ -72,11 +72,7 @@ class JsonFile:
                 write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def _read(self, for_change: bool = False) -> None:
-        """Read the file if it has changed.
-
-        Raises:
-            OSError: it cannot be read, and `for_change` is set.
-        """
+        """Read the file if it has changed; raise an OSError if it cannot be read and `for_change` is set."""
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
@@ -92,11 +88,6 @@ class JsonFile:
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """Load a file.
-
-    Raises:
-        OSError: the file exists and cannot be read.
-    """
     try:
         content = finite_json(path.read_bytes())
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):

@@ -125,11 +125,7 @@ class MaskStore:
                 part.unlink(missing_ok=True)
 
     def _encoded(self, image_id: str, mask: Volume, record: MaskRecord) -> tuple[Path, bytes, list[float]]:
-        """Return path and content of a mask's file, and the values in it.
-
-        Raises:
-            ValueError, MaskError: see `save`.
-        """
+        """Check a mask; return path and content of its file, and its values."""
         check_image_id(image_id)
         path = self.folder / f"{image_id}.nii.gz"
         values = values_in(mask.array)
@@ -247,14 +243,6 @@ class MaskStore:
         if any(value != in_app for value, in_app in app_values.items()):
             path = self._app_copy(image_id, stamp, record)
         return CheckedMask(path, record, _geometry(path))
-
-    def app_path(self, image_id: str) -> Path:
-        """Return a file of the mask with the app's values: the stored one, or a copy in `mapped`.
-
-        Raises:
-            FileNotFoundError, MaskError, OSError: see `checked`.
-        """
-        return self.checked(image_id).path
 
     def _app_copy(self, image_id: str, stamp: Stamp | None, record: MaskRecord) -> Path:
         # The name depends on the labels: another server of this project may have other labels, and needs its own copy.

@@ -30,8 +30,16 @@ class AnnotationFileError(ValueError):
     """Error of an annotation file that cannot be read; its text names the file and the reason."""
 
 
+class _OfImage:
+    image_checksum: str | None
+
+    def is_of(self, image_checksum: str | None) -> bool:
+        """Tell whether it was made on the image with these voxels; an unknown checksum matches any."""
+        return _same_image(self.image_checksum, image_checksum)
+
+
 @dataclass(frozen=True, eq=False)
-class Annotation:
+class Annotation(_OfImage):
     """Clicks on one structure of one image, with annotator and time.
 
     Attributes:
@@ -61,13 +69,9 @@ class Annotation:
     def label(self) -> str:
         return self.points.label
 
-    def is_of(self, image_checksum: str | None) -> bool:
-        """Tell whether it was made on the image with these voxels; an unknown checksum matches any."""
-        return _same_image(self.image_checksum, image_checksum)
-
 
 @dataclass(frozen=True, eq=False)
-class Absence:
+class Absence(_OfImage):
     """Annotation that a structure is not in an image.
 
     Attributes:
@@ -87,10 +91,6 @@ class Absence:
         cls, image_id: str, label: str, geometry: ImageGeometry, annotator: str, image_checksum: str | None = None
     ) -> Absence:
         return cls(image_id, label, geometry, annotator, _now(), image_checksum)
-
-    def is_of(self, image_checksum: str | None) -> bool:
-        """Tell whether it was made on the image with these voxels; an unknown checksum matches any."""
-        return _same_image(self.image_checksum, image_checksum)
 
 
 Answer = Annotation | Absence
@@ -271,12 +271,7 @@ def _geometry_record(geometry: ImageGeometry) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read and check a file.
-
-    Raises:
-        AnnotationFileError: the content is damaged.
-        OSError: the file cannot be read.
-    """
+    """Read and check a file; raise an AnnotationFileError if its content is damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -111,11 +111,6 @@ class BidsDataset:
         return made_from(self.cases.values())
 
     @property
-    def n_scans(self) -> int:
-        """Number of written scans."""
-        return len(self.cases)
-
-    @property
     def summary(self) -> str:
         """Summary for the user."""
         left_out = f", {self.left_out} without a final mask left out" if self.left_out else ""

@@ -82,11 +82,7 @@ def contour_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.nd
 
 
 def _voxels_at(lps_mm: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
-    """Convert LPS mm (N, 3) to voxels (N, 3).
-
-    Raises:
-        ValueError: a point is between voxels or outside the image.
-    """
+    """Convert LPS mm (N, 3) to voxels (N, 3); raise a ValueError for points between voxels or outside the image."""
     exact = geometry.lps_to_voxel(lps_mm)
     voxels = np.rint(exact).astype(np.int64)
     if not geometry.contains(voxels).all():
@@ -98,11 +94,7 @@ def _voxels_at(lps_mm: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
 
 
 def _slice_of(points_voxel: np.ndarray, geometry: ImageGeometry, name: str) -> tuple[int, int]:
-    """Return the axis normal to a contour (N, 3), and the index of its slice along it.
-
-    Raises:
-        ValueError: the contour is in no slice of the image.
-    """
+    """Return the axis normal to a contour (N, 3) and the index of its slice; raise a ValueError if there is none."""
     spread = np.ptp(points_voxel, axis=0)
     axis = int(spread.argmin())
     index = round(float(points_voxel[:, axis].mean()))

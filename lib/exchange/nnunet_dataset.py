@@ -98,11 +98,6 @@ class NnunetDataset:
         }
 
     @property
-    def n_scans(self) -> int:
-        """Number of written scans."""
-        return len(self.cases)
-
-    @property
     def summary(self) -> str:
         """Summary for the user."""
         partly = self.made_from()["cases_with_unknown_voxels"]

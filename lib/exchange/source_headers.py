@@ -120,11 +120,7 @@ def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
 
 
 def _is_of(vr: str, value: object) -> bool:
-    """Tell whether a value is valid for this VR; numbers that could be read are.
-
-    Raises:
-        ValueError: an invalid date, time or text.
-    """
+    """Tell whether a value is of this VR; raise a ValueError for an invalid date, time or text."""
     if vr in CUSTOMIZABLE_CHARSET_VR:
         return isinstance(value, str | PersonName | None)
     if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.annotations.image_identity import ImageIdentities
@@ -11,29 +12,22 @@ from lib.annotations.store import AnnotationStore
 from lib.exchange.study_images import StudyImages
 
 
+@dataclass
 class StoredStudies:
     """Studies of a folder of images, with the interface that `lib.trainers.annotated_scans` uses.
 
-    Args:
+    Attributes:
         clicks: the annotations.
         finals: the final masks.
         identities: checksums of images.
         skips: the skipped images, by id.
     """
 
-    def __init__(
-        self,
-        images: StudyImages,
-        clicks: AnnotationStore,
-        finals: MaskStore,
-        identities: ImageIdentities,
-        skips: JsonFile,
-    ) -> None:
-        self.images = images
-        self.clicks = clicks
-        self.finals = finals
-        self.identities = identities
-        self.skips = skips
+    images: StudyImages
+    clicks: AnnotationStore
+    finals: MaskStore
+    identities: ImageIdentities
+    skips: JsonFile
 
     def list_images(self) -> list[str]:
         return sorted(self.images.paths)

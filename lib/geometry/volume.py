@@ -157,11 +157,7 @@ def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
 
 
 def _finite(path: Path, stored: StoredVolume) -> np.ndarray:
-    """Read the values (N,) float32 in stored order.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Read the values (N,) float32 in stored order; raise a ValueError if one is not finite."""
 
     def checked(values: np.ndarray) -> np.ndarray:
         if not np.isfinite((float(values.min()), float(values.max()))).all():
@@ -181,11 +177,7 @@ def _joined(stored: StoredVolume, pieces: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _fill_unmeasured(voxels: np.ndarray, path: Path) -> None:
-    """Replace NaN in voxels (N,) by the lowest of the other values.
-
-    Raises:
-        VolumeError: there are no others.
-    """
+    """Replace NaN in voxels (N,) by the lowest other value; raise a VolumeError if there is none."""
     lowest = np.fmin.reduce(voxels)
     if np.isnan(lowest):
         raise nothing_measured(path)

@@ -89,11 +89,7 @@ def cgroup_free_bytes(
 
 
 def _left(group: Path, limit: str, usage: str, reclaimable: str) -> int:
-    """Return the free memory of a control group.
-
-    Raises:
-        OSError, ValueError: the group has no limit.
-    """
+    """Return the free memory of a control group; raise an OSError or ValueError if it has no limit."""
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     used = int((group / usage).read_text()) - int(statistics.get(reclaimable, 0))
     return max(0, int((group / limit).read_text()) - used)

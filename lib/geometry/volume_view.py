@@ -99,11 +99,7 @@ class _Values:
 
 
 def _values(path: Path, stored: StoredVolume) -> _Values:
-    """Compute the range of the measured values.
-
-    Raises:
-        VolumeError: the file cannot be read, or has no measured value.
-    """
+    """Compute the range of the measured values; raise a VolumeError if there are none."""
     lowest, highest, are_whole = np.inf, -np.inf, True
     for values in _read(path, stored):
         measured = values[_is_measured(values)]
@@ -126,11 +122,7 @@ def _filled(values: np.ndarray, lowest: float, dtype: np.dtype) -> bytes:
 
 
 def _read(path: Path, stored: StoredVolume) -> Iterator[np.ndarray]:
-    """Yield the intensities (N,) of consecutive pieces.
-
-    Raises:
-        VolumeError: the file cannot be read.
-    """
+    """Yield the intensities (N,) of consecutive pieces; raise a VolumeError if the file is damaged."""
     with _volume_errors(path):
         yield from read_intensities(path, stored)
 

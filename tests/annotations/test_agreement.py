@@ -19,7 +19,7 @@ AFFINES = st.sampled_from(sorted(GEOMETRIES)).map(GEOMETRIES.get)
 
 @st.composite
 def pairs(draw, values=2):
-    """Two label maps on the grid of one image."""
+    """Draw two label maps on the grid of one image."""
     shape = draw(SHAPES)
     maps = [draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, values - 1))) for _ in range(2)]
     for one in maps:
@@ -34,7 +34,7 @@ def brute_dice(one, other):
 
 
 def face_mm(mask, geometry, axis, end):
-    """How far out a mask reaches in the patient along an axis of the image, from the corners of its voxels."""
+    """Return the extent of a mask along an axis of the image, from the corners of its voxels."""
     direction = geometry.affine_ras[:3, axis] / np.linalg.norm(geometry.affine_ras[:3, axis])
     corners = [
         nib.affines.apply_affine(geometry.affine_ras, np.array(voxel) + offset) @ direction

@@ -131,7 +131,7 @@ def test_refusals_name_what_is_wrong(request_params, sentence):
 
 
 def many(count):
-    """Clicks that are all in the image."""
+    """Repeat clicks in the image."""
     return (CLICKS * (1 + count // len(CLICKS)))[:count]
 
 

@@ -29,7 +29,7 @@ __all__ = ["open_store", "store"]  # fixtures
 
 
 def by_label(store, image_id="scan"):
-    """Where each label of the app is, as a set of voxels."""
+    """Return the voxels of each label of the app."""
     array = store.load(image_id).array
     return {label: set(map(tuple, np.argwhere(array == v))) for v, label in enumerate(store.labels, start=1)}
 
@@ -54,24 +54,24 @@ def test_a_label_stays_what_it_is_whatever_the_app_s_order(open_store, labels):
 
     assert found["cyst"] == voxels(drawn, 2)
     assert all(found[label] == set() for label in labels if label != "cyst")
-    np.testing.assert_array_equal(load_volume(store.app_path("scan")).array, store.load("scan").array)
+    np.testing.assert_array_equal(load_volume(store.checked("scan").path).array, store.load("scan").array)
 
 
 def test_stored_file_is_never_changed_by_reading_it(open_store):
     path = open_store().save("scan", mask(value=2), BOTH)
     before = path.read_bytes()
 
-    open_store(("cyst", "tumour")).app_path("scan")
+    open_store(("cyst", "tumour")).checked("scan")
 
     assert path.read_bytes() == before
-    assert open_store().app_path("scan") == path
+    assert open_store().checked("scan").path == path
 
 
 def test_label_that_the_app_no_longer_has_is_named(open_store):
     open_store().save("scan", mask(value=2), BOTH)
     store = open_store(("tumour",))
 
-    for read in (store.load, store.app_path, store.checked):
+    for read in (store.load, store.checked):
         with pytest.raises(MaskError, match="holds the label 'cyst', and this app has tumour; start the server with a"):
             read("scan")
 
@@ -81,7 +81,7 @@ def test_label_without_voxels_may_be_gone(open_store):
     store = open_store(("tumour",))
 
     assert by_label(store) == {"tumour": voxels(mask(), 1)}
-    assert load_volume(store.app_path("scan")).array.any()
+    assert load_volume(store.checked("scan").path).array.any()
 
 
 @BY_HAND
@@ -115,7 +115,7 @@ def test_other_notes_in_the_header_are_no_record(store):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the files whose voxels were read, in order."""
+    """Names of the files whose voxels were read, in order."""
     names = []
 
     def noted(path, **options):

@@ -69,7 +69,7 @@ def test_an_error_needs_a_generator() -> None:
 
 
 def missed_and_added() -> tuple[np.ndarray, np.ndarray]:
-    """A mask that misses a block of 3 x 5 x 5 voxels and adds one of 3 x 3 x 3."""
+    """Return a mask that misses a block of 3 x 5 x 5 voxels and adds one of 3 x 3 x 3, and the truth."""
     truth, mask = np.zeros((20, 9, 9), dtype=bool), np.zeros((20, 9, 9), dtype=bool)
     truth[2:8, 2:7, 2:7] = mask[2:5, 2:7, 2:7] = True
     mask[14:17, 3:6, 3:6] = True

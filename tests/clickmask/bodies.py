@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.clickmask.click_mask import segment_from_clicks
 from lib.demo.demo_studies import DemoStudySettings, make_demo_study
+from lib.metrics import dice
 
 TURNS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 """Every order and every sign of an image's axes."""
@@ -23,7 +26,7 @@ ALL_SETTINGS = pytest.mark.parametrize("settings", [ISOTROPIC, FINE, THICK], ids
 
 
 def lopsided(shape=(30, 36, 28), scale=1.0, shift=(0, 0, 0)):
-    """(X, Y, Z) bool: two overlapping balls, the small one to the right, front and top; like none of its mirrors."""
+    """Draw two overlapping balls (X, Y, Z) bool, the small one to the right, front and top; no symmetry."""
     grid = np.ogrid[tuple(slice(n) for n in shape)]
     middle = np.array(shape) / 2 + shift
 
@@ -36,14 +39,14 @@ def lopsided(shape=(30, 36, 28), scale=1.0, shift=(0, 0, 0)):
 
 
 def turned(array, affine, axes, signs):
-    """The same image stored with other axes: an array (X, Y, Z) and its affine (4, 4)."""
+    """Store an image with other axes: return the array (X, Y, Z) and its affine (4, 4)."""
     orientation = np.stack([axes, signs], axis=1).astype(float)
     turned_affine = affine @ nib.orientations.inv_ornt_aff(orientation, array.shape)
     return nib.apply_orientation(array, orientation), turned_affine
 
 
 def blobs(count, seed=0):
-    """Ellipsoids with axes, bumps and holes of chance, which have no shape in common."""
+    """Draw unions of random ellipsoids, which have no shape in common."""
     rng = np.random.default_rng(seed)
     grid = np.mgrid[:28, :28, :28].astype(float)
     for _ in range(count):
@@ -54,11 +57,29 @@ def blobs(count, seed=0):
         yield np.logical_or.reduce(parts)
 
 
+class Case(NamedTuple):
+    """Image with the mask of its structure, and the masks from clicks on it."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    spacing_mm: tuple[float, float, float] = (1, 1, 1)
+
+    @property
+    def points(self):
+        return clicks_on(self.truth)
+
+    def mask(self, points=None, **options):
+        return segment_from_clicks(self.image, points or self.points, self.spacing_mm, **options)
+
+    def score(self, points=None, **options):
+        return dice(self.mask(points, **options), self.truth)
+
+
 @cache
 def demo(settings, index=0):
     image, truth = make_demo_study(index, settings)
     spacing_mm = tuple(float(s) for s in image.header.get_zooms())
-    return np.asarray(image.dataobj, np.float32), np.asarray(truth.dataobj) > 0, spacing_mm
+    return Case(np.asarray(image.dataobj, np.float32), np.asarray(truth.dataobj) > 0, spacing_mm)
 
 
 def clicks_on(truth, seed=0, error_voxels=0.0):

@@ -17,6 +17,7 @@ from tests.clickmask.bodies import (
     FINE,
     ISOTROPIC,
     THICK,
+    Case,
     clicks_on,
     demo,
     ellipsoid,
@@ -31,6 +32,11 @@ BRAIN1_BAR = 0.69
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+def ball(shape, centre, radii):
+    truth = ellipsoid(shape, centre, radii)
+    return Case(painted(truth), truth)
+
+
 # --- How good it is
 
 
@@ -41,13 +47,9 @@ def test_brain1_beats_every_simpler_method_for_every_choice_of_extreme_points(in
     volume = load_volume(BRAIN1 / "image.nrrd")
     truth = largest_component(load_volume(BRAIN1 / "label.nrrd").array > 0)
     image = volume.array.max() - volume.array if inverted else volume.array
+    case = Case(image, truth, volume.geometry.spacing_mm)
 
-    scores = [
-        dice(segment_from_clicks(image, clicks_on(truth, seed), volume.geometry.spacing_mm), truth)
-        for seed in range(seeds)
-    ]
-
-    assert min(scores) > BRAIN1_BAR + 0.1
+    assert min(case.score(clicks_on(truth, seed)) for seed in range(seeds)) > BRAIN1_BAR + 0.1
 
 
 @pytest.mark.parametrize(
@@ -55,32 +57,24 @@ def test_brain1_beats_every_simpler_method_for_every_choice_of_extreme_points(in
 )
 @pytest.mark.parametrize("index", range(2))
 def test_demo_studies_on_any_slice_thickness(settings, expected, index):
-    image, truth, spacing_mm = demo(settings, index)
-
-    assert dice(segment_from_clicks(image, clicks_on(truth), spacing_mm), truth) > expected
+    assert demo(settings, index).score() > expected
 
 
 @pytest.mark.parametrize("error_voxels", [1.0, 2.0])
 @pytest.mark.parametrize("settings", [ISOTROPIC, FINE], ids=["isotropic", "fine"])
 def test_a_hand_that_errs_by_some_voxels_costs_little(settings, error_voxels):
-    image, truth, spacing_mm = demo(settings)
+    case = demo(settings)
 
-    scores = [
-        dice(segment_from_clicks(image, clicks_on(truth, seed, error_voxels), spacing_mm), truth) for seed in range(5)
-    ]
+    scores = [case.score(clicks_on(case.truth, seed, error_voxels)) for seed in range(5)]
 
-    assert np.mean(scores) > dice(segment_from_clicks(image, clicks_on(truth), spacing_mm), truth) - 0.05
+    assert np.mean(scores) > case.score() - 0.05
 
 
 @ALL_SETTINGS
 def test_a_dark_lesion_is_as_good_as_a_bright_one(settings):
-    image, truth, spacing_mm = demo(settings)
-    points = clicks_on(truth)
+    case = demo(settings)
 
-    bright = segment_from_clicks(image, points, spacing_mm)
-    dark = segment_from_clicks(image.max() - image, points, spacing_mm)
-
-    assert dice(bright, dark) > 0.99
+    assert dice(case.mask(), case._replace(image=case.image.max() - case.image).mask()) > 0.99
 
 
 # --- Structures that are not round
@@ -91,20 +85,20 @@ def voxels(shape):
 
 
 def rod(shape=(44, 44, 36), radius=2.3):
-    """Askew to all axes, so that its box is nearly empty."""
+    """Draw a rod oblique to all axes, so that its box is nearly empty."""
     line = [6, 8, 7] + np.linspace(0, 1, 60)[:, None] * [30, 26, 20]
     return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
 
 
 def arc(shape=(44, 44, 36), radius=2.3):
-    """Like a rib: bent, and rising."""
+    """Draw a bent, rising rod, like a rib."""
     along = np.linspace(0, 1, 60)
     line = np.stack([22 - 15 * np.cos(0.9 * np.pi * along), 10 + 22 * np.sin(0.9 * np.pi * along), 8 + 18 * along], 1)
     return np.min([((voxels(shape) - place) ** 2).sum(axis=-1) for place in line], axis=0) <= radius**2
 
 
 def cap(shape=(44, 44, 36)):
-    """A piece of a shell, like a bone of the skull."""
+    """Draw a piece of a shell, like a bone of the skull."""
     from_centre = np.linalg.norm(voxels(shape) - [22, 22, 2], axis=-1)
     return (np.abs(from_centre - 18) <= 1.6) & (voxels(shape)[..., 2] > 11)
 
@@ -114,14 +108,10 @@ def cap(shape=(44, 44, 36)):
 @pytest.mark.parametrize("body", [rod, arc, cap])
 def test_a_thin_structure_is_not_taken_for_a_thick_one(body, inside, outside, spacing_mm):
     truth = body()
-    image, points = painted(truth, inside, outside, noise=50), clicks_on(truth)
+    case = Case(painted(truth, inside, outside, noise=50), truth, spacing_mm)
 
-    mask = segment_from_clicks(image, points, spacing_mm)
-    without = segment_from_clicks(image, points, spacing_mm, options=ClickMaskOptions(net_share=0))
-
-    assert dice(mask, truth) > 0.9
-    assert dice(mask, truth) > dice(without, truth) + 0.1
-    assert 0.8 < mask.sum() / truth.sum() < 1.2
+    assert case.score() > max(0.9, case.score(options=ClickMaskOptions(net_share=0)) + 0.1)
+    assert 0.8 < case.mask().sum() / truth.sum() < 1.2
 
 
 @pytest.mark.parametrize("body", [rod, arc])
@@ -129,9 +119,8 @@ def test_a_thin_structure_beside_another_one(body):
     """Whose intensity is the same, inside the box."""
     truth = body()
     neighbour = np.roll(np.flip(truth, 0), 4, axis=2) & ~ndimage.binary_dilation(truth, iterations=3)
-    image = painted(truth | neighbour, noise=30)
 
-    mask = segment_from_clicks(image, clicks_on(truth), (1, 1, 1))
+    mask = Case(painted(truth | neighbour, noise=30), truth).mask()
 
     assert dice(mask, truth) > 0.8
     assert mask[neighbour].mean() < 0.3
@@ -143,18 +132,14 @@ def test_a_thin_structure_beside_another_one(body):
 @ALL_SETTINGS
 @pytest.mark.parametrize("error_voxels", [0.0, 2.0])
 def test_mask_obeys_every_click_and_hangs_together_with_them(settings, error_voxels):
-    image, truth, spacing_mm = demo(settings)
+    case = demo(settings)
+    inside, outside = np.argwhere(case.truth), np.argwhere(~case.truth)
     rng = np.random.default_rng(0)
-    points = clicks_on(truth, 1, error_voxels)
-    points = with_more(
-        points,
-        np.argwhere(truth)[rng.integers(truth.sum(), size=3)],
-        np.argwhere(~truth)[rng.integers((~truth).sum(), size=5)],
-    )
+    points = with_more(clicks_on(case.truth, 1, error_voxels), rng.choice(inside, 3), rng.choice(outside, 5))
 
-    mask = segment_from_clicks(image, points, spacing_mm)
+    mask = case.mask(points)
 
-    assert mask.dtype == bool and mask.shape == image.shape
+    assert mask.dtype == bool and mask.shape == case.image.shape
     assert obeys(mask, points)
     parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
     assert set(parts[tuple(points.foreground_voxel.T)]) == set(range(1, count + 1))
@@ -162,33 +147,29 @@ def test_mask_obeys_every_click_and_hangs_together_with_them(settings, error_vox
 
 def test_clicks_against_all_evidence_are_obeyed():
     """Foreground clicks in the dark and background clicks in the middle of a bright ball, at any smoothness."""
-    truth = ellipsoid((30, 30, 30), (15, 15, 15), (8, 8, 8))
-    points = with_more(clicks_on(truth), [[5, 5, 5], [25, 6, 24]], [[15, 15, 15], [15, 15, 18]])
+    case = ball((30, 30, 30), (15, 15, 15), (8, 8, 8))
+    points = with_more(case.points, [[5, 5, 5], [25, 6, 24]], [[15, 15, 15], [15, 15, 18]])
 
     for smoothness in (0.5, 4.0, 20.0):
-        options = ClickMaskOptions(smoothness=smoothness)
-        assert obeys(segment_from_clicks(painted(truth), points, (1, 1, 1), options=options), points)
+        assert obeys(case.mask(points, options=ClickMaskOptions(smoothness=smoothness)), points)
 
 
 def test_nothing_beyond_the_relaxed_box():
-    image = painted(np.ones((40, 40, 40), bool))
-    points = clicks_on(ellipsoid(image.shape, (20, 20, 20), (6, 5, 7)))
+    case = Case(painted(np.ones((40, 40, 40), bool)), ellipsoid((40, 40, 40), (20, 20, 20), (6, 5, 7)))
 
-    voxels = np.argwhere(segment_from_clicks(image, points, (1, 1, 1)))
+    voxels, clicks = np.argwhere(case.mask()), case.points.foreground_voxel
 
     margin = ClickMaskOptions().margin_voxels
-    assert (voxels >= points.foreground_voxel.min(axis=0) - margin).all()
-    assert (voxels <= points.foreground_voxel.max(axis=0) + margin).all()
+    assert (voxels >= clicks.min(axis=0) - margin).all() and (voxels <= clicks.max(axis=0) + margin).all()
 
 
 def test_a_hole_is_filled_unless_a_background_click_stands_in_it():
     hole = ellipsoid((40, 40, 40), (20, 20, 20), (5, 5, 5))
     ring = ellipsoid((40, 40, 40), (20, 20, 20), (13, 13, 13)) & ~hole
-    points = clicks_on(ring)
+    case = Case(painted(ring), ring)
 
-    sure_of_intensities = ClickMaskOptions(smoothness=0.5, intensity_weight=4.0)
-    filled = segment_from_clicks(painted(ring), points, (1, 1, 1), options=sure_of_intensities)
-    opened = segment_from_clicks(painted(ring), with_more(points, background=[[20, 20, 20]]), (1, 1, 1))
+    filled = case.mask(options=ClickMaskOptions(smoothness=0.5, intensity_weight=4.0))
+    opened = case.mask(with_more(case.points, background=[[20, 20, 20]]))
 
     assert filled[hole].all()
     assert opened[hole].mean() < 0.2
@@ -201,27 +182,27 @@ def test_a_hole_is_filled_unless_a_background_click_stands_in_it():
 @ALL_SETTINGS
 @pytest.mark.parametrize("axis", range(3))
 def test_flipping_an_axis_flips_the_mask(settings, axis):
-    image, truth, spacing_mm = demo(settings)
-    points = with_more(clicks_on(truth), background=[np.argwhere(truth).mean(axis=0).astype(int)])
-    flip = points.background_voxel.copy(), points.foreground_voxel.copy()
-    for clicks in flip:
-        clicks[:, axis] = image.shape[axis] - 1 - clicks[:, axis]
+    case = demo(settings)
+    points = with_more(case.points, background=[np.argwhere(case.truth).mean(axis=0).astype(int)])
+    foreground, background = points.foreground_voxel.copy(), points.background_voxel.copy()
+    for clicks in (foreground, background):
+        clicks[:, axis] = case.image.shape[axis] - 1 - clicks[:, axis]
 
-    mask = segment_from_clicks(np.flip(image, axis), ExtremePoints.from_clicks("lesion", flip[1], flip[0]), spacing_mm)
+    flipped = case._replace(image=np.flip(case.image, axis))
+    mask = flipped.mask(ExtremePoints.from_clicks("lesion", foreground, background))
 
-    assert dice(np.flip(mask, axis), segment_from_clicks(image, points, spacing_mm)) > 0.995
+    assert dice(np.flip(mask, axis), case.mask(points)) > 0.995
 
 
 @ALL_SETTINGS
 @pytest.mark.parametrize("axes", [(1, 0, 2), (2, 0, 1), (1, 2, 0)])
 def test_permuting_the_axes_permutes_the_mask(settings, axes):
-    image, truth, spacing_mm = demo(settings)
-    points = clicks_on(truth)
-    turned = ExtremePoints.from_clicks("lesion", points.foreground_voxel[:, axes])
+    case = demo(settings)
+    turned = Case(case.image.transpose(axes), case.truth, tuple(case.spacing_mm[a] for a in axes))
 
-    mask = segment_from_clicks(image.transpose(axes), turned, tuple(spacing_mm[a] for a in axes))
+    mask = turned.mask(ExtremePoints.from_clicks("lesion", case.points.foreground_voxel[:, axes]))
 
-    assert dice(mask, segment_from_clicks(image, points, spacing_mm).transpose(axes)) > 0.995
+    assert dice(mask, case.mask().transpose(axes)) > 0.995
 
 
 # --- Unusual structures and images
@@ -230,16 +211,10 @@ def test_permuting_the_axes_permutes_the_mask(settings, axes):
 @pytest.mark.parametrize("thickness", [1, 2])
 @pytest.mark.parametrize("axis", range(3))
 def test_a_structure_of_one_or_two_slices(axis, thickness):
-    radii = [8.0, 8.0, 8.0]
-    truth = ellipsoid((24, 24, 24), (12, 12, 12), radii)
-    slices = [slice(None)] * 3
-    slices[axis] = slice(12, 12 + thickness)
-    flat = np.zeros_like(truth)
-    flat[tuple(slices)] = truth[tuple(slices)]
+    along = np.indices((24, 24, 24))[axis]
+    flat = ellipsoid((24, 24, 24), (12, 12, 12), (8, 8, 8)) & (along >= 12) & (along < 12 + thickness)
 
-    mask = segment_from_clicks(painted(flat), clicks_on(flat), (1, 1, 1))
-
-    assert dice(mask, flat) > 0.9
+    assert Case(painted(flat), flat).score() > 0.9
 
 
 def test_clicks_that_repeat_a_voxel():
@@ -247,7 +222,7 @@ def test_clicks_that_repeat_a_voxel():
     truth[6:14, 6:14, 6:14] = True
     points = ExtremePoints.from_clicks("lesion", np.array([[6, 6, 6]] * 3 + [[13, 13, 13]] * 3))
 
-    mask = segment_from_clicks(painted(truth), points, (1, 1, 1))
+    mask = Case(painted(truth), truth).mask(points)
 
     assert obeys(mask, points)
     assert dice(mask, truth) > 0.7
@@ -261,17 +236,14 @@ def test_all_clicks_on_one_voxel_of_a_tiny_image():
 
 @pytest.mark.parametrize("centre", [(4, 20, 20), (20, 35, 20), (4, 4, 35)])
 def test_a_structure_cut_by_the_border_of_the_image(centre):
-    truth = ellipsoid((40, 40, 40), centre, (9, 8, 7))
-
-    assert dice(segment_from_clicks(painted(truth), clicks_on(truth), (1, 1, 1)), truth) > 0.93
+    assert ball((40, 40, 40), centre, (9, 8, 7)).score() > 0.93
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 def test_images_of_any_type(dtype):
     truth = ellipsoid((30, 30, 30), (15, 15, 15), (9, 7, 8))
-    image = painted(truth, inside=180, outside=80).astype(dtype)
 
-    assert dice(segment_from_clicks(image, clicks_on(truth), (1, 1, 1)), truth) > 0.93
+    assert Case(painted(truth, inside=180, outside=80).astype(dtype), truth).score() > 0.93
 
 
 def test_a_constant_image_gives_a_rounder_shape_than_the_box_of_the_clicks():
@@ -279,28 +251,22 @@ def test_a_constant_image_gives_a_rounder_shape_than_the_box_of_the_clicks():
     box = np.zeros_like(truth)
     box[6:25, 8:23, 7:24] = True
 
-    mask = segment_from_clicks(np.full(truth.shape, 7), clicks_on(truth), (1, 1, 1))
-
-    assert dice(mask, truth) > dice(box, truth) + 0.1
+    assert Case(np.full(truth.shape, 7), truth).score() > dice(box, truth) + 0.1
 
 
 @pytest.mark.parametrize("value", [1e9, -1e9])
 def test_one_huge_outlier_does_not_matter(value):
-    image, truth, spacing_mm = demo(ISOTROPIC)
-    points = clicks_on(truth)
-    broken = image.copy()
-    broken[tuple(points.foreground_voxel[0] + [1, 1, 1])] = value
+    case = demo(ISOTROPIC)
+    broken = case.image.copy()
+    broken[tuple(case.points.foreground_voxel[0] + [1, 1, 1])] = value
 
-    assert dice(segment_from_clicks(broken, points, spacing_mm), segment_from_clicks(image, points, spacing_mm)) > 0.98
+    assert dice(case._replace(image=broken).mask(), case.mask()) > 0.98
 
 
 def test_scale_and_offset_of_the_intensities_do_not_matter():
-    image, truth, spacing_mm = demo(FINE)
-    points = clicks_on(truth)
+    case = demo(FINE)
 
-    scaled = segment_from_clicks(image * 0.01 - 1000, points, spacing_mm)
-
-    assert dice(scaled, segment_from_clicks(image, points, spacing_mm)) > 0.98
+    assert dice(case._replace(image=case.image * 0.01 - 1000).mask(), case.mask()) > 0.98
 
 
 # --- What is refused

@@ -26,7 +26,7 @@ def image_of(mask):
 
 
 def some_network(scale=3.0):
-    """With weights of chance, which corrects much."""
+    """Make a network of random weights with large corrections."""
     torch.manual_seed(0)
     network = ClickNetwork().eval()
     with torch.no_grad():

@@ -14,7 +14,7 @@ SPACINGS_MM = [(1.0, 1.0, 1.0), (0.78, 0.78, 6.5), (3.0, 0.5, 1.2)]
 
 
 def pairs(image, spacing_mm, smoothness, contrast):
-    """Voxels k and l of all pairs of neighbours, and w_kl, in float64."""
+    """Yield the voxels k and l of all pairs of neighbours, and w_kl, in float64."""
     index = np.arange(image.size).reshape(image.shape)
     areas = np.prod(spacing_mm) / np.array(spacing_mm)
     for axis in range(3):

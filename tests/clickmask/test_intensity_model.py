@@ -6,7 +6,7 @@ from lib.clickmask.intensity_model import BINS, fit, log_likelihood_ratio, norma
 
 
 def two_tissues(rng, noise=0.05):
-    """A ball of 0.7 in surroundings of 0.3."""
+    """Draw a ball of 0.7 in surroundings of 0.3."""
     grid = np.ogrid[:24, :24, :24]
     ball = sum((axis - 11.5) ** 2 for axis in grid) < 49
     return ball, np.clip(np.where(ball, 0.7, 0.3) + rng.normal(0, noise, ball.shape), 0, 1)

@@ -8,7 +8,7 @@ SPACING_MM = (1.0, 1.0, 5.0)
 
 
 def merged_of(masks, clicks):
-    """Of masks of one whole image."""
+    """Merge masks of a whole image."""
     shape = next(iter(masks.values())).shape
     boxed = {index: (Box((0, 0, 0), shape), mask) for index, mask in masks.items()}
     return merge_masks(boxed, clicks, SPACING_MM, shape)

@@ -25,7 +25,7 @@ STRAIGHT = np.eye(4)
 
 
 def bent(shape=(40, 30, 20), swell=1.0):
-    """(X, Y, Z) bool: an arch, which fills little of its box."""
+    """Draw an arch (X, Y, Z) bool, which fills little of its box."""
     x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
     radius = np.hypot(x - 20, y - 4)
     return (np.abs(radius - 15) <= 3.5 * swell) & (y >= 4) & (np.abs(z - 10) <= 4 * swell)
@@ -209,7 +209,7 @@ def test_atlas_needs_the_affine():
 
 
 def extremes(masks, rng, error=0.04):
-    """Of the structures, clicked with an error that is a share of the box."""
+    """Return the extreme points of structures with an error, as a share of the box."""
     return [Shape.of_mask(mask, STRAIGHT).extremes + rng.normal(0, error, (3, 2, 3)) for mask in masks]
 
 

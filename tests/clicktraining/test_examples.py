@@ -28,7 +28,7 @@ def ellipsoid_scan(radii=(9, 6, 4), spacing_mm=(1.0, 1.0, 1.0), pad=12):
 
 
 def _is_cut(mask):
-    """Does it reach the border of its scan?"""
+    """Tell whether a mask reaches the border of its scan."""
     return any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1))
 
 

@@ -10,14 +10,14 @@ from lib.clicktraining.samples import Sample
 
 
 def made_up(rng, count=400, share=0.3):
-    """A structure is where two features are large together."""
+    """Draw voxels that are inside a structure if two features are large together."""
     features = rng.normal(size=(count, len(FEATURES)))
     inside = features[:, 0] + features[:, 3] > np.quantile(features[:, 0] + features[:, 3], 1 - share)
     return Sample(features.astype(np.float16), inside, np.full(count, 1 / count, np.float32))
 
 
 def log_odds(net: StructureNet, sample: Sample) -> np.ndarray:
-    """One voxel after the other, for its numbers are its own here."""
+    """Predict voxel by voxel, because each voxel has its own numbers here."""
     n_maps = len(VoxelMaps._fields)
     rows = sample.features.astype(np.float32)
     return np.array(

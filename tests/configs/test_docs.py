@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def tables(markdown):
-    """Every Markdown table, as rows that map its headings to its cells, both without backquotes."""
+    """Yield every Markdown table, as rows that map its headings to its cells, both without backquotes."""
     block = []
     for line in [*markdown.splitlines(), ""]:
         if line.startswith("|"):
@@ -29,7 +29,7 @@ def tables(markdown):
 
 
 def rows_by_name(*columns):
-    """The rows of the one table that has these columns, by their first cell."""
+    """Return the rows of the one table that has these columns, by their first cell."""
     found = [t for t in tables((ROOT / "docs" / "settings.md").read_text()) if set(columns) <= t[0].keys()]
     assert len(found) == 1, f"expected one table with the columns {columns}"
     return {next(iter(row.values())): row for row in found[0]}
@@ -81,7 +81,7 @@ EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relativ
 
 
 def headings(page):
-    """The anchors of a page, as Markdown viewers make them of its headings."""
+    """Return the anchors of a page, as Markdown viewers derive them from its headings."""
     texts = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
 

@@ -20,7 +20,7 @@ INFO = {"models": {"extreme_points": {"labels": {"lesion": 1, "cyst": 2}}}}
 
 @contextmanager
 def answering(answers, host="127.0.0.1", certificate=None):
-    """Yields the address.
+    """Run the server and yield its address.
 
     Args:
         answers: for a path with its query, or a path whatever its query is, what JSON can say, or a status, a body and
@@ -65,12 +65,12 @@ def answering(answers, host="127.0.0.1", certificate=None):
 
 
 def datastore(**tags):
-    """A list of images with the tags that each has, which answer all labels."""
+    """Return a list of images whose annotations, by tag, cover all labels."""
     return {"objects": {image: listed(**dict.fromkeys(names, LABELS)) for image, names in tags.items()}}
 
 
 def listed(**labels):
-    """An image in such a list, with the labels that the annotations of each tag are about."""
+    """Return an image in such a list, with the labels of the annotations of each tag."""
     answered = {label for tag in ("extreme_points", "final") for label in labels.get(tag, ())}
     return {
         "labels": {tag: {"info": {"labels": list(of_tag)}} for tag, of_tag in labels.items()},
@@ -79,7 +79,7 @@ def listed(**labels):
 
 
 def self_signed_certificate(path, host="127.0.0.1"):
-    """Writes a certificate for a host that no authority has signed, and its key, into one file."""
+    """Write a self-signed certificate for a host, and its key, into one file."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     certificate = (

@@ -19,7 +19,7 @@ DEVICE = {
 
 
 def segmentation(instances, masks, *, fractional=False, creator="Doe^Jane"):
-    """A SEG of masks (slices, rows, columns) in the order of the instances, by the labels of their segments."""
+    """Make a SEG of masks (slices, rows, columns) in the order of the instances, by the labels of their segments."""
     kind = "FRACTIONAL" if fractional else "BINARY"
     pixels = np.stack(list(masks.values()), axis=-1)
     return hd.seg.Segmentation(
@@ -46,7 +46,7 @@ def segmentation(instances, masks, *, fractional=False, creator="Doe^Jane"):
 
 
 def structure_set(instances, contours):
-    """An RTSTRUCT of closed contours, `{name: [(instance, (N, 2) rows and columns)]}`."""
+    """Make an RTSTRUCT of closed contours, `{name: [(instance, (N, 2) rows and columns)]}`."""
     first = instances[0]
     dataset = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = RTStructureSetStorage
@@ -85,7 +85,7 @@ def _contour(instance, points):
 
 
 def outlines(instances, threshold=500):
-    """Contours half a pixel outside of what lies above the threshold in each slice, as 3D Slicer draws them."""
+    """Return contours half a pixel outside of the voxels above the threshold in each slice, as 3D Slicer does."""
     return [
         (instance, contour - 1)
         for instance in instances
@@ -94,7 +94,7 @@ def outlines(instances, threshold=500):
 
 
 def report(instances, groups, *, lines=False, on_images=False, kind="POINT"):
-    """A TID 1500 report with a measurement group for each `(name, points)`.
+    """Make a TID 1500 report with a measurement group for each `(name, points)`.
 
     Args:
         groups: names with points (N, 3) in LPS mm; or, `on_images`, with `(instance, row, column)` each.

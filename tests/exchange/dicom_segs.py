@@ -30,7 +30,7 @@ DRAWN = dict.fromkeys(LABELS, SegmentOrigin("MANUAL", "anna"))
 
 
 def in_order(points_mm):
-    """Rows (N, 3) in an order that rounding errors do not change."""
+    """Sort rows (N, 3) in an order that rounding errors do not change."""
     return points_mm[np.lexsort(np.round(points_mm, 2).T)]
 
 
@@ -40,7 +40,7 @@ def mask_of(plane, labels=None):
 
 
 def headers_of(instances):
-    """As an archive gives them: metadata without pixels, by way of JSON."""
+    """Return metadata without pixels, by way of JSON, as an archive does."""
     return [
         Dataset.from_json({tag: entry for tag, entry in json.loads(i.to_json()).items() if tag != "7FE00010"})
         for i in instances
@@ -48,14 +48,14 @@ def headers_of(instances):
 
 
 def segmented(mask=None, headers=None, labels=LABELS, origins=MADE_OF_CLICKS, **options):
-    """The segmentation of a mask, by default of the object in an axial series."""
+    """Make the segmentation of a mask, by default of the object in an axial series."""
     mask = mask_of("axial") if mask is None else mask
     headers = headers_of(series("axial", "ascending")) if headers is None else headers
     return dicom_segmentation(mask, headers, labels, origins, **options)
 
 
 def read_back(segmentation):
-    """By way of a file, as another program reads it."""
+    """Write and read a segmentation."""
     content = io.BytesIO()
     segmentation.save_as(content, write_like_original=False)
     assert hd.seg.segread(io.BytesIO(content.getvalue())).number_of_segments == len(segmentation.SegmentSequence)
@@ -63,7 +63,7 @@ def read_back(segmentation):
 
 
 def segment_lps_mm(segmentation, number):
-    """(N, 3) of a segment, by DICOM PS3.3 equation C.7.6.2.1-1 for each frame."""
+    """Return the points (N, 3) of a segment, by DICOM PS3.3 equation C.7.6.2.1-1 for each frame."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
     row_mm, column_mm = (float(mm) for mm in shared.PixelMeasuresSequence[0].PixelSpacing)
@@ -77,7 +77,7 @@ def segment_lps_mm(segmentation, number):
 
 
 def segmentation_that_lies_right(instances, headers, plane="axial"):
-    """The segmentation of the object, as another program reads it, after a look at where it lies in millimetres."""
+    """Make and read the segmentation of the object, and check its position in millimetres."""
     segmentation = read_back(segmented(mask_of(plane), headers))
     told_mm, expected_mm = segment_lps_mm(segmentation, 1), object_lps_mm(instances)
     assert told_mm.shape == expected_mm.shape
@@ -86,7 +86,7 @@ def segmentation_that_lies_right(instances, headers, plane="axial"):
 
 
 def enhanced(instances):
-    """The series as one instance of many frames, which share what they have in common."""
+    """Convert a series to one multi-frame instance with shared groups."""
     for instance in instances:
         instance.ImageType = ["ORIGINAL", "PRIMARY"]
     return hd.legacy.LegacyConvertedEnhancedMRImage(
@@ -102,7 +102,7 @@ OPTIONAL = [
 
 
 def put(instances, keyword, value):
-    """A value as it stands in a file, whether it is one or not; None takes the attribute away."""
+    """Set the raw, possibly invalid value of an attribute; None removes the attribute."""
     tag = Tag(tag_for_keyword(keyword))
     for instance in instances:
         if value is None:
@@ -112,7 +112,7 @@ def put(instances, keyword, value):
 
 
 def without_optional(plane):
-    """A series with nothing but images."""
+    """Make a series without optional attributes."""
     instances = series(plane, "ascending")
     for keyword in OPTIONAL:
         put(instances, keyword, None)
@@ -139,7 +139,7 @@ def segmentation_of_two(origins=ORIGINS, codes=CODES, headers=None):
 
 
 def assert_valid(path):
-    """By dciodvfy of Debian's dicom3tools, which knows the modules of a segmentation."""
+    """Check a segmentation with dciodvfy of Debian's dicom3tools, which knows its modules."""
     told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60, check=False).stderr
     assert told.splitlines()[-1] == "Segmentation", told
     assert [line for line in told.splitlines() if line.startswith("Error")] == []

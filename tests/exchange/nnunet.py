@@ -21,7 +21,7 @@ import SimpleITK as sitk
 
 
 def broken_rules(folder):
-    """A sentence for each rule that a dataset breaks."""
+    """Return a sentence for each rule that a dataset breaks."""
     content = json.loads((folder / "dataset.json").read_text())
     return [*_broken_by_description(folder, content), *_broken_by_files(folder, content)]
 

@@ -53,18 +53,18 @@ def write_studies(folder, names=GEOMETRIES):
 
 
 def clicks_lps_mm(path, clicks=None):
-    """(N, 3): where SimpleITK says that voxels of a file lie."""
+    """Return the positions (N, 3) of voxels of a file by SimpleITK."""
     image = sitk.ReadImage(str(path))
     return np.array([image.TransformIndexToPhysicalPoint(list(click)) for click in clicks or CLICKS])
 
 
 def stored(studies, image, label="lesion"):
-    """The file of an annotation, as it is on disk."""
+    """Read the file of an annotation."""
     return json.loads((studies / "labels" / "extreme_points" / f"{image}.{label}.json").read_text())
 
 
 def stored_clicks(studies, image, label="lesion"):
-    """(N, 3) int and (N, 3) mm: voxel indices and LPS positions in the file of an annotation."""
+    """Return voxel indices (N, 3) int and LPS positions (N, 3) in the file of an annotation."""
     clicks = stored(studies, image, label)["current"]["foreground"]
     return [click["voxel"] for click in clicks], np.array([click["lps_mm"] for click in clicks])
 

@@ -10,7 +10,7 @@ from tests.exchange.studies import CLICKS, GEOMETRIES, SHAPE, write_volume
 
 
 def paper_label_map(clicks=CLICKS):
-    """(X, Y, Z) as the paper's authors publish them."""
+    """Make a label map (X, Y, Z) in the form of the paper's authors."""
     codes = np.zeros(SHAPE, np.uint8)
     low, high = np.min(clicks, axis=0), np.max(clicks, axis=0) + 1
     codes[tuple(slice(*ends) for ends in zip(low, high, strict=True))] = 12

@@ -93,7 +93,7 @@ def test_mask_beyond_the_slices_of_the_series_is_refused():
 
 
 def image_of(instances, folder):
-    """The only volume of a series, as the server reads it."""
+    """Read the only volume of a series, as the server does."""
     (folder / "series").mkdir()
     for instance in instances:
         instance.save_as(folder / "series" / f"{instance.SOPInstanceUID}.dcm", write_like_original=False)

@@ -9,7 +9,7 @@ from tests.geometry.dicom_files import stored
 
 @pytest.fixture
 def read_folder(tmp_path):
-    """Function that reads the volumes of a folder as SimpleITK images, by name."""
+    """Return a function that reads the volumes of a folder as SimpleITK images, by name."""
 
     def read(folder):
         images = {}
@@ -23,13 +23,13 @@ def read_folder(tmp_path):
 
 @pytest.fixture
 def read_volumes(tmp_path, read_folder):
-    """Function that stores instances and reads their volumes as SimpleITK images, by name."""
+    """Return a function that stores instances and reads their only volume as a SimpleITK image."""
     return lambda instances: read_folder(stored(tmp_path / "series", instances))
 
 
 @pytest.fixture
 def read(read_volumes):
-    """Function that stores instances and reads their only volume as a SimpleITK image."""
+    """Return a function that stores instances and reads their only volume as a SimpleITK image."""
 
     def read_one(instances):
         (image,) = read_volumes(instances).values()

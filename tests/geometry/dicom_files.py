@@ -25,7 +25,7 @@ def assert_lies_right(image, instances):
 
 
 def move(instances, millimetres):
-    """Moves slice n by millimetres(n) along the columns, and leaves the rest of the header."""
+    """Move slice n by millimetres(n) along the columns, without other changes of the header."""
     for n, instance in enumerate(instances):
         direction = np.array(instance.ImageOrientationPatient[3:], dtype=float)
         position = np.array(instance.ImagePositionPatient, dtype=float) + direction * millimetres(n)
@@ -34,7 +34,7 @@ def move(instances, millimetres):
 
 
 def frames(instances):
-    """The same slices as one Enhanced MR Image of many frames (DICOM PS3.3 A.36.2)."""
+    """Convert slices to one Enhanced MR Image of many frames (DICOM PS3.3 A.36.2)."""
     enhanced = copy.deepcopy(instances[0])
     enhanced.SOPClassUID = enhanced.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
@@ -79,7 +79,7 @@ def rescaling(slope, intercept):
 
 
 def with_cosines(instances, axes, digits):
-    """Turns a series: its columns, rows and slices run along the columns of axes (3, 3), in LPS."""
+    """Turn a series: its columns, rows and slices run along the columns of axes (3, 3), in LPS."""
     for k, instance in enumerate(instances):
         instance.ImageOrientationPatient = [f"{number:.{digits}f}" for number in axes[:, :2].T.ravel()]
         instance.ImagePositionPatient = [f"{number:.{digits}f}" for number in axes[:, 2] * 2.5 * k]
@@ -87,7 +87,7 @@ def with_cosines(instances, axes, digits):
 
 
 def rescaled(instances, slopes, intercepts):
-    """Slice n by the n-th slope and intercept; None leaves one out."""
+    """Set slope and intercept of each slice; None removes one."""
     for instance, slope, intercept in zip(instances, slopes, intercepts, strict=True):
         del instance.RescaleSlope, instance.RescaleIntercept
         if slope is not None:
@@ -98,7 +98,7 @@ def rescaled(instances, slopes, intercepts):
 
 
 def expected_intensities(instances):
-    """(columns, rows, slices), by DICOM PS3.3 C.11.1, in order of position."""
+    """Return intensities (columns, rows, slices), by DICOM PS3.3 C.11.1, in order of position."""
     planes = sorted(instances, key=lambda instance: float(instance.ImagePositionPatient[2]))
     values = [
         instance.pixel_array * float(instance.get("RescaleSlope", 1)) + float(instance.get("RescaleIntercept", 0))
@@ -116,7 +116,7 @@ def deflated(instance):
 
 
 def copies(count, change, order="ascending"):
-    """So many volumes of a series, each changed by change(instance, number of the volume)."""
+    """Make several volumes of a series, each changed by change(instance, number of the volume)."""
     made = []
     for volume in range(count):
         for n, instance in enumerate(series("oblique", order)):
@@ -133,7 +133,7 @@ def set_echo(instance, volume):
 
 
 def tilted(degrees, plane="axial", order="shuffled"):
-    """Slices that are shifted by k times the same way along their columns, k in the order of their positions."""
+    """Shift each slice against the previous one by the same distance along the columns."""
     instances = series(plane, order)
     normal = np.cross(*np.array(instances[0].ImageOrientationPatient, float).reshape(2, 3))
     heights_mm = np.array([np.array(one.ImagePositionPatient, float) @ normal for one in instances])

@@ -138,7 +138,7 @@ GARBLED = [b"\xff", b"\0", b"abc", b"-1", b"9" * 8, b"1e999 ", b"nan ", b"\\\\"]
 
 
 def elements(path):
-    """Place and length of each value, those in sequences among them."""
+    """Return position and length of each value, also in sequences."""
     found = []
 
     def collect(dataset):

@@ -155,7 +155,7 @@ def test_slices_with_and_without_a_sign_are_read(read):
 
 
 def jpeg_2000(instance):
-    """Pillow writes lossless JPEG 2000 of 16 bits without a sign."""
+    """Compress to lossless JPEG 2000, which Pillow supports for unsigned 16 bits."""
     instance.PixelRepresentation = 0
     planes = np.atleast_3d(instance.pixel_array.astype(np.uint16).T).T
     streams = []

@@ -48,7 +48,7 @@ CT = (512, 512, 1000)
 
 
 def oblique_grid(shape=CT, spacing_mm=(0.5, 0.5, 0.5), origin_mm=(-1234.5, 2345.6, -3456.7), degrees=(20, -35, 50)):
-    """A large grid, far from the origin of the scanner."""
+    """Make a large grid, far from the origin of the scanner."""
     axes = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
     return ImageGeometry(shape, nib.affines.from_matvec(axes * spacing_mm, origin_mm))
 
@@ -62,7 +62,7 @@ def as_nifti_keeps_it(grid):
 
 
 def through_lps(grid):
-    """As stored clicks and NRRD files have it: JSON numbers, axes reversed and back."""
+    """Convert to JSON numbers in LPS and back, as for stored clicks and NRRD files."""
     return with_affine(grid, RAS_TO_LPS @ np.array((RAS_TO_LPS @ grid.affine_ras).tolist()))
 
 

@@ -14,7 +14,7 @@ ORDERS = [(0, 1, 2), (2, 0, 1), (1, 0, 2)]
 
 
 def affine(matrix, centre_voxel):
-    """With the centre of the grid at the same place, whatever the axes."""
+    """Return an affine with the centre of the grid at a fixed place."""
     result = np.eye(4)
     result[:3, :3] = matrix
     result[:3, 3] = [10, -20, 30] - matrix @ centre_voxel

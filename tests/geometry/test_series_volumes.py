@@ -26,7 +26,7 @@ def set_kind(instance, volume):
 
 
 def set_direction(instance, volume):
-    """One volume without, and three with diffusion along a direction, which no fact tells."""
+    """Set b-values for one volume without diffusion, and three of different directions, which are not read."""
     instance.add_new(0x00189087, "FD", 1000.0 if volume else 0.0)
 
 

@@ -18,7 +18,7 @@ GRID = {
 
 
 def nrrd(path, array=ARRAY, *, gzipped=False, **fields):
-    """Writes a file line by line, so that every header can be made; None leaves a field out."""
+    """Write a file with any header; None omits a field."""
     header = {
         "type": "short",
         "dimension": array.ndim,

@@ -23,7 +23,7 @@ BEFORE, STARTED, ENDED, AFTER = (f"2026-11-01T{hour}:00:00+00:00" for hour in ("
 
 
 def published(folder, spec=PAPERS, *, crf=True, seed=6):
-    """Publishes a network of random weights, whose masks hold every label, as the next version of a project."""
+    """Publish a network of random weights, whose masks contain every label, as the next version of a project."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = spec.build()

@@ -214,7 +214,7 @@ class AnnotationSet(ABC):
         """
         self.require_label(label_id, label_tag)
         with answered_with(404, FileNotFoundError), answered_with(422, ValueError):
-            return str(self.masks(label_tag).app_path(label_id))
+            return str(self.masks(label_tag).checked(label_id).path)
 
     def require_label(self, image_id: str, tag: str) -> None:
         """Raise an error if an image has no annotation with this tag.
