@@ -27,7 +27,7 @@ def need_chromium():
 
 
 def need_axe():
-    """The script of npm's axe-core."""
+    """Return the script of npm's axe-core."""
     script = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
     _need(script.is_file(), "(cd web && npm ci --ignore-scripts)")
     return script
@@ -63,7 +63,7 @@ def nginx():
 
 
 def need_real_data(name):
-    """The folder of a set of real data, which lies beside the project where there is one."""
+    """Return the folder of a set of real data beside the project, if there is one."""
     folder = ROOT.parent / "shared" / "data" / name
     if not folder.is_dir():
         pytest.skip(f"needs real data in {folder.relative_to(ROOT.parent)} beside the project")

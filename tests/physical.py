@@ -90,7 +90,7 @@ def share_in(points_mm, others_mm):
 
 
 def assert_same_place(mask_mm, object_mm):
-    """The mask of six clicks covers the object and little else."""
+    """Check that the mask of six clicks covers the object and little else."""
     assert share_in(object_mm, mask_mm) > 0.97
     assert share_in(mask_mm, object_mm) > 0.75
 
@@ -102,7 +102,7 @@ def extreme_voxels(mask):
 
 
 def read_mask(answer, folder):
-    """The SimpleITK image in an answer."""
+    """Return the SimpleITK image in an answer."""
     assert answer.status_code == 200, answer.text
     path = folder / "mask.nrrd"
     path.write_bytes(answer.content)

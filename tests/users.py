@@ -7,7 +7,7 @@ NOBODY = 65534
 
 
 def as_nobody(function, *folders):
-    """Runs a function as a user without rights, in a process of its own, where this is root; else as it is.
+    """Run a function as a user without rights in its own process if this is root, else directly.
 
     Args:
         folders: that become this user's, with all in them that root could read; their parents may be passed through.

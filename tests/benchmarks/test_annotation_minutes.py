@@ -97,7 +97,7 @@ def test_a_dataset_without_a_split_is_refused(
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
-    """Runs the command, which has to end with status 2, and gives what it says."""
+    """Run the command, which must end with status 2, and return what it prints."""
     monkeypatch.setattr(sys, "argv", ["annotation_minutes", *words])
     with pytest.raises(SystemExit) as stopped:
         annotation_minutes.main()

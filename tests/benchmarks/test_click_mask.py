@@ -47,7 +47,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command, and gives its lines."""
+    """Run the command, and return its lines."""
 
     def run(*arguments: object) -> list[str]:
         monkeypatch.setattr(sys, "argv", ["click_mask", *map(str, arguments)])
@@ -59,7 +59,7 @@ def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def refusal(printed: Command, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs the command, which has to fail, and gives what it says."""
+    """Run the command, which must fail, and return what it prints."""
 
     def run(*arguments: object) -> str:
         with pytest.raises(SystemExit) as stopped:

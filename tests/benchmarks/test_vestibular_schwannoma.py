@@ -32,7 +32,7 @@ AFFINE = oblique_affine()
 
 
 def tumour(affine: np.ndarray = AFFINE, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """An ellipsoid in the patient, on whatever grid."""
+    """Return an ellipsoid in the patient, on whatever grid."""
     places_mm = nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
     return np.linalg.norm((places_mm - CENTRE_MM) / RADII_MM, axis=-1) <= 1
 
@@ -49,7 +49,7 @@ def label_map_of_clicks(mask: np.ndarray) -> np.ndarray:
 
 
 def mirrored(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same voxels at the same places, stored in the opposite order along two axes."""
+    """Return the same voxels at the same places, stored in the opposite order along two axes."""
     flip = np.diag([-1.0, 1.0, -1.0, 1.0])
     flip[[0, 2], 3] = array.shape[0] - 1, array.shape[2] - 1
     return array[::-1, :, ::-1], affine @ flip

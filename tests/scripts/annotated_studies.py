@@ -16,7 +16,7 @@ BACKGROUND, LESION, CYST, IGNORE = range(4)
 
 
 def labelled_studies(folder):
-    """A folder of studies with a project of these labels."""
+    """Make a folder of studies with a project of these labels."""
     open_project(Project(write_studies(folder)), LABELS)
     return folder
 

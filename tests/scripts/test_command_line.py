@@ -21,7 +21,7 @@ OWN_ARGUMENTS = [path for path in sorted(SCRIPTS.glob("*.sh")) if path.stem not 
 
 
 def assert_helps(text: str, name: str) -> None:
-    """It names its arguments, says what it does, and has an example that begins with its name."""
+    """Check that the help names the arguments, and has an example that begins with the script's name."""
     usage, *rest = text.split("\n\n")
     assert usage.lower().startswith(f"usage: {name}")
     assert any(part.strip().endswith((".", ";")) or ". " in part for part in rest)

@@ -64,7 +64,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(shared_folder: Path) -> Path:
-    """A checkout with its environment, which takes seconds to make, so that several tests share it."""
+    """Make a checkout with its environment; it takes seconds, so that several tests share it."""
     checkout = lay_out(shared_folder)
     assert source(checkout)[0] == 0
     return checkout

@@ -188,7 +188,7 @@ HEADERS = [
 
 
 def archive(metadata):
-    """A server with a DICOM series, whose headers are `metadata`, between two files."""
+    """Return the answers of a server with a DICOM series, whose headers are `metadata`, between two files."""
     dicom = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
     return {
         **CLICKED,

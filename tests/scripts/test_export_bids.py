@@ -27,7 +27,7 @@ def out(tmp_path):
 
 
 def errors_of(folder):
-    """What BIDS' validator calls an error, in the images and in the masks."""
+    """Return the errors of BIDS' validator in the images and in the masks."""
     need_bids_validator()
     found = []
     for dataset in (folder, folder / "derivatives" / "inextremis"):

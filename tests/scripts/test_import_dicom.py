@@ -30,7 +30,7 @@ def studies(tmp_path):
 
 
 def write_image(studies, name, plane, axes=None):
-    """The image of `series`, as its own grid or with other axes: RAS codes, of the same voxels in other order."""
+    """Write the image of `series`, on its own grid or with other axes: RAS codes, of the same voxels in other order."""
     affine = PLANES[plane]
     image = nib.Nifti1Image(l_shape(), affine)
     if axes:

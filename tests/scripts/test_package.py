@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command in an environment of its own, which sees the packages of this one and not this checkout."""
+    """Install the command in an environment that sees the packages of this one but not this checkout."""
     place = tmp_path_factory.mktemp("package")
     checkout = place / "checkout"
     ignored = shutil.ignore_patterns("__pycache__", "node_modules")
@@ -53,7 +53,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder to call the command from."""
+    """Make a folder to call the command from."""
     (tmp_path / "elsewhere").mkdir()
     return tmp_path / "elsewhere"
 
@@ -79,7 +79,7 @@ def test_installs_no_other_package_beside_its_own(command: Path) -> None:
 
 @pytest.fixture
 def server(command: Path, tmp_path: Path, elsewhere: Path) -> Iterator[str]:
-    """The address of a server that the command has started."""
+    """Start a server by the command, and yield its address."""
     write_demo_studies(tmp_path / "studies", tmp_path / "truth", 1)
     port = free_port()
     words = [

@@ -28,7 +28,7 @@ TIMEOUT_S = 300
 
 
 def end(process):
-    """It and what it has started, if it still runs."""
+    """Return a process and its children, if it still runs."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -36,7 +36,7 @@ def end(process):
 
 @contextmanager
 def running(studies, *options, **environment):
-    """The script, which is ended with the block."""
+    """Start the script, and end it with the block."""
     command = [sys.executable, str(ROOT / "scripts" / "pre_annotate.py"), str(studies), *options]
     process = subprocess.Popen(
         command,
@@ -68,7 +68,7 @@ def wait_for(condition, timeout_s=TIMEOUT_S):
 
 
 def workers_of(process):
-    """The processes of its workers."""
+    """Return the processes of the script's workers."""
     return [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
 
 

@@ -31,7 +31,7 @@ class Result:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Calls the script in an empty folder; the server is not started."""
+    """Call the script in an empty folder; the server is not started."""
     launched: list[list[str]] = []
     monkeypatch.setattr(launch, "main", lambda arguments: launched.append(list(arguments)))
     monkeypatch.chdir(tmp_path)
@@ -63,13 +63,13 @@ def free_port() -> int:
 
 @pytest.fixture
 def archive() -> Iterator[str]:
-    """The address of something that takes connections as a DICOMweb server does."""
+    """Yield the address of something that accepts connections as a DICOMweb server does."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/dicom-web"
 
 
 def called(result: Result) -> list[str]:
-    """The arguments that the launcher got, without the name of its command."""
+    """Return the arguments that the launcher got, without the name of its command."""
     assert (result.status, result.arguments is not None) == (0, True), result.stderr
     assert result.arguments is not None
     assert result.arguments[:3] == ["start_server", "--app", str(launch.APP)]

@@ -108,7 +108,7 @@ def test_two_machines_meet_and_train_one_network(site, tmp_path):
 
 
 def ranks_of(process):
-    """The processes that train, as soon as there are two."""
+    """Return the processes that train, as soon as there are two."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         ranks = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]

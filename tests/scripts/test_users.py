@@ -15,7 +15,7 @@ PASSWORD = "six clicks are enough"
 
 @pytest.fixture
 def users(tmp_path, monkeypatch):
-    """Runs the script on a file, with what is typed."""
+    """Run the script on a file, with typed input."""
 
     def run(*arguments, typed=PASSWORD):
         monkeypatch.setattr("sys.stdin", io.StringIO(f"{typed}\n"))

@@ -33,7 +33,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Number of examples and seconds of each training, which is skipped."""
+    """Skip trainings, and return the number of examples and the seconds of each."""
     trainings = []
 
     def train(examples, seconds):

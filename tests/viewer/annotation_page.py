@@ -25,7 +25,7 @@ class AnnotationPage:
         page.on("request", lambda request: self.asked_hosts.add(request.url.split("/")[2]))
 
     def open(self, study: str, name: str = "anna") -> None:
-        """Opens a study by its address; the name is the one that somebody typed before."""
+        """Open a study by its address; the name is one that was typed before."""
         self.page.add_init_script(f"localStorage.setItem('inextremis.name', {name!r})")
         self.page.goto(f"{self.server_url}/annotate#{quote(study)}")
         self.wait_until_ready(study)
@@ -72,7 +72,7 @@ class AnnotationPage:
         return place["x"], place["y"]
 
     def click(self, voxel: Sequence[int], plane: str = "axial", **how: Any) -> Any:
-        """A click on the middle of a voxel; `button="right"` says that it does not belong."""
+        """Click on the middle of a voxel; `button="right"` places a point outside the structure."""
         x, y = self.go_to(voxel, plane)
         self.page.mouse.click(x, y, **how)
         return self.fact("voxelAt(args[0], args[1])", x, y)

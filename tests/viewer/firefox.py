@@ -31,7 +31,7 @@ class Firefox:
         self._ask("browsingContext.navigate", context=self._tab, url=url, wait="complete")
 
     def evaluate(self, expression):
-        """What JSON can hold of an expression's value."""
+        """Return the value of an expression as JSON."""
         script = f"(async () => JSON.stringify(await ({expression})))()"
         answer = self._ask("script.evaluate", expression=script, target={"context": self._tab}, awaitPromise=True)
         assert answer["type"] == "success", answer

@@ -31,7 +31,7 @@ _VIEWPORT = """id => window.cornerstone.getRenderingEngines().flatMap(e => e.get
 
 @contextmanager
 def browser_page(may_ask=()):
-    """A page of a headless browser. Fails at its end where a page asked another host, or told the browser to.
+    """Open a page of a headless browser, and fail at its end if a page asked another host or told the browser to.
 
     Args:
         may_ask: hosts that are asked by pages which are not the server's.
@@ -81,7 +81,7 @@ class OHIF:
             notice.first.click()
 
     def connect(self):
-        """Connects the panel, or reads the server's figures anew."""
+        """Connect the panel, or reload the server's figures."""
         self.page.fill("#monailabelServerURL", self.server_url)
         with self.page.expect_response(lambda response: response.url.endswith("/info/")):
             self.page.locator(".settingsTable button").click()
@@ -182,7 +182,7 @@ class OHIF:
         return voxels @ axes + volume["origin"]
 
     def open_segmentation(self, study_uid, description):
-        """Opens a study in OHIF's own mode, and a segmentation of it that the archive holds."""
+        """Open a study in OHIF's own mode, and a segmentation of it from the archive."""
         self.page.goto(f"{self.server_url}/ohif/viewer?StudyInstanceUIDs={study_uid}")
         self.page.get_by_text(description, exact=True).dblclick()
         self.page.get_by_role("button", name="Yes").click()
@@ -220,7 +220,7 @@ class OHIF:
         return np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")).astype(int)
 
     def figures(self):
-        """The panel's rows of figures: what is shown, and the text at the mouse."""
+        """Return the panel's rows of figures: the shown text, and the text at the mouse."""
         rows = self.tab("Active Learning").locator("table.optionsTable tr")
         shown = {}
         for row in rows.all():

@@ -30,7 +30,7 @@ def lopsided(centre, radii):
 
 
 def phantom(seed, acquisition):
-    """The image (X, Y, Z) int16, masks by label, and the affine (4, 4) to RAS mm."""
+    """Return the image (X, Y, Z) int16, masks by label, and the affine (4, 4) to RAS mm."""
     rng = np.random.default_rng(seed)
     centre = np.array([34, 28, 14]) + rng.integers(-3, 4, 3)
     masks = {"lesion": lopsided(centre, (8, 7, 5)), "cyst": lopsided(centre - (19, 12, 2), (5, 5, 4))}

@@ -123,7 +123,7 @@ def site(root):
 
 @pytest.fixture(scope="module")
 def browser():
-    """What an annotator's browser keeps lasts through all tests."""
+    """Open a browser for all tests, which keeps its storage."""
     need_chromium()
     with browser_page() as page:
         context = page.context.browser.new_context()
@@ -133,7 +133,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, site):
-    """A tab of its own; it may ask this server only, and nothing may be refused."""
+    """Open a tab; it may ask this server only, and nothing may be refused."""
     tab = browser.new_page()
     tab.set_viewport_size({"width": 1280, "height": 720})
     annotation_page = AnnotationPage(tab, site.server.url)

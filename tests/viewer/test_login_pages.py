@@ -19,7 +19,7 @@ def studies(tmp_path_factory):
 
 
 def shown_blocked(page):
-    """What the browser says that a policy of a page has kept from happening."""
+    """Return the messages about what a page's policy has blocked."""
     said = []
     page.on("console", lambda message: said.append(message.text) if "Security Policy" in message.text else None)
     return said

@@ -148,7 +148,7 @@ def click_structure(session, study, label, views):
 
 
 def assert_stored_where_clicked(session, study, label):
-    """The stored points are the extreme points of the structure, by the arithmetic of the headers."""
+    """Check that the stored points are the extreme points of the structure, by the arithmetic of the headers."""
     np.testing.assert_allclose(session.stored_lps_mm(study, label), study.clicks_lps_mm(label), atol=0.05)
 
 

@@ -58,7 +58,7 @@ def page(site):
 
 @pytest.fixture(params=["dark", "light"])
 def theme(page, site, request):
-    """The page of a new visitor."""
+    """Open the page as a new visitor."""
     page.goto(f"{site.url}/annotate")
     page.evaluate("theme => { localStorage.clear(); localStorage['inextremis.theme'] = theme; }", request.param)
     page.evaluate("localStorage['inextremis.training'] = 'open'")

@@ -105,7 +105,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Opens the page as somebody, each in a browser of their own; nothing but this server may be asked."""
+    """Open the page for a user, each in their own browser; only this server may be asked."""
     contexts, pages = [], []
 
     def visit(url, name="anna", **storage):
@@ -335,7 +335,7 @@ def test_earlier_version_is_used_again_after_a_confirmation(site, visit):
 
 
 def watch_notices(page):
-    """Gives what tells of the notices from now on, which go by themselves."""
+    """Return a function that lists the notices from now on, as they disappear by themselves."""
     page.evaluate(
         """() => {
             window.notices = [];
@@ -420,7 +420,7 @@ def test_tab_that_nobody_sees_stops_listening(site, visit):
 
 @pytest.fixture(scope="module")
 def login_site(tmp_path_factory):
-    """A server that asks for a login, and whose studies are read by two people each."""
+    """Start a server that asks for a login, and whose studies are read by two people each."""
     root = tmp_path_factory.mktemp("panels_login")
     image, _, affine = phantom(0, "axial")
     write_volume(root / "studies" / "scan_00.nii.gz", image, affine)
