@@ -1,1 +1,1 @@
-"""Speed and accuracy, measured by hand: each module prints a table."""
+"""Measure speed and accuracy; each module prints a table."""

@@ -1,4 +1,4 @@
-"""The loop in an annotator's minutes: clicks, acceptances and masks by hand, replayed against a running server.
+"""Measure Dice by annotation time: clicks, acceptances and drawn masks, replayed against a running server.
 
 Run with `python -m benchmarks.annotation_minutes --dataset DIR --out F`, where DIR holds images/, masks/ and split.csv.
 Each arm and seed has a server of its own and a file of results in F; a second start does what is missing. Table and
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def work(folder: StructureFolder, arm: str, seed: int, plan: Plan, out: Path) -> None:
-    """Replays an arm, unless it is done or another process is at it, and makes table and plot of all that is done."""
+    """Replay an arm, unless it is done or another process runs it; then make table and plot of all finished arms."""
     path = out / "runs" / f"{arm},seed={seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -52,7 +52,7 @@ FACING, PLAIN, OTHER = "#dbe9ff", "#e6f4e1", "#f2f2f2"
 
 
 def svg() -> str:
-    """The picture."""
+    """Draw the picture."""
     layers, facing = _rule("LAYERS"), _rule("FACING_MONAI_LABEL")
     rows: list[tuple[str, str | None, Sequence[tuple[str, str]]]] = [("who asks", OTHER, OUTSIDE)]
     rows.append(("above", FACING, [("main.py", "wires the app"), *((name, CAPTIONS[name]) for name in ABOVE)]))
@@ -76,12 +76,12 @@ def svg() -> str:
 
 
 def _rooms(layer: set[str]) -> list[tuple[str, str]]:
-    """The folders of a layer and their captions; single files are left out."""
+    """Return the folders of a layer with their captions, without single files."""
     return [(room, CAPTIONS[room]) for room in sorted(layer) if (ROOT / "lib" / room).is_dir()]
 
 
 def _rule(name: str) -> Any:
-    """A constant of the test that holds the order of the rooms."""
+    """Return a constant of the test that holds the order of the rooms."""
     nodes = [node for node in ast.parse(RULES.read_text()).body if isinstance(node, ast.Assign)]
     return next(ast.literal_eval(node.value) for node in nodes if ast.unparse(node.targets[0]) == name)
 

@@ -1,4 +1,4 @@
-"""Seconds from clicks to the mask, over HTTP, on a CT of 512 x 512 x 400 voxels with a published network.
+"""Measure the time from clicks to the mask, over HTTP, on a CT of 512 x 512 x 400 voxels with a published network.
 
 Run with `python -m benchmarks.click_latency`. It prints a Markdown table. The network is that of the preset for
 processors, trained for a minute on one of the images; it is published with a score of 0.9, so that clicks ask it.
@@ -69,7 +69,7 @@ def structures(shape: Sequence[int]) -> dict[str, Structure]:
 
 
 def write_ct(path: Path, shape: tuple[int, int, int], seed: int) -> None:
-    """A body of noise in air, with the structures in it, as int16."""
+    """Make a noisy body in air with the structures in it, as int16."""
     rng = np.random.default_rng(seed)
     body = Structure(np.array(shape) // 2, np.array([0.4, 0.3, 10]) * shape)
     image = np.where(body.inside(shape), 40, -1000).astype(np.int16)
@@ -82,7 +82,7 @@ def write_ct(path: Path, shape: tuple[int, int, int], seed: int) -> None:
 
 
 def trained_network(image_path: Path, shape: tuple[int, int, int]) -> TrainedModel:
-    """A network that finds the structures of the image, on voxels of at least 1 mm."""
+    """Make a network that finds the structures of the image, on voxels of at least 1 mm."""
     h, volume = Hyperparameters.of_preset("cpu"), load_volume(image_path)
     spacing_mm = (max(SPACING_MM[0], h.min_spacing_mm), max(SPACING_MM[1], h.min_spacing_mm), SPACING_MM[2])
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def trained_network(image_path: Path, shape: tuple[int, int, int]) -> TrainedMod
 
 
 class Seconds(NamedTuple):
-    """That an answer took: of the clock, and of the server's processor."""
+    """Time of an answer: wall time, and CPU time of the server."""
 
     wall: float
     processor: float
@@ -124,7 +124,7 @@ class Seconds(NamedTuple):
 
 @dataclass(frozen=True)
 class Viewer:
-    """Asks a server as a viewer does."""
+    """Client that sends the requests of a viewer."""
 
     url: str
     process: psutil.Process
@@ -146,7 +146,7 @@ class Viewer:
                 quiet_since = time.monotonic()
 
     def stages(self, model: str, image: str, request: dict) -> dict[str, float]:
-        """What the server tells of its time."""
+        """Return the times in the server's answer."""
         answer = self._post(model, image, {"result_extension": ".nrrd", **request})
         parts = MultipartDecoder.from_response(answer).parts
         params = next(part for part in parts if b'"params"' in part.headers[b"Content-Disposition"])
@@ -179,7 +179,7 @@ class Viewer:
 
 
 def rows(viewer: Viewer, shape: Sequence[int], repeats: int) -> Iterator[tuple[str, list[Seconds]]]:
-    """What was asked, and what each of the answers took."""
+    """Print the requests, and the time of each answer."""
     found = structures(shape)
     first, second = IMAGES
 

@@ -1,4 +1,4 @@
-"""Dice of the masks from six clicks on real scans, and of the clicks that correct them.
+"""Measure the Dice of click masks on real scans, after six clicks and after corrective ones.
 
 Run with `python -m benchmarks.click_mask --dataset DIR`, where DIR holds images/ and masks/, or folders CASE with
 image.* and label.*, or is one such folder. A structure is the largest component of its label.
@@ -27,7 +27,7 @@ SHOWN_CLICKS = (6, 7, 8, 10, 15, 20)
 GOALS = (0.85, 0.90)
 LOW_DICE = 0.5
 SMALLEST_FALL = 0.0005
-"""Of the mean Dice; less does not show in three digits."""
+"""Smallest difference of the mean Dice that is shown."""
 
 
 class Measured(NamedTuple):
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 
 def measure(folder: StructureFolder, cases: Sequence[str], options: argparse.Namespace) -> Iterator[Measured | None]:
-    """Yields each structure of each case; None for one that is too small.
+    """Yield each structure of each case; None for one that is too small.
 
     Raises:
         DatasetError, VolumeError: a case cannot be read, or there are too few training cases.
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def report(folder: StructureFolder, split: SplitOrAll, options: argparse.Namespace) -> None:
-    """Prints a line for each case and label, then the figures of all.
+    """Print a line for each case and label, then the figures of all.
 
     Raises:
         DatasetError: no structure is large enough, or see `measure`.

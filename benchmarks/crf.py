@@ -1,4 +1,4 @@
-"""The CRF loss: error against the exact O(N^2) sum, and time and memory beside pydensecrf2's lattice.
+"""Measure the CRF loss: error against the exact O(N^2) sum, time and memory against pydensecrf2's lattice.
 
 Run with `python -m benchmarks.crf`; docs/results/speed.md keeps what it printed. The peer is left out if it
 is not installed (`pip install pydensecrf2`).
@@ -35,7 +35,7 @@ CONSOLE = Console(width=120)
 
 
 def example(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A z-scored image with texture, noise and a few bright outliers, and a soft ball as probability."""
+    """Make a z-scored image with texture, noise and a few bright outliers, and a soft ball as probability."""
     generator = torch.Generator().manual_seed(0)
     x, y, z = torch.meshgrid(*(torch.linspace(0, 1, size) for size in shape), indexing="ij")
     image = torch.sin(6 * x) * torch.cos(5 * y) + 0.5 * z + 0.15 * torch.randn(shape, generator=generator)
@@ -60,7 +60,7 @@ def images(shape: tuple[int, ...]) -> dict[str, Tensor]:
 
 
 def exact(image: Tensor, probability: Tensor, sigma_alpha: float, sigma_beta: float) -> tuple[float, Tensor]:
-    """R and its gradient in float64, pair by pair."""
+    """Compute R and its gradient in float64, pair by pair."""
     axes = torch.meshgrid(*(torch.arange(size).double() for size in image.shape), indexing="ij")
     features = torch.stack([*(axis / sigma_alpha for axis in axes), image.double() / sigma_beta])
     features, p = features.flatten(start_dim=1).T, probability.double().flatten()
@@ -119,7 +119,7 @@ def best(times: Sequence[Seconds]) -> Seconds:
 
 
 def lattice(image: Tensor, sigma_alpha: float, sigma_beta: float) -> Callable[[], Seconds]:
-    """The time that pydensecrf2 takes to build its lattice of an image and to filter two labels once."""
+    """Measure the time in which pydensecrf2 builds its lattice of an image and filters two labels once."""
     from pydensecrf.densecrf import DIAG_KERNEL, NO_NORMALIZATION, DenseCRF
 
     axes = np.meshgrid(*map(np.arange, image.shape), indexing="ij")
@@ -148,7 +148,7 @@ def speed_images() -> dict[str, Tensor]:
 
 
 def memory_mb(field: str) -> float:
-    """This process's resident memory now ("VmRSS") or at its highest ("VmHWM"). Linux only."""
+    """Return the resident memory of this process, now ("VmRSS") or at its peak ("VmHWM"). Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
@@ -164,7 +164,7 @@ def peak_mb(image: Tensor, scales: tuple[float, float]) -> float:
 
 
 def seconds(loss: CRFLoss, image: Tensor, probability: Tensor) -> Seconds:
-    """Of one forward and backward pass."""
+    """Cost of one forward and backward pass."""
 
     def run() -> None:
         forward_backward(loss, image, probability)
@@ -202,7 +202,7 @@ def speed_table(images: Mapping[str, Tensor], repeats: int) -> Table:
 
 
 def knob_table(image: Tensor, repeats: int) -> Table:
-    """What accuracy costs, at the paper's scales and at the most expensive ones."""
+    """Measure error and time at the paper's scales and at the most expensive ones."""
     title = f"CPU s for each nodes_per_sigma, {torch.get_num_threads()} threads, best of {repeats}, demo study"
     table = Table(title=title)
     for column in ("sigma_alpha", "sigma_beta", *map(str, NODES_PER_SIGMA)):
@@ -216,7 +216,7 @@ def knob_table(image: Tensor, repeats: int) -> Table:
 
 
 def training_step_table(image: Tensor, repeats: int) -> Table:
-    """The loss beside the network's own forward and backward pass, on small patches for training on a CPU."""
+    """Measure the loss beside a forward and backward pass of the network, on small patches."""
     network = UNet2d5(1, 2, *plan_stages((0.5, 0.5, 1.0), PATCH_LEVELS), base_channels=PATCH_CHANNELS)
     loss = CRFLoss()
     x, y, z = PATCH_SHAPE

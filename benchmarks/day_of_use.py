@@ -1,4 +1,4 @@
-"""A day of one server in small: 1,000 click requests and 20 trainings. Does its memory grow, do files stay behind?
+"""Measure memory and open files of a server during 1,000 click requests and 20 trainings.
 
 Run with `python -m benchmarks.day_of_use`. Trainings are short, and follow each other while annotators click. Memory is
 the resident set of the server's own process.
@@ -35,7 +35,7 @@ def is_training(server: LocalServer) -> bool:
 
 
 def left_behind(temporary: Path) -> list[str]:
-    """Files in the server's folder of temporary files, besides what libraries keep for the life of a process."""
+    """Return files in the server's temporary folder, without those that libraries keep for the life of a process."""
     return [path.name for path in temporary.rglob("*") if path.is_file()]
 
 

@@ -1,4 +1,4 @@
-"""Demo studies with scripted clicks, and trainings on them."""
+"""Make demo studies with scripted clicks, and train on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def demo_dataset(folder: Path, training: int, test: int = 1) -> Dataset:
 
 
 def clicked_scans(dataset: Dataset) -> list[AnnotatedScan]:
-    """The training cases with the clicks of a scripted annotator, who errs by 0.5 mm."""
+    """Return the training cases with the clicks of a scripted annotator, with an error of 0.5 mm."""
     cases = dataset.cases["training"]
     return [dataset.annotated_scan(case, dataset.annotations(case, "annotator")) for case in cases]
 
@@ -41,7 +41,7 @@ def clicked_scans(dataset: Dataset) -> list[AnnotatedScan]:
 def trained_model(
     scans: Sequence[AnnotatedScan], labels: tuple[str, ...], folder: Path, h: Hyperparameters
 ) -> TrainedModel:
-    """The network that a training from nothing publishes; one that ended in this folder before is not repeated.
+    """Return the network of a training from scratch; a training that ended in this folder is not repeated.
 
     Args:
         folder: of the model; scans are prepared in `prepared` beside it, for trainings that follow.

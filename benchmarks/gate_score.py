@@ -1,4 +1,4 @@
-"""How well the score of clicks ranks networks: its rank correlation with the Dice with the truth.
+"""Measure the rank correlation between the score of clicks and the true Dice of networks.
 
 Run with `python -m benchmarks.gate_score --dataset FOLDER`. Three networks learn from clicks as the app does, from
 clicks by the paper's objective, and from full masks; on the way, each is judged on cases that none of them learns from,
@@ -32,14 +32,14 @@ from lib.training.scan_score import scan_score
 CHECKPOINTS = 10
 FIRST_ITERATION = 20
 JUDGED_ON = 16
-"""Cases: those of the validation split, and as many of the training split as are missing."""
+"""Number of cases: those of the validation split, filled up from the training split."""
 
 TRAININGS: dict[str, tuple[bool, dict[str, Any]]] = {
     "the app, clicks": (True, {}),
     "the paper, clicks": (True, {"method": "paper"}),
     "full masks": (False, {}),
 }
-"""Whether each learns from clicks, and what differs from the preset."""
+"""Whether each trains on clicks, and its differences from the preset."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def figures(dataset: Dataset, name: str, iterations: int, seed: int, folder: Path) -> list[tuple[int, float, float]]:
-    """Of each checkpoint of a training: its iteration, the mean score of the clicks and the mean Dice."""
+    """Return iteration, mean score of the clicks and mean Dice of each checkpoint of a training."""
     by_clicks, changes = TRAININGS[name]
     h = Hyperparameters.of_preset("cpu").changed({**changes, "seed": seed, "iterations": iterations})
     learnt, judged = _cases(dataset, seed)
@@ -85,7 +85,7 @@ def figures(dataset: Dataset, name: str, iterations: int, seed: int, folder: Pat
 
 
 def _cases(dataset: Dataset, seed: int) -> tuple[Sequence[str], Sequence[str]]:
-    """To learn from, and to judge on."""
+    """Training and test cases."""
     drawn = np.random.default_rng(seed).permutation(dataset.cases["training"]).tolist()
     validation = list(dataset.cases["validation"])[:JUDGED_ON]
     missing = min(JUDGED_ON - len(validation), len(drawn) // 2)

@@ -1,4 +1,4 @@
-"""Geodesics between extreme points: time beside dijkstra3d, on the same boxes in the same run.
+"""Measure geodesics between extreme points against dijkstra3d, on the same boxes in the same run.
 
 Run with `python -m benchmarks.geodesics`. dijkstra3d charges the voxels of a path alone, so it solves what ours
 solves without the Euclidean term; "equal" is ours on that very problem, "+ Euclidean" is ours with the term. Both

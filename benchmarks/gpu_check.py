@@ -1,4 +1,4 @@
-"""Measures the app on a GPU: training speed and memory, latency of masks, agreement with the processor.
+"""Measure the app on a GPU: training speed and memory, latency of masks, agreement with the processor.
 
 Run with `benchmarks/gpu_check.sh`; it takes at most ten minutes. The scans are synthetic, each with a lesion and six
 scripted clicks. Each measurement is a process of its own with a time limit; one that fails is a line of the table.
@@ -55,7 +55,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """Extent of the measurement.
 
     Attributes:
         scan: voxels of the scans to train on.
@@ -78,7 +78,7 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class Check:
-    """What all measurements share.
+    """Shared parts of all measurements.
 
     Attributes:
         folder: of the scans, and of what one measurement leaves for the next.
@@ -138,7 +138,7 @@ def machine(check: Check) -> Iterator[Row]:
 
 
 def scans(check: Check) -> Iterator[Row]:
-    """Writes the scans and their clicks."""
+    """Write the scans and their clicks."""
     rng = np.random.default_rng(0)
     for name in [*check.names, LARGE]:
         shape = check.sizes.large if name == LARGE else check.sizes.scan
@@ -151,7 +151,7 @@ def scans(check: Check) -> Iterator[Row]:
 
 
 def synthetic_scan(shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A bright ellipsoid in a soft texture with noise, (X, Y, Z) int16, and its six extreme points (6, 3) in voxels."""
+    """Make a bright ellipsoid in a noisy texture, (X, Y, Z) int16, and its six extreme points (6, 3) in voxels."""
     coarse = torch.from_numpy(rng.standard_normal([n // 16 + 2 for n in shape], np.float32))
     image: np.ndarray = functional.interpolate(coarse[None, None], shape, mode="trilinear")[0, 0].numpy() * 80 + 300
     image += 20 * rng.standard_normal(shape, np.float32)
@@ -184,7 +184,7 @@ def training(check: Check, preset: Preset) -> Iterator[Row]:
 
 
 def automatic(check: Check) -> Iterator[Row]:
-    """From the file of a scan to its label map."""
+    """Time from the file of a scan to its label map."""
     model, images = _model(check), OpenedImages(check.prepared, check.identities)
 
     def segment() -> float:
@@ -200,7 +200,7 @@ def automatic(check: Check) -> Iterator[Row]:
 
 
 def click(check: Check) -> Iterator[Row]:
-    """From six clicks on an opened scan to the label map, with the network's help."""
+    """Time from six clicks on an opened scan to the label map, with the network."""
     model, images = _model(check), OpenedImages(check.prepared, check.identities)
     predictor, points = RegionPredictor(images, check.device), check.annotation(LARGE).points
     images.on_grid(images.open(check.image_path(LARGE)), model.spec.spacing_mm)
@@ -219,7 +219,7 @@ def click(check: Check) -> Iterator[Row]:
 
 
 def agreement(check: Check) -> Iterator[Row]:
-    """Of the same network on the processor and on the device, around the lesion of a scan."""
+    """Compare the same network on the processor and on the device, around the lesion of a scan."""
     scan = check.annotated_scans()[0]
     model, images = _model(check), OpenedImages(check.prepared, check.identities)
     image = images.open(scan.image_path)
@@ -245,7 +245,7 @@ MEASUREMENTS: dict[str, Callable[[Check], Iterator[Row]]] = {
 
 
 def rows_of(name: str, measure: Callable[[Check], Iterator[Row]], check: Check) -> Iterator[Row]:
-    """The lines that a measurement gives in a process of its own, as far as it comes within its limit."""
+    """Return the lines of a measurement in its own process, as far as it comes within its limit."""
     # A fork has the modules loaded; nothing here computes before it, so that no thread and no CUDA context is lost.
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""Seconds from clicks to the mask for one annotator and for twenty at once, with and without a training.
+"""Measure the time from clicks to the mask for one and for twenty annotators, with and without a training.
 
 Run with `python -m benchmarks.many_annotators`. Each annotator sends one request after another; every answered
 annotation is read back from disk and compared.
@@ -75,7 +75,7 @@ class Site:
 
 
 def train_stats(server: LocalServer) -> dict[str, Any]:
-    """What the server tells viewers of its training; it names the scans once it has begun."""
+    """Return what the server tells viewers of its training; it names the scans once it has begun."""
     answer = requests.get(f"{server.url}/info/", timeout=60)
     answer.raise_for_status()
     stats: dict[str, Any] = answer.json()["train_stats"]["inextremis"]

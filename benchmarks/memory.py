@@ -1,4 +1,4 @@
-"""Peak memory of a training, for few and for many scans.
+"""Measure the peak memory of a training, for few and for many scans.
 
 Run with `python -m benchmarks.memory`; each training is a process of its own and reads nearly every scan.
 """
@@ -23,11 +23,11 @@ from lib.training.hyperparameters import Hyperparameters
 
 STUDIES = 10
 PATCHES_OF_A_SCAN = 4
-"""Drawn by chance: 98 % of the scans are read."""
+"""With random patches, 98 % of the scans are read."""
 
 
 def repeated(scans: Sequence[AnnotatedScan], count: int) -> list[AnnotatedScan]:
-    """So many scans that the cache takes for different ones."""
+    """Repeat scans under other names, so that the cache stores each of them."""
     return [
         replace(scans[n % len(scans)], image_id=f"scan_{n}", image_checksum=f"checksum of scan_{n}")
         for n in range(count)

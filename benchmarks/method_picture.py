@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def draw(image: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], out: Path) -> None:
-    """Draws the axial slice through the middle of a structure.
+    """Draw the axial slice through the middle of a structure.
 
     Args:
         image: (X, Y, Z).

@@ -54,7 +54,7 @@ def _browser() -> Iterator[Any]:
 
 
 class Photographer:
-    """Brings the page into each state, and saves what it looks like."""
+    """Bring the page into each state, and save pictures."""
 
     def __init__(self, server: LocalServer, browser: Any, work: Path, names: list[str], out: Path) -> None:
         self.server, self.browser, self.work, self.names, self.out = server, browser, work, names, out
@@ -89,7 +89,7 @@ class Photographer:
         lowest = min(clicks, key=lambda voxel: voxel[2])
         for voxel in [voxel for voxel in clicks if voxel != lowest]:
             page.click(voxel)
-        self.save("five_ends")
+        self.save("five_points")
         page.click(lowest)
         page.wait_for_mask()
         page.press("c")
@@ -154,7 +154,7 @@ class Photographer:
 
 
 def with_palette(picture: Image.Image) -> Image.Image:
-    """The picture with 256 colours: half of them greys, for the scan, so that the other half holds small marks too."""
+    """Reduce a picture to 256 colours, half of them greys for the scan, so that small marks keep their colour."""
     pixels = np.asarray(picture).reshape(-1, 3).astype(np.int16)
     coloured = np.unique(pixels[np.ptp(pixels, axis=1) > 8].astype(np.uint8), axis=0)
     greys = np.repeat(np.linspace(0, 255, 128).round().astype(np.uint8), 3)

@@ -1,4 +1,4 @@
-"""Do corrected masks teach more where the worst proposals are corrected first?
+"""Measure whether correcting the worst proposals first trains a better network.
 
 Run with `python -m benchmarks.proposal_order --dataset FOLDER --out OUT`. Of each seed, a network learns from a few
 full masks; its proposals of a pool of scans are ordered by their quality estimate, worst first, or by chance; the

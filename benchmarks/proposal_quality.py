@@ -1,4 +1,4 @@
-"""How far the quality estimate of a proposal ranks masks of unseen scans as their true Dice does.
+"""Measure the rank correlation between the quality estimate of proposals and their true Dice.
 
 Run with `python -m benchmarks.proposal_quality --dataset FOLDER --model FILE`, where FILE is a published model that has
 learnt from the training split only, such as `python -m benchmarks.repeated_training` leaves.
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _quality_and_dice(dataset: Dataset, model: TrainedModel, case: str) -> tuple[float, float, float, float]:
-    """And the seconds that the estimate takes, and the mask."""
+    """Return the estimate, its time in seconds, and the mask."""
     volume = load_volume(dataset.image_path(case))
     start = time.perf_counter()
     voxels, affine = network_image(volume, model.spec.spacing_mm)

@@ -1,4 +1,4 @@
-"""What further trainings on the same annotations do to unseen scans.
+"""Measure unseen scans after further trainings on the same annotations.
 
 Run with `python -m benchmarks.repeated_training --dataset FOLDER --out OUT`. Each training goes on from the published
 network as in the app, with scans held out for the gate; after each, the published network segments the cases of the
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _unseen(dataset: Dataset, versions: ModelVersions) -> str:
-    """The Dice of the published network, as a sentence."""
+    """Describe the Dice of the published network in a sentence."""
     model, means, every = load_checkpoint(versions.published_path, DEVICE), [], []
     for split in ("validation", "test"):
         found: list[float] = []

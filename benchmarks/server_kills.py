@@ -1,4 +1,4 @@
-"""A server killed at random moments while annotators work: is every answered annotation there after the restart?
+"""Kill a server at random moments while annotators work, and check all confirmed annotations after the restart.
 
 Run with `python -m benchmarks.server_kills --kills 100` (about 15 s each); `--masks` submits final masks and no clicks.
 """
@@ -48,7 +48,7 @@ class Killing:
         self.lives = 0
 
     def live_and_die(self, seconds: float) -> None:
-        """Starts a server, has it worked with, and kills it and all its processes after so many seconds.
+        """Start a server, run annotators against it, and kill it and all its processes after so many seconds.
 
         Raises:
             ServerError: it does not start any more.
@@ -86,7 +86,7 @@ class Killing:
         return site.clicks(study, seed)
 
     def _submit(self, site: Site, study: str, seed: int) -> bytes:
-        """Submits a mask like no other; gives its voxels."""
+        """Submit a unique mask, and return its voxels."""
         image: Any = nib.load(self.root / "studies" / f"{study}.nii.gz")
         mask = np.random.default_rng(seed).integers(0, 2, image.shape, dtype=np.uint8)
         answer = requests.put(

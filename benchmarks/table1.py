@@ -1,4 +1,4 @@
-"""The paper's Table 1, and more rows: every method trained and scored by the same code on one dataset.
+"""Make the paper's Table 1 with more rows: every method trained and scored by the same code on one dataset.
 
 `python -m benchmarks.table1 --out FOLDER --small` makes the demo dataset and runs all rows; `--dataset FOLDER` takes
 images and masks of your own (see docs/results/accuracy.md). A run that was cut short goes on, and the same command
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _runs(options: argparse.Namespace, console: Console) -> list[Run]:
-    """What is asked for, seed by seed, so that all rows can be compared early."""
+    """Return the runs seed by seed, so that all rows can be compared early."""
     out = options.out.resolve()
     dataset = _dataset(options, out, console)
     names = _row_names(options.rows)
@@ -118,12 +118,12 @@ def _do_unless_busy(run: Run, progress: Progress, task: TaskID, split: Split) ->
 
 
 def _parts(run: Run) -> int:
-    """How often a run reports."""
-    return 0 if run.base is not None else REPORTS * run.row.rounds
+    """Return the number of progress reports of a run."""
+    return 0 if run.base is not None else REPORTS
 
 
 def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
-    """Tables and pictures of the runs that are done."""
+    """Write tables and pictures of the finished runs."""
     done, scores = [run for run in runs if run.is_done], _scores(runs, split)
     table = lines(scores)
     texts = {f"table1_{split}.md": f"{markdown(table)}\n{_provenance(done)}\n", f"table1_{split}.csv": as_csv(table)}
@@ -138,7 +138,7 @@ def _report(runs: Sequence[Run], split: Split, out: Path) -> None:
 
 
 def _scores(runs: Sequence[Run], split: Split) -> dict[str, list[CaseScore]]:
-    """Of each row, the scores of the runs that are done."""
+    """Return the scores of the finished runs of each row."""
     scores: dict[str, list[CaseScore]] = {}
     for run in runs:
         if run.is_done:
@@ -148,7 +148,7 @@ def _scores(runs: Sequence[Run], split: Split) -> dict[str, list[CaseScore]]:
 
 
 def _provenance(runs: Sequence[Run]) -> str:
-    """When, with what and on what the runs were made, as a sentence."""
+    """Describe date, versions and hardware of the runs in a sentence."""
     records = [run.record for run in runs]
     if not records:
         return "No run is done yet."

@@ -1,4 +1,4 @@
-"""How fast a training is, and where the time of an iteration goes."""
+"""Measure the speed of a training, and the parts of an iteration."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Clock:
         self._is_running = False
 
     def timed(self, name: str, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        """The function, which counts its time to a part."""
+        """Return the function, wrapped to add its time to a part."""
 
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -94,7 +94,7 @@ class TimedTraining:
         prepared: PreparedScans,
         device: torch.device,
     ) -> TimedTraining:
-        """Prepares all scans. Raises: VolumeError: one cannot be read."""
+        """Prepare all scans. Raises: VolumeError: one cannot be read."""
         torch.backends.cudnn.benchmark = True
         structures = structure_extremes(scans, labels)
         spacing_mm = plan_spacing(scans, structures, h)
@@ -146,7 +146,7 @@ class TimedTraining:
 def _advance(
     steps: Iterator[Step], most_s: float, most_iterations: int | None, clock: Clock | None = None
 ) -> tuple[int, float]:
-    """Iterations after the warm-up, at least one, and their seconds."""
+    """Run iterations after the warm-up, at least one, and return their number and seconds."""
     for _ in range(WARM_UP):
         next(steps)
     if clock is not None:

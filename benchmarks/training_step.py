@@ -1,4 +1,4 @@
-"""Seconds of a training iteration by part, on demo studies with scripted clicks.
+"""Measure the parts of a training iteration, on demo studies with scripted clicks.
 
 Run with `python -m benchmarks.training_step`; the thread count is that of a training beside a server.
 """

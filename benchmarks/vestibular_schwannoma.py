@@ -1,4 +1,4 @@
-"""The vestibular schwannoma set of the paper as a dataset of `benchmarks.table1`.
+"""Convert the vestibular schwannoma set of the paper into a dataset of `benchmarks.table1`.
 
 What there is to download, and under which names its files come, is as the authors' public repository describes it
 (ReubenDo/InExtremIS, `data/README.md` and `train.py`); the real files were not at hand here, and the tests make small
@@ -38,7 +38,7 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation, AnnotationStore
 from lib.exchange.click_records import ImportRefusedError
 from lib.exchange.paper_label_maps import read_paper_label_map
-from lib.geometry.dicom_series import series_to_nifti
+from lib.geometry.dicom_series import read_series
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
@@ -52,14 +52,14 @@ CLICKS_SUFFIX = {"manual": "_Extremes_man", "simulated": "_Extremes"}
 PATIENT = re.compile(r"VS-SEG-(\d+)")
 HEADER_TAGS = ["PatientID", "Modality", "SeriesDescription"]
 LARGEST_VOLUME_CHANGE = 0.05
-"""Of a mask that is brought onto the grid of its image; grids that differ by a turn or a mirror change nothing."""
+"""Tolerance of a mask resampled to the grid of its image; rotated or mirrored grids are exact."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the parts of each case were found.
+    """Places of the parts of each case.
 
     Attributes:
         images: a NIfTI file, or a folder with one DICOM series.
@@ -72,7 +72,7 @@ class Sources:
 
     @classmethod
     def find(cls, images: Path, masks: Path, clicks: Path, hand: str) -> Sources:
-        """Searches the folders, with all that is below them.
+        """Search the folders and their subfolders.
 
         Raises:
             DatasetError: a part of a case is there twice.
@@ -119,7 +119,7 @@ def convert(
     skip_missing: bool = False,
     skipped: Callable[[str, str], None] = lambda case, reason: None,
 ) -> Dataset:
-    """Writes the dataset; cases that are there already are kept.
+    """Write the dataset; existing cases are kept.
 
     Args:
         skip_missing: leave out cases that are not whole, instead of refusing all.
@@ -167,7 +167,10 @@ def _write_image(source: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"image{SUFFIX}"
         if source.is_dir():
-            series_to_nifti(source, written)
+            volume, *others = read_series(source)
+            if others or volume.name:
+                raise DatasetError(f"The series {source.name} is not a single volume without gantry tilt.")
+            volume.write(written)
         else:
             load_volume(source)  # refuses what is no volume
             nib.save(nib.load(source), written)
@@ -200,7 +203,7 @@ def _mask_on(geometry: ImageGeometry, path: Path) -> np.ndarray:
 
 
 def _clicks_on(geometry: ImageGeometry, points_voxel: np.ndarray, grid: ImageGeometry) -> np.ndarray:
-    """Clicks (N, 3) in voxels of another grid, as the nearest voxels of the image."""
+    """Map clicks (N, 3) in voxels of another grid to the nearest voxels of the image."""
     clicks_voxel = np.rint(geometry.ras_to_voxel(grid.voxel_to_ras(points_voxel))).astype(np.int64)
     if not geometry.contains(clicks_voxel).all():
         outside = clicks_voxel[~geometry.contains(clicks_voxel)][0].tolist()
@@ -214,7 +217,7 @@ def _nifti(folder: Path, suffix: str) -> list[tuple[str, Path]]:
 
 
 def _t2_series(folder: Path) -> list[tuple[str, Path]]:
-    """Case and folder of each T2 series, told by the header of one of its files."""
+    """Return case and folder of each T2 series, from the header of one of its files."""
     found = []
     for directory in sorted({path.parent for path in folder.rglob("*.dcm")}):
         try:

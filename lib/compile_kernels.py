@@ -1,6 +1,6 @@
-"""Compile all kernels, into numba's cache where it can be written: `python -m lib.compile_kernels`.
+"""Compile all kernels into numba's cache, if that is writable: `python -m lib.compile_kernels`.
 
-An installation does it, so that nobody waits for the compiler. From the cache, the kernels load in less than a second.
+The installation runs this, so that users do not wait for the compiler; loading from the cache takes under a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lib.supervision.shortest_paths import shortest_path
 
 
 def compile_kernels() -> None:
-    """Run each kernel once, on arrays of the types that requests and trainings have."""
+    """Run each kernel once, on arrays of the types of requests and trainings."""
     shortest_path(np.ones((3, 3, 3)), (0, 0, 0), (2, 2, 2), (1, 1, 1))
     raster_distance(np.ones((3, 3, 3)), np.ones((3, 3, 3), dtype=bool), (1, 1, 1))
     image = torch.arange(64, dtype=torch.float32).reshape(4, 4, 4)

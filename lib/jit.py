@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Compile a function at its first call and cache the code on disk where a folder can be written.
+    """Compile a function at its first call, and cache the code on disk if possible.
 
-    Numba tries the folder of the source file, then the user's cache folder, and raises if it can write to neither;
+    Numba tries the folder of the source file, then the user's cache folder, and raises if neither is writable;
     the function is then compiled once in each process.
     """
     try:

@@ -6,6 +6,6 @@ import numpy as np
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice of two masks (X, Y, Z) bool, in [0, 1]; 1 where both are empty."""
+    """Compute the Dice of two masks (X, Y, Z) bool, in [0, 1]; 1 if both are empty."""
     total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
     return 2 * int(np.count_nonzero(one & other)) / total if total else 1.0

@@ -1,4 +1,4 @@
-"""Runs InExtremIS: starts the server, brings annotations in and takes masks out, looks after users and models."""
+"""Run InExtremIS: start the server, import annotations, export masks, manage users and models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # the modules import each other from here, in a c
 
 from lib import __version__
 
-# The module of each command in this folder, and what it does.
+# Module in this folder, and help, of each command.
 COMMANDS = {
     "start": ("start", "start the server on a folder of images or on a DICOMweb archive"),
     "demo": ("demo", "show the main steps on demo studies"),
@@ -25,16 +25,16 @@ COMMANDS = {
     "models": ("models", "list the versions of the model, publish an earlier one again"),
     "pre-annotate": ("pre_annotate", "segment all studies with the published model"),
     "report": ("report", "write an HTML page about a project"),
-    "restore": ("restore", "list deleted files, bring them back"),
+    "restore": ("restore", "list deleted files, restore them"),
     "train": ("train", "train on the annotations of a project, without a server"),
     "users": ("users", "add, change, remove and list users"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns: its exit status."""
+    """Run one command, and return its exit status."""
     options = _parser().parse_args(arguments)
-    sys.argv = [f"inextremis {options.command}", *options.arguments]  # as the script names itself
+    sys.argv = [f"inextremis {options.command}", *options.arguments]  # name of the program in help and messages
     # For the processes that a command starts.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     status: int = import_module(f"scripts.{COMMANDS[options.command][0]}").main(options.arguments)
@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="of the command")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="arguments of the command")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Shows the main job on demo studies: six clicks to a mask, training in the background, masks without clicks.
+"""Show the main steps on demo studies: six clicks to a mask, training in the background, masks without clicks.
 
-With --dicom the studies lie in a DICOMweb archive of the demo's own, and you click, in the browser.
+With --dicom, the demo starts a DICOMweb archive with the studies, and you click in the browser.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OHIF_PORT = 8000
 
 @dataclass(frozen=True)
 class Scope:
-    """How many studies are clicked and how many are left, and what differs from the server's own training."""
+    """Numbers of studies that are clicked and that are not, and the settings of the training."""
 
     clicked: int
     unseen: int
@@ -60,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dicom", action="store_true", help="put the studies into an Orthanc and open them in OHIF, to click yourself"
     )
     parser.add_argument("--no-serve", action="store_true", help="stop the server at the end")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training (default: %(default)s)")
     parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: demo/)")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo (default: %(default)s)")
     return parser
 
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scope = QUICK if options.quick else FULL
     studies_dir, truth_dir = out / "studies", out / "truth"
     try:
-        _forget_earlier_run(out)
+        _remove_earlier_run(out)
         studies = _make_studies(studies_dir, truth_dir, scope.clicked + scope.unseen)
     except (ValueError, OSError) as error:
         return refuse(str(error))
@@ -107,11 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _forget_earlier_run(out: Path) -> None:
-    """The demo begins without a model and without clicks; studies are kept.
+def _remove_earlier_run(out: Path) -> None:
+    """Remove the model and the clicks of an earlier demo; keep its studies.
 
     Raises:
-        ValueError: the folder holds something that no demo has made.
+        ValueError: the folder holds files that are not of a demo.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / "truth" / MANIFEST).exists():
@@ -171,14 +171,14 @@ def _serve(server: LocalServer, studies_dir: Path, study: str) -> None:
 
 
 def _page_of(server: LocalServer, image: str) -> str:
-    """The annotation page with an image open."""
+    """Return the address of the annotation page with an image open."""
     return f"{server.url}/annotate#{quote(image)}"
 
 
 def _demo_dicom(out: Path, studies_dir: Path, studies: list[str], options: argparse.Namespace) -> int:
-    """An archive of the demo's own with the studies in it, and the server on it, until Ctrl-C."""
+    """Serve the studies from an Orthanc until Ctrl-C, and return the exit status."""
     folder = out / "dicom"
-    # OHIF's panel looks for the server here, unless told otherwise.
+    # OHIF's panel connects to this port by default.
     port = options.port or (OHIF_PORT if is_free(OHIF_PORT) else None)
     try:
         install_where_allowed()
@@ -207,7 +207,7 @@ def _tell_how_to_click(server: LocalServer, orthanc: Orthanc, study_uid: str, se
         f"The same study in OHIF: {server.url}/ohif/monai-label?StudyInstanceUIDs={study_uid}", soft_wrap=True
     )
     console.print(f"All studies in OHIF: {server.url}/ohif/   Orthanc: {orthanc.url}", soft_wrap=True)
-    console.print(f"In the panel MONAI Label, see that the server is {server.url}, and press the button beside it.")
+    console.print(f"In the panel MONAI Label, check that the server is {server.url}, and press the button beside it.")
     console.print("Under Point Prompts choose the lesion, click its six extreme points in any of the views, press Run.")
     console.print(
         "After a few studies, Update Model under Active Learning trains; Auto-Segmentation then needs no click."

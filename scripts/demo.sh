@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main steps on demo studies; scripts/demo.sh --help lists the options.
+# Shows the main steps on demo studies; scripts/demo.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -57,7 +57,7 @@ _install() (
     [[ -t 2 ]] || export PIP_QUIET=2 PIP_PROGRESS_BAR=off
     PIP_CONSTRAINT=constraints.txt SAM2_BUILD_CUDA=0 \
         "$_venv/bin/python" -m pip install --no-input --disable-pip-version-check -r requirements.txt >&2 ||
-        _give_up "The packages could not be installed; pip's message stands above. The same command goes on from here."
+        _give_up "The packages could not be installed; pip's message stands above. The same command continues from here."
     echo "Compiling the kernels (once; half a minute) ..." >&2
     "$_venv/bin/python" -m lib.compile_kernels >&2 ||
         echo "The kernels could not be compiled; the cause stands above. The server compiles them when it starts." >&2

@@ -1,6 +1,6 @@
-"""Writes the current mask of every annotated study of a running server: NIfTI, and DICOM SEG for DICOM series.
+"""Write the current mask of every annotated study of a running server: NIfTI, and DICOM SEG for DICOM series.
 
-A study is annotated when each label was clicked, said not to be in it, or is covered by its final mask.
+A study is annotated when each label was clicked, was marked as absent, or is in the final mask.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(annotated) < len(images):
         unanswered = {label for listed in images.values() for label in listed.unanswered}
         tell(
-            f"{len(images) - len(annotated)} studies are left out, as labels are not answered in them "
-            f"({', '.join(sorted(unanswered))}); --image writes them all the same."
+            f"{len(images) - len(annotated)} studies are left out, because labels are missing in them "
+            f"({', '.join(sorted(unanswered))}); --image writes them anyway."
         )
     return status
 
@@ -66,7 +66,7 @@ def _export(export: MaskExport, images: dict[str, ListedImage], push: bool) -> i
                 return 1
             failed += 1
     sentence = f"{written} masks written to {export.folder}"
-    sentence += f"; {kept} were there (--overwrite makes them anew)" if kept else ""
+    sentence += f"; {kept} exist already (--overwrite replaces them)" if kept else ""
     sentence += f"; {pushed} segmentations in the archive" if push else ""
     tell(sentence + (f"; {failed} failed." if failed else "."))
     return 1 if failed else 0
@@ -76,19 +76,19 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ServerError | ExportError | SegmentationError | VolumeError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        again = " The same command goes on from here." if error.errno in DISK_FULL else ""
+        again = " The same command continues from here." if error.errno in DISK_FULL else ""
         return f"The folder of the masks cannot be read or written: {error.strerror}.{again}"
     return f"The mask cannot be exported ({type(error).__name__}: {error})."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="for the masks; made if missing")
+    parser.add_argument("out", type=Path, metavar="FOLDER", help="folder for the masks; created if missing")
     parser.add_argument("--server", default="http://127.0.0.1:8000", metavar="URL", help="default: %(default)s")
     parser.add_argument("--login", metavar="NAME", help="user of a server with a login; the password is asked for")
-    parser.add_argument("--image", nargs="+", metavar="ID", help="only these (default: all that are annotated)")
+    parser.add_argument("--image", nargs="+", metavar="ID", help="only these images (default: all annotated ones)")
     parser.add_argument("--push", action="store_true", help="store the DICOM SEG in the archive that the server serves")
-    parser.add_argument("--overwrite", action="store_true", help="make existing masks again")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing masks")
     return parser
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The masks of annotated studies, from a running server; scripts/export.sh --help lists the options.
+# Writes the masks of annotated studies of a running server; scripts/export.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,8 +1,8 @@
-"""Writes the annotated scans of a project as a dataset of nnU-Net v2 or of BIDS, without a server.
+"""Write the annotated scans of a project as a dataset of nnU-Net v2 or of BIDS, without a server.
 
-Final masks are taken as they are. For nnU-Net, where there are only clicks, the geodesics between them are the
-structure, what lies outside of the relaxed box is background, and the rest has the label `ignore`. For BIDS, scans
-without a final mask are left out.
+Final masks are copied. For nnU-Net, a scan with clicks only gets a partial mask: geodesics are the structure, voxels
+outside the relaxed box are background, all others have the label `ignore`. For BIDS, scans without a final mask are
+left out.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = _export(studies, dataset)
             dataset.finish()
     except FileExistsError:
-        return refuse(f"There is something at {options.out} already; delete it, or name another place.")
+        return refuse(f"{options.out} exists already; delete it, or give another place.")
     except (DatasetError, TrainingError, ValueError) as error:
         return refuse(str(error))
     except OSError as error:
-        return refuse(f"The dataset cannot be written to {options.out} ({error.strerror}). Nothing of it is left.")
+        return refuse(f"The dataset cannot be written to {options.out} ({error.strerror}). No part of it was left.")
     AuditLog(project.audit).write_script(
         "export of a dataset", "scripts/export_dataset.sh", scans=dataset.n_scans, format=options.format
     )
-    tell(f"{options.out}: {dataset.told}; {failed} failed." if failed else f"{options.out}: {dataset.told}.")
+    tell(f"{options.out}: {dataset.summary}; {failed} failed." if failed else f"{options.out}: {dataset.summary}.")
     return 1 if failed else 0
 
 
 def _studies(project: Project, images: Path, labels: tuple[str, ...]) -> StoredStudies:
-    """Raises: ValueError: there are no images."""
+    """Return the studies. Raises: ValueError: there are no images."""
     mapped = project.mapped_masks / FINAL_TAG
     finals = MaskStore(project.masks(), labels, mapped, first_labels(project) or labels)
     identities = ImageIdentities(project.checksums)
@@ -83,7 +83,7 @@ def _dataset(
 
 
 def _export(studies: StoredStudies, dataset: NnunetDataset | BidsDataset) -> int:
-    """Writes all scans with an answer. Returns: how many could not be."""
+    """Write all annotated scans, and return the number of those that failed."""
     failed = 0
     for scan in track(annotated_scans(studies, tuple(dataset.labels)), "Exporting", console=errors):
         try:
@@ -97,13 +97,11 @@ def _export(studies: StoredStudies, dataset: NnunetDataset | BidsDataset) -> int
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     add_project(parser, "; of an archive, images that were opened before")
-    parser.add_argument(
-        "out", type=Path, metavar="OUT", help="folder that is not there yet; for nnU-Net such as Dataset501_Lesion"
-    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to create; for nnU-Net such as Dataset501_Lesion")
     parser.add_argument("--format", choices=("nnunet", "bids"), default="nnunet", help="default: %(default)s")
     add_labels(parser)
     parser.add_argument(
-        "--channel", default="MR", metavar="NAME", help="of the images; nnU-Net clips CT (default: %(default)s)"
+        "--channel", default="MR", metavar="NAME", help="channel of the images; nnU-Net clips CT (default: %(default)s)"
     )
     parser.add_argument(
         "--margin",

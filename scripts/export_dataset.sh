@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Annotated scans as a dataset of other programs; scripts/export_dataset.sh --help lists the options.
+# Writes annotated scans as a dataset; scripts/export_dataset.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,7 +1,7 @@
-"""Writes a version of the model for use without this server: a MONAI bundle, ONNX or TorchScript.
+"""Write a version of the model for use without this server: a MONAI bundle, ONNX or TorchScript.
 
-A bundle gives the server's automatic masks, voxel by voxel; the other two are the network alone, from a window of the
-scan to logits. Each says what it is made from: version, SHA-256, annotators, scores.
+A bundle computes the same masks as the server. ONNX and TorchScript hold the network only, from a window of the scan to
+logits. Each file names its version, SHA-256, annotators and scores.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = f"these are kept: {kept}" if kept else "none is kept"
         return refuse(f"There is no {missing} in {model_dir}; {found}. --model-dir names another folder.")
     except FileExistsError:
-        return refuse(f"There is something at {options.out} already; delete it, or name another place.")
+        return refuse(f"{options.out} exists already; delete it, or give another place.")
     except (CheckpointError, UnfaithfulExportError) as error:
         return refuse(str(error))
     except OSError as error:
@@ -59,10 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _model(versions: ModelVersions, number: int | None) -> TrainedModel:
-    """Raises: FileNotFoundError: it is not kept. CheckpointError: its file cannot be used."""
+    """Load a version, by default the published one.
+
+    Raises:
+        FileNotFoundError: it is not kept.
+        CheckpointError: its file cannot be used.
+    """
     if number is None:
         return load_checkpoint(versions.published_path)
-    if not versions.path(number).exists() and versions.published_number() == number:  # it came from elsewhere
+    if not versions.path(number).exists() and versions.published_number() == number:  # published from another place
         return load_checkpoint(versions.published_path)
     return load_checkpoint(versions.path(number))
 
@@ -84,19 +89,19 @@ def _write(out: Path, form: str, facts: ModelFacts) -> None:
 
 def _said(facts: ModelFacts) -> str:
     if facts.run is None:
-        return "Its training is not in the record, so neither annotators nor studies are named in it."
+        return "Its training is not in the record, so that the file names neither annotators nor studies."
     names = ", ".join(facts.annotators or ()) or "nobody by name"
-    return f"It was learnt from {facts.run.scans} studies; it names as annotators: {names}."
+    return f"It was trained on {facts.run.scans} studies; annotators named in it: {names}."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     add_project(parser, model_dir=True)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the bundle, or file; must not be there yet")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder (bundle) or file to create")
     parser.add_argument(
         "--format", choices=("bundle", "onnx", "torchscript"), default="bundle", help="default: %(default)s"
     )
-    parser.add_argument("--version", type=int, metavar="N", help="of the model (default: the published one)")
+    parser.add_argument("--version", type=int, metavar="N", help="version of the model (default: the published one)")
     return parser
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A trained model as a MONAI bundle, ONNX or TorchScript; scripts/export_model.sh --help lists the options.
+# Writes a model as a MONAI bundle, ONNX or TorchScript; scripts/export_model.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,4 +1,4 @@
-"""Brings annotations from files, or from an archive, into a project, whose server then counts and learns from them.
+"""Import annotations from files or from an archive into a project; the server trains on them.
 
 Points become clicks. DICOM segmentations and structure sets become final masks.
 """
@@ -97,7 +97,7 @@ def _carry_out(
             for _ in track(done, "Importing", total=total, console=errors):
                 pass
         except OSError as error:
-            complain(f"{error}. Make room, then give the same command again: it goes on from here.")
+            complain(f"{error}. Free disk space, then run the same command again; it continues from here.")
             return 1
     imported = "would be imported" if options.dry_run else "imported"
     if clicks.new or clicks.kept or not (masks.new or masks.kept):
@@ -112,7 +112,7 @@ def _carry_out(
 def _found(
     options: argparse.Namespace, labels: tuple[str, ...], images: StudyImages
 ) -> tuple[list[ClickRecord], list[StructureVoxels]]:
-    """Clicks and structures. Raises: ImportRefusedError, ArchiveError: they cannot be had, or there are none."""
+    """Read clicks and structures. Raises: ImportRefusedError, ArchiveError: they cannot be read, or there are none."""
     if options.dicom is None and options.archive is None:
         return _records(options, labels, images), []
     named = NamedLabels(labels, options.label, dict(options.rename), options.skip_other_labels)
@@ -130,7 +130,7 @@ def _found(
 
 
 def _records(options: argparse.Namespace, labels: tuple[str, ...], images: StudyImages) -> list[ClickRecord]:
-    """What the files tell. Raises: ImportRefusedError: all that is wrong with any of them, or they tell nothing."""
+    """Read the clicks of files. Raises: ImportRefusedError: with all errors of all files, or there are no clicks."""
     kinds = {"points": _tables, "markups": _markups, "label_maps": _label_maps, "masks": _masks}
     readers = next(kinds[kind] for kind in kinds if getattr(options, kind))
     records = read_all(track(list(readers(options, labels)), "Reading", console=errors))
@@ -179,31 +179,41 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--points", type=Path, nargs="+", metavar="CSV", help="image,label,x,y,z[,coordinates]")
     source.add_argument("--markups", type=Path, nargs="+", metavar="PATH", help=f"{EXTENSION} files or folders")
     source.add_argument(
-        "--label-maps", type=Path, nargs="+", metavar="PATH", help="as the paper's: codes 1 to 6 and 12"
+        "--label-maps", type=Path, nargs="+", metavar="PATH", help="label maps of the paper: codes 1 to 6 and 12"
     )
     source.add_argument(
         "--dicom", type=Path, nargs="+", metavar="PATH", help="SEG, RTSTRUCT and SR (TID 1500), files or folders"
     )
     source.add_argument(
-        "--archive", nargs="*", metavar="UID", help="the same from the archive STUDIES (default: all such series)"
+        "--archive", nargs="*", metavar="UID", help="series of the archive STUDIES with these (default: all of them)"
     )
     source.add_argument("--masks", type=Path, nargs="+", metavar="PATH", help="masks to compute extreme points from")
-    parser.add_argument("--labels", default="lesion", metavar="A,B", help="of the app (default: %(default)s)")
-    parser.add_argument("--label", metavar="A", help="the one structure that the files tell of")
-    parser.add_argument("--image", metavar="ID", help="of --markups and --dicom (default: as the files say)")
+    parser.add_argument("--labels", default="lesion", metavar="A,B", help="labels of the server (default: %(default)s)")
+    parser.add_argument("--label", metavar="A", help="structure that the files annotate")
+    parser.add_argument("--image", metavar="ID", help="image of --markups and --dicom (default: as in the files)")
     parser.add_argument(
-        "--rename", type=_renaming, nargs="+", default=[], metavar="NAME=LABEL", help="of structures of --dicom"
+        "--rename", type=_renaming, nargs="+", default=[], metavar="NAME=LABEL", help="label for a structure of --dicom"
     )
-    parser.add_argument("--skip-other-labels", action="store_true", help="leave out structures of no label, of --dicom")
-    parser.add_argument("--file-suffix", default="", metavar="TEXT", help="end of the files' names, such as _Extremes")
-    parser.add_argument("--image-suffix", default="", metavar="TEXT", help="end of the images' ids, such as _T2")
-    parser.add_argument("--error-voxels", type=number(0), default=0.0, metavar="N", help="of a hand, for --masks")
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of that error (default: 0)")
     parser.add_argument(
-        "--annotator", metavar="NAME", help="who clicked or drew (default: as DICOM says, imported, or simulated)"
+        "--skip-other-labels", action="store_true", help="leave out structures of --dicom that have no label"
     )
-    parser.add_argument("--skip-missing-images", action="store_true", help="leave out what is of no image in STUDIES")
-    parser.add_argument("--overwrite", action="store_true", help="replace clicks that exist; they stay as history")
+    parser.add_argument("--file-suffix", default="", metavar="TEXT", help="suffix of the file names, such as _Extremes")
+    parser.add_argument("--image-suffix", default="", metavar="TEXT", help="suffix of the image ids, such as _T2")
+    parser.add_argument(
+        "--error-voxels", type=number(0), default=0.0, metavar="N", help="error of simulated clicks, for --masks"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="seed of that error (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--annotator", metavar="NAME", help="name of the annotator (default: as in DICOM, imported, or simulated)"
+    )
+    parser.add_argument(
+        "--skip-missing-images", action="store_true", help="leave out annotations of images that are not in STUDIES"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace existing annotations; old clicks stay as history"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     return parser
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Annotations from files into a studies folder; scripts/import_annotations.sh --help lists the options.
+# Imports annotations; scripts/import_annotations.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,6 +1,6 @@
-"""Writes demo studies and, in another folder, the truth.
+"""Write demo studies and, in another folder, their true masks.
 
-They are MR-like, from the MNI152 template, each with a lesion whose extent is known.
+The studies are MR-like, made from the MNI152 template, each with a lesion of known extent.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     except (ValueError, OSError) as error:
         return refuse(str(error))
-    tell(f"{len(names)} studies in {options.out}, their truth in {options.truth}")
+    tell(f"{len(names)} studies in {options.out}, their masks in {options.truth}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     defaults = DemoStudySettings()
     parser = script_parser(__file__, __doc__, EXAMPLE)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the studies, as NIfTI")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the studies, as NIfTI")
     parser.add_argument(
-        "--truth", type=Path, required=True, metavar="FOLDER", help="masks of the lesions; outside of --out"
+        "--truth", type=Path, required=True, metavar="FOLDER", help="folder for the masks, outside of --out"
     )
-    parser.add_argument("--count", type=whole_number(1), default=12, help="how many (default: %(default)s)")
+    parser.add_argument("--count", type=whole_number(1), default=12, help="number of studies (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
     parser.add_argument(
         "--shape", type=whole_number(1), nargs=3, default=defaults.shape, metavar=("X", "Y", "Z"), help="voxels"

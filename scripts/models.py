@@ -1,4 +1,4 @@
-"""Lists the versions of the published model, and brings an earlier one back; a running server takes it up at once."""
+"""List the versions of the model, and publish an earlier one again; a running server loads it at once."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "roll-back":
             roll_back(versions, options.version)
             AuditLog(project.audit).write_script("roll back", "scripts/models.sh", version=options.version)
-            console.print(f"Version {options.version} is published again; the next training goes on from it.")
+            console.print(f"Version {options.version} is published again; the next training starts from it.")
         else:
             console.print(_table(versions, TrainingRecord.load(model_dir / "inextremis" / "record.json")))
     except NoVersionError as error:
-        return refuse(f"{error} They are looked for in {model_dir}; --model-dir names another folder.")
+        return refuse(f"{error} Searched in {model_dir}; --model-dir names another folder.")
     except FileNotFoundError as error:
         kept = ", ".join(map(str, versions.numbers()))
         found = f"these are kept: {kept}" if kept else "none is kept"
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _table(versions: ModelVersions, record: TrainingRecord) -> Table:
-    """Raises: FileNotFoundError, CheckpointError: nothing usable is published."""
+    """Make the table. Raises: FileNotFoundError, CheckpointError: nothing usable is published."""
     published = load_checkpoint(versions.published_path)
     table = Table(title=f"Models in {versions.published_path.parent}")
     for heading in ("version", "trained", "scans", "iterations", "score", "judged on", ""):
@@ -66,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     add_project(parser, model_dir=True)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="versions, what they were learnt from, and how they did")
+    commands.add_parser("list", help="show versions with their trainings and scores")
     roll_back = commands.add_parser("roll-back", help="publish an earlier version again")
-    roll_back.add_argument("version", type=int, help="its number, as the list shows it")
+    roll_back.add_argument("version", type=int, help="number of the version, as in the list")
     return parser
 
 

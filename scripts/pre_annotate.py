@@ -1,7 +1,7 @@
-"""Lets the published model segment every study that has no final mask, and stores the masks as proposals.
+"""Segment every study without a final mask with the published model, and store the masks as proposals.
 
-The same command goes on where one was ended. Exit status: 0, all is done; 1, studies failed, which are named; 2, it
-could not begin, or not go on; 130, it was ended by Ctrl-C.
+The same command continues a run that was interrupted. Exit status: 0, all studies are done; 1, the named studies
+failed; 2, the run could not start or continue; 130, Ctrl-C ended it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.background import end_with_server, is_child_of_server
-from scripts.terminal import complain, console, errors, refuse, script_parser, whole_number
+from scripts.terminal import add_conf, add_studies, complain, console, errors, refuse, script_parser, whole_number
 
 EXAMPLE = """%(prog)s studies --limit 20
 %(prog)s http://localhost:8042/dicom-web --conf project_dir /absolute/folder"""
@@ -66,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RefusedError, ConfigurationError, StartError, ProjectError, ArchiveError, ClusterError) as error:
         return refuse(str(error))
     except KeyboardInterrupt:
-        complain("Ended. What was stored stays; the same command continues from there.")
+        complain("Interrupted. Stored proposals stay; the same command continues.")
         return 130
 
 
 def _run(options: argparse.Namespace) -> int:
-    conf = dict(options.conf or ())
+    conf = dict(options.conf)
     studies_name = require_studies(options.studies, conf.get("project_dir"))
     settings, _ = read_conf(conf)
     set_umask(group=settings.file_access == "group")
@@ -155,7 +155,7 @@ def _pre_annotate(options: argparse.Namespace, studies: Studies, model: TrainedM
         progress.end(str(error))
         raise
     except KeyboardInterrupt:
-        progress.end("It was ended. What was stored stays.")
+        progress.end("It was interrupted. Stored proposals stay.")
         raise
     except BaseException as error:
         progress.end(f"It ended early ({type(error).__name__}).")
@@ -175,7 +175,7 @@ def _end(project: Project, progress: ProgressFile, seconds: float) -> int:
     stored, failed = progress.counts["stored"], len(progress.failed)
     sentence = f"{stored} proposals stored in {seconds:.0f} s" if progress.total else "No study is left to segment"
     if kept := progress.counts["kept"]:
-        sentence += f"; {kept} were there"
+        sentence += f"; {kept} existed already"
     sentence += f"; {failed} studies failed." if failed else "."
     progress.end(sentence)
     console.print(sentence, highlight=False)
@@ -198,16 +198,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
-    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server was started with")
+    add_studies(parser)
+    add_conf(parser)
     parser.add_argument(
-        "--conf", nargs=2, action="append", metavar=("NAME", "VALUE"), help="as the server was started with; any number"
+        "--scheduler", metavar="ADDRESS", help="address of a running dask scheduler, tcp://... or tls://..."
     )
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask scheduler, tcp://... or tls://...")
     parser.add_argument(
-        "--workers", type=whole_number(1), metavar="N", help="of this machine (default: one a GPU, or a core)"
+        "--workers", type=whole_number(1), metavar="N", help="workers on this machine (default: one a GPU, or a core)"
     )
-    parser.add_argument("--strategy", choices=STRATEGIES, default="first", help="the order (default: %(default)s)")
-    parser.add_argument("--limit", type=whole_number(1), metavar="N", help="segment so many studies only")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="first", help="order (default: %(default)s)")
+    parser.add_argument("--limit", type=whole_number(1), metavar="N", help="segment at most N studies")
     return parser
 
 

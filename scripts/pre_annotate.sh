@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Masks of all studies in advance, by the published model; scripts/pre_annotate.sh --help lists the options.
+# Segments all studies with the published model; scripts/pre_annotate.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

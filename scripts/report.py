@@ -1,4 +1,4 @@
-"""Makes one HTML page of a project: what is annotated, by whom and when, how the model learns, the newest masks."""
+"""Write an HTML page about a project: annotations by annotator and date, learning curves, the newest masks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add_labels(parser)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="file to write (default: %(default)s)")
     parser.add_argument(
-        "--max-pictures", type=whole_number(0), default=24, help="masks that are drawn at most (default: %(default)s)"
+        "--max-pictures", type=whole_number(0), default=24, help="maximum number of drawn masks (default: %(default)s)"
     )
     return parser
 

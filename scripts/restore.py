@@ -1,4 +1,4 @@
-"""Lists what was deleted through the server, and brings it back: images, clicks and masks."""
+"""List images, clicks and masks that were deleted through the server, and restore them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         AuditLog(project.audit).write_script("restored", "scripts/restore.sh", name=options.name)
     except OSError as error:
         return refuse(f"{error.strerror}: {error.filename}.")
-    tell(f"Brought back: {', '.join(place.name for place in places)}.")
+    tell(f"Restored: {', '.join(place.name for place in places)}.")
     return 0
 
 
@@ -44,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     add_project(parser)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what was deleted, oldest first")
-    bring_back = commands.add_parser("bring-back", help="move the files of one deletion back")
-    bring_back.add_argument("name", help="of the deletion, as the list shows it")
+    commands.add_parser("list", help="show deletions, oldest first")
+    bring_back = commands.add_parser("bring-back", help="restore the files of one deletion")
+    bring_back.add_argument("name", help="name of the deletion, as in the list")
     return parser
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What was deleted through the server, and back; scripts/restore.sh --help lists the options.
+# Lists and restores deleted files; scripts/restore.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,4 +1,4 @@
-"""Writes docs/routes.md: what the server serves, made from its own list."""
+"""Write docs/routes.md from the list of routes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ name in the fifth column.
 
 
 def all_routes() -> list[Route]:
-    """Those of a server on an archive that asks for a login."""
+    """Return the routes of a server on an archive, with login and readings."""
     nothing = Path("nothing")
     login = Login(LocalUsers(UsersFile(nothing)), LoginSessions(nothing, 0), "inextremis")
     proxy = ArchiveProxy("http://localhost/dicom-web")
@@ -43,7 +43,7 @@ def all_routes() -> list[Route]:
 
 
 def table() -> str:
-    """The page, in Markdown."""
+    """Return the page as Markdown."""
     rows = []
     for route in all_routes():
         summary = (route.endpoint.__doc__ or "").strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md: every setting with its defaults, made from the code."""
+"""Write docs/settings.md from the code: every setting with its default and meaning."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scripts.terminal import script_parser, tell
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 
-# What the server decides when it starts.
+# Defaults that the server computes when it starts.
 _DEFAULTS = {"project_dir": "`STUDIES`", "model_dir": "`STUDIES/model`", "users": " "}
 
 _HEAD = """# Settings
 
-For who runs the server. `--conf NAME VALUE`, several times if need be; wrong ones are refused before the server starts.
+For administrators. Give them as `--conf NAME VALUE`, repeatable; wrong ones are refused before the server starts.
 Those of the training can also be given with each training (*Options* in the viewers, or the body of `POST
 /train/inextremis`). `python -m scripts.settings` writes this page from `lib/configs/settings.py` and
 `lib/training/hyperparameters.py`.
@@ -44,7 +44,7 @@ core, one by `gpu` at most ten minutes; `paper` is the training of the paper. [m
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page as Markdown."""
     app = "".join(
         f"| `{name}` | {_DEFAULTS.get(name) or _code(_text(value))} | {_meaning(AppSettings, name)} |\n"
         for name, value in AppSettings()
@@ -62,14 +62,14 @@ def _meaning(settings: type[BaseModel], name: str) -> str:
 
 
 def _text(value: object) -> str:
-    """As `--conf` takes it."""
+    """Return a value as `--conf` reads it."""
     if isinstance(value, dict | tuple):
         return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else _number(value)
 
 
 def _value(value: object) -> str:
-    """Of a hyper-parameter: words as code, numbers as they are."""
+    """Format the value of a hyper-parameter: words as code, numbers as text."""
     text = _text(value)
     return _code(text) if isinstance(value, str) and not text[0].isdigit() else text
 

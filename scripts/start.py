@@ -1,12 +1,11 @@
-"""Starts the server on STUDIES: a folder of images (.nii.gz, .nii or .nrrd), or the address of a DICOMweb server.
+"""Start the server on STUDIES: a folder of images (.nii.gz, .nii or .nrrd), or the address of a DICOMweb server.
 
 MONAI_LABEL_AUTH_ENABLE=true and MONAI_LABEL_AUTH_REALM_URI in the environment let users log in by OpenID Connect.
-With a login, --host may be another than this machine where there is a certificate.
+With a login and a certificate, --host may be an address that other machines reach.
 
-Of a DICOMweb server all MR and CT series are served; --conf modalities MR,CT,PT serves PET as well. A filter of other
-DICOMweb attributes, MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"PatientID": "7"}' in front of the command, takes the place
-of that setting. The login of a DICOMweb server is taken from MONAI_LABEL_DICOMWEB_USERNAME and
-MONAI_LABEL_DICOMWEB_PASSWORD in the environment.
+All MR and CT series of a DICOMweb server are served; --conf modalities MR,CT,PT adds PET. The environment variable
+MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"PatientID": "7"}' filters by other DICOMweb attributes instead.
+MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD hold the login of the DICOMweb server.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from lib.server.process.network import (
     require_login_beyond_loopback,
 )
 from lib.server.project import is_archive
-from scripts.terminal import complain, refuse, script_parser, tell
+from scripts.terminal import add_conf, complain, refuse, script_parser, tell
 
 EXAMPLE = """%(prog)s studies --labels tumour,cyst
 %(prog)s http://localhost:8042/dicom-web --port 8001"""
@@ -42,7 +41,7 @@ TIMEOUT_S = 2.0
 
 
 class RefusedError(ValueError):
-    """The server is not started; the text says why, and what to do."""
+    """Raised where the server cannot be started; the text says why, and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Raises: RefusedError: an argument has no meaning."""
+    """Parse the arguments. Raises: RefusedError: an argument has no meaning."""
     try:
         options, unknown = parser.parse_known_intermixed_args(arguments)
     except argparse.ArgumentError as error:
@@ -91,7 +90,7 @@ def _options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -
 
 
 def _tls(options: argparse.Namespace) -> list[str]:
-    """The launcher's options for HTTPS. Raises: RefusedError: a file is missing or cannot be read."""
+    """Return the launcher's options for HTTPS. Raises: RefusedError: a file is missing or cannot be read."""
     files = {"--ssl_certfile": options.tls_cert, "--ssl_keyfile": options.tls_key}
     if set(files.values()) == {None}:
         return []
@@ -104,7 +103,7 @@ def _tls(options: argparse.Namespace) -> list[str]:
 
 
 def _require_safe_host(options: argparse.Namespace, conf: Mapping[str, str]) -> None:
-    """Raises: NetworkError: others would reach the server without a login, or without encryption."""
+    """Check the address. Raises: NetworkError: others would reach the server without a login or encryption."""
     listening = Listening(uvicorn.Config(launch.SERVED, host=options.host, ssl_certfile=options.tls_cert))
     if conf.get("users") or _is_yes(os.environ.get("MONAI_LABEL_AUTH_ENABLE")):
         proxies = [proxy for proxy in conf.get("trusted_proxies", "").split(",") if proxy]
@@ -117,7 +116,7 @@ def _require_safe_host(options: argparse.Namespace, conf: Mapping[str, str]) -> 
 
 
 def _checked_studies(studies: str, conf: Mapping[str, str]) -> str:
-    """As `require_studies`. Raises: RefusedError, StartError: they cannot be served."""
+    """Return the studies as `require_studies` does. Raises: RefusedError, StartError: they cannot be served."""
     if is_archive(studies):
         _require_answer(studies)
         return launch.require_studies(studies)
@@ -132,7 +131,7 @@ def _checked_studies(studies: str, conf: Mapping[str, str]) -> str:
 
 
 def _require_answer(address: str) -> None:
-    """Raises: RefusedError: the DICOMweb server does not answer."""
+    """Connect to the DICOMweb server. Raises: RefusedError: it does not answer."""
     shown = re.sub("//.*@", "//", address)
     try:
         parts = urlsplit(address)
@@ -152,7 +151,7 @@ def _require_answer(address: str) -> None:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises: RefusedError: something listens there."""
+    """Check that a port is free. Raises: RefusedError: it is in use."""
     address = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     if _answers(address, port):
         raise RefusedError(
@@ -177,21 +176,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.allow_abbrev = parser.exit_on_error = False
     parser.add_argument("studies", nargs="*", metavar="STUDIES", help="a folder of images or a http(s):// address")
     parser.add_argument("--labels", metavar="A,B", help="structures to segment: index 1, 2, ... (default: lesion)")
-    parser.add_argument("--port", type=_port, default=8000, metavar="NUMBER", help="to listen on (default: 8000)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="NUMBER", help="port (default: %(default)s)")
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default: 127.0.0.1, this machine only)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s, not reached from other machines)",
     )
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, to serve over HTTPS")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
-    parser.add_argument(
-        "--conf",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a setting of the app, any number of times; 'users /absolute/file': who must log in, "
-        "'allow_network_without_login true': --host may be another than this machine, "
-        "'project_dir /absolute/folder': for annotations, models and logs, STUDIES may be read-only then",
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate for HTTPS")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate")
+    add_conf(
+        parser,
+        ", all are in docs/settings.md. 'users /absolute/file' asks for a login. 'allow_network_without_login true' "
+        "allows another --host without a login. 'project_dir /absolute/folder' holds annotations, models and logs, so "
+        "that STUDIES may be read-only",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""What the scripts have in common: how they read arguments and how they write to the terminal."""
+"""Declare the arguments that scripts share, and write to the terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ errors = Console(stderr=True)
 
 
 def tell(sentence: str) -> None:
+    """Print a sentence as it is, without markup."""
     console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -22,18 +23,18 @@ def complain(sentence: str) -> None:
 
 
 def refuse(sentence: str) -> int:
-    """Says why a script did nothing. Returns: its exit status."""
+    """Print the reason why a script did nothing, and return its exit status."""
     complain(sentence)
     return 2
 
 
 def script_parser(module: str, description: str | None, example: str) -> argparse.ArgumentParser:
-    """The parser of a script.
+    """Return the argument parser of a script.
 
     Args:
-        module: its `__file__`.
+        module: `__file__` of the script.
         description: what the script does.
-        example: lines of a shell, in which %(prog)s stands for the script.
+        example: shell commands; %(prog)s is replaced with the name of the script.
     """
     path = Path(module)
     program = f"scripts/{path.stem}.sh" if path.with_suffix(".sh").exists() else f"python -m scripts.{path.stem}"
@@ -46,17 +47,33 @@ def script_parser(module: str, description: str | None, example: str) -> argpars
     )
 
 
+def add_studies(parser: argparse.ArgumentParser, note: str = "") -> None:
+    parser.add_argument("studies", metavar="STUDIES", help=f"folder or address that the server was started with{note}")
+
+
 def add_project(parser: argparse.ArgumentParser, note: str = "", model_dir: bool = False) -> None:
-    """Adds the arguments that name a project.
+    """Add the arguments that name a project.
 
     Args:
-        note: on the studies.
-        model_dir: can the folder of the model be given, too?
+        note: appended to the help of STUDIES.
+        model_dir: add `--model-dir` as well.
     """
-    parser.add_argument("studies", metavar="STUDIES", help=f"folder or address that the server was started with{note}")
-    parser.add_argument("--project-dir", type=Path, help="the server's project_dir, if it was given one")
+    add_studies(parser, note)
+    parser.add_argument("--project-dir", type=Path, help="project_dir of the server, if it was given one")
     if model_dir:
-        parser.add_argument("--model-dir", type=Path, help="the server's model_dir, if it was given one")
+        parser.add_argument("--model-dir", type=Path, help="model_dir of the server, if it was given one")
+
+
+def add_conf(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """Add `--conf NAME VALUE`, which may be repeated; the value is a list of pairs."""
+    parser.add_argument(
+        "--conf",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help=f"setting of the server; repeatable{note}",
+    )
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +82,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=(),
         metavar="A,B",
-        help="of the app (default: those that it had when the project began)",
+        help="labels of the server (default: those that the project began with)",
     )
 
 
@@ -74,21 +91,21 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The type of an option that takes a whole number within limits."""
+    """Return the type of an option that takes a whole number in [least, most]."""
     expected = f"a whole number from {least}" + ("" if most is None else f" to {most}")
 
-    def number(text: str) -> int:
+    def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
             raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected {expected}")
         return int(text)
 
-    return number
+    return parse
 
 
 def number(least: float, above: bool = False) -> Callable[[str], float]:
-    """The type of an option that takes a finite number of at least `least`, or above it."""
+    """Return the type of an option that takes a finite number >= least, or > least where `above`."""
 
-    def found(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
@@ -98,4 +115,4 @@ def number(least: float, above: bool = False) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected {expected}")
         return value
 
-    return found
+    return parse

@@ -1,7 +1,7 @@
-"""Trains on the annotations of a project without a server, on all GPUs of one or more machines.
+"""Train on the annotations of a project without a server, on all GPUs of one or more machines.
 
-Annotations, versions and the gate that decides whether to publish are those of the project; a running server takes up a
-published version at once. Machines that train together see the same folders.
+A version is published only if it is not worse than the published one. A running server loads it with its next request.
+Machines that train together need the same folders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lib.server.audit import AuditLog
 from lib.server.launch import APP, StartError, require_studies
 from lib.server.project import project_of
 from lib.trainers.processes import GPUError, Processes, require_gpus, train_in_processes
-from scripts.terminal import complain, refuse, script_parser, whole_number
+from scripts.terminal import add_conf, add_studies, complain, refuse, script_parser, whole_number
 
 EXAMPLE = """%(prog)s studies --labels tumour --conf max_minutes 60
 %(prog)s studies --labels tumour --nnodes 2 --rdzv-endpoint 10.0.0.5:29500  # on each of two machines"""
@@ -45,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse("--nnodes needs --rdzv-endpoint HOST:PORT, a port of one of the machines that all reach.")
     if gpus != "all":
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    per_machine = options.nproc_per_node or max(1, torch.cuda.device_count() if gpus == "all" else gpus.count(",") + 1)
-    if 0 < torch.cuda.device_count() < per_machine:
-        return refuse(f"--nproc-per-node is {per_machine}; expected at most {torch.cuda.device_count()}, one a GPU.")
+    n_gpus = torch.cuda.device_count()
+    per_machine = options.nproc_per_node or max(1, n_gpus)
+    if 0 < n_gpus < per_machine:
+        return refuse(f"--nproc-per-node is {per_machine}; expected at most {n_gpus}, one a GPU.")
     AuditLog(project_of(studies, settings.project_dir).audit).write_script(
         "training", "scripts/train.sh", model="inextremis"
     )
@@ -72,20 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
-    parser.add_argument("studies", metavar="STUDIES", help="folder or address that the server is started with")
-    parser.add_argument("--labels", help="those of the server, comma-separated (default: lesion)")
+    add_studies(parser)
+    parser.add_argument("--labels", metavar="A,B", help="labels of the server (default: lesion)")
+    add_conf(parser)
+    parser.add_argument("--from-scratch", action="store_true", help="do not start from the published model")
     parser.add_argument(
-        "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a setting, as for the server"
-    )
-    parser.add_argument("--from-scratch", action="store_true", help="start from no model, even where one is published")
-    parser.add_argument(
-        "--nproc-per-node", type=whole_number(1), metavar="N", help="processes of this machine (default: one a GPU)"
+        "--nproc-per-node", type=whole_number(1), metavar="N", help="processes on this machine (default: one a GPU)"
     )
     parser.add_argument(
-        "--nnodes", type=whole_number(1), default=1, metavar="N", help="machines, each of which runs this"
+        "--nnodes", type=whole_number(1), default=1, metavar="N", help="number of machines; run the command on each"
     )
     parser.add_argument(
-        "--rdzv-endpoint", metavar="HOST:PORT", help="where the machines meet; on a trusted network only"
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="address at which the machines meet; use it on a trusted network only",
     )
     return parser
 

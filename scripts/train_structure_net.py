@@ -1,6 +1,6 @@
-"""Trains the structure net of the click masks, which tells the voxels of a clicked structure from the others.
+"""Train the structure net of the click masks, which classifies the voxels of any clicked structure.
 
-It holds for any structure. Takes ten minutes of one processor.
+It takes ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     turned_count = options.turned * len(examples)
     total = PLAIN_SAMPLES * len(examples) + turned_count
     real = list(track(real_samples(rng, examples, turned_count), "Structures of scans", total=total))
-    random = list(track(_random_samples(rng, options.random), "Structures made by chance", total=options.random))
+    random = list(track(_random_samples(rng, options.random), "Random structures", total=options.random))
     net = fit_net(real, random, steps=options.steps, seed=options.seed)
     net.save(options.out)
-    tell(f"{options.out}: of {len(examples)} structures, {len(real)} samples of them, and {len(random)} random ones")
+    tell(f"{options.out}: {len(examples)} structures, {len(real)} samples of them, {len(random)} random ones")
     return 0
 
 
@@ -75,11 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of scans and masks, as for benchmarks.click_mask; of a split, the training cases; repeatable",
     )
     parser.add_argument("--without", nargs="*", default=[], metavar="CASE", help="cases to leave out, to test on")
-    parser.add_argument("--turned", type=int, default=12, help="samples of each structure, turned and stretched")
-    parser.add_argument("--random", type=int, default=3000, help="structures made by chance")
-    parser.add_argument("--steps", type=int, default=3000, help="of the training")
+    parser.add_argument("--turned", type=int, default=12, help="rotated and stretched samples of each structure")
+    parser.add_argument("--random", type=int, default=3000, help="number of random structures")
+    parser.add_argument("--steps", type=int, default=3000, help="iterations")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="the file of the net, .npz")
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, help="file for the weights, .npz (default: the shipped ones)"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Adds, changes, removes and lists the users of a server without OpenID Connect; a running server sees it at once."""
+"""Add, change, remove and list users of a server without OpenID Connect; changes take effect at once."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__file__, __doc__, EXAMPLE)
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     parser.add_argument(
-        "--file", type=Path, default=folder / "inextremis" / "users", help="file of the users (default: %(default)s)"
+        "--file", type=Path, default=folder / "inextremis" / "users", help="file with the users (default: %(default)s)"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names and roles")
     for command, meaning in (
         ("add", "add a user; asks for the password"),
-        ("role", "give a user another role"),
-        ("password", "give a user another password; asks for it"),
-        ("remove", "take a user away"),
+        ("role", "change the role of a user"),
+        ("password", "change the password of a user; asks for it"),
+        ("remove", "remove a user"),
     ):
         of_command = commands.add_parser(command, help=meaning)
-        of_command.add_argument("name", help="of the user")
+        of_command.add_argument("name", help="name of the user")
         if command in ("add", "role"):
             of_command.add_argument("--role", required=True, help=", ".join(map(str, Role)))
     return parser

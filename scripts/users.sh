@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Users of a server without OpenID Connect; scripts/users.sh --help lists the options.
+# Manages the users of a server; scripts/users.sh --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

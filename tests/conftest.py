@@ -15,12 +15,17 @@ SERVERS = {"archive", "guarded", "own_site", "page", "site"}
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if any(item.path.is_relative_to(folder) for folder in FOLDERS) and (
-            SERVERS.intersection(item.fixturenames) or starts_processes(item.path)
-        ):
+        if starts_processes(item):
             item.add_marker(pytest.mark.slow)
 
 
+def starts_processes(item):
+    if "workers" in item.fixturenames:
+        return item.callspec.params["workers"] > 0  # processes that load patches
+    in_folders = any(item.path.is_relative_to(folder) for folder in FOLDERS)
+    return in_folders and (SERVERS.intersection(item.fixturenames) or names_processes(item.path))
+
+
 @cache
-def starts_processes(path):
+def names_processes(path):
     return STARTS.search(path.read_text()) is not None

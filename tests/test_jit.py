@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_losses_and_paths_compile_without_a_cache():
-    """Numba looks for a folder while a module is imported. Here it may look in NUMBA_CACHE_DIR only, which is unset."""
+    """Restrict numba, which looks for a folder during imports, to NUMBA_CACHE_DIR, which is unset."""
     environment = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     environment.pop("NUMBA_CACHE_DIR", None)
 

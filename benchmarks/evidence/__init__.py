@@ -1,1 +1,1 @@
-"""The parts of the paper's Table 1: datasets, rows, trainings, scores, tables and figures."""
+"""Datasets, rows, trainings, scores, tables and figures of the paper's Table 1."""

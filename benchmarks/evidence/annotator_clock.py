@@ -1,4 +1,4 @@
-"""The annotator's clock: simulated seconds of work, in step with the real seconds of a training."""
+"""Keep the annotator's clock: simulated seconds of work, in step with the real seconds of a training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Clock:
         self._keep_pace(self.seconds)
 
     def wait_for_training(self) -> None:
-        """Waits until no training runs."""
+        """Wait until no training runs."""
         self._keep_pace(math.inf)
 
     def _keep_pace(self, until_s: float) -> None:

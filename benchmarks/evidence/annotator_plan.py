@@ -1,4 +1,4 @@
-"""How annotators work: assumptions about their time, and what they annotate in which way."""
+"""Define the simulated annotators: their times, and what they annotate in which way."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from benchmarks.evidence.dataset import DatasetError
 from benchmarks.evidence.structures import StructureFolder
 
 CORRECTION_S = 4.0
-"""One corrective click, with the search for its place."""
+"""Time of a corrective click, with the search for its place."""
 LOOK_S = 3.0
-"""To look through a click mask, and to accept it or decide against."""
+"""Time to check a click mask, and to accept or refuse it."""
 GOOD_DICE = 0.85
-"""The annotator accepts a mask from here on."""
+"""Lowest Dice of masks that the annotator accepts."""
 MOST_CORRECTIONS = 4
 ERROR_VOXELS = 0.5
-"""Of each click, a standard deviation along each axis."""
+"""Standard deviation of each click along each axis."""
 NEW_SCANS = 4
-"""That the annotator waits for before the next training, where scans are clicked."""
+"""Number of new scans before the annotator starts the next training, if scans are clicked."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ ARMS: dict[str, Arm] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What all arms have in common.
+    """Shared parts of all arms.
 
     Attributes:
         scans: at most so many are annotated; None: all training cases.

@@ -1,4 +1,4 @@
-"""An annotator's work on a dataset, replayed against a server: clicks, acceptances, masks by hand, trainings."""
+"""Replay an annotator's work on a dataset against a server: clicks, acceptances, drawn masks, trainings."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Replay:
         return ReplayedScan(case, self.clock.seconds, found)
 
     def _segmenter(self, structure: Structure, asked: list[ExtremePoints]) -> Segmenter:
-        """Takes the time of the clicks and of the server's answer, and notes in `asked` what it was asked."""
+        """Add the time of the clicks and of the server's answer, and record the question in `asked`."""
 
         def segment(volume: Volume, points: ExtremePoints) -> BoxedMask:
             self.clock.spend(CORRECTION_S if asked else CLICKS_S)
@@ -163,7 +163,7 @@ class Replay:
 def replay(
     folder: StructureFolder, arm: Arm, seed: int, plan: Plan, log: Path, say: Callable[[str], None] = print
 ) -> Replay:
-    """Replays an arm against a server of its own, on copies of the images that it needs.
+    """Replay an arm against its own server, on copies of the images.
 
     Args:
         log: file of what the server prints.
@@ -189,6 +189,6 @@ def replay(
 
 
 def _whole_truth(folder: StructureFolder, case: str) -> Volume:
-    """The true mask (X, Y, Z) bool, all components."""
+    """Return the true mask (X, Y, Z) bool, all components."""
     mask = load_volume(folder.paths[case][1], sentinels=False)
     return Volume(mask.array > 0, mask.geometry)

@@ -1,4 +1,4 @@
-"""Table and plot of replayed annotators against the annotator's minutes."""
+"""Write table and plot of replayed annotators by annotation time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SHOWN_MIN = (5, 10, 15, 20, 30, 40, 60, 90, 120, 180)
 GOALS = (0.6, 0.7, 0.8, 0.85)
 SMOOTHED_SCANS = 8
 Results = Mapping[str, Sequence[Result]]
-"""Of each arm, one result a seed."""
+"""Results of each arm, one for each seed."""
 
 
 def assumptions(results: Results) -> str:
-    """What the figures rest on, as sentences."""
+    """Return the conditions of the figures, as sentences."""
     every = [result for of_arm in results.values() for result in of_arm]
     trainings = [training for result in every for training in result.trainings]
     minutes = [(training.ended_s - training.began_s) / 60 for training in trainings]
@@ -54,7 +54,7 @@ def assumptions(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    """A column for each arm, means over its seeds; "–" where a seed has no such figure."""
+    """Make a table with a column for each arm, means over its seeds; "–" if a seed has no such figure."""
     end_min = max(of.end_min for of_arm in results.values() for of in of_arm)
     shown_min = [minutes for minutes in SHOWN_MIN if minutes <= end_min]
     rows: list[tuple[str, str, Callable[[Result], float]]] = [
@@ -104,7 +104,7 @@ def plot(results: Results, path: Path) -> None:
 
 
 def _automatic(panel: Axes, of_arm: Sequence[Result], colour: str, title: str) -> None:
-    """Steps: a network is used until the next; seeds thin, their mean from where all have a network."""
+    """Plot steps: a network is used until the next; seeds thin, their mean from where all have a network."""
     if len(of_arm) > 1:
         for of in of_arm:
             panel.step(*np.reshape(of.networks, (-1, 2)).T, where="post", color=colour, alpha=0.3, linewidth=0.8)

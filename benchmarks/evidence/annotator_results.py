@@ -1,4 +1,4 @@
-"""Results of replayed annotators: files of each arm and seed, and figures at the annotator's minutes."""
+"""Store results of replayed annotators by arm and seed, and interpolate them by annotation time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lib.annotations.atomic_write import write_atomically
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one arm and one seed.
+    """Result of one arm and one seed.
 
     Attributes:
         scans: in the order of the work.
@@ -45,7 +45,7 @@ class Result:
 
     @classmethod
     def load(cls, path: Path) -> Result:
-        """Raises: ValueError: a file of another form."""
+        """Read a file. Raises: ValueError: it has another form."""
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
             content["plan"] = Plan(**content["plan"])
@@ -56,7 +56,7 @@ class Result:
             raise ValueError(f"{path} cannot be read; delete it, and its arm is replayed anew.") from error
 
     def save(self, path: Path) -> None:
-        """Writes atomically. Raises: OSError."""
+        """Write a file atomically. Raises: OSError."""
         write_atomically(path, json.dumps(asdict(self), indent=1).encode())
 
     @property

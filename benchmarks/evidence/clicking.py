@@ -1,4 +1,4 @@
-"""A scripted annotator: six clicks on a structure, then one at a time in the middle of the largest error."""
+"""Simulate an annotator: six clicks on a structure, then one at a time in the middle of the largest error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lib.metrics import dice
 from lib.training.click_network_training import SECONDS, ClickExample, train_click_network
 
 FARTHEST_MISS = 8
-"""Standard deviations of a hand's error; no click misses by more."""
+"""Maximum click error in standard deviations."""
 
 Segmenter = Callable[[Volume, ExtremePoints], BoxedMask]
 """Makes the mask of the structure that was clicked: a box of the image, and the mask in it."""
@@ -34,7 +34,7 @@ Segmenter = Callable[[Volume, ExtremePoints], BoxedMask]
 
 @dataclass(frozen=True)
 class Hand:
-    """An annotator whose clicks are drawn by chance.
+    """Simulated annotator with random click errors.
 
     Attributes:
         draw: number that the clicks are drawn by, at least 0.
@@ -62,7 +62,7 @@ class Hand:
 def segmenter(
     folder: StructureFolder, label: str, accepted: Sequence[str], clicked: Sequence[str], hand: Hand
 ) -> Segmenter:
-    """What makes the masks of a label, once masks of other cases were accepted and further cases were clicked.
+    """Return what makes the masks of a label after masks of other cases were accepted and further cases clicked.
 
     Args:
         folder: where to load those cases from.
@@ -112,7 +112,7 @@ def _structures(folder: StructureFolder, label: str, cases: Sequence[str]) -> It
 
 
 class Score(NamedTuple):
-    """Of one mask; `volume_ratio` is its volume as a multiple of the true one, `seconds` the time to make it."""
+    """Scores of one mask; `volume_ratio` is its volume divided by the true one, `seconds` the time to make it."""
 
     dice: float
     volume_ratio: float
@@ -157,7 +157,7 @@ def _around(*boxes: Box) -> Box:
 
 
 def _seen_in(region: Box, boxed: BoxedMask) -> np.ndarray:
-    """The mask (x, y, z) in a region that holds its box."""
+    """Return the mask (x, y, z) in a region that holds its box."""
     box, mask = boxed
     seen = np.zeros(region.shape, dtype=bool)
     seen[box.shifted(-np.array(region.start)).slices] = mask

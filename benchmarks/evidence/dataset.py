@@ -1,4 +1,4 @@
-"""Datasets in a folder: images, masks, perhaps clicks, and which case is for what."""
+"""Read datasets in a folder: images, masks, optional clicks, and the split."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 SUFFIX = ".nii.gz"
 
 HAND_ERROR_MM = 0.5
-"""Of scripted clicks that stand for an annotator's, along each axis: the paper's voxel is 0.5 mm wide."""
+"""Standard deviation of simulated clicks along each axis: the paper's voxel is 0.5 mm wide."""
 UNSTEADY_HAND_ERROR_MM = 1.0
-"""Of the row whose points are disturbed."""
+"""Click error of the row with disturbed points."""
 
 DRAWN_SHARES = {"validation": 0.1, "test": 0.2}
-"""Where no split is given."""
+"""Used without a given split."""
 
 DEMO_COUNTS: dict[Split, int] = {"training": 48, "validation": 8, "test": 16}
 DEMO = DemoStudySettings(lesion_radius_mm=(4.5, 8.0), contrast="varied", seed=6)
@@ -64,7 +64,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path, labels: Sequence[str] = (LABEL,)) -> Dataset:
-        """Reads and checks a dataset.
+        """Read and check a dataset.
 
         Raises:
             DatasetError: no images, a mask that is missing, empty, of another grid or with values that no label has,
@@ -93,7 +93,7 @@ class Dataset:
         return Volume(values.astype(np.uint8), mask.geometry)
 
     def annotations(self, case: str, hand: Hand) -> tuple[Annotation, ...]:
-        """The six clicks on each structure that is there, the same at each call.
+        """Return the six clicks on each structure of a case, the same at each call.
 
         Raises:
             DatasetError: a file of clicks that is of another image.
@@ -111,7 +111,7 @@ class Dataset:
     def annotated_scan(
         self, case: str, annotations: tuple[Annotation, ...] = (), mask_path: Path | None = None
     ) -> AnnotatedScan:
-        """The case to learn from, by clicks or by a mask that covers all labels. Raises: VolumeError."""
+        """Return a training case, annotated by clicks or by a mask of all labels. Raises: VolumeError."""
         image_path = self.image_path(case)
         covered = () if mask_path is None else self.labels
         checksum = voxel_checksum(load_volume(image_path).array)
@@ -167,7 +167,7 @@ def write_demo_dataset(folder: Path, *, small: bool, progress: Callable[[int], N
 
 
 def draw_split(names: Sequence[str]) -> dict[str, Split]:
-    """A split by chance, the same for the same names.
+    """Draw a random split, the same for the same names.
 
     Raises:
         DatasetError: fewer than three cases.
@@ -182,14 +182,14 @@ def draw_split(names: Sequence[str]) -> dict[str, Split]:
 
 
 def write_split(path: Path, split_of: Mapping[str, Split]) -> None:
-    """Writes `split.csv`, atomically."""
+    """Write `split.csv` atomically."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("case", "split"), *split_of.items()])
     write_atomically(path, table.getvalue().encode())
 
 
 def read_split(path: Path, names: list[str]) -> dict[Split, tuple[str, ...]]:
-    """The cases of each split, from `split.csv`.
+    """Read the cases of each split from `split.csv`.
 
     Raises:
         DatasetError: it names cases other than `names`, or no training or no test case.

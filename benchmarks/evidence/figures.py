@@ -1,4 +1,4 @@
-"""Scores and masks as pictures: box plots, overlays (the paper's Fig. 3), Dice against annotation time (Fig. 4)."""
+"""Draw scores and masks: box plots, overlays (the paper's Fig. 3), Dice against annotation time (Fig. 4)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS_AN_HOUR = 3600
 
 
 def box_plots(scores: Mapping[str, Sequence[CaseScore]], path: Path) -> None:
-    """A box for each row and measure over the cases, each the mean of its seeds; a dot for each case."""
+    """Plot a box for each row and measure over the cases, each the mean of its seeds; a dot for each case."""
     names = [name for name in ROWS if scores.get(name)]
     figure, axes = plt.subplots(1, 3, figsize=(15, 1 + 0.4 * len(names)), sharey=True, layout="constrained")
     for panel, (measure, title) in zip(axes, MEASURES.items(), strict=True):
@@ -41,7 +41,7 @@ def box_plots(scores: Mapping[str, Sequence[CaseScore]], path: Path) -> None:
 
 
 def overlays(dataset: Dataset, runs: Sequence[Run], path: Path) -> None:
-    """The same slices for all rows: masks green, truth blue; the slice of each case that shows most of the truth."""
+    """Draw the same slices for all rows, those with most of the truth: masks green, truth blue."""
     cases = dataset.cases["test"][:OVERLAY_CASES]
     ordered = sorted(runs, key=lambda run: list(ROWS).index(run.name))
     blocks = [ordered[start : start + OVERLAY_COLUMNS] for start in range(0, len(ordered), OVERLAY_COLUMNS)]

@@ -1,33 +1,18 @@
-"""The rows of the table: what each method learns from, and how."""
+"""Define the rows of the table: annotations and settings of each method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from benchmarks.baselines.box_constraints import BoxConstraintsObjective
-from benchmarks.baselines.deepcut import deepcut_mask
-from benchmarks.baselines.random_walker import random_walker_mask
 from benchmarks.evidence.dataset import Hand
-from lib.annotations.extreme_points import ExtremePoints
-from lib.geometry.volume import Volume
-from lib.training.hyperparameters import Hyperparameters
-from lib.training.objective import InExtremISObjective
 
 REFERENCE = "inextremis"
-"""The row that the others are compared with."""
+"""Reference row of the comparisons."""
 
 CLICKS_S, MASK_S = 37, 477
 """Annotation time of a scan (paper, Section 4)."""
-
-Objective = Callable[[Sequence[str], tuple[float, float, float], Hyperparameters], Any]
-
-PseudoMask = Callable[[Volume, ExtremePoints, np.ndarray | None, int], np.ndarray]
-"""From an image, clicks, the network's foreground probability (X, Y, Z), None before the first training, and the box
-margin in voxels of the image, a mask (X, Y, Z) bool to train on."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +26,6 @@ class Row:
         scans: how many training scans are annotated; None for all.
         masked: how many of these have a full mask beside the clicks.
         equal_time: as many scans as full masks can be drawn of in the time of clicks on all.
-        objective: of the training.
-        pseudo_mask: makes full masks of the clicks before each round of the training.
-        rounds: trainings one after the other, which share the iterations.
         network_of: name of the row whose network is used; nothing is trained then.
         crf: is the network's output to go through the dense CRF? None: as the app decides.
     """
@@ -54,9 +36,6 @@ class Row:
     scans: int | None = None
     masked: int = 0
     equal_time: bool = False
-    objective: Objective = InExtremISObjective
-    pseudo_mask: PseudoMask | None = None
-    rounds: int = 1
     network_of: str | None = None
     crf: bool | None = False
 
@@ -71,20 +50,6 @@ class Row:
         return available if self.scans is None else min(self.scans, available)
 
 
-def _random_walker(volume: Volume, points: ExtremePoints, probability: np.ndarray | None, margin: int) -> np.ndarray:
-    return random_walker_mask(
-        volume.array,
-        points,
-        volume.geometry.spacing_mm,
-        margin_voxels=margin,
-        foreground_probability=probability,
-    )
-
-
-def _deepcut(volume: Volume, points: ExtremePoints, probability: np.ndarray | None, margin: int) -> np.ndarray:
-    return deepcut_mask(volume.array, probability, points, margin_voxels=margin)
-
-
 _PAPER = {"method": "paper"}
 _NO_CRF = {"method": "paper", "crf_weight": 0}
 
@@ -96,7 +61,7 @@ APP: dict[str, Row] = {
     "full_equal_time": Row("Full masks, equal annotation time", hand=None, equal_time=True, crf=None),
     "full": Row("Full masks of all scans", hand=None, crf=None),
 }
-"""What the app makes of clicks, against full masks with the same trainer."""
+"""The app with clicks, and the same trainer with full masks."""
 
 TABLE_1: dict[str, Row] = {
     "gradient": Row("Gradient geodesic", {**_NO_CRF, "geodesic": "gradient"}),
@@ -104,12 +69,9 @@ TABLE_1: dict[str, Row] = {
     "deep": Row("Deep geodesic", _NO_CRF),
     "simulated": Row("Simulated extreme points, r = 0 (InExtremIS)", {**_PAPER, "box_margin": 0}, hand="exact"),
     "disturbed": Row("Disturbed extreme points (InExtremIS)", _PAPER, hand="unsteady"),
-    "deepcut": Row("DeepCut", _NO_CRF, pseudo_mask=_deepcut, rounds=3),
-    "box_constraints": Row("Bounding box constraints", _NO_CRF, objective=BoxConstraintsObjective),
-    "random_walker": Row("Random walker pseudo-masks", _NO_CRF, pseudo_mask=_random_walker, rounds=3),
     "scribble_crf": Row("Extreme points + CRF, no geodesics", {**_PAPER, "geodesic": "none"}),
 }
-"""The other rows of the paper's table, and what it names."""
+"""Other rows of the paper's table."""
 
 CRF: dict[str, Row] = {
     f"{name}_{end}": Row(f"{APP[name].title}, {word} dense CRF at test time", network_of=name, crf=word == "with")
@@ -121,6 +83,6 @@ CURVE: dict[str, Row] = {
     **{f"full_{n}": Row(f"Full masks of {n} scans", hand=None, scans=n, crf=None) for n in (2, 8, 16)},
     **{f"app_clicks_in_{n}": Row(f"The app, clicks in {n} scans", scans=n, crf=None) for n in (12, 24)},
 }
-"""More annotation times, for the curve."""
+"""More annotation times for the curve."""
 
 ROWS: dict[str, Row] = APP | TABLE_1 | CRF | CURVE

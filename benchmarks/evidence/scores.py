@@ -1,4 +1,4 @@
-"""How a mask compares with the truth, and a row with another."""
+"""Score masks against the truth, and compare rows."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def mask_scores(predicted: np.ndarray, truth: np.ndarray, geometry: ImageGeometr
 
 
 def write_scores(path: Path, scores: Iterable[CaseScore]) -> None:
-    """Writes a CSV, a line a case, atomically."""
+    """Write a CSV file atomically, a line for each case."""
     table = io.StringIO()
     writer = csv.DictWriter(table, [field.name for field in fields(CaseScore)], lineterminator="\n")
     writer.writeheader()
@@ -86,7 +86,7 @@ def write_scores(path: Path, scores: Iterable[CaseScore]) -> None:
 
 
 def read_scores(path: Path) -> list[CaseScore]:
-    """Raises: ValueError: a file of another form."""
+    """Read a CSV file. Raises: ValueError: it has another form."""
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     if lines and set(lines[0]) != {field.name for field in fields(CaseScore)}:
@@ -96,7 +96,7 @@ def read_scores(path: Path) -> list[CaseScore]:
 
 
 def by_case(scores: Sequence[CaseScore], measure: str) -> dict[str, float]:
-    """The mean over the seeds, and over its structures, for each case."""
+    """Return the mean over the seeds and structures for each case."""
     values: dict[str, list[float]] = {}
     for score in scores:
         values.setdefault(score.case, []).append(getattr(score, measure))

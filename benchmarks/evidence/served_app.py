@@ -1,4 +1,4 @@
-"""What an annotator asks of a running server, over HTTP, for the one label of the app."""
+"""Send an annotator's requests for the one label of the app to a running server."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class ServedApp:
         self.url, self.scratch = url, scratch
 
     def click_mask(self, image: str, points: ExtremePoints) -> np.ndarray:
-        """The mask (X, Y, Z) bool that the clicks give; the server keeps the clicks."""
+        """Send clicks, which the server stores, and return their mask (X, Y, Z) bool."""
         clicks = {LABEL: points.foreground_voxel.tolist(), "background": points.background_voxel.tolist()}
         return self._mask("extreme_points", image, {**clicks, "client_id": ANNOTATOR})
 
     def accept(self, image: str) -> None:
-        """Makes the click mask that was given last the image's final mask."""
+        """Accept the click mask that was shown last."""
         self._ask("POST", f"/annotations/{image}/accept", json={"client_id": ANNOTATOR})
 
     def submit(self, image: str, mask: Volume) -> None:
-        """Uploads a mask (X, Y, Z) bool that was drawn by hand as the image's final mask."""
+        """Upload a mask (X, Y, Z) bool that was drawn by hand as the image's final mask."""
         path = self.scratch / f"{image}.nii.gz"
         write_mask(path, mask.array, mask.geometry)
         query = {"image": image, "tag": "final"}
@@ -50,11 +50,11 @@ class ServedApp:
         self._ask("PUT", "/datastore/label", params=query, data=form, files={"label": (path.name, path.read_bytes())})
 
     def automatic_mask(self, image: str) -> np.ndarray:
-        """The mask (X, Y, Z) bool of the published network."""
+        """Return the mask (X, Y, Z) bool of the published network."""
         return self._mask("inextremis", image, {})
 
     def model_version(self, image: str) -> int | None:
-        """The published network's, as the answer on an image has it; None before the first."""
+        """Return the version of the published network in the answer on an image; None before the first."""
         query = {"image": image, "output": "json"}
         answer = requests.post(f"{self.url}/infer/inextremis", params=query, timeout=TIMEOUT_S)
         if answer.status_code == 409:
@@ -66,7 +66,7 @@ class ServedApp:
         self._ask("POST", "/train/inextremis", json={})
 
     def is_training(self) -> bool:
-        """Raises: ServedAppError: the training has ended otherwise than well."""
+        """Check the end of the training. Raises: ServedAppError: it failed."""
         task: dict[str, Any] = self._ask("GET", "/train/").json()
         if task["status"] in ("SUBMITTED", "RUNNING"):
             return True

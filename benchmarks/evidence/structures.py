@@ -1,4 +1,4 @@
-"""Structures of any folder of images and masks, each with its true mask."""
+"""Read structures with their true masks from a folder of images and masks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class StructureFolder:
 
     @classmethod
     def open(cls, folder: Path, labels: Sequence[str] | None = None) -> StructureFolder:
-        """Finds the cases. Without `labels` the masks in `masks/` are of one label, other masks of one for each value.
+        """Find the cases. Without `labels`, masks in `masks/` have one label, other masks one for each value.
 
         Raises:
             DatasetError: no images, an image without a mask, or a split that names other cases.
@@ -94,7 +94,7 @@ class StructureFolder:
         return cls(folder, paths, read_split(split, list(paths)) if split.exists() else {}, named)
 
     def cases(self, split: SplitOrAll) -> tuple[str, ...]:
-        """Raises: DatasetError: there is no split."""
+        """Return the cases of a split. Raises: DatasetError: there is no split."""
         if split == "all":
             return tuple(self.paths)
         if not self.splits:
@@ -102,7 +102,7 @@ class StructureFolder:
         return self.splits[split]
 
     def load(self, case: str) -> tuple[Volume, tuple[Structure, ...]]:
-        """The image, and its structures by their value.
+        """Return the image, and its structures by value.
 
         Raises:
             VolumeError: a file that cannot be read.

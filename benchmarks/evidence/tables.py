@@ -1,4 +1,4 @@
-"""The scores as tables, in the layout of the paper's Table 1."""
+"""Write scores as tables, in the layout of the paper's Table 1."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Line:
 
 
 def lines(scores: Mapping[str, Sequence[CaseScore]]) -> list[Line]:
-    """One of each row that has scores, in the order of the table."""
+    """Return one of each row that has scores, in the order of the table."""
     return [_line(name, scores[name], scores.get(REFERENCE, ())) for name in ROWS if scores.get(name)]
 
 

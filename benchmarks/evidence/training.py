@@ -1,4 +1,4 @@
-"""One run: a row with a seed, trained by the app's own trainer, and the masks that come of it."""
+"""Run a row with a seed: train with the app's own trainer, and make masks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +21,6 @@ from benchmarks.evidence.dataset import SPLITS, SUFFIX, Dataset
 from benchmarks.evidence.rows import ROWS, Row
 from benchmarks.evidence.scores import CaseScore, mask_scores, write_scores
 from lib.annotations.atomic_write import write_atomically
-from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
@@ -117,58 +116,34 @@ class Run:
         # Nothing is held out, as other cases are scored.
         fixed = {"held_out_share": 0, "seed": self.seed}
         h = self.preset.changed(self.row.changes).changed(fixed)
-        # Each round starts from the network of the last, as pseudo-masks are to get better with it.
-        h = h.changed(
-            {"iterations": max(1, h.iterations // self.row.rounds), "max_minutes": h.max_minutes / self.row.rounds}
-        )
-        while self._rounds_done < self.row.rounds:
+        if not TrainingRecord.load(self.folder / "model" / "record.json").runs:
             Training(
-                self._scans(h),
+                self._scans(),
                 self.dataset.labels,
                 self.versions,
                 self.folder / "model",
                 h,
                 self.prepared,
                 _device(),
-                objective=self.row.objective,
                 listener=Listener(reported=reported),
             ).run()
 
-    @property
-    def _rounds_done(self) -> int:
-        return len(TrainingRecord.load(self.folder / "model" / "record.json").runs)
-
-    def _scans(self, hyperparameters: Hyperparameters) -> list[AnnotatedScan]:
+    def _scans(self) -> list[AnnotatedScan]:
         cases = self.training_cases
         if self.row.hand is None:
             return [self.dataset.annotated_scan(case, mask_path=self._mask_path(case)) for case in cases]
         annotations = {case: self.dataset.annotations(case, self.row.hand) for case in cases}
-        masks = self._pseudo_masks(annotations, hyperparameters.box_margin) if self.row.pseudo_mask else {}
         masked = np.random.default_rng(self.seed).permutation(cases)[: self.row.masked]
-        masks |= {case: self._mask_path(case) for case in masked.tolist()}
+        masks = {case: self._mask_path(case) for case in masked.tolist()}
         return [self.dataset.annotated_scan(case, annotations[case], masks.get(case)) for case in cases]
 
     def _mask_path(self, case: str) -> Path:
-        """A file of the truth with the values of the labels."""
+        """Return a file of the truth with the values of the labels."""
         path = self.out / "masks" / f"{case}{SUFFIX}"
         if not path.exists():
             truth = self.dataset.truth(case)
             write_mask(path, truth.array, truth.geometry)
         return path
-
-    def _pseudo_masks(self, annotations: Mapping[str, tuple[Annotation, ...]], margin_voxels: int) -> dict[str, Path]:
-        """Of this round, from the clicks on the one structure and the network of the round before."""
-        assert self.row.pseudo_mask is not None
-        number = 1 + self._rounds_done
-        model = load_checkpoint(self.versions.published_path, _device()) if number > 1 else None
-        paths = {case: self.folder / "pseudo_masks" / str(number) / f"{case}{SUFFIX}" for case in annotations}
-        for case, path in paths.items():
-            if not path.exists():
-                volume = load_volume(self.dataset.image_path(case))
-                probability = None if model is None else predict_probability(model, volume, _device())[0]
-                mask = self.row.pseudo_mask(volume, annotations[case][0].points, probability, margin_voxels)
-                write_mask(path, mask, volume.geometry)
-        return paths
 
     def _predict(self) -> list[CaseScore]:
         model = load_checkpoint(self.versions.published_path, _device())
@@ -205,7 +180,7 @@ class Run:
         return record
 
     def check_record(self) -> None:
-        """Raises: ValueError: the run is done, but with other hyper-parameters than are asked for now."""
+        """Check an earlier run. Raises: ValueError: it has other hyper-parameters than the requested ones."""
         if not self.is_done:
             return
         asked = self.preset.changed(self.row.changes).model_dump()
@@ -226,7 +201,6 @@ class Run:
             "training_scans": self.training_cases,
             "training_s": round(training_s, 1),
             "hyperparameters": self.preset.changed(self.row.changes).model_dump(),
-            "rounds": self.row.rounds,
             "versions": {name: version(name) for name in PACKAGES},
             "hardware": hardware(),
         }
@@ -234,7 +208,7 @@ class Run:
 
 
 def hardware() -> dict[str, Any]:
-    """What a run was computed on, in words."""
+    """Describe the hardware of a run."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
@@ -254,7 +228,7 @@ def _processor() -> str:
 
 
 def write_mask(path: Path, mask: np.ndarray, geometry: ImageGeometry) -> None:
-    """A mask (X, Y, Z) of label indices as NIfTI, atomically."""
+    """Write a mask (X, Y, Z) of label indices as NIfTI, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(mask.astype(np.uint8), geometry.affine_ras)
     write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=5, mtime=0))

@@ -1,1 +1,1 @@
-"""Choose the study that an annotator gets next."""
+"""Choose the next study of an annotator."""

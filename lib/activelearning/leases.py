@@ -1,4 +1,4 @@
-"""Record who works on which study, for all servers of a project and over restarts."""
+"""Lease studies to annotators, for all servers of a project and across restarts."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from lib.annotations.json_file import JsonFile
 logger = logging.getLogger(__name__)
 
 LEASE_S = 30 * 60.0
-"""An annotator needs about a minute for a study; without a click for half an hour the lease ends."""
+"""A lease ends half an hour after the last click; a study takes about a minute."""
 
 RENEWED_S = 60.0
-"""A younger lease is not renewed, as each label of each click request would."""
+"""Minimum age of a lease to renew it, which limits writes: each label of each click request renews it."""
 
 Order = Callable[[list[str], Mapping[str, float]], list[str]]
-"""Puts studies, with the seconds since each was lent to somebody, in the order of preference."""
+"""Sorts studies, given the seconds since each was last lent, by preference."""
 
 
 class Leases:
-    """Lends each study to a number of people at a time.
+    """Leases of each study to a limited number of people at a time.
 
-    The file holds, by image id, when it was lent to whom last. A study is chosen and lent under the lock of the file,
-    so that no two servers lend the same one. A lease ends by itself.
+    The file holds, by image id and person, the time of the last lease. A study is chosen and lent under the lock of the
+    file, so that two servers never lend the same one. Leases expire.
 
     Args:
-        file: of the project, shared by its servers.
-        people: who read a study, each on their own.
-        now: seconds since 1970, by the clock of this machine.
+        file: shared by the servers of the project.
+        people: number of readers of each study.
+        lease_s: duration of a lease.
+        now: returns the seconds since 1970.
     """
 
     def __init__(
@@ -49,19 +50,19 @@ class Leases:
         order: Order,
         done: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> str | None:
-        """Chooses a study and lends it, both in one step.
+        """Choose a study and lend it, in one step.
 
-        Where one person reads each study and all are lent, the one that was lent longest ago is taken. Where several
-        do, nobody gets a study that they have read or are lent, nor one that enough others have; those that somebody
-        has read come first.
+        With one reader per study, the study that was lent longest ago is chosen if all are lent. With several readers,
+        a person gets no study that they have read or have on lease, and no study with enough readers; studies with
+        readers come first.
 
         Args:
-            image_ids: at least one.
-            who: gets it.
-            done: who has read a study, by image id.
+            image_ids: at least one study.
+            who: person who gets the study.
+            done: people who have read a study, by image id.
 
         Returns:
-            None where nothing is left for them.
+            The study, or None if none is left for this person.
         """
         chosen: list[str] = []
 
@@ -76,34 +77,34 @@ class Leases:
         try:
             self.file.change_all(lend)
         except OSError as error:
-            logger.warning("It is not recorded what was lent to %s (%s).", who, error.strerror)
+            logger.warning("The lease of %s cannot be stored (%s).", who, error.strerror)
         return chosen[0] if chosen else None
 
     def lent(self) -> dict[str, dict[str, float]]:
-        """Who works on which study, with the seconds since each was lent; leases that have ended are left out."""
+        """Return the current leases: the seconds since each began, by study and person."""
         now = self._now()
         ages = {image_id: self._ages(kept, now) for image_id, kept in self.file.items().items()}
         lent = {image_id: {who: age for who, age in of.items() if age < self.lease_s} for image_id, of in ages.items()}
         return {image_id: of for image_id, of in lent.items() if of}
 
     def end(self, image_id: str, who: str) -> None:
-        """Ends the lease of a person who no longer works on a study."""
+        """End the lease of a person on a study."""
         if who not in self.file.get(image_id):
             return
         try:
             self.file.change(image_id, lambda kept: {name: at for name, at in kept.items() if name != who} or None)
         except OSError as error:
-            logger.warning("It is not recorded that %s no longer works on %s (%s).", who, image_id, error.strerror)
+            logger.warning("The lease of %s on %s cannot be ended (%s).", who, image_id, error.strerror)
 
     def renew(self, image_id: str, who: str) -> None:
-        """Renews the lease of a person who works on a study, or starts one."""
+        """Renew the lease of a person on a study, or start one."""
         lent = self.file.get(image_id).get(who)
         if isinstance(lent, (int, float)) and abs(self._now() - lent) < RENEWED_S:
             return
         try:
             self.file.change(image_id, lambda kept: {**kept, who: self._now()})
         except OSError as error:
-            logger.warning("It is not recorded that %s works on %s (%s).", who, image_id, error.strerror)
+            logger.warning("The lease of %s on %s cannot be stored (%s).", who, image_id, error.strerror)
 
     def _choose(
         self,
@@ -125,8 +126,5 @@ class Leases:
 
     @staticmethod
     def _ages(kept: Mapping[str, Any], now: float) -> dict[str, float]:
-        """Seconds since a study was lent to each person.
-
-        Timestamps in the future count as past.
-        """
+        """Return the seconds since a study was lent to each person. Timestamps in the future count as past."""
         return {name: abs(now - at) for name, at in kept.items() if isinstance(at, (int, float))}

@@ -1,4 +1,4 @@
-"""Choose among the studies that are not annotated yet."""
+"""Choose among the studies that are not annotated."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ class OfferedStudies(Protocol):
 
 
 class UnannotatedStrategy(Strategy):
-    """Offers a study that is not annotated, one that can be opened.
+    """Strategy that offers a study that is not annotated and can be opened.
 
-    A study that was offered in the last half hour, by whichever strategy, is probably being worked on; it is offered
-    again only where nothing else is left. Where several people read each study, see `Leases.take`.
+    A study on lease is offered again only if no other is left. With several readers per study, see `Leases.take`.
 
     Args:
         leases: shared by all strategies.
@@ -48,7 +47,7 @@ class UnannotatedStrategy(Strategy):
         self._refused: dict[str, str] = {}
 
     def __call__(self, request: Mapping[str, Any], datastore: OfferedStudies) -> dict[str, Any] | None:
-        """A study as {"id": ...}, or None where there is none left for `client_id`, who asks."""
+        """Return a study as {"id": ...}, or None if none is left for the annotator of the request."""
         left = datastore.get_unlabeled_images()
         tried: set[str] = set()
         done = datastore.read_by()
@@ -56,9 +55,9 @@ class UnannotatedStrategy(Strategy):
             image_id = self.leases.take(left, annotator_of(request), self.order, done)
             if image_id is None:
                 return None
-            # What is no volume would be refused at the first click.
+            # Images that are not volumes would be refused at the first click.
             known = datastore.refusal(image_id)
-            refusal = known or _why_not_opened(image_id, datastore)
+            refusal = known or _opening_error(image_id, datastore)
             if refusal is None:
                 return {"id": image_id}
             if self._refused.get(image_id) != refusal:
@@ -66,20 +65,20 @@ class UnannotatedStrategy(Strategy):
                 logger.warning("%s is not offered. %s", image_id, refusal)
             tried.add(image_id)
             left.remove(image_id)
-            if known is None:  # a series that was just opened may have turned out to hold several images
+            if known is None:  # opening may have shown that a series contains several images
                 left = [image for image in datastore.get_unlabeled_images() if image not in tried]
         return None
 
     @abstractmethod
     def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
-        """The studies in the order in which they are offered.
+        """Sort studies in the order in which they are offered.
 
         Args:
-            seconds_ago: since each was offered, positive; since 1970 where it never was.
+            seconds_ago: positive seconds since each was offered; since 1970 if it never was.
         """
 
 
-def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
+def _opening_error(image_id: str, datastore: OfferedStudies) -> str | None:
     try:
         datastore.get_image_uri(image_id)
     except HTTPException as error:
@@ -88,7 +87,7 @@ def _why_not_opened(image_id: str, datastore: OfferedStudies) -> str | None:
 
 
 class First(UnannotatedStrategy):
-    """Offers studies in the order of their names."""
+    """Strategy that offers studies in the order of their names."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("The first study, by name, that is not annotated", leases)
@@ -98,7 +97,7 @@ class First(UnannotatedStrategy):
 
 
 class Random(UnannotatedStrategy):
-    """Offers studies at random; those that were offered before come later."""
+    """Strategy that offers studies at random; recently offered studies are less likely."""
 
     def __init__(self, leases: Leases) -> None:
         super().__init__("A study by chance that is not annotated", leases)
@@ -110,10 +109,10 @@ class Random(UnannotatedStrategy):
 
 
 class WorstProposal(UnannotatedStrategy):
-    """The study whose proposed mask is probably the worst, later those without one, by name.
+    """Strategy that offers the study with the worst estimated proposal, then those without one, by name.
 
     Args:
-        qualities: gives the estimated quality of each proposal, by image id.
+        qualities: returns the estimated quality of each proposal, by image id.
     """
 
     def __init__(self, leases: Leases, qualities: Callable[[], Mapping[str, float]]) -> None:
@@ -132,7 +131,7 @@ class Reviews(Protocol):
 
 
 class MostDisagreement(Strategy):
-    """For reviewers: the study whose readings disagree most, of those that nobody else looks at.
+    """Strategy for reviewers that offers the study whose readings disagree most, without a lease of another reviewer.
 
     Args:
         leases: of reviewers.
@@ -144,7 +143,7 @@ class MostDisagreement(Strategy):
         self.leases = leases
 
     def __call__(self, request: Mapping[str, Any], datastore: object) -> dict[str, Any] | None:
-        """A study as {"id": ...}, or None where `client_id`, who asks, has none to decide."""
+        """Return a study as {"id": ...}, or None if none is left for the reviewer of the request."""
         who = annotator_of(request)
         left = self.review.to_decide(who)
         image_id = self.leases.take(left, who, lambda ids, ages: ids) if left else None
@@ -152,7 +151,7 @@ class MostDisagreement(Strategy):
 
 
 def strategies(leases: Leases, qualities: Callable[[], Mapping[str, float]] = dict) -> dict[str, Strategy]:
-    """By the names that viewers show; OHIF begins with "random".
+    """Make the strategies, by the names that viewers show; OHIF selects "random" first.
 
     Args:
         qualities: see `WorstProposal`.
@@ -161,6 +160,6 @@ def strategies(leases: Leases, qualities: Callable[[], Mapping[str, float]] = di
 
 
 def require_strategy(name: Any, known: Mapping[str, object]) -> None:
-    """Raises: HTTPException: 404, there is no such strategy."""
+    """Raise HTTPException 404 if there is no such strategy."""
     if not isinstance(name, str) or name not in known:
         raise HTTPException(404, f"There is no strategy {name!r}; this app has {', '.join(known)}.")

@@ -14,12 +14,12 @@ from lib.metrics import dice
 
 @dataclass(frozen=True)
 class Agreement:
-    """The agreement of two masks of one label in one image.
+    """Agreement of two masks of one label in one image.
 
     Attributes:
-        dice: in [0, 1]; 1 where both are empty, 0 where one is.
-        ends_mm: distance of their outermost faces, by the direction in the patient ("left", "anterior", ...). All 0
-            where both are empty; none where one is.
+        dice: in [0, 1]; 1 if both masks are empty, 0 if one is.
+        ends_mm: distance between their outermost faces, by anatomical direction ("left", "anterior", ...). All 0 if
+            both masks are empty; no entries if one is.
     """
 
     dice: float
@@ -32,16 +32,16 @@ class Agreement:
 
     @property
     def disagreement(self) -> tuple[float, float]:
-        """A sort key, larger for pairs that disagree more: by Dice, then by millimetres."""
+        """Sort key, larger for pairs that disagree more: by Dice, then by millimetres."""
         largest_mm = self.largest_mm
         return 1 - self.dice, float("inf") if largest_mm is None else largest_mm
 
 
 def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Agreement:
-    """The agreement of two masks (X, Y, Z) bool on the grid of an image.
+    """Measure the agreement of two masks (X, Y, Z) bool on the grid of an image.
 
-    The faces are those of the outermost voxels along the three axes of the image. Both masks lie on its grid, so that
-    two faces are parallel planes, and their distance in millimetres is the same in voxels times the spacing.
+    The faces are those of the outermost voxels along the three axes of the image. Both masks lie on its grid, so
+    corresponding faces are parallel planes, whose distance is a number of voxels times the spacing.
     """
     names, spacing_mm = geometry.end_names, geometry.spacing_mm
     boxes = [Box.of_mask(mask) for mask in (one, other)]
@@ -58,14 +58,14 @@ def agreement(one: np.ndarray, other: np.ndarray, geometry: ImageGeometry) -> Ag
 def label_agreements(
     one: np.ndarray, other: np.ndarray, labels: Sequence[str], geometry: ImageGeometry
 ) -> dict[str, Agreement]:
-    """The agreement on each label in two label maps (X, Y, Z) uint8 of values 1, 2, ... in the order of `labels`."""
+    """Measure the agreement on each label in two label maps (X, Y, Z) uint8, with values 1, 2, ... as in `labels`."""
     return {label: agreement(one == n, other == n, geometry) for n, label in enumerate(labels, start=1)}
 
 
 def slices_of_largest_difference(maps: Sequence[np.ndarray]) -> tuple[int, int, int]:
-    """The slice along each image axis in which label maps (X, Y, Z) differ in most voxels.
+    """Return the slice along each image axis in which label maps (X, Y, Z) differ in most voxels.
 
-    Where they are the same, the slice with most voxels of a label; in the middle of the image where there are none.
+    Identical maps give the slice with most labelled voxels, and empty maps the middle of the image.
     """
     first, *others = maps
     counted = np.zeros(first.shape, bool)

@@ -12,21 +12,21 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Writes to a temporary name in the same folder, flushes to disk, and renames into place.
+    """Write to a temporary name in the same folder, flush to disk, and rename into place.
 
-    The file gets the mode of an ordinary new file, by the umask of the process.
+    The file mode is that of an ordinary new file, by the umask of the process.
 
     Args:
-        durable: wait until the disk has the file, which takes milliseconds. Without it a killed process still leaves
+        durable: wait until the file is on the disk, which takes milliseconds. Without it, a killed process still leaves
             the old or the new file, but a power cut may leave a damaged one.
 
     Raises:
-        OSError: as from the file system; the old file, if there is one, is then untouched.
+        OSError: the file system refuses; the old file is then intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not from tempfile, which closes its files to the group whatever the umask is.
+    # tempfile ignores the umask and denies access to the group.
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    file = open(temporary, "xb")  # noqa: SIM115 (the file is removed only where this call has made it)
+    file = open(temporary, "xb")  # noqa: SIM115 (only a file that this call made may be removed)
     try:
         with file:
             file.write(content)
@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         raise
     if not durable:
         return
-    # Without this the rename itself can be lost in a power cut.
+    # Without this, a power cut can undo the rename.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -49,11 +49,11 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a folder under a temporary name beside `folder`, renamed at the end of the block, or deleted on an error.
+    """Yield a folder under a temporary name beside `folder`; rename it at the end of the block, delete it on an error.
 
     Raises:
-        FileExistsError: there is something of this name already.
-        OSError: as from the file system.
+        FileExistsError: a file or folder of this name exists.
+        OSError: the file system refuses.
     """
     if folder.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))

@@ -12,21 +12,21 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.geometry.image_geometry import ImageGeometry
 
 MAX_CLICKS = 1000
-"""Clicks in a request, all labels together."""
+"""Maximum number of clicks in a request, all labels together."""
 
 REMEDY = "Click the six extreme points: two ends along each of the three image axes."
 
 
 class ClickRequestError(ValueError):
-    """A click request that cannot be an annotation; its text is for the annotator."""
+    """Error of a click request that is not a valid annotation; its text is for the annotator."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The annotations of one image; labels without any are left out.
+    """Annotations of one image; labels without any are omitted.
 
     Attributes:
-        structures: the clicks on each label that has any.
+        structures: the clicks on each clicked label.
         absent: labels that are not in the image.
     """
 
@@ -35,19 +35,19 @@ class Answers:
 
 
 def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geometry: ImageGeometry) -> Answers:
-    """The annotations in a request.
+    """Return the annotations in a request.
 
-    Two forms are read: one key a label (`{"lesion": [[i, j, k], ...], "background": [...]}`) and
-    `{"foreground": [...], "background": [...], "label": "lesion"}`, where `label` may be left out if
-    there is only one. `"coordinates"` says what the numbers are: "voxel" (default), "lps" or "ras".
-    `"absent": ["cyst"]` names labels that are not in the image, beside clicks on others or without any.
+    Two forms are accepted: one key per label (`{"lesion": [[i, j, k], ...], "background": [...]}`) and
+    `{"foreground": [...], "background": [...], "label": "lesion"}`, where `label` may be omitted if there is only one.
+    `"coordinates"` is the coordinate system: "voxel" (default), "lps" or "ras".
+    `"absent": ["cyst"]` lists labels that are not in the image, with or without clicks on other labels.
 
     A background click excludes the labels that are clicked in the same request, and no others.
 
     Raises:
-        ClickRequestError: no annotation, a label that the app does not have, a label both clicked and
-            absent, fewer than six clicks, something that is not a number, a click outside the image, no extent along
-            an axis, or background clicks without clicks on a label.
+        ClickRequestError: no annotation, a label that the app does not have, a label both clicked and absent, fewer
+            than six clicks, a coordinate that is not a number, a click outside the image, no extent along an axis, or
+            background clicks without clicks on a label.
     """
     absent = named_labels(request, "absent", labels)
     clicks_by_label = _clicks_by_label(request, labels)
@@ -66,7 +66,7 @@ def parse_click_request(request: Mapping[str, Any], labels: Sequence[str], geome
 
 
 def named_labels(request: Mapping[str, Any], key: str, labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels of the app that a request names under a key, in the app's order; none where it has no such key.
+    """Return the labels that a request lists under a key, in the app's order; none if the key is missing.
 
     Raises:
         ClickRequestError: not a list, or a label that the app does not have.
@@ -90,7 +90,7 @@ def _known(labels: Sequence[str]) -> str:
 
 
 def _check_labels(clicked: Collection[str], absent: Collection[str], background: Any, labels: Sequence[str]) -> None:
-    """Raises: ClickRequestError: there is no annotation, or a contradiction."""
+    """Raise a ClickRequestError if the request has no annotation, or a contradiction."""
     both = [label for label in clicked if label in absent]
     if both:
         raise ClickRequestError(f"Label {both[0]!r} is clicked and under 'absent'; leave out one of the two.")

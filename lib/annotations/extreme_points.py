@@ -33,7 +33,7 @@ class ExtremePoints:
     def from_clicks(
         cls, label: str, foreground_voxel: np.ndarray, background_voxel: np.ndarray | None = None
     ) -> ExtremePoints:
-        """Finds which click is which extreme; the clicks (N, 3) int, N >= 6, may come in any order.
+        """Create from clicks (N, 3) int, N >= 6, in any order, by `assign_extremes`.
 
         Raises:
             ValueError: fewer than six clicks.
@@ -48,8 +48,8 @@ def assign_extremes(clicks_voxel: np.ndarray) -> np.ndarray:
     """Assign a click to the low and to the high end of each axis.
 
     Two clicks can share the lowest index of an axis, and the click for one end can lie further out on another axis than
-    the click for that axis. Each end gets a click of its own, with the least sum of distances to the faces of the
-    tight box, in units of its extent (linear assignment).
+    the click for that axis. Each end is assigned a different click, so that the sum of distances to the faces of the
+    tight box, in units of its extent, is minimal (linear assignment).
 
     Args:
         clicks_voxel: (N, 3) int, N >= 6, in any order.
@@ -71,7 +71,7 @@ def assign_extremes(clicks_voxel: np.ndarray) -> np.ndarray:
 
 
 def mask_extremes(mask: np.ndarray) -> np.ndarray:
-    """Extreme points of a mask (X, Y, Z) bool in which there is any voxel: at each end, the centroid of the last slice.
+    """Compute the extreme points of a mask (X, Y, Z) bool, not empty: the centroid of the outermost slice at each end.
 
     Returns:
         (3, 2, 3) float voxels, [axis, low / high end].

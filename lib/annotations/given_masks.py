@@ -21,20 +21,20 @@ _FASTEST = 1  # level of zlib; masks are a few kB at any
 
 
 class GivenMaskError(ValueError):
-    """A kept mask that cannot be read; its text says which."""
+    """Error of a stored mask that cannot be read; its text names the label."""
 
 
 @dataclass(frozen=True, eq=False)
 class GivenMask:
-    """The mask of one label in an answer.
+    """Mask of one label in an answer.
 
     Attributes:
         clicks: `clicks_digest` of the clicks that it was made from.
         start_voxel: first voxel (i, j, k) of a box of the image.
-        mask: (x, y, z) bool, in that box; elsewhere the label is not.
+        mask: (x, y, z) bool, in that box.
         given: time of the answer, in ISO 8601 with a time zone; the same for all its labels.
-        model_version: of the network that took part; None without one.
-        model_sha256: of its file, in hexadecimal; None where that is not known.
+        model_version: of the network that was used; None without one.
+        model_sha256: of its file, in hexadecimal; None if unknown.
     """
 
     clicks: str
@@ -45,37 +45,37 @@ class GivenMask:
     model_sha256: str | None = None
 
     def draw(self, label_map: np.ndarray, index: int) -> None:
-        """Writes an index wherever the mask is into a label map (X, Y, Z) of the image."""
+        """Write a label index into a label map (X, Y, Z) of the image wherever the mask is True."""
         box = tuple(slice(a, a + n) for a, n in zip(self.start_voxel, self.mask.shape, strict=True))
         label_map[box][self.mask] = index
 
 
 def clicks_digest(points: ExtremePoints, image_checksum: str | None) -> str:
-    """A digest of the clicks on a label and of the image they were made on."""
-    said = [image_checksum, points.label, points.foreground_voxel.tolist(), points.background_voxel.tolist()]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    """Return a digest of the clicks on a label and of the image they were made on."""
+    content = [image_checksum, points.label, points.foreground_voxel.tolist(), points.background_voxel.tolist()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 class GivenMaskStore:
-    """One small file for each image, label and annotator, as `<image id>.<label>.<digest of the annotator>.mask`.
+    """Store of one file per image, label and annotator, `<image id>.<label>.<digest of the annotator>.mask`.
 
-    A file is a zlib stream, which has a checksum: a line of JSON, then the voxels of the box as bits, the first axis
-    fastest, as in the files of images. Files are renamed into place but not flushed, as an annotator waits: a mask that
-    a power cut damages is requested again.
+    A file is a zlib stream, which has a checksum: a line of JSON, then the voxels of the box as bits in Fortran order.
+    Files are renamed into place but not flushed, because an annotator waits; a mask that a power cut damages can be
+    requested again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keep(self, image_id: str, label: str, annotator: str, given: GivenMask, *, new_clicks: bool) -> None:
-        """Keeps a mask in the place of the one before.
+        """Store a mask and replace the previous one.
 
         Args:
-            new_clicks: the annotator has just made them; masks of the clicks before, of other annotators, are deleted.
+            new_clicks: the annotator has just clicked; masks of other annotators, from older clicks, are deleted.
 
         Raises:
             ValueError: an image id or a label that is not a plain file name.
-            OSError: the disk is full or the folder cannot be written; the file before is then as it was.
+            OSError: the disk is full or the folder cannot be written; the old file is then intact.
         """
         path = self._path(image_id, label, annotator)
         record = {
@@ -94,10 +94,10 @@ class GivenMaskStore:
                     other.unlink(missing_ok=True)
 
     def load(self, image_id: str, label: str, annotator: str) -> GivenMask:
-        """The mask that an annotator was given last.
+        """Return the last mask that an annotator received.
 
         Raises:
-            FileNotFoundError: none is kept.
+            FileNotFoundError: there is none.
             GivenMaskError: it cannot be read.
         """
         path = self._path(image_id, label, annotator)
@@ -106,10 +106,10 @@ class GivenMaskStore:
         except FileNotFoundError:
             raise
         except (OSError, zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise GivenMaskError(f"The mask that was kept of label {label!r} cannot be read.") from error
+            raise GivenMaskError(f"The stored mask of label {label!r} cannot be read.") from error
 
     def files(self, image_id: str, label: str | None = None) -> list[Path]:
-        """The files of an image, of one label or of all."""
+        """Return the files of an image, of one label or of all."""
         found = self.folder.glob(f"{glob.escape(image_id)}.*{_EXTENSION}")
         parts = {path: path.name.rsplit(".", 3) for path in found}  # an image id may hold dots, a label does not
         return sorted(path for path, of in parts.items() if of[0] == image_id and label in (None, of[1]))
@@ -122,7 +122,11 @@ class GivenMaskStore:
 
 
 def _decoded(content: bytes) -> GivenMask:
-    """Raises: ValueError, KeyError, TypeError, RecursionError."""
+    """Decode a file.
+
+    Raises:
+        ValueError, KeyError, TypeError, RecursionError: the content is damaged.
+    """
     line, _, bits = content.partition(b"\n")
     record: dict[str, Any] = json.loads(line)
     start_i, start_j, start_k = (int(n) for n in record["start_voxel"])

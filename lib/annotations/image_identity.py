@@ -19,18 +19,18 @@ Stamp = tuple[int, int, int]
 
 
 def voxel_checksum(array: np.ndarray) -> str:
-    """Checksum of the voxels (X, Y, Z) float32, the same whatever the file's format and compression."""
+    """Return the checksum of voxels (X, Y, Z) float32, independent of the file's format and compression."""
     digest = hashlib.sha256(repr(array.shape).encode())
-    # In stored order, the first axis fastest: no copy of an array as `load_volume` gives it.
+    # In Fortran order, which is that of `load_volume`, so that its arrays are not copied.
     digest.update(np.ascontiguousarray(array.T, np.float32).data)
     return f"sha256:{digest.hexdigest()}"
 
 
 class ImageIdentities:
-    """Voxel checksums of image files. Each is computed once, until the size or a time of its file changes.
+    """Voxel checksums of image files, cached until the size or a time of the file changes.
 
     Args:
-        path: JSON file that keeps them between starts. It is a cache: a damaged one is replaced.
+        path: JSON file of the cache; a damaged one is replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,11 +39,11 @@ class ImageIdentities:
         self._known: dict[str, tuple[Stamp, str]] = _load(path)
 
     def checksum(self, image_path: Path, array: np.ndarray | None = None, stamp: Stamp | None = None) -> str:
-        """The checksum of an image.
+        """Return the checksum of an image.
 
         Args:
-            array: its voxels (X, Y, Z), where the caller has read them already.
-            stamp: `file_stamp` from before they were read, as the file may have been replaced since.
+            array: its voxels (X, Y, Z), if the caller has read them already.
+            stamp: `file_stamp` from before `array` was read, because the file may have been replaced since.
 
         Raises:
             VolumeError: the image cannot be read.
@@ -58,7 +58,7 @@ class ImageIdentities:
         return checksum
 
     def known(self, image_path: Path) -> str | None:
-        """The checksum, or None where it would have to be computed."""
+        """Return the checksum from the cache, or None."""
         return self._known_as(image_path, file_stamp(image_path))
 
     def _known_as(self, image_path: Path, stamp: Stamp | None) -> str | None:
@@ -77,12 +77,12 @@ class ImageIdentities:
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """Size and times of a file, which change when it is changed or replaced; None without a file."""
+    """Return size and times of a file, which change when it is changed or replaced; None without a file."""
     try:
         status = path.stat()
     except OSError:
         return None
-    # The time of the last change of the file itself, too: copies keep the time of their content.
+    # With st_ctime, because a copy may keep the modification time of its original.
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

@@ -10,11 +10,11 @@ MAX_DEPTH = 16
 
 
 def finite_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is not JSON, deeper than 16 levels, or holds NaN, infinity, whole numbers of more than 64 bits
-            or half surrogate pairs.
+        ValueError: it is not JSON, deeper than 16 levels, or contains NaN, infinity, integers of more than 64 bits or
+            half surrogate pairs.
     """
     try:
         value = json.loads(text, parse_constant=_no_constant)
@@ -25,7 +25,7 @@ def finite_json(text: str | bytes) -> Any:
 
 
 def check_json(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raises: ValueError: see `finite_json`."""
+    """Raise a ValueError if a value is not as `finite_json` requires."""
     if depth < 0:
         raise ValueError(f"nested too deeply, expected at most {MAX_DEPTH} levels")
     if isinstance(value, str):

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class JsonFile:
-    """A JSON object of objects on disk, for several threads and for several servers of one project.
+    """JSON object of objects on disk, shared by threads and by several servers of one project.
 
-    A damaged file is renamed, and an empty object takes its place.
+    A damaged file is renamed and replaced by an empty object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,22 +34,22 @@ class JsonFile:
         self.items()
 
     def get(self, key: str) -> dict[str, Any]:
-        """A copy of what is kept under a key; empty where there is nothing."""
+        """Return a copy of the object under a key; empty if there is none."""
         with self._lock:
             self._read()
             return copy.deepcopy(self._content.get(key, {}))
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """A copy of everything."""
+        """Return a copy of all objects."""
         with self._lock:
             self._read()
             return copy.deepcopy(self._content)
 
     def change(self, key: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-        """Replaces what is kept under a key by what `change` makes of it; None removes it.
+        """Replace the object under a key by what `change` returns for it; None removes it.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; nothing has changed then.
+            OSError: the disk is full or the folder cannot be written; the file is then unchanged.
         """
 
         def changed(content: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -59,7 +59,11 @@ class JsonFile:
         self.change_all(changed)
 
     def change_all(self, change: Callable[[dict[str, dict[str, Any]]], dict[str, dict[str, Any]]]) -> None:
-        """Replaces everything by what `change` makes of it. Raises: OSError: see `change`."""
+        """Replace all objects by what `change` returns for them.
+
+        Raises:
+            OSError: see `change`.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, FileLock(self.path.with_name(f".{self.path.name}.lock")):
             self._read(for_change=True)
@@ -68,7 +72,11 @@ class JsonFile:
                 write_atomically(self.path, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def _read(self, for_change: bool = False) -> None:
-        """Reads the file where it has changed. Raises: OSError: it cannot be read and is to be changed."""
+        """Read the file if it has changed.
+
+        Raises:
+            OSError: it cannot be read, and `for_change` is set.
+        """
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
@@ -84,7 +92,11 @@ class JsonFile:
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """Raises: OSError: the file is there and cannot be read now."""
+    """Load a file.
+
+    Raises:
+        OSError: the file exists and cannot be read.
+    """
     try:
         content = finite_json(path.read_bytes())
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):

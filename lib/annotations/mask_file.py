@@ -23,16 +23,16 @@ _KIND = "inextremis mask"
 
 
 class MaskError(ValueError):
-    """A mask that cannot be stored or used; its text is for the user."""
+    """Error of a mask that cannot be stored or used; its text is for the user."""
 
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """The record in the file of a mask.
+    """Record in the file of a mask.
 
     Attributes:
         labels: the value of each label that the mask covers.
-        image_checksum: of the voxels of its image (`voxel_checksum`), or None where it was not recorded.
+        image_checksum: of the voxels of its image (`voxel_checksum`); None if it was not recorded.
         replaced: name in the history, without extension, of the mask that it replaced; None without one. Set by
             `MaskStore.save`.
     """
@@ -46,7 +46,7 @@ class MaskRecord:
 
 
 def encoded_mask(mask: Volume, record: MaskRecord) -> bytes:
-    """The file of a mask (X, Y, Z) with the values of `record.labels`, as .nii.gz."""
+    """Encode a mask (X, Y, Z) with the values of `record.labels` as .nii.gz."""
     image = nifti_image(mask.array.astype(np.uint8), mask.geometry.affine_ras)
     content = {
         "kind": _KIND,
@@ -62,12 +62,12 @@ def encoded_mask(mask: Volume, record: MaskRecord) -> bytes:
 
 
 def _history_name_in(value: Any) -> str | None:
-    """The name in the history that a mask's file holds; None for anything else, such as the path of another file."""
+    """Return a value if it is a name in the history; None for anything else, such as the path of another file."""
     return value if isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{12}", value) else None
 
 
 def named_record(path: Path) -> MaskRecord | None:
-    """The record in the file of a mask; None in a file that this module has not written.
+    """Return the record in the file of a mask; None for a file that this module has not written.
 
     Raises:
         MaskError: it cannot be read.
@@ -97,7 +97,7 @@ def named_record(path: Path) -> MaskRecord | None:
 
 
 def require_grid(mask: ImageGeometry, geometry: ImageGeometry, name: str) -> None:
-    """Raises: MaskError: the mask does not lie on the grid of its image, up to the rounding of file formats."""
+    """Raise a MaskError if a mask is not on the grid of its image, up to the rounding of file formats."""
     if not geometry.is_close(mask):
         size, expected = (" x ".join(map(str, shape)) for shape in (mask.shape, geometry.shape))
         differs = (

@@ -10,11 +10,11 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.mask_file import MaskRecord
 
 ACCEPTED_KEY = "accepted"
-"""Key in `MaskRecord.info` for the record of each accepted label."""
+"""Key in `MaskRecord.info` of the records of accepted labels."""
 
 
 class MaskOrigin(StrEnum):
-    """How a label of a final mask was made; a training must not take its own errors, once accepted, for drawn masks.
+    """Origin of a label of a final mask; a training treats accepted masks of the app and drawn masks differently.
 
     Attributes:
         ACCEPTED: made by the app from six clicks.
@@ -28,20 +28,20 @@ class MaskOrigin(StrEnum):
 
     @classmethod
     def of_clicks(cls, points: ExtremePoints) -> MaskOrigin:
-        """The origin of an accepted mask of clicks."""
+        """Return the origin of an accepted mask from clicks."""
         six = len(points.foreground_voxel) == 6 and len(points.background_voxel) == 0
         return cls.ACCEPTED if six else cls.CORRECTED
 
 
 def acceptances(record: MaskRecord) -> dict[str, Mapping[str, Any]]:
-    """The record of each accepted label of a mask."""
+    """Return the record of each accepted label of a mask."""
     recorded = (record.info or {}).get(ACCEPTED_KEY)
-    found = recorded.items() if isinstance(recorded, Mapping) else ()
-    return {label: said for label, said in found if label in record.labels and isinstance(said, Mapping)}
+    entries = recorded.items() if isinstance(recorded, Mapping) else ()
+    return {label: entry for label, entry in entries if label in record.labels and isinstance(entry, Mapping)}
 
 
 def origins(record: MaskRecord) -> dict[str, MaskOrigin]:
-    """The origin of each label of a mask."""
+    """Return the origin of each label of a mask."""
     accepted = acceptances(record)
     return {label: _origin(accepted.get(label, {}).get("origin")) for label in record.labels}
 

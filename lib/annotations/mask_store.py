@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class CheckedMask:
-    """A stored mask without its voxels.
+    """Stored mask without its voxels.
 
     Attributes:
         path: a file of the mask with the app's values: the stored one, or a copy.
@@ -49,18 +49,18 @@ class CheckedMask:
 
 
 class MaskStore:
-    """Masks of one tag in a folder, as `<image id>.nii.gz`.
+    """Store of the masks of one tag in a folder, as `<image id>.nii.gz`.
 
-    A mask holds the names of its labels in a NIfTI header extension, so that file and names are written in one step.
-    A mask that was put into the folder by hand has none: its values are those of `unnamed_labels`, in order.
-    A new mask replaces the old one, which stays in `history/`; `revert` brings it back. A mask is flushed to disk and
-    renamed into place before `save` returns.
+    The names of the labels are in a NIfTI header extension, so that file and names are written in one step. A mask that
+    a user put into the folder has no names: its values are those of `unnamed_labels`, in order. A new mask replaces the
+    old one, which is kept in `history/`; `revert` restores it. A mask is flushed to disk and renamed into place before
+    `save` returns.
 
     Args:
         labels: of the app. Masks are read with the values 1, 2, ... in this order.
         unnamed_labels: default `labels`.
-        mapped: folder for copies of masks with other values than the app's, and for the values that were found in each
-            mask; may be deleted at any time.
+        mapped: folder for copies of masks with other values than the app's, and for the values found in each mask; may
+            be deleted at any time.
     """
 
     def __init__(
@@ -74,21 +74,22 @@ class MaskStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder, so that a mask can be made from the one before.
+        """Lock the folder, so that a mask can be made from the previous one.
 
-        Raises: OSError: the folder cannot be written.
+        Raises:
+            OSError: the folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             yield
 
     def save(self, image_id: str, mask: Volume, record: MaskRecord) -> Path:
-        """Stores a mask (X, Y, Z) with the values of `record.labels`.
+        """Store a mask (X, Y, Z) with the values of `record.labels`.
 
         Raises:
             ValueError: an image id that is not a plain name.
-            MaskError: a value that no label has.
-            OSError: the disk is full or the folder cannot be written; the mask before is then as it was.
+            MaskError: a value without a label.
+            OSError: the disk is full or the folder cannot be written; the old mask is then intact.
         """
         kept_as = _history_name()
         path, content, values = self._encoded(image_id, mask, replace(record, replaced=kept_as))
@@ -98,32 +99,37 @@ class MaskStore:
             self._put(image_id, path, content, values)
         return path
 
-    def save_if(self, image_id: str, mask: Volume, record: MaskRecord, is_wanted: Callable[[], bool]) -> bool:
-        """As `save`, for masks without an annotator: the mask before is not kept.
+    def save_if(self, image_id: str, mask: Volume, record: MaskRecord, condition: Callable[[], bool]) -> bool:
+        """Store a mask without an annotator if a condition holds; the previous mask is not kept in the history.
 
         Args:
-            is_wanted: called under the lock; where it returns False, nothing is stored.
+            condition: called while the store is locked.
 
         Returns:
-            Whether it was stored.
+            The condition.
 
-        Raises: see `save`.
+        Raises:
+            ValueError, MaskError, OSError: see `save`.
         """
         path, content, values = self._encoded(image_id, mask, record)
         with self.locked():
-            if not is_wanted():
+            if not condition():
                 return False
             self._put(image_id, path, content, values)
         return True
 
     def clear_unfinished(self) -> None:
-        """Removes temporary files of killed processes."""
+        """Remove temporary files of killed processes."""
         with self.locked():
             for part in self.folder.glob(".*.part"):
                 part.unlink(missing_ok=True)
 
     def _encoded(self, image_id: str, mask: Volume, record: MaskRecord) -> tuple[Path, bytes, list[float]]:
-        """The place and the file of a mask, and the values in it. Raises: ValueError; MaskError."""
+        """Return path and content of a mask's file, and the values in it.
+
+        Raises:
+            ValueError, MaskError: see `save`.
+        """
         check_image_id(image_id)
         path = self.folder / f"{image_id}.nii.gz"
         values = values_in(mask.array)
@@ -131,7 +137,7 @@ class MaskStore:
         return path, encoded_mask(mask, record), values
 
     def _put(self, image_id: str, path: Path, content: bytes, values: Sequence[float]) -> None:
-        """Puts the file of a mask in the place of those before."""
+        """Replace the files of an image's masks by a new one."""
         before = self.files(image_id)
         write_atomically(path, content)
         for file in before:
@@ -140,15 +146,15 @@ class MaskStore:
         self._keep_values(image_id, path, file_stamp(path), values)
 
     def revert(self, image_id: str) -> bool:
-        """Restores the mask that the current one replaced; the current one goes into the history.
+        """Restore the mask that the current one replaced, and move the current one to the history.
 
         Returns:
-            Whether it had replaced one; otherwise there is no mask now.
+            False if the current mask had replaced none; the image then has no mask.
 
         Raises:
             FileNotFoundError: there is no mask.
             MaskError: it cannot be read.
-            OSError: as from the file system; the mask is then as it was.
+            OSError: the file system refuses; the mask is then unchanged.
         """
         with self.locked():
             replaced = self.record(image_id).replaced
@@ -170,23 +176,23 @@ class MaskStore:
         kept = folder / f"{name}{before.name.removeprefix(image_id)}"
         try:
             os.link(before, kept)
-        except OSError:  # a file system without hard links, or a full disk, which raises again
+        except OSError:  # a file system without hard links; a full disk raises again
             shutil.copyfile(before, kept)
 
     def history_folder(self, image_id: str) -> Path:
         return self.folder / "history" / image_id
 
     def path(self, image_id: str) -> Path | None:
-        """The file of an image's mask, with its stored values; the newest of several; None without any."""
+        """Return the file of an image's mask, with its stored values; the newest of several; None without any."""
         return max(self.files(image_id), key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def files(self, image_id: str) -> list[Path]:
-        """All files of masks of an image; users may add some by hand."""
+        """Return all files of masks of an image, also those added by users."""
         candidates = (self.folder / f"{image_id}{extension}" for extension in EXTENSIONS)
         return [path for path in candidates if path.is_file()]
 
     def paths(self) -> dict[str, Path]:
-        """The file of each image that has a mask, as `path` gives it."""
+        """Return the file of each image with a mask, as `path` does."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_file())
         except FileNotFoundError:
@@ -200,29 +206,34 @@ class MaskStore:
         return {image_id: path for image_id, path in paths.items() if path is not None}
 
     def record(self, image_id: str) -> MaskRecord:
-        """Raises: FileNotFoundError: there is no mask. MaskError: it cannot be read."""
-        return _record(self._existing(image_id), self.unnamed_labels)
-
-    def load(self, image_id: str) -> Volume:
-        """The mask (X, Y, Z) with the app's values.
+        """Return the record of an image's mask.
 
         Raises:
             FileNotFoundError: there is no mask.
-            MaskError: it cannot be read, or holds a label that the app does not have.
+            MaskError: it cannot be read.
+        """
+        return _record(self._existing(image_id), self.unnamed_labels)
+
+    def load(self, image_id: str) -> Volume:
+        """Load the mask (X, Y, Z) with the app's values.
+
+        Raises:
+            FileNotFoundError: there is no mask.
+            MaskError: it cannot be read, or contains a label that the app does not have.
         """
         path = self._existing(image_id)
         volume, record = _read(path), _record(path, self.unnamed_labels)
         return Volume(mapped_values(volume.array, record.labels, self.labels, path.name), volume.geometry)
 
     def checked(self, image_id: str) -> CheckedMask:
-        """The mask by its header. Its voxels were checked when it was stored.
+        """Return the mask without reading its voxels, which were checked when it was stored.
 
-        The voxels of a file that was put into the folder by hand, or changed since, are read and checked once. A mask
-        with other values than the app's is copied once.
+        The voxels of a file that a user added or changed are read and checked once. A mask with other values than the
+        app's is copied once.
 
         Raises:
             FileNotFoundError: there is no mask.
-            MaskError: it cannot be read, or holds a label that the app does not have.
+            MaskError: it cannot be read, or contains a label that the app does not have.
             OSError: the copy cannot be written.
         """
         path = self._existing(image_id)
@@ -238,11 +249,15 @@ class MaskStore:
         return CheckedMask(path, record, _geometry(path))
 
     def app_path(self, image_id: str) -> Path:
-        """A file of the mask with the app's values: the stored one, or a copy in `mapped`. Raises: see `checked`."""
+        """Return a file of the mask with the app's values: the stored one, or a copy in `mapped`.
+
+        Raises:
+            FileNotFoundError, MaskError, OSError: see `checked`.
+        """
         return self.checked(image_id).path
 
     def _app_copy(self, image_id: str, stamp: Stamp | None, record: MaskRecord) -> Path:
-        # Another server of this project, with other labels, has a copy of its own.
+        # The name depends on the labels: another server of this project may have other labels, and needs its own copy.
         version = repr((stamp, sorted(record.labels.items()), self.labels)).encode()
         copy = self.mapped / f"{image_id}.{hashlib.sha256(version).hexdigest()[:16]}.nii.gz"
         if not copy.exists():
@@ -258,10 +273,10 @@ class MaskStore:
         try:
             write_atomically(self._values_path(image_id), json.dumps(content).encode())
         except OSError as error:
-            logger.warning("That the mask %s was checked is not kept on disk (%s).", path.name, error.strerror)
+            logger.warning("The check of the mask %s is not recorded on disk (%s).", path.name, error.strerror)
 
     def _kept_values(self, image_id: str, path: Path, stamp: Stamp | None) -> list[float] | None:
-        """The values other than 0 in a file, or None where they are not known."""
+        """Return the recorded values other than 0 in a file; None if they are unknown."""
         try:
             content = json.loads(self._values_path(image_id).read_bytes())
             if (content["file"], content["stamp"]) == (path.name, list(stamp or ())):
@@ -271,7 +286,7 @@ class MaskStore:
         return None
 
     def mapped_files(self, image_id: str) -> list[Path]:
-        """The files in `mapped` for an image."""
+        """Return the files in `mapped` of an image."""
         copies = self.mapped.glob(f"{glob.escape(image_id)}.{'[0-9a-f]' * 16}.nii.gz")
         values = self._values_path(image_id)
         return [*copies, *([values] if values.exists() else [])]
@@ -284,7 +299,7 @@ class MaskStore:
 
 
 def _history_name() -> str:
-    """A name in the history, for a mask that is replaced now."""
+    """Return the name in the history of a mask that is replaced now."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 

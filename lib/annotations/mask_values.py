@@ -12,15 +12,15 @@ _CHUNK_VOXELS = 2**20
 
 
 def mapped_values(array: np.ndarray, labels: Mapping[str, int], app_labels: Sequence[str], name: str) -> np.ndarray:
-    """The values of a mask (X, Y, Z) replaced by the app's, as uint8.
+    """Replace the values of a mask (X, Y, Z) by the app's, as uint8.
 
     Args:
         labels: value of each label in `array`.
-        app_labels: become 1, 2, ...
-        name: of the mask, for the sentence.
+        app_labels: labels of the app, whose values are 1, 2, ...
+        name: of the mask, for the message.
 
     Raises:
-        MaskError: a value that no label has, or a label that the app does not have.
+        MaskError: a value without a label, or a label that the app does not have.
     """
     result = np.zeros(array.shape, np.uint8)
     for value, in_app in values_in_app(values_in(array), labels, app_labels, name).items():
@@ -29,7 +29,7 @@ def mapped_values(array: np.ndarray, labels: Mapping[str, int], app_labels: Sequ
 
 
 def values_in(array: np.ndarray) -> list[float]:
-    """The values other than 0 in a mask (X, Y, Z), each once, in order."""
+    """Return the distinct values other than 0 in a mask (X, Y, Z), in ascending order."""
     flat = array.ravel(order="K")
     found: set[float] = set()
     for first in range(0, flat.size, _CHUNK_VOXELS):
@@ -39,7 +39,11 @@ def values_in(array: np.ndarray) -> list[float]:
 
 
 def labels_of_values(values: Sequence[float], labels: Mapping[str, int], name: str) -> dict[float, str]:
-    """The label of each value. Raises: MaskError: a value that no label has."""
+    """Return the label of each value.
+
+    Raises:
+        MaskError: a value without a label.
+    """
     label_of = {value: label for label, value in labels.items()}
     found = {value: label_of.get(int(value)) if value.is_integer() else None for value in values}
     for value, label in found.items():
@@ -52,7 +56,11 @@ def labels_of_values(values: Sequence[float], labels: Mapping[str, int], name: s
 def values_in_app(
     values: Sequence[float], labels: Mapping[str, int], app_labels: Sequence[str], name: str
 ) -> dict[float, int]:
-    """The app's value for each of a mask's. Raises: MaskError: see `mapped_values`."""
+    """Return the app's value for each value of a mask.
+
+    Raises:
+        MaskError: see `mapped_values`.
+    """
     found = labels_of_values(values, labels, name)
     for label in found.values():
         if label not in app_labels:

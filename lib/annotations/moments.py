@@ -8,7 +8,7 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def moment_of(text: str) -> datetime:
-    """A time in ISO 8601; without a zone it is UTC. What is no time is `LONG_AGO`."""
+    """Parse a time in ISO 8601, UTC without a time zone; an invalid text gives `LONG_AGO`."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

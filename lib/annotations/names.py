@@ -9,11 +9,11 @@ LABEL_NAME = re.compile(r"[^\W_][\w \-]{0,63}")
 MAX_LABELS = 255  # masks are of 8 bits
 MAX_LABEL_BYTES = 64
 MAX_ID_BYTES = 150
-"""Of an image id: an annotation's file name is the id, the label and extensions, and file systems allow 255 bytes."""
+"""Maximum of an image id: file systems allow 255 bytes for a file name made of the id, a label and extensions."""
 
 
 def check_image_id(image_id: str) -> None:
-    """Raises: ValueError: not the plain name of a visible file."""
+    """Raise a ValueError if an image id is not the plain name of a visible file."""
     if not image_id or image_id.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", image_id):
         raise ValueError(f"The image id is {image_id[:80]!r}; expected a name without any folder.")
     try:
@@ -25,7 +25,7 @@ def check_image_id(image_id: str) -> None:
 
 
 def check_label(label: str) -> None:
-    """Raises: ValueError: not a label's name."""
+    """Raise a ValueError if this is not a valid label."""
     if not is_label(label):
         raise ValueError(
             f"The label is {label[:80]!r}; expected letters, digits, spaces, '-' and '_', in at most 64 bytes."
@@ -33,10 +33,10 @@ def check_label(label: str) -> None:
 
 
 def is_label(label: str) -> bool:
-    """Can it be a label's name, and a part of a file's?"""
+    """Tell whether a text is a valid label, which can be part of a file name."""
     return LABEL_NAME.fullmatch(label) is not None and len(label.encode()) <= MAX_LABEL_BYTES
 
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
-    """The value of each label in a mask of the app: 1, 2, ... in their order."""
+    """Return the value of each label in a mask of the app: 1, 2, ... in their order."""
     return {label: value for value, label in enumerate(labels, start=1)}

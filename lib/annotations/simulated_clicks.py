@@ -6,24 +6,24 @@ import numpy as np
 from scipy import ndimage
 
 MIN_ERROR_VOXELS = 8
-"""Smaller errors are not clicked."""
+"""Minimum size of an error for a corrective click."""
 
 
 def simulated_extreme_points(
     mask: np.ndarray, rng: np.random.Generator | None = None, error_voxels: float | np.ndarray = 0.0
 ) -> np.ndarray:
-    """Six clicks on the largest component of a mask.
+    """Simulate six clicks on the largest component of a mask.
 
     Args:
         mask: (X, Y, Z) bool.
-        rng: chooses among the voxels that lie equally far out; None takes the first.
-        error_voxels: standard deviation of the click error, along each axis or (3,) for each its own; needs `rng`.
+        rng: chooses among the voxels of an outermost slice; None takes the first.
+        error_voxels: standard deviation of the click error, a scalar or (3,) along each axis; needs `rng`.
 
     Returns:
         (6, 3) int voxel indices inside the image: low and high end of i, of j, of k.
 
     Raises:
-        ValueError: the mask is empty, or an error is asked for without an `rng` to draw it from.
+        ValueError: the mask is empty, or an error is given without `rng`.
     """
     voxels = np.argwhere(largest_component(mask))
     clicks = []
@@ -35,15 +35,14 @@ def simulated_extreme_points(
     if np.any(np.greater(error_voxels, 0)):
         if rng is None:
             raise ValueError(f"error_voxels is {error_voxels}, but rng is None; give a generator to draw from")
-        hand = rng.normal(0, error_voxels, clicks_voxel.shape)
-        clicks_voxel = np.rint(clicks_voxel + hand).astype(np.int64)
+        clicks_voxel = np.rint(clicks_voxel + rng.normal(0, error_voxels, clicks_voxel.shape)).astype(np.int64)
     return np.clip(clicks_voxel, 0, np.array(mask.shape) - 1)
 
 
 def corrective_click(
     mask: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float], clicked_voxel: np.ndarray
 ) -> np.ndarray | None:
-    """A click in the middle of the largest error of a mask: its deepest voxel.
+    """Simulate a click in the middle of the largest error of a mask: its deepest voxel.
 
     An error is a 6-connected component of the missed or of the added voxels.
 
@@ -53,7 +52,7 @@ def corrective_click(
         clicked_voxel: (N, 3) int, voxels that are clicked already.
 
     Returns:
-        (3,) int, a foreground click where `truth` holds it and else a background click; None if no error has 8 voxels.
+        (3,) int, a foreground click if it is in `truth` and else a background click; None if no error has 8 voxels.
     """
     errors = [largest_component(wrong) for wrong in (truth & ~mask, mask & ~truth) if wrong.any()]
     largest = max(errors, key=np.count_nonzero, default=None)
@@ -66,7 +65,7 @@ def corrective_click(
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 6-connected component of a mask (X, Y, Z) bool.
+    """Return the largest 6-connected component of a mask (X, Y, Z) bool.
 
     Raises:
         ValueError: the mask is empty.

@@ -27,16 +27,16 @@ _FILE_NAME = re.compile(r"[^.].*\..*\.json", re.DOTALL)
 
 
 class AnnotationFileError(ValueError):
-    """An annotation file that cannot be read; its text names the file and what is wrong with it."""
+    """Error of an annotation file that cannot be read; its text names the file and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """The clicks on one structure of one image, with who clicked and when.
+    """Clicks on one structure of one image, with annotator and time.
 
     Attributes:
         created: ISO 8601 with a time zone.
-        image_checksum: of the voxels that were clicked on (`voxel_checksum`); None where it was not recorded.
+        image_checksum: of the voxels that were clicked on (`voxel_checksum`); None if it was not recorded.
     """
 
     image_id: str
@@ -62,13 +62,13 @@ class Annotation:
         return self.points.label
 
     def is_of(self, image_checksum: str | None) -> bool:
-        """Was it made on the image with these voxels? An unknown checksum on either side counts as yes."""
+        """Tell whether it was made on the image with these voxels; an unknown checksum matches any."""
         return _same_image(self.image_checksum, image_checksum)
 
 
 @dataclass(frozen=True, eq=False)
 class Absence:
-    """The annotation that a structure is not in an image.
+    """Annotation that a structure is not in an image.
 
     Attributes:
         label: name of the structure.
@@ -89,7 +89,7 @@ class Absence:
         return cls(image_id, label, geometry, annotator, _now(), image_checksum)
 
     def is_of(self, image_checksum: str | None) -> bool:
-        """Was it made on the image with these voxels? An unknown checksum on either side counts as yes."""
+        """Tell whether it was made on the image with these voxels; an unknown checksum matches any."""
         return _same_image(self.image_checksum, image_checksum)
 
 
@@ -106,19 +106,22 @@ def _now() -> str:
 
 
 class AnnotationStore:
-    """The answer to each label of each image in a folder, as `<image id>.<label>.json`.
+    """Store of the answer to each label of each image in a folder, as `<image id>.<label>.json`.
 
-    A new answer replaces the old one, which stays readable under `history` in the same file. An answer is flushed
-    to disk and renamed into place before `save` returns, so a reader or a killed server finds the old or the new
-    file. Threads and processes that save at once wait for each other, so that each replaced answer gets into the
-    history.
+    A new answer replaces the old one, which is kept under `history` in the same file. An answer is flushed to disk and
+    renamed into place before `save` returns, so that a reader or a restarted server finds the old or the new file.
+    A lock orders the writes of threads and processes, so that the history contains each replaced answer.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def save(self, answer: Answer) -> Path:
-        """Raises: OSError: the disk is full or the folder cannot be written; the old file is then intact."""
+        """Store an answer.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; the old file is then intact.
+        """
         path = self.path(answer.image_id, answer.label)
         record = _record(answer)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,13 +147,13 @@ class AnnotationStore:
         return path
 
     def revert(self, image_id: str, label: str) -> bool:
-        """Deletes the answer to a label, and restores the one before.
+        """Delete the answer to a label, and restore the previous one.
 
         Returns:
-            Whether there was one before; otherwise there is no answer now.
+            False if there was no previous answer.
 
         Raises:
-            FileNotFoundError; AnnotationFileError; OSError: nothing has changed then.
+            FileNotFoundError; AnnotationFileError; OSError: the file is then unchanged.
         """
         path = self.path(image_id, label)
         with FileLock(self.folder / ".lock"):
@@ -163,41 +166,52 @@ class AnnotationStore:
         return True
 
     def load(self, image_id: str, label: str) -> Answer:
-        """Raises: FileNotFoundError; AnnotationFileError: not an annotation file of this schema."""
+        """Load the answer to a label.
+
+        Raises:
+            FileNotFoundError: there is none.
+            AnnotationFileError: the file is not an annotation file of this schema.
+        """
         return _answer(_read(self.path(image_id, label)))
 
     def load_file(self, path: Path) -> Answer:
-        """The answer in a file of this store. Raises: as `load`; ValueError: not the name of a file of this store."""
+        """Load the answer in a file of this store.
+
+        Raises:
+            ValueError: not the name of a file of this store.
+            FileNotFoundError, AnnotationFileError: see `load`.
+        """
         image_id, label = path.name.removesuffix(".json").rsplit(".", 1)
         return self.load(image_id, label)
 
     def history(self, image_id: str, label: str) -> list[dict[str, Any]]:
-        """Earlier answers, oldest first, as they stand in the file."""
+        """Return earlier answers, oldest first, as in the file."""
         return _read(self.path(image_id, label))["history"]
 
     def first_clicked(self, image_id: str, label: str, annotator: str) -> datetime | None:
-        """When an annotator first clicked a label in the image of the current answer; None if they did not.
+        """Return when an annotator first clicked a label on the current image; None if they did not.
 
-        Raises: as `load`.
+        Raises:
+            FileNotFoundError, AnnotationFileError: see `load`.
         """
         content = _read(self.path(image_id, label))
         checksum = content["current"].get("image_checksum")
         moments = []
-        for said in [*content["history"], content["current"]]:
+        for record in [*content["history"], content["current"]]:
             try:
-                of_image = _same_image(said.get("image_checksum"), checksum)
-                if of_image and "foreground" in said and said["annotator"] == annotator:
-                    moments.append(datetime.fromisoformat(_with_time_zone(said["created"])))
+                of_image = _same_image(record.get("image_checksum"), checksum)
+                if of_image and "foreground" in record and record["annotator"] == annotator:
+                    moments.append(datetime.fromisoformat(_with_time_zone(record["created"])))
             except (KeyError, TypeError, ValueError, AttributeError):
-                continue  # the history is kept as it was found
+                continue  # the history of a file is not checked
         return min(moments, default=None)
 
     def __iter__(self) -> Iterator[Annotation]:
-        """The clicks among `answers`."""
+        """Iterate over the clicks among `answers`."""
         return (answer for answer in self.answers() if isinstance(answer, Annotation))
 
     def answers(self) -> Iterator[Answer]:
-        """Every readable answer, by file name; an unreadable file is named in the log and left as it is."""
+        """Yield every readable answer, by file name; unreadable files are logged and skipped."""
         for path in self._paths():
             try:
                 yield _answer(_read(path))
@@ -207,14 +221,14 @@ class AnnotationStore:
                 logger.error("%s cannot be read (%s). It is left out.", path.name, error.strerror)
 
     def paths_by_image(self) -> dict[str, list[Path]]:
-        """The annotation files of each image that has any, readable or not."""
+        """Return the annotation files of each image that has any, readable or not."""
         paths: dict[str, list[Path]] = {}
         for path in self._paths():
             paths.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return paths
 
     def paths_of(self, image_id: str) -> list[Path]:
-        """The annotation files of an image, of all its labels."""
+        """Return the annotation files of an image, of all its labels."""
         return self.paths_by_image().get(image_id, [])
 
     def _paths(self) -> list[Path]:
@@ -225,7 +239,7 @@ class AnnotationStore:
         return [self.folder / name for name in names if _FILE_NAME.fullmatch(name)]
 
     def path(self, image_id: str, label: str) -> Path:
-        """The file of an image and a label.
+        """Return the file of an image and a label.
 
         Raises:
             ValueError: an image id or a label that is not a plain file name.
@@ -257,7 +271,12 @@ def _geometry_record(geometry: ImageGeometry) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises: AnnotationFileError; OSError."""
+    """Read and check a file.
+
+    Raises:
+        AnnotationFileError: the content is damaged.
+        OSError: the file cannot be read.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -267,14 +286,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise AnnotationFileError(f"{path.name} has schema version {version!r}; expected {SCHEMA_VERSION}.")
     image_id, label = content.get("image_id"), content.get("label")
     if not isinstance(image_id, str) or not isinstance(label, str) or path.name != f"{image_id}.{label}.json":
-        raise AnnotationFileError(f"{path.name} is of another image or label, as it says itself.")
+        raise AnnotationFileError(f"{path.name} contains the annotation of another image or label.")
     try:
         check_image_id(image_id)
         check_label(label)
     except ValueError as error:
-        raise AnnotationFileError(f"{path.name} is of no image or label. {error}") from error
+        raise AnnotationFileError(f"{path.name} has no valid image id or label. {error}") from error
     if not isinstance(content.get("current"), dict):
-        raise AnnotationFileError(f"{path.name} holds nothing under 'current'.")
+        raise AnnotationFileError(f"{path.name} has no entry 'current'.")
     history = content.get("history", [])
     content["history"] = history if isinstance(history, list) else [history]
     return content

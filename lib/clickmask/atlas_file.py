@@ -21,10 +21,10 @@ _FIGURES = "figures"
 
 
 def save_atlases(path: Path, atlases: Mapping[str, ShapeAtlas], images: Mapping[str, list[str]]) -> None:
-    """Writes the atlas of each label, and the ids of the images that it was made of.
+    """Write the atlas of each label, and the ids of the images that it was made from.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; the file before is then as it was.
+        OSError: the disk is full or the folder cannot be written; the old file is then intact.
     """
     figures = [
         {
@@ -45,7 +45,7 @@ def save_atlases(path: Path, atlases: Mapping[str, ShapeAtlas], images: Mapping[
 
 
 def load_atlases(path: Path) -> dict[str, tuple[ShapeAtlas, list[str]]]:
-    """The atlas of each label and the ids of its images; empty without a readable file."""
+    """Return the atlas of each label and the ids of its images; empty without a readable file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             figures = json.loads(file[_FIGURES].tobytes())

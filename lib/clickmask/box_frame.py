@@ -21,13 +21,13 @@ CONTEXT = 0.25
 class BoxFrame:
     """Positions in a tight box: from 0 at its left, posterior and inferior face to 1 at the opposite face.
 
-    The box has the axes of the image. In an oblique scan each stands for the direction of the patient that it lies
-    closest to, so that neither the order nor the sign of an image's axes matters.
+    The box has the axes of the image. In an oblique scan, each axis represents the closest anatomical direction, so
+    neither the order nor the sign of the image axes matters.
 
     Attributes:
-        axes: for each image axis, the patient axis along it: right, anterior, superior (0, 1, 2).
-        towards: for each image axis, whether its index grows in that direction.
-        low_voxel, high_voxel: (3,) where the box's faces lie on the image axes, half a voxel outside of the outermost
+        axes: for each image axis, the anatomical axis along it: right, anterior, superior (0, 1, 2).
+        towards: for each image axis, True if its index grows in that direction.
+        low_voxel, high_voxel: (3,) positions of the box's faces on the image axes, half a voxel outside the outermost
             voxels.
     """
 
@@ -38,7 +38,7 @@ class BoxFrame:
 
     @classmethod
     def around(cls, points_voxel: np.ndarray, affine_ras: np.ndarray) -> BoxFrame:
-        """The frame of points (..., 3) in voxels of an image with an affine (4, 4), voxel to RAS mm."""
+        """Return the frame of points (..., 3) in voxels of an image with an affine (4, 4), voxel to RAS mm."""
         points = np.asarray(points_voxel).reshape(-1, 3)
         orientation = nib.io_orientation(affine_ras)
         i, j, k = orientation[:, 0].astype(int).tolist()
@@ -46,23 +46,23 @@ class BoxFrame:
         return cls((i, j, k), (x, y, z), points.min(axis=0) - 0.5, points.max(axis=0) + 0.5)
 
     def positions(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(..., 3) voxels to positions along right, anterior, superior."""
+        """Convert voxels (..., 3) to positions along right, anterior, superior."""
         along = (np.asarray(points_voxel) - self.low_voxel) / (self.high_voxel - self.low_voxel)
         along = np.where(self.towards, along, 1 - along)
         return along[..., np.argsort(self.axes)]
 
     def extremes(self, extremes_voxel: np.ndarray) -> np.ndarray:
-        """Extreme points (3, 2, 3) along the image axes to positions (3, 2, 3) along the patient's."""
+        """Convert extreme points (3, 2, 3) along the image axes to positions (3, 2, 3) along the anatomical axes."""
         extremes = self.positions(extremes_voxel)[np.argsort(self.axes)]
         against = [axis for axis, towards in zip(self.axes, self.towards, strict=True) if not towards]
         extremes[against] = extremes[against, ::-1]
         return extremes
 
     def sampled(self, volume: np.ndarray, origin_voxel: np.ndarray) -> np.ndarray:
-        """A part of the image in the frame, averaged where the frame's samples are coarser.
+        """Resample a part of the image to the frame, averaged where the frame's samples are coarser.
 
         Args:
-            volume: (X, Y, Z) of the image from `origin_voxel` (3,) on; outside, its outermost voxels are repeated.
+            volume: (X, Y, Z) of the image, starting at `origin_voxel` (3,); outside, its outermost voxels are repeated.
 
         Returns:
             (SIDE, SIDE, SIDE) float32 along right, anterior, superior.
@@ -79,7 +79,7 @@ class BoxFrame:
         return sampled.transpose(np.argsort(self.axes)).astype(np.float32)
 
     def on_grid(self, sampled: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-        """A volume (SIDE, SIDE, SIDE) in the frame, on the voxels of a grid over the image: (X, Y, Z) float32."""
+        """Resample a volume (SIDE, SIDE, SIDE) in the frame to a grid over the image: (X, Y, Z) float32."""
         turned = sampled.transpose(self.axes)
         lines = []
         for axis, (size, factor) in enumerate(zip(grid.shape, grid.factors, strict=True)):
@@ -90,10 +90,10 @@ class BoxFrame:
 
 
 def sample_positions() -> np.ndarray:
-    """(SIDE,) where the samples of a volume lie along an axis."""
+    """Return the positions (SIDE,) of a volume's samples along an axis."""
     return (np.arange(SIDE) + 0.5) / SIDE * (1 + 2 * CONTEXT) - CONTEXT
 
 
 def sample_indices(positions: np.ndarray) -> np.ndarray:
-    """Positions to indices of samples, which are fractions between them."""
+    """Convert positions to fractional sample indices."""
     return (positions + CONTEXT) / (1 + 2 * CONTEXT) * SIDE - 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 NUGGET = 0.05
-"""Noise variance of a click relative to the variance of the shift; neighbouring clicks may contradict each other."""
+"""Noise variance of a click relative to the variance of the shift; needed because neighbouring clicks may disagree."""
 
 
 def click_influence(
@@ -18,21 +18,20 @@ def click_influence(
     reach: float,
     tolerance: float,
 ) -> np.ndarray:
-    """How much each voxel takes over the label of a click on the wrong side of a mask.
+    """Compute how much each voxel adopts the label of a click on the wrong side of a mask.
 
-    An annotator clicks in the middle of what is wrong, so the click's distance to the mask's border tells how
-    large the error is, and an opposite click lies beyond it. The influence is a Gaussian of the distance
-    to the click, times a Gaussian of the difference in intensity, as in a bilateral filter; of several clicks the
-    largest counts.
+    An annotator clicks in the middle of an error, so the click's distance to the mask's border estimates the size of
+    the error, and an opposite click lies beyond it. The influence is a Gaussian of the distance to the click, times a
+    Gaussian of the difference in intensity, as in a bilateral filter. Several clicks combine by their maximum.
 
     Args:
         values: (X, Y, Z) intensities.
-        mask: (X, Y, Z) bool, the mask on whose wrong side the clicks stand.
+        mask: (X, Y, Z) bool; the clicks are on its wrong side.
         clicks_voxel: (N, 3) int inside the volume, all on one side of the mask; N may be 0.
-        opposite_voxel: (M, 3) int, all clicks of the other kind; M may be 0.
+        opposite_voxel: (M, 3) int, all clicks of the opposite kind; M may be 0.
         spacing_mm: voxel size along each axis.
         reach: standard deviation of the distance, as a multiple of the click's distance to the border, or of half the
-            distance to the nearest opposite click where that is less.
+            distance to the nearest opposite click if that is smaller.
         tolerance: standard deviation of the difference in intensity.
 
     Returns:
@@ -45,13 +44,13 @@ def click_influence(
     for click in clicks_voxel:
         to_border, to_opposite = (_nearest_mm(click, of, spacing_mm) for of in (other_side, opposite_voxel))
         sigma_mm = reach * min(to_border, to_opposite / 2)
-        if 0 < sigma_mm < np.inf:  # 0: both kinds in one coarse voxel
+        if 0 < sigma_mm < np.inf:  # 0: a foreground and a background click in one coarse voxel
             influence = np.maximum(influence, _kernel(values, click, spacing_mm, sigma_mm, tolerance))
     return influence
 
 
 def _nearest_mm(click: np.ndarray, voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    """From a click (3,) to the nearest of some voxels (N, 3); infinite where there are none."""
+    """Return the distance from a click (3,) to the nearest of some voxels (N, 3); infinite if N is 0."""
     squared_mm = (((voxels - click) * np.asarray(spacing_mm, dtype=float)) ** 2).sum(axis=1)
     return float(np.sqrt(np.min(squared_mm, initial=np.inf)))
 
@@ -59,15 +58,15 @@ def _nearest_mm(click: np.ndarray, voxels: np.ndarray, spacing_mm: tuple[float, 
 def click_shift(
     shape: tuple[int, ...], clicks_voxel: np.ndarray, shifts: np.ndarray, reach_voxels: np.ndarray
 ) -> np.ndarray:
-    """A smooth field that has about the wanted values at some clicks.
+    """Compute a smooth field with about the given values at some clicks.
 
-    A mask that is wrong at a click is often wrong in the same way nearby, also at other intensities; a click that it
-    agrees with confirms it there. The field is the mean of a Gaussian process with these values.
+    A mask that is wrong at a click is often wrong in the same way nearby, also at other intensities; a click that
+    agrees with the mask confirms it there. The field is the posterior mean of a Gaussian process with these values.
 
     Args:
         shape: (3,) of the volume.
         clicks_voxel: (N, 3) inside it; N may be 0.
-        shifts: (N,) wanted.
+        shifts: (N,) values at the clicks.
         reach_voxels: (3,) standard deviation of the kernel along each axis, more than 0.
 
     Returns:

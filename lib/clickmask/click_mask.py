@@ -30,27 +30,27 @@ def segment_from_clicks(
     affine_ras: np.ndarray | None = None,
     options: ClickMaskOptions = DEFAULT_OPTIONS,
 ) -> np.ndarray:
-    """The mask of the clicked structure.
+    """Segment the clicked structure.
 
     Geodesics between opposite extreme points are foreground, and everything outside the relaxed box is
-    background (InExtremIS: Dorent et al., MICCAI 2021, Section 3). Between them a shape prior from the same
-    points, an intensity model fitted to it, a small network that was trained on structures of many kinds, and
-    a graph cut decide. The time depends on the size of the structure and not on that of the image.
+    background (InExtremIS: Dorent et al., MICCAI 2021, Section 3). In between, the mask is the graph cut of the
+    log-odds of a shape prior from the same points, an intensity model fitted to it, and a small network trained on
+    structures of many kinds. The time depends on the size of the structure and not on that of the image.
 
     Args:
         image: (X, Y, Z), finite intensities.
         points: the clicks, in voxels of the image.
         spacing_mm: voxel size along each axis, more than 0.
         foreground_probability: (X, Y, Z) in [0, 1], of a trained network.
-        prior_weight: of that network, in [0, 1]; 0 is as without it.
-        atlas: of the shapes of structures of this label, beside the generic prior.
-        network: corrects the log-odds of structures of this label; it needs the atlas.
-        affine_ras: (4, 4) of the image, voxel to RAS mm; atlas and network lie in the patient.
-        options: how the mask is made.
+        prior_weight: of that network, in [0, 1]; 0 ignores it.
+        atlas: of the shapes of structures of this label, combined with the generic prior.
+        network: corrects the log-odds of structures of this label; requires the atlas.
+        affine_ras: (4, 4) of the image, voxel to RAS mm; required with an atlas, whose axes are anatomical.
+        options: parameters of the method.
 
     Returns:
-        (X, Y, Z) bool, which holds every foreground click and no background click; each of its parts
-        (26-connected) holds a foreground click.
+        (X, Y, Z) bool. It contains every foreground click and no background click, and each of its 26-connected
+        components contains a foreground click.
 
     Raises:
         ValueError: an image that is not 3D, a probability of another shape, a prior weight out of range, a click
@@ -58,12 +58,12 @@ def segment_from_clicks(
     """
     _check(image, points, foreground_probability, prior_weight)
     if atlas is not None and affine_ras is None:
-        raise ValueError("affine_ras is None; expected the image's affine, for an atlas lies in the patient")
+        raise ValueError("affine_ras is None; expected the image's affine, because the axes of an atlas are anatomical")
     placed = None if atlas is None or affine_ras is None else PlacedAtlas.of(atlas, network, image, points, affine_ras)
     problem = StructureProblem.of(image, points, spacing_mm, foreground_probability, prior_weight, placed, options)
     log_odds = problem.log_odds()
     mask = problem.without_closed_holes(problem.cut(log_odds))
-    # One voxel wide, the paths would be lost between coarse voxels, and with them what holds the mask together.
+    # Interpolation between coarse voxels would remove the paths, which are one voxel wide and connect the mask.
     paths = mask & (log_odds >= options.geodesic_log_odds)
     fine = problem.grid.on_image_voxels(mask) | problem.grid.repeated(paths)
     result = np.zeros(image.shape, dtype=bool)
@@ -77,7 +77,7 @@ def features_of(
     spacing_mm: tuple[float, float, float],
     options: ClickMaskOptions = DEFAULT_OPTIONS,
 ) -> tuple[VoxelFeatures, WorkingGrid, Box]:
-    """The structure net's features in `segment_from_clicks`, with their grid, and the box of the grid they cover."""
+    """Return the structure net's features in `segment_from_clicks`, their grid, and the box of the grid they cover."""
     problem = StructureProblem.of(image, points, spacing_mm, None, 0.0, None, options)
     prior = problem.generic_prior()
     log_odds = problem.fitted(prior)
@@ -108,7 +108,7 @@ def _check(
 
 
 def _clicked_parts(mask: np.ndarray, points: ExtremePoints, box: Box) -> np.ndarray:
-    """The parts of a mask of a box that hold a foreground click, without the background clicks."""
+    """Return the components of a mask of a box that contain a foreground click, without the background clicks."""
     foreground = tuple((points.foreground_voxel - box.start).T)
     mask[foreground] = True
     mask[tuple(inside(points.background_voxel - np.array(box.start), mask.shape).T)] = False

@@ -28,9 +28,10 @@ LOG_ODDS_SCALE = 5.0
 
 
 class ClickNetwork(nn.Module):
-    """A U-Net of three stages, whose correction is 0 before training.
+    """U-Net of three stages, whose correction is 0 before training.
 
-    From inputs (B, 5, S, S, S), see `network_input`, to what is added to the log-odds (B, S, S, S); S divides by 4.
+    It maps inputs (B, 5, S, S, S), see `network_input`, to a correction (B, S, S, S) of the log-odds; S is a multiple
+    of 4.
     """
 
     def __init__(self) -> None:
@@ -55,12 +56,12 @@ class ClickNetwork(nn.Module):
 
     @property
     def digest(self) -> str:
-        """A digest of the weights."""
+        """Digest of the weights."""
         content = b"".join(weights.detach().numpy().tobytes() for weights in self.parameters())
         return hashlib.sha256(content).hexdigest()[:16]
 
     def correction(self, inputs: np.ndarray) -> np.ndarray:
-        """(S, S, S) float32 for the inputs (5, S, S, S) of one structure."""
+        """Return the correction (S, S, S) float32 for the inputs (5, S, S, S) of one structure."""
         with torch.inference_mode():
             return self(torch.from_numpy(inputs)[None])[0].numpy()
 
@@ -68,17 +69,17 @@ class ClickNetwork(nn.Module):
 def network_input(
     image: np.ndarray, extremes: np.ndarray, atlas: ShapeAtlas, clicks_on: np.ndarray, clicks_off: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The input of the network for a structure.
+    """Return the input of the network for a structure.
 
     Args:
         image: (S, S, S) in the frame of the structure's box, of any scale.
         extremes: (3, 2, 3) positions of the extreme points in it.
         atlas: of the structure's label.
-        clicks_on, clicks_off: (N, 3) and (M, 3) positions of further clicks on the structure and beside it.
+        clicks_on, clicks_off: (N, 3) and (M, 3) positions of further foreground and background clicks.
 
     Returns:
-        (5, S, S, S) float32: intensities, prior log-odds, log-odds with the intensity model, all clicks on the
-        structure, clicks beside it; and these log-odds (S, S, S), which the network corrects.
+        (5, S, S, S) float32: intensities, prior log-odds, log-odds with the intensity model, all foreground clicks,
+        background clicks; and the log-odds with the intensity model (S, S, S), which the network corrects.
     """
     prior = logit(atlas.joined(generic_probability(extremes), atlas.mean_for(extremes))).astype(np.float32)
     values = normalised(image)
@@ -95,7 +96,7 @@ def network_input(
 
 
 def click_blobs(positions: np.ndarray) -> np.ndarray:
-    """(S, S, S) float32: a Gaussian around each click (N, 3), 1 in its middle; N may be 0."""
+    """Return the maximum (S, S, S) float32 of Gaussians of height 1 at the clicks (N, 3); N may be 0."""
     line = sample_positions()
     blobs = np.zeros((len(line),) * 3, np.float32)
     for position in positions.reshape(-1, 3):

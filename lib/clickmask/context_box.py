@@ -12,7 +12,7 @@ from lib.geometry.boxes import Box
 def context_box(
     points: ExtremePoints, image_shape: tuple[int, ...], options: ClickMaskOptions = DEFAULT_OPTIONS
 ) -> Box:
-    """The part of an image that `segment_from_clicks` depends on; its mask is that of the whole image."""
+    """Return the part of an image that `segment_from_clicks` depends on."""
     tight = Box.around(points.foreground_voxel)
     i, j, k = (max(int(np.ceil(options.context * size)), options.margin_voxels) for size in tight.shape)
     return tight.relaxed((i, j, k), image_shape)

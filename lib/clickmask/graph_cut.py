@@ -18,7 +18,7 @@ def graph_cut(
     smoothness: float,
     contrast: float,
 ) -> np.ndarray:
-    """The exact minimum of E(y) = -sum_k u_k y_k + sum_{k,l} w_kl |y_k - y_l| over 6-connected neighbours k, l.
+    """Minimise E(y) = -sum_k u_k y_k + sum_{k,l} w_kl |y_k - y_l| exactly, over 6-connected neighbours k, l.
 
     w_kl = smoothness · (a_kl / a_max) · exp(-(X_k - X_l)² / 2 contrast²), where a_kl is the area of the face
     between both voxels: between thick slices it is small, so the mask may change more from slice to slice.
@@ -32,7 +32,7 @@ def graph_cut(
         contrast: more than 0, in units of the image; a border is free where intensities step by much more.
 
     Returns:
-        (X, Y, Z) bool. Where masks of equal energy exist, one of them.
+        (X, Y, Z) bool; one of the minima where several exist.
 
     Raises:
         ValueError: volumes of different shapes, or a smoothness or contrast out of range.
@@ -44,8 +44,8 @@ def graph_cut(
     if log_odds.size == 1:  # a graph without edges is undefined behaviour in numpymaxflow
         return log_odds > 0
     relative_area = np.min(spacing_mm) / np.asarray(spacing_mm, dtype=np.float64)
-    # A voxel whose log-odds exceed the sum of its pairwise terms never changes side, by whatever they exceed it.
-    # So infinity can be cut to that sum, and the whole energy scaled to what numpymaxflow can tell apart.
+    # A voxel whose log-odds exceed the sum of its pairwise terms never changes side.
+    # So log-odds can be clipped to that sum, and the whole energy scaled to the range of numpymaxflow.
     decided = 2 * smoothness * relative_area.sum() + 0.1
     scale = min(1.0, LARGEST_COST / decided)
     costs = scale * np.clip(log_odds, -decided, decided)
@@ -53,16 +53,16 @@ def graph_cut(
     channels = np.stack([image / contrast, *_area_channels(image.shape, relative_area)]).astype(np.float32)
     labels = maxflow(channels, probabilities, smoothness * scale, 1.0, 6)
     cut = labels[0] > 0
-    # numpymaxflow 0.0.7 never lets go of its result; what stays for good is an array without voxels.
+    # numpymaxflow 0.0.7 leaks a reference to its result; resizing frees its memory.
     labels.resize(0, refcheck=False)
     return cut
 
 
 def _area_channels(shape: tuple[int, ...], relative_area: np.ndarray) -> list[np.ndarray]:
-    """Channels that put the area of the faces into the weights, which maxflow takes from intensities only.
+    """Return channels that encode the area of the faces, because maxflow computes weights from intensities only.
 
     A channel that alternates along one axis adds the same squared difference d² to all pairs along that axis,
-    and so the factor exp(-d² / 2) to their weights.
+    and so multiplies their weights by exp(-d² / 2).
     """
     channels = []
     for axis, area in enumerate(relative_area):

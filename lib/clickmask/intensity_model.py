@@ -7,21 +7,21 @@ from scipy import ndimage
 from scipy.special import expit
 
 BINS = 32
-# A histogram of some hundred voxels has empty cells between full ones; this closes them. In cells.
+# Standard deviation in cells; fills the empty cells in a histogram of some hundred voxels.
 CELL_SIGMA = 1.0
-# Share of the common histogram in both, so that an intensity seen on one side only does not decide alone.
+# Share of the mean histogram in both, so that an intensity found on one side only is not decisive.
 COMMON_SHARE = 0.02
-# Percentiles of intensity that become 0 and 1. One hot pixel must not set the scale.
+# Percentiles of intensity that are mapped to 0 and 1, robust to single outliers.
 DARKEST, BRIGHTEST = 0.5, 99.5
-# Of `typical_step`; a constant image has none.
+# Minimum of `typical_step`, for constant images.
 MIN_STEP = 1e-3
 
 
 def normalised(image: np.ndarray) -> np.ndarray:
-    """Intensities scaled to [0, 1], outliers clipped; zeros for a constant image.
+    """Scale intensities to [0, 1] and clip outliers; zeros for a constant image.
 
     Args:
-        image: (X, Y, Z), finite, of any type.
+        image: (X, Y, Z), finite, of any dtype.
 
     Returns:
         (X, Y, Z) float32.
@@ -33,13 +33,13 @@ def normalised(image: np.ndarray) -> np.ndarray:
 
 
 def typical_step(values: np.ndarray) -> float:
-    """Root mean square of the differences between neighbours in (X, Y, Z) of [0, 1], at least `MIN_STEP`."""
+    """Return the root mean square difference between neighbours in (X, Y, Z) of [0, 1], at least `MIN_STEP`."""
     steps = np.concatenate([np.diff(values, axis=axis).ravel() for axis in range(3)])
     return max(float(np.sqrt(np.mean(steps**2))), MIN_STEP) if steps.size else MIN_STEP
 
 
 def log_likelihood_ratio(values: np.ndarray, foreground_probability: np.ndarray) -> np.ndarray:
-    """log p(intensity | structure) / p(intensity | surroundings), both histograms weighted by the probability.
+    """Compute log p(intensity | structure) / p(intensity | surroundings) from probability-weighted histograms.
 
     Args:
         values: (X, Y, Z) float in [0, 1].
@@ -56,17 +56,17 @@ def log_likelihood_ratio(values: np.ndarray, foreground_probability: np.ndarray)
 
 
 def fit(values: np.ndarray, prior_log_odds: np.ndarray, *, weight: float, iterations: int) -> np.ndarray:
-    """Log-odds of the structure after expectation maximisation from a prior.
+    """Compute log-odds of the structure by expectation maximisation from a prior.
 
-    The E-step: each voxel's probability, from the prior and the likelihoods. The M-step: both histograms,
-    every voxel counted by its probability. (Dempster, Laird and Rubin, 1977; histograms instead of a mixture
-    of Gaussians, for intensities of one tissue are seldom normal.)
+    E-step: the probability of each voxel, from the prior and the likelihoods. M-step: both histograms, with voxels
+    weighted by their probability. (Dempster, Laird and Rubin, 1977; histograms instead of a mixture of Gaussians,
+    because intensities of one tissue are seldom normal.)
 
     Args:
         values: (X, Y, Z) float in [0, 1].
-        prior_log_odds: (X, Y, Z), where the structure is expected, before intensities are looked at.
-        weight: at least 0, of the likelihoods against the prior.
-        iterations: of both steps, at least 0; with 0 the prior comes back.
+        prior_log_odds: (X, Y, Z) of the structure without regard to intensities.
+        weight: of the likelihoods relative to the prior, at least 0.
+        iterations: of both steps, at least 0; 0 returns the prior.
 
     Returns:
         (X, Y, Z) float32, a new array.
@@ -78,12 +78,12 @@ def fit(values: np.ndarray, prior_log_odds: np.ndarray, *, weight: float, iterat
 
 
 def intensity_cells(values: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) intp in [0, BINS): the cell of a histogram that each value in [0, 1] falls into."""
+    """Return the histogram cell (X, Y, Z) intp in [0, BINS) of each value in [0, 1]."""
     return np.minimum((values * BINS).astype(np.intp), BINS - 1)
 
 
 def smoothed_counts(cells: np.ndarray, sigma: float = CELL_SIGMA, weights: np.ndarray | None = None) -> np.ndarray:
-    """(BINS,) float: the share of each cell, smoothed by a Gaussian; voxels count alike or by weights of their own."""
+    """Return a histogram (BINS,) float with sum 1, optionally weighted, smoothed by a Gaussian."""
     counts = np.bincount(cells.ravel(), None if weights is None else weights.ravel(), minlength=BINS).astype(float)
     counts = ndimage.gaussian_filter1d(counts, sigma, mode="nearest")
     return counts / max(counts.sum(), 1e-9)

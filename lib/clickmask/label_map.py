@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from lib.geometry.boxes import Box
 
 BoxedMask = tuple[Box, np.ndarray]
-"""A box of an image, and a mask (x, y, z) bool of it."""
+"""Box of an image, and a mask (x, y, z) bool in it."""
 
 
 def merge_masks(
@@ -19,17 +19,17 @@ def merge_masks(
     spacing_mm: tuple[float, float, float],
     shape: tuple[int, int, int],
 ) -> np.ndarray:
-    """One label map from a mask of each structure; where masks overlap, the nearer click decides.
+    """Merge one mask per structure into a label map; overlaps are assigned to the structure with the nearest click.
 
-    Where both clicks are equally far, the structure that comes first in `masks` keeps the voxel.
+    Where two clicks are equally far, the structure that comes first in `masks` keeps the voxel.
 
     Args:
-        masks: for each label index, 1 to 255, a box and the mask in it; elsewhere it is False. There may be none.
+        masks: for each label index, 1 to 255, a box and the mask in it; may be empty.
         clicks_voxel: for each label index, its foreground clicks (N, 3), N >= 1.
         spacing_mm: voxel size along each axis.
 
     Returns:
-        (X, Y, Z) uint8 of the given shape, 0 where no structure is, the first axis fastest in memory.
+        (X, Y, Z) uint8 of the given shape, 0 for background, in Fortran order.
     """
     merged = np.zeros(shape, dtype=np.uint8, order="F")
     overlapping = [np.empty((0, 3), dtype=np.int64)]
@@ -49,7 +49,7 @@ def _label_of_nearest_click(
     clicks_voxel: Mapping[int, np.ndarray],
     spacing_mm: np.ndarray,
 ) -> np.ndarray:
-    """For each voxel (n, 3) the label index, of the masks that hold it, with the nearest click."""
+    """Return, for each voxel (n, 3), the label index with the nearest click among the masks that contain the voxel."""
     distances_mm = []
     for index, (box, mask) in masks.items():
         distance_mm, _ = KDTree(clicks_voxel[index] * spacing_mm).query(voxels * spacing_mm)

@@ -9,7 +9,7 @@ from lib.clickmask.shape_atlas import ShapeAtlas
 
 
 class Learnt(NamedTuple):
-    """For masks of clicks on a label; the network needs the atlas."""
+    """Shape atlas and click network of a label; the network requires the atlas."""
 
     atlas: ShapeAtlas
     network: ClickNetwork | None = None

@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class StoredNetwork(NamedTuple):
-    """A click network, and the ids of the images whose accepted masks it has learnt from."""
+    """Click network, and the ids of the images whose accepted masks it was trained on."""
 
     network: ClickNetwork
     images: tuple[str, ...]
 
 
 def save_networks(path: Path, networks: Mapping[str, StoredNetwork]) -> None:
-    """Writes the network of each label.
+    """Write the network of each label.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; the file before is then as it was.
+        OSError: the disk is full or the folder cannot be written; the old file is then intact.
     """
     content = {
         label: {"weights": stored.network.state_dict(), "images": list(stored.images)}
@@ -39,7 +39,7 @@ def save_networks(path: Path, networks: Mapping[str, StoredNetwork]) -> None:
 
 
 def load_networks(path: Path) -> dict[str, StoredNetwork]:
-    """The network of each label; empty without a usable file."""
+    """Return the network of each label; empty without a usable file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return {str(label): _stored(of) for label, of in content.items()}

@@ -16,7 +16,7 @@ from lib.clickmask.working_grid import WorkingGrid
 
 @dataclass(frozen=True, eq=False)
 class PlacedAtlas:
-    """An atlas, and what a network corrects, in the frame of the structure that was clicked.
+    """Atlas and network correction in the frame of the clicked structure.
 
     Attributes:
         extremes: (3, 2, 3) positions of the extreme points.
@@ -48,9 +48,9 @@ class PlacedAtlas:
         return cls(atlas, frame, extremes, network.correction(inputs))
 
     def probability(self, generic: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-        """(X, Y, Z) on a grid, of the atlas and a generic probability (X, Y, Z) together."""
+        """Return the probability (X, Y, Z) on a grid of the atlas and a generic probability (X, Y, Z) combined."""
         return self.atlas.probability(generic, self.frame, self.extremes, grid)
 
     def correction_on(self, grid: WorkingGrid) -> np.ndarray | None:
-        """(X, Y, Z) on a grid, what is added to the log-odds; None without a network."""
+        """Return the correction (X, Y, Z) of the log-odds on a grid; None without a network."""
         return None if self.correction is None else self.frame.on_grid(self.correction, grid)

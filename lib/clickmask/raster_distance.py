@@ -9,17 +9,17 @@ import numpy as np
 from lib.jit import compiled
 
 FORWARD = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if step < (0, 0, 0)])
-"""(13, 3): to the neighbours that a scan from the first voxel to the last has passed."""
+"""(13, 3) offsets to the neighbours that precede a voxel in a scan from the first voxel to the last."""
 
 
 def raster_distance(
     cost: np.ndarray, seeds: np.ndarray, spacing_mm: tuple[float, float, float], *, scans: int = 2
 ) -> np.ndarray:
-    """The cost of the cheapest 26-connected path to the next seed, or a little more.
+    """Approximate the cost of the cheapest 26-connected path to the nearest seed, from above.
 
     A step costs its length in mm times the mean of the costs of both voxels. Each scan goes through the volume once
     forwards and once backwards (Toivanen, 1996; Criminisi et al., ECCV 2008), so paths that turn more often than there
-    are scans may be missed, and the next best is found. The time follows the number of voxels alone.
+    are scans may be missed. The time depends on the number of voxels only.
 
     Args:
         cost: (X, Y, Z) more than 0, finite.
@@ -50,7 +50,7 @@ def raster_distance(
 
 @compiled
 def _scan(cost: np.ndarray, distance: np.ndarray, offsets: np.ndarray, half_lengths: np.ndarray, scans: int) -> None:
-    """Lowers `distance` (N,) in place; `cost` (N,) is inf on the border of the volume."""
+    """Lower `distance` (N,) in place; `cost` (N,) is inf on the border of the volume."""
     for scan in range(2 * scans):
         direction = 1 if scan % 2 == 0 else -1
         for n in range(cost.size):

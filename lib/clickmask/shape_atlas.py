@@ -22,23 +22,23 @@ PRIOR_STRENGTH, SHRINKAGE = 5.0, 0.3
 """Parameters of the generic prior; defaults of `ClickMaskOptions`."""
 
 GENERIC_COUNT = 1.5
-"""Masks that the generic prior counts for; the best of 1.5, 3, 6, ..., wherever shapes are alike."""
+"""Weight of the generic prior, as a number of masks."""
 
 MIN_GAIN = 0.25
-"""Share of the generic prior's loss by which an atlas has to lower it, or it counts nothing. Hippocampi: 0.5 to 0.6;
-sarcomas 0.08 to 0.18, which lose 0.01 of Dice to an atlas; blobs of chance 0.01 to 0.05."""
+"""Minimum reduction of the generic prior's loss by an atlas, as a share; below, the atlas has weight 0. Typical values:
+hippocampi 0.5 to 0.6, sarcomas 0.08 to 0.18 (where an atlas costs 0.01 of Dice), random blobs 0.01 to 0.05."""
 
 MIRRORING_GAIN = 0.97
-"""Shapes are mirrored where that lowers the loss at least to this share."""
+"""Shapes are mirrored if that lowers the loss to less than this share."""
 
 MAX_SHAPES = 48
-"""More cost time and improve little."""
+"""Maximum number of shapes; more cost time and improve little."""
 
 MIN_PROBABILITY = 0.01
 
 
 class Shape(NamedTuple):
-    """A structure in the frame of its box.
+    """Structure in the frame of its box.
 
     Attributes:
         mask: (SIDE, SIDE, SIDE) float32 in [0, 1].
@@ -50,35 +50,35 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, mask: np.ndarray, extremes_voxel: np.ndarray, affine_ras: np.ndarray) -> Shape:
-        """From a mask (X, Y, Z) bool and extreme points (3, 2, 3) in its voxels, and the affine (4, 4) of its image."""
+        """Create from a mask (X, Y, Z) bool, extreme points (3, 2, 3) in its voxels and its affine (4, 4)."""
         frame = BoxFrame.around(extremes_voxel, affine_ras)
         padded = np.pad(mask, 1)  # in a frame, the outermost voxels are repeated
         return cls(frame.sampled(padded, np.full(3, -1)), frame.extremes(extremes_voxel))
 
     @classmethod
     def of_mask(cls, mask: np.ndarray, affine_ras: np.ndarray) -> Shape:
-        """From the largest component of a mask (X, Y, Z) bool that is not empty, in the frame of its own box."""
+        """Create from the largest component of a mask (X, Y, Z) bool that is not empty, in the frame of its own box."""
         component = largest_component(mask)
         component = component[Box.around(np.argwhere(component)).slices]
         return cls.of(component, mask_extremes(component), affine_ras)
 
     @property
     def mirrored(self) -> Shape:
-        """Left and right exchanged."""
+        """The shape with left and right exchanged."""
         return Shape(self.mask[::-1], mirrored(self.extremes, (0,)))
 
 
 @dataclass(frozen=True, eq=False)
 class ShapeAtlas:
-    """The mean of some shapes, and how much it counts beside the generic prior.
+    """Mean of some shapes, and its weight relative to the generic prior.
 
     Attributes:
         mean: (SIDE, SIDE, SIDE) float32 in [0, 1].
         extremes: (3, 2, 3) mean positions of the extreme points.
-        weight: of the mean where the generic prior's weight is 1, at least 0.
-        count: of the shapes.
-        mirrors: mirror left and right where the extreme points then fit better?
-        gain: share of the generic prior's loss by which it lowers that of masks that were left out; 0 where none were.
+        weight: of the mean relative to the generic prior, at least 0.
+        count: number of shapes.
+        mirrors: True if left and right are mirrored where the extreme points then fit better.
+        gain: relative reduction of the generic prior's loss on left-out masks; 0 for an atlas of one shape.
     """
 
     mean: np.ndarray
@@ -90,10 +90,10 @@ class ShapeAtlas:
 
     @classmethod
     def of(cls, shapes: Sequence[Shape]) -> ShapeAtlas:
-        """An atlas of at most `MAX_SHAPES` shapes, the last ones.
+        """Create an atlas from the last `MAX_SHAPES` shapes.
 
-        Weight and mirroring are those that predict each shape best from the others (leave one out). The weight
-        is 0 where the shapes have too little in common. The atlas of one shape always has weight.
+        Weight and mirroring are those that predict each shape best from the others (leave one out). The weight is 0 if
+        the shapes have too little in common. The weight of an atlas of one shape is always positive.
 
         Raises:
             ValueError: no shapes.
@@ -111,39 +111,39 @@ class ShapeAtlas:
 
     @classmethod
     def mean_of(cls, shapes: Sequence[Shape], weight: float, *, mirrors: bool = False) -> ShapeAtlas:
-        """An atlas with a given weight."""
+        """Create an atlas with a given weight."""
         mean = np.mean([shape.mask for shape in shapes], axis=0, dtype=np.float32)
         extremes = np.mean([shape.extremes for shape in shapes], axis=0)
         return cls(mean, extremes, weight, len(shapes), mirrors)
 
     def probability(self, generic: np.ndarray, frame: BoxFrame, extremes: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-        """(X, Y, Z) of the foreground on a grid, of atlas and generic prior together.
+        """Return the foreground probability (X, Y, Z) on a grid of atlas and generic prior combined.
 
         Args:
             generic: (X, Y, Z) of the generic prior.
-            frame: of the structure that was clicked.
+            frame: of the clicked structure.
             extremes: (3, 2, 3) positions of its extreme points.
         """
         return self.joined(generic, frame.on_grid(self.mean_for(extremes), grid))
 
     def mean_for(self, extremes: np.ndarray) -> np.ndarray:
-        """(SIDE, SIDE, SIDE): the mean, mirrored if that fits extreme points (3, 2, 3) better."""
+        """Return the mean (SIDE, SIDE, SIDE), mirrored if that fits extreme points (3, 2, 3) better."""
         return self.mean[::-1] if self.mirrors and _fits_better_mirrored(extremes, self.extremes) else self.mean
 
     def joined(self, generic: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """The weighted mean of two probabilities, that of the generic prior and that of the atlas."""
+        """Return the weighted mean of the probabilities of the generic prior and of the atlas."""
         probability = (generic + self.weight * mean) / (1 + self.weight)
         return np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
 
     @property
     def digest(self) -> str:
-        """A digest of everything that a mask depends on."""
+        """Digest of everything that a mask depends on."""
         content = self.mean.tobytes() + self.extremes.tobytes() + repr((self.weight, self.mirrors)).encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
 
 def aligned(shapes: Sequence[Shape]) -> list[Shape]:
-    """Shapes, mirrored so that all lie as the first one does, by their extreme points."""
+    """Mirror shapes so that their extreme points match those of the first one."""
     mean = shapes[0].extremes
     for _ in range(3):
         turned = [s.mirrored if _fits_better_mirrored(s.extremes, mean) else s for s in shapes]
@@ -152,13 +152,13 @@ def aligned(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def generic_probability(extremes: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, SIDE): the shape prior of six extreme points (3, 2, 3) in the frame, as probability."""
+    """Return the shape prior of extreme points (3, 2, 3) in the frame, as probability (SIDE, SIDE, SIDE)."""
     gauge = extreme_point_gauge(sample_indices(extremes), (SIDE, SIDE, SIDE), shrinkage=SHRINKAGE)
     return expit(PRIOR_STRENGTH * (1 - gauge))
 
 
 def mirrored(extremes: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Positions (3, 2, 3) of extreme points, mirrored along some axes."""
+    """Mirror positions (3, 2, 3) of extreme points along some axes."""
     turned = extremes.copy()
     for axis in axes:
         turned[..., axis] = 1 - turned[..., axis]
@@ -167,11 +167,11 @@ def mirrored(extremes: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def likeness(extremes: Sequence[np.ndarray]) -> float:
-    """Measure whether structures have a common shape, by their extreme points (3, 2, 3) in their frames alone.
+    """Measure the similarity of structures by their extreme points (3, 2, 3) in their frames.
 
-    The mean distance between those of two structures when one of the two is mirrored along some axes, as a multiple of
-    the distance when neither is. It is about 1 where the shape does not depend on the direction in the patient,
-    as with most tumours.
+    It is the mean distance between the extreme points of two structures when one of them is mirrored along some axes,
+    divided by the distance when neither is. It is about 1 if the shape does not depend on the anatomical direction, as
+    with most tumours.
 
     Raises:
         ValueError: fewer than two structures.
@@ -190,11 +190,11 @@ def likeness(extremes: Sequence[np.ndarray]) -> float:
 
 
 class _Prediction(NamedTuple):
-    """How well each of some shapes is predicted by the others.
+    """Leave-one-out prediction of each shape from the others.
 
     Attributes:
-        loss: the mean, of the generic prior and the others together.
-        generic_loss: of the generic prior alone.
+        loss: mean cross-entropy of the generic prior combined with the other shapes.
+        generic_loss: mean cross-entropy of the generic prior alone.
     """
 
     shapes: Sequence[Shape]

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import ConvexHull
 
-# Half-axes of the octahedron that a structure is taken to hold at least, as a share of its box's: clicks that
-# lie in one plane, or on one line, still belong to a structure that has a body.
+# Half-axes of the octahedron inside every structure, as a share of the box's: it gives a volume to clicks that lie in
+# one plane or on one line.
 BODY = 0.5
 
 
 def extreme_point_gauge(extremes: np.ndarray, shape: tuple[int, ...], *, shrinkage: float) -> np.ndarray:
-    """Where each voxel lies between the middle of a structure (0) and its surface (1) and beyond (> 1).
+    """Compute the gauge of each voxel: 0 in the middle of a structure, 1 at its surface, more outside.
 
-    The convex hull of the six points is the least that a convex structure with these extreme points can be,
-    their tight box the most. The prior's surface lies between: the geometric mean of the gauge (Minkowski
-    functional) of the one and that of the other. It touches all six faces where they were clicked, so it is
-    as lopsided or oblique as the clicks are.
+    The convex hull of the six points is the smallest convex structure with these extreme points, their tight box the
+    largest. The gauge is the geometric mean of the gauges (Minkowski functionals) of the two, so its surface lies
+    between them. The surface touches all six faces where they were clicked, so it is as asymmetric or oblique as the
+    clicks are.
 
     Args:
         extremes: (3, 2, 3), [axis, low / high end, ijk] in voxels of the grid.
         shape: (X, Y, Z) of the grid.
-        shrinkage: in [0, 1), by which share each click is moved along its own face towards the middle of the
-            face, because structures bulge around a click and clicks have an error.
+        shrinkage: share in [0, 1) of its way to the middle of its face by which each click is moved, because
+            structures bulge around a click and clicks have an error.
 
     Returns:
         (X, Y, Z) float32, at least 0.
@@ -37,10 +37,10 @@ def extreme_point_gauge(extremes: np.ndarray, shape: tuple[int, ...], *, shrinka
 def hull_and_box_gauge(
     extremes: np.ndarray, shape: tuple[int, ...], *, shrinkage: float, body: float = BODY
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(X, Y, Z) float32 each: the two gauges between which the prior lies; arguments as in `extreme_point_gauge`.
+    """Return the gauges (X, Y, Z) float32 of hull and box; arguments as in `extreme_point_gauge`.
 
     Args:
-        body: half-axes of the octahedron that the hull holds at least, as a share of the box's, in (0, 1].
+        body: half-axes of the octahedron that the hull includes, as a share of the box's, in (0, 1].
     """
     extremes = np.asarray(extremes, dtype=np.float64)
     if extremes.shape != (3, 2, 3):
@@ -57,7 +57,7 @@ def hull_and_box_gauge(
 
 
 def _surface_points(extremes: np.ndarray, low: np.ndarray, high: np.ndarray, shrinkage: float) -> np.ndarray:
-    """(6, 3) the extremes on the outer faces of their voxels, so that a structure one voxel thick has a body."""
+    """Move the extremes (6, 3) to the outer faces of their voxels, so that a structure one voxel thick has a volume."""
     middle = (low + high) / 2
     surface = middle + (1 - shrinkage) * (extremes - middle)
     for axis in range(3):
@@ -66,13 +66,13 @@ def _surface_points(extremes: np.ndarray, low: np.ndarray, high: np.ndarray, shr
 
 
 def _box_gauge(grid: list[np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The factor by which the box [low, high], which holds the origin, must grow to reach each voxel."""
+    """Return the scale at which the box [low, high] around the origin reaches each voxel."""
     sides = [np.maximum(line / a, line / b) for line, a, b in zip(grid, low, high, strict=True)]
     return np.maximum(np.maximum(sides[0][:, None, None], sides[1][:, None]), sides[2]).astype(np.float32)
 
 
 def _hull_gauge(grid: list[np.ndarray], points: np.ndarray) -> np.ndarray:
-    """The factor by which the convex hull of points, which holds the origin, must grow to reach each voxel."""
+    """Return the scale at which the convex hull of points around the origin reaches each voxel."""
     equations = np.unique(ConvexHull(points).equations.round(12), axis=0)
     normals = (equations[:, :3] / -equations[:, 3:]).astype(np.float32)  # n · x = 1 on the face
     gauge = np.zeros([len(line) for line in grid], dtype=np.float32)

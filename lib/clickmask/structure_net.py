@@ -15,22 +15,22 @@ FEATURES = VoxelMaps._fields + StructureNumbers._fields
 """Names of the network's inputs, in order."""
 
 WEIGHTS = Path(__file__).with_name("structure_net.npz")
-"""Made by `python -m scripts.train_structure_net`."""
+"""Weights, made by `python -m scripts.train_structure_net`."""
 
 MAX_DEVIATIONS = 4.0
-"""Features further from their mean than in training count as these many standard deviations."""
+"""Maximum deviation of a feature from its mean in training, in standard deviations; larger ones are clipped."""
 
 VOXELS_AT_ONCE = 16_384
-"""Voxels of one matrix product, few enough for the processor's cache."""
+"""Voxels per matrix product, few enough for the processor's cache."""
 
 
 class StructureNetError(Exception):
-    """A file that holds no network for these features; the message says what to do."""
+    """Error of a file without a network for these features; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
 class StructureNet:
-    """A perceptron with rectified linear units.
+    """Perceptron with rectified linear units.
 
     Attributes:
         mean, deviation: (F,) float32 of the features in training.
@@ -45,7 +45,11 @@ class StructureNet:
 
     @classmethod
     def load(cls, path: Path) -> StructureNet:
-        """Raises: StructureNetError: the file is not there, or made for other features."""
+        """Load a file.
+
+        Raises:
+            StructureNetError: the file does not exist, or is for other features.
+        """
         try:
             with np.load(path, allow_pickle=False) as stored:
                 names = tuple(stored["features"].tolist())
@@ -76,7 +80,7 @@ class StructureNet:
         )
 
     def log_odds(self, features: VoxelFeatures) -> np.ndarray:
-        """(X, Y, Z) float32 of the region that the features are of."""
+        """Return the log-odds (X, Y, Z) float32 of the region of the features."""
         shape = features.maps.hull.shape
         maps = [volume.ravel() for volume in features.maps]
         numbers = self._scaled(np.array(features.numbers, dtype=np.float32), slice(len(maps), None))
@@ -91,7 +95,7 @@ class StructureNet:
         return result.reshape(shape)
 
     def _scaled(self, features: np.ndarray, which: slice) -> np.ndarray:
-        """(F,) or (F, N) features as deviations from the mean."""
+        """Return features (F,) or (F, N) as deviations from the mean."""
         mean, deviation = self.mean[which], self.deviation[which]
         if features.ndim == 2:
             mean, deviation = mean[:, None], deviation[:, None]
@@ -100,5 +104,5 @@ class StructureNet:
 
 @cache
 def shipped() -> StructureNet:
-    """The network that comes with the app."""
+    """Load the network that is shipped with the app."""
     return StructureNet.load(WEIGHTS)

@@ -27,13 +27,13 @@ MIN_SMOOTHNESS = 0.1
 
 @dataclass(frozen=True, eq=False)
 class StructureProblem:
-    """The evidence for one structure, on the voxels of a working grid.
+    """Evidence for one structure, on the voxels of a working grid.
 
     Attributes:
-        grid: those voxels.
+        grid: the working grid.
         values: (X, Y, Z) normalised intensities.
         probability: (X, Y, Z) of a trained network.
-        prior_weight: of it, in [0, 1].
+        prior_weight: of that network, in [0, 1].
         atlas: of the structure's label.
         extremes: (3, 2, 3) int, as in `ExtremePoints`.
         foreground, background: (N, 3) and (M, 3) int clicks; background clicks outside the grid are left out.
@@ -79,7 +79,7 @@ class StructureProblem:
         )
 
     def log_odds(self) -> np.ndarray:
-        """(X, Y, Z): log-odds of shape, networks, intensities, geodesics and corrective clicks together."""
+        """Combine shape, networks, intensities, geodesics and corrective clicks into log-odds (X, Y, Z)."""
         generic_prior = self.generic_prior()
         log_odds = self.fitted(self._prior(generic_prior))
         correction = None if self.atlas is None else self.atlas.correction_on(self.grid)
@@ -96,22 +96,22 @@ class StructureProblem:
         return self._corrected(log_odds)
 
     def generic_prior(self) -> np.ndarray:
-        """(X, Y, Z) log-odds of the shape prior of the extreme points alone."""
+        """Return the log-odds (X, Y, Z) of the shape prior of the extreme points alone."""
         gauge = extreme_point_gauge(self.extremes, self.grid.shape, shrinkage=self.options.shrinkage)
         return self.options.prior_strength * (1 - gauge)
 
     def fitted(self, prior: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) log-odds of a prior and the intensities."""
+        """Return the log-odds (X, Y, Z) of a prior and the intensities."""
         weight, iterations = self.options.intensity_weight, self.options.iterations
         return fit(self.values, prior, weight=weight, iterations=iterations)
 
     def paths(self, log_odds: np.ndarray) -> list[np.ndarray]:
-        """The geodesics between opposite extreme points, (n, 3) int each."""
+        """Return the geodesics between opposite extreme points, (n, 3) int each."""
         spacing_mm = self.grid.spacing_mm
         return extreme_point_geodesics(self.values, self.extremes, spacing_mm, background_probability=expit(-log_odds))
 
     def features(self, prior: np.ndarray, log_odds: np.ndarray, paths: list[np.ndarray]) -> VoxelFeatures:
-        """Features of the voxels in the relaxed box, from the generic prior and its log-odds with the intensities."""
+        """Compute the features in the relaxed box from the generic prior and its log-odds with the intensities."""
         return voxel_features(
             self.values,
             self.extremes,
@@ -123,7 +123,7 @@ class StructureProblem:
         )
 
     def cut(self, log_odds: np.ndarray, *, only_extremes: bool = False) -> np.ndarray:
-        """(X, Y, Z) bool: the graph cut constrained by all clicks, or by the extreme points only."""
+        """Return the graph cut (X, Y, Z) bool constrained by all clicks, or by the extreme points only."""
         known = np.full(log_odds.shape, -np.inf, dtype=np.float32)
         known[self.relaxed.slices] = log_odds[self.relaxed.slices]
         if not only_extremes:
@@ -131,8 +131,8 @@ class StructureProblem:
         known[tuple((self.extremes.reshape(6, 3) if only_extremes else self.foreground).T)] = np.inf
         contrast = self.options.contrast * typical_step(self.values[Box.around(self.foreground).slices])
         smoothness = self.options.corrected_smoothness if self._has_click_network() else self.options.smoothness
-        # A cut prefers a short border, up to none at all where no edge in the image holds it (shrinking bias:
-        # Vicente, Kolmogorov and Rother, CVPR 2008). The smoothness is then lowered.
+        # A cut prefers a short border (shrinking bias: Vicente, Kolmogorov and Rother, CVPR 2008), so a mask without
+        # strong edges may collapse. The smoothness is then lowered.
         while True:
             mask = graph_cut(known, self.values, self.grid.spacing_mm, smoothness=smoothness, contrast=contrast)
             if mask.sum() >= self.options.smallest_share * (known > 0).sum() or smoothness < MIN_SMOOTHNESS:
@@ -140,13 +140,13 @@ class StructureProblem:
             smoothness /= 2
 
     def without_closed_holes(self, mask: np.ndarray) -> np.ndarray:
-        """The mask with its holes filled, except those with a background click."""
+        """Fill the holes of a mask, except those with a background click."""
         holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
         stay = np.append(0, holes[tuple(self.background.T)])
         return mask | ~np.isin(holes, stay)
 
     def _prior(self, generic: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) log-odds of the generic prior, the atlas and the network."""
+        """Return the log-odds (X, Y, Z) of the generic prior, the atlas and the network."""
         prior = generic if self.atlas is None else logit(self.atlas.probability(expit(generic), self.grid))
         if self.probability is None:
             return prior
@@ -157,12 +157,12 @@ class StructureProblem:
         return self.atlas is not None and self.atlas.correction is not None
 
     def _net_share(self) -> float:
-        """The share of the structure net, which falls with the weight of an atlas."""
+        """Return the share of the structure net, which falls with the weight of an atlas."""
         generic_share = 1.0 if self.atlas is None else 1 / (1 + self.atlas.atlas.weight)
         return self.options.net_share * generic_share**0.5
 
     def _corrected(self, log_odds: np.ndarray) -> np.ndarray:
-        """The log-odds, replaced around the clicks that contradict the mask of the extreme points alone."""
+        """Replace the log-odds around the clicks that contradict the mask of the extreme points alone."""
         if len(self.foreground) == 6 and len(self.background) == 0:
             return log_odds
         mask = self.cut(log_odds, only_extremes=True)
@@ -186,12 +186,17 @@ class StructureProblem:
         return log_odds
 
     def _shift(self, missed: np.ndarray, leaked: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) added to the log-odds around clicks that are missed (M,) or leaked (N,) by the mask so far."""
+        """Return the shift (X, Y, Z) of the log-odds around clicks, from the errors of the mask at these clicks.
+
+        Args:
+            missed: (N,) bool, foreground clicks outside the mask.
+            leaked: (M,) bool, background clicks inside it.
+        """
         corrective = ~(self.foreground[:, None] == self.extremes.reshape(6, 3)).all(axis=-1).any(axis=1)
         clicks = np.concatenate([self.foreground[corrective], self.background])
-        wanted = self.options.click_shift * np.concatenate([missed[corrective], -1.0 * leaked])
+        shifts = self.options.click_shift * np.concatenate([missed[corrective], -1.0 * leaked])
         extent = np.ptp(self.extremes.reshape(6, 3), axis=0) + 1
-        return click_shift(self.grid.shape, clicks, wanted, self.options.click_shift_reach * extent)
+        return click_shift(self.grid.shape, clicks, shifts, self.options.click_shift_reach * extent)
 
 
 def inside(points_voxel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

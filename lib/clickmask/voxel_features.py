@@ -14,15 +14,15 @@ from lib.clickmask.raster_distance import raster_distance
 from lib.clickmask.shape_prior import hull_and_box_gauge
 from lib.geometry.boxes import Box
 
-# Of the hull, as in `shape_prior`: smaller than the prior's, so that thin structures differ from thick ones.
+# As `shape_prior.BODY`, but smaller, so that thin structures differ from thick ones.
 BODY = 0.15
-# Of histograms of few voxels, in cells.
+# Standard deviation in cells, for histograms of few voxels.
 CELL_SIGMA = 1.5
-# Both histograms' common part, as a share of their mean and of a cell: what was not seen on paths is not impossible.
+# Part of the mean histogram in both, and a constant per cell, so that unseen intensities are not impossible.
 COMMON_SHARE, COMMON_CELL = 0.05, 0.002
 # Added to a robust standard deviation of normalised intensities.
 MIN_DEVIATION = 0.02
-# The costs of distances: at least the first, so that straight paths are shortest in a uniform region; at most the sum.
+# Minimum and range of a voxel's cost; the minimum makes straight paths the shortest in a uniform region.
 INTENSITY_COST, GRADIENT_COST = (0.15, 6.0), (0.1, 5.0)
 # Added before a logarithm of a gauge, and of a distance in units of the box.
 MIN_GAUGE, MIN_DISTANCE = 0.05, 0.02
@@ -30,22 +30,23 @@ QUANTILES, QUANTILE_VOXELS = 65, 20_000
 
 
 class VoxelMaps(NamedTuple):
-    """A volume (X, Y, Z) float32 each.
+    """Features that vary from voxel to voxel, (X, Y, Z) float32 each.
 
-    Places are in units of the box: each axis runs from -1 to 1 between the outer faces of the clicked voxels.
+    Distances are in units of the box: each axis runs from -1 to 1 between the outer faces of the clicked voxels.
 
     Attributes:
         hull, box: log of the gauge of the hull of the six points, and of their box.
         nearest, second: distance to the nearest extreme point and to the next one.
         middle: distance to the middle of the box.
         path: distance to the paths between opposite extreme points.
-        intensity_distance: log of the cheapest way to the paths, where intensities unlike theirs cost.
-        gradient_rank: of the cheapest way to the paths where gradients cost, among the voxels of the box, in [0, 1].
+        intensity_distance: log of the geodesic distance to the paths, whose cost is the difference in intensity.
+        gradient_rank: rank in [0, 1], among the voxels of the box, of the geodesic distance to the paths whose cost is
+            the gradient.
         ring_ratio, smooth_ring_ratio: log-likelihood ratio of the intensities on the paths against those outside the
             box, and its mean around the voxel.
         all_ratio, smooth_all_ratio: the same against all intensities.
         model_ratio, smooth_model_ratio: the same of the intensity model.
-        log_odds: of the shape prior and the intensity model together.
+        log_odds: of the shape prior and the intensity model combined.
     """
 
     hull: np.ndarray
@@ -66,15 +67,15 @@ class VoxelMaps(NamedTuple):
 
 
 class StructureNumbers(NamedTuple):
-    """Of the structure as a whole.
+    """Features of the structure as a whole.
 
     Attributes:
-        coincidence: mean distance of an extreme point to the next one, in units of the box. Small where extreme points
-            of two axes coincide, as at the ends of a rod that lies askew.
-        off_centre: mean distance, along each axis, of the extreme points to the middle of the face that they lie on.
+        coincidence: mean distance of an extreme point to the nearest other one, in units of the box. Small if extreme
+            points of two axes coincide, as at the ends of an oblique rod.
+        off_centre: mean distance, along each axis, of the extreme points to the middle of their face.
         elongation: standard deviation of the extreme points along their main direction, in units of the box.
-        likely_share: of the box's voxels, those that prior and intensity model hold for the structure.
-        alike_share: of the box's voxels, those whose intensity is likelier on the paths than outside the box.
+        likely_share: share of the box's voxels with positive log-odds of prior and intensity model.
+        alike_share: share of the box's voxels whose intensity is likelier on the paths than outside the box.
         path_deviation: log of the robust standard deviation of the intensities on the paths.
     """
 
@@ -88,7 +89,7 @@ class StructureNumbers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VoxelFeatures:
-    """The features of the voxels of one region: those that differ from voxel to voxel, and those that do not."""
+    """Features of the voxels of one region: those that vary from voxel to voxel, and those that do not."""
 
     maps: VoxelMaps
     numbers: StructureNumbers
@@ -104,16 +105,16 @@ def voxel_features(
     paths: Sequence[np.ndarray],
     region: Box,
 ) -> VoxelFeatures:
-    """The features of the voxels in a region.
+    """Compute the features of the voxels in a region.
 
     Args:
-        values: (X, Y, Z) intensities in [0, 1], of the region and what surrounds it.
+        values: (X, Y, Z) intensities in [0, 1], of the region and its surroundings.
         extremes: (3, 2, 3) int, [axis, low / high end, ijk] in voxels of `values`.
         spacing_mm: voxel size along each axis.
         model_ratio: (X, Y, Z) log-likelihood ratio of the intensity model.
         log_odds: (X, Y, Z) of prior and intensity model.
         paths: (n, 3) int voxels each, between opposite extreme points.
-        region: holds the extreme points and the paths.
+        region: contains the extreme points and the paths.
     """
     start, inside = np.array(region.start), region.slices
     tight = Box.around(extremes.reshape(6, 3))
@@ -123,7 +124,7 @@ def voxel_features(
     for path in paths:
         seeds[tuple((path - start).T)] = True
     cells = intensity_cells(values)
-    # Extreme points were clicked on the border of the structure, with an error.
+    # Without the extreme points, which lie on the border of the structure and have an error.
     inner = np.concatenate([path[1:-1] if len(path) > 4 else path for path in paths])
     on_paths = smoothed_counts(cells[tuple(inner.T)], CELL_SIGMA)
     everywhere = smoothed_counts(cells)
@@ -169,7 +170,7 @@ def voxel_features(
 
 @dataclass(frozen=True, eq=False)
 class _BoxFrame:
-    """Places in units of the box.
+    """Coordinates in units of the box.
 
     Attributes:
         axes: positions of the voxels along each axis.
@@ -193,16 +194,16 @@ class _BoxFrame:
         return np.sqrt(self._squared_distance(place))
 
     def two_nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """(X, Y, Z) each: distances to the nearest extreme point and to the next."""
+        """Return the distances (X, Y, Z) to the nearest and to the second nearest extreme point."""
         nearest = second = np.full([len(axis) for axis in self.axes], np.inf, dtype=np.float32)
         for extreme in self.extremes:
-            found = self._squared_distance(extreme)
-            second = np.minimum(second, np.maximum(nearest, found))
-            nearest = np.minimum(nearest, found)
+            distance = self._squared_distance(extreme)
+            second = np.minimum(second, np.maximum(nearest, distance))
+            nearest = np.minimum(nearest, distance)
         return np.sqrt(nearest), np.sqrt(second)
 
     def spread(self) -> tuple[float, float, float]:
-        """Coincidence, distance off the centre and elongation, as in `StructureNumbers`."""
+        """Return coincidence, distance off the centre and elongation, as in `StructureNumbers`."""
         between = np.linalg.norm(self.extremes[:, None] - self.extremes[None], axis=-1)
         np.fill_diagonal(between, np.inf)
         on_faces = np.concatenate(
@@ -217,7 +218,7 @@ class _BoxFrame:
 
 
 def _shares_outside(cells: np.ndarray, box: Box) -> np.ndarray:
-    """(BINS,) of the cells outside a box; of all where there is nothing outside."""
+    """Return the histogram (BINS,) of the cells outside a box, or of all cells if none is outside."""
     everywhere = np.bincount(cells.ravel(), minlength=BINS)
     outside = everywhere - np.bincount(cells[box.slices].ravel(), minlength=BINS)
     return smoothed_counts(np.arange(BINS), weights=outside if outside.any() else everywhere)
@@ -228,19 +229,19 @@ def _log_ratio(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     return np.log((inside + common) / (outside + common)).astype(np.float32)
 
 
-def _cost(amount: np.ndarray, least_and_range: tuple[float, float]) -> np.ndarray:
-    least, most = least_and_range
-    return np.float32(least) + np.minimum(amount, np.float32(most))
+def _cost(amount: np.ndarray, minimum_and_range: tuple[float, float]) -> np.ndarray:
+    minimum, cost_range = minimum_and_range
+    return np.float32(minimum) + np.minimum(amount, np.float32(cost_range))
 
 
 def _smoothed(volume: np.ndarray, spacing_mm: tuple[float, float, float], sigma_voxels: float) -> np.ndarray:
-    """Smooths by a Gaussian; its standard deviation is a multiple of the smallest voxel edge along each axis."""
+    """Smooth by a Gaussian; its standard deviation is in units of the smallest voxel edge along each axis."""
     sigma = sigma_voxels * np.min(spacing_mm) / np.asarray(spacing_mm)
     return ndimage.gaussian_filter(volume, sigma, mode="nearest")
 
 
 def _steepness(values: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """(X, Y, Z) magnitude of the gradient, in intensity over the smallest voxel edge."""
+    """Return the magnitude of the gradient (X, Y, Z), per smallest voxel edge."""
     squares = np.zeros(values.shape, dtype=np.float32)
     for axis, spacing in enumerate(np.asarray(spacing_mm) / np.min(spacing_mm)):
         if values.shape[axis] > 1:
@@ -249,7 +250,7 @@ def _steepness(values: np.ndarray, spacing_mm: tuple[float, float, float]) -> np
 
 
 def _rank(volume: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) share of some values that are lower, to one part in 64."""
+    """Return the share (X, Y, Z) of some values that are lower, to one part in 64."""
     sample = among.ravel()[:: 1 + among.size // QUANTILE_VOXELS]
     shares = np.linspace(0, 1, QUANTILES)
     levels = np.quantile(sample, shares)

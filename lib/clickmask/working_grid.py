@@ -12,11 +12,11 @@ from lib.geometry.boxes import Box
 
 @dataclass(frozen=True)
 class WorkingGrid:
-    """A box of an image whose voxels are averaged in blocks.
+    """Box of an image whose voxels are averaged in blocks.
 
     Attributes:
         box: the part of the image.
-        factors: image voxels to a voxel of the grid, along each axis; 1 keeps the image's own.
+        factors: image voxels per voxel of the grid, along each axis.
         spacing_mm: of the grid's voxels.
     """
 
@@ -26,7 +26,7 @@ class WorkingGrid:
 
     @classmethod
     def over(cls, box: Box, spacing_mm: tuple[float, float, float], max_voxels: int) -> WorkingGrid:
-        """The finest grid over a box that has at most `max_voxels`; the axis of the finest spacing is halved first."""
+        """Return the finest grid over a box with at most `max_voxels`; the finest axes are coarsened first."""
         factors, spacing = np.ones(3, dtype=int), np.array(spacing_mm, dtype=float)
         while np.prod(-(-np.array(box.shape) // factors)) > max_voxels:
             finest = np.where(np.array(box.shape) > factors, factors * spacing, np.inf)
@@ -41,11 +41,11 @@ class WorkingGrid:
         return i, j, k
 
     def points(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(..., 3) int voxels of the image to those of the grid that hold them; they may lie outside of it."""
+        """Convert int voxels (..., 3) of the image to voxels of the grid, which may lie outside of it."""
         return (points_voxel - np.array(self.box.start)) // np.array(self.factors)
 
     def averaged(self, image: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) of the image to the grid's own, float32."""
+        """Average an image (X, Y, Z) to the grid, (x, y, z) float32."""
         values = np.asarray(image[self.box.slices], dtype=np.float32)
         if self.factors == (1, 1, 1):
             return values
@@ -55,11 +55,11 @@ class WorkingGrid:
         return values.reshape(blocks).mean(axis=(1, 3, 5))
 
     def on_image_voxels(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the grid on the image's voxels in the box, its surface interpolated between coarse voxels."""
+        """Return a mask of the grid on the image's voxels in the box, with an interpolated surface."""
         return mask if self.factors == (1, 1, 1) else self.interpolated(mask.astype(np.float32)) > 0.5
 
     def interpolated(self, values: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) float32 of the grid on the image's voxels in the box, linearly between coarse voxels."""
+        """Interpolate values (X, Y, Z) float32 of the grid linearly to the image's voxels in the box."""
         if self.factors == (1, 1, 1):
             return values
         factors = np.array(self.factors, dtype=float)
@@ -74,7 +74,7 @@ class WorkingGrid:
         )
 
     def repeated(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the grid on the image's voxels in the box, every coarse voxel as a block."""
+        """Return a mask of the grid on the image's voxels in the box, every coarse voxel as a block."""
         for axis, factor in enumerate(self.factors):
             mask = np.repeat(mask, factor, axis=axis) if factor > 1 else mask
         x, y, z = self.box.shape

@@ -14,10 +14,12 @@ SURROUNDINGS, MIN_SURROUNDINGS = 0.3, 4
 
 
 class Example(NamedTuple):
-    """Attributes:
-    image: (X, Y, Z) float32.
-    mask: (X, Y, Z) bool, one component.
-    spacing_mm: voxel size along each axis.
+    """Structure with its surroundings.
+
+    Attributes:
+        image: (X, Y, Z) float32.
+        mask: (X, Y, Z) bool, one component.
+        spacing_mm: voxel size along each axis.
     """
 
     image: np.ndarray
@@ -26,18 +28,18 @@ class Example(NamedTuple):
 
 
 def large_enough(mask: np.ndarray) -> bool:
-    """Can six clicks be placed on a mask (X, Y, Z) bool, and something be learnt?"""
+    """Tell whether a mask (X, Y, Z) bool is large enough for six clicks and for training."""
     if np.count_nonzero(mask) < MIN_VOXELS:
         return False
     return bool(np.ptp(np.argwhere(mask), axis=0).min() + 1 >= MIN_EXTENT)
 
 
 def margins(extent: np.ndarray) -> np.ndarray:
-    """(3,) int voxels of surroundings for a structure of an extent (3,) in voxels."""
+    """Return the margins (3,) int in voxels around a structure of an extent (3,) in voxels."""
     return np.maximum(np.ceil(SURROUNDINGS * extent), MIN_SURROUNDINGS).astype(int)
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) orthogonal; half of them mirror."""
+    """Draw an orthogonal matrix (3, 3); half of them mirror."""
     rotation: np.ndarray = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     return rotation

@@ -20,30 +20,31 @@ ENTROPY_SHARE = 0.5
 """Weight of the cross-entropy relative to the Dice loss."""
 
 RARE_SHARE = 0.05
-"""Added to a structure's share of the voxels around it, by which its cross-entropy is divided: a thin structure counts
-nearly as much as a thick one."""
+"""Added to a structure's share of the voxels around it, by which its cross-entropy is divided, so that a thin structure
+has nearly the same weight as a thick one."""
 
 NOISE = 0.05
-"""Standard deviations, the same for all voxels of a structure: no structure is told by its numbers."""
+"""Standard deviation of noise on the scaled features, the same for all voxels of a structure, against overfitting to
+single structures."""
 
 LEVEL = 0.8
-"""Added to the log-odds after the training. Of uncertain masks, the larger ones have the higher expected Dice: a voxel
-adds to it from a probability of half the Dice on (Lipton et al., ECML 2014)."""
+"""Added to the log-odds after the training. Of uncertain masks, the larger ones have the higher expected Dice: the
+optimal threshold of the probability is half the Dice (Lipton et al., ECML 2014)."""
 
 
 def fit_net(
     real: Sequence[Sample], random: Sequence[Sample], *, random_share: float = 0.6, steps: int = 3000, seed: int = 0
 ) -> StructureNet:
-    """A net trained by cross-entropy and Dice loss, both for each structure.
+    """Train a net by cross-entropy and Dice loss, both per structure.
 
     Args:
-        real, random: of structures of scans, and of those made by chance.
-        random_share: in [0, 1], of the structures of a step.
-        steps: of the optimiser.
-        seed: the same gives the same net on the same machine.
+        real, random: samples of structures of scans, and of random structures.
+        random_share: share in [0, 1] of random structures in a step.
+        steps: number of steps of the optimiser.
+        seed: the same seed gives the same net on the same machine.
 
     Raises:
-        ValueError: no samples of a kind that has a share.
+        ValueError: no samples of a kind whose share is not 0.
     """
     if (random_share < 1 and not real) or (random_share > 0 and not random):
         raise ValueError(f"{len(real)} real and {len(random)} random samples; expected some of both")
@@ -86,7 +87,7 @@ def _perceptron() -> nn.Sequential:
 
 
 def _loss(log_odds: torch.Tensor, inside: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """All (structures, voxels)."""
+    """Return the mean loss; all arguments are (structures, voxels)."""
     entropy = (weight * functional.binary_cross_entropy_with_logits(log_odds, inside, reduction="none")).sum(1)
     share = (weight * inside).sum(1)
     probability = torch.sigmoid(log_odds)
@@ -95,7 +96,7 @@ def _loss(log_odds: torch.Tensor, inside: torch.Tensor, weight: torch.Tensor) ->
 
 
 def _stacked(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (S, VOXELS, F), inside and weight (S, VOXELS) float32; voxels that a structure lacks weigh nothing."""
+    """Stack to features (S, VOXELS, F), inside and weight (S, VOXELS) float32; missing voxels have weight 0."""
     features = np.zeros((len(samples), VOXELS, len(FEATURES)), dtype=np.float16)
     inside, weight = np.zeros((2, len(samples), VOXELS), dtype=np.float32)
     for n, one in enumerate(samples):

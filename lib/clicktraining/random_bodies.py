@@ -9,11 +9,11 @@ import numpy as np
 from lib.clicktraining.examples import random_rotation
 
 Body = Callable[[np.ndarray], np.ndarray]
-"""Points (N, 3), within about 1 of the origin, to (N,) bool."""
+"""Function from points (N, 3), within about 1 of the origin, to (N,) bool."""
 
 
 def random_body(rng: np.random.Generator) -> Body:
-    """Round and boxlike bodies, lumps, rods, vessels, plates, shells, rings and crescents."""
+    """Draw a round or boxlike body, lump, rod, vessel, plate, shell, ring or crescent."""
     kinds = list(KINDS)
     shares = np.array([KINDS[kind] for kind in kinds])
     return kinds[rng.choice(len(kinds), p=shares / shares.sum())](rng)
@@ -57,7 +57,7 @@ def _thin_rod(rng: np.random.Generator) -> Body:
 
 
 def _tree(rng: np.random.Generator) -> Body:
-    """Two or three rods with one common end."""
+    """Join two or three rods at one end."""
     return _union([_branch(rng, rng.uniform(0, 5), (0.5, 1.0), (0.03, 0.12)) for _ in range(rng.integers(2, 4))])
 
 
@@ -68,7 +68,6 @@ def _body_with_processes(rng: np.random.Generator) -> Body:
 
 
 def _plate(rng: np.random.Generator) -> Body:
-    """A piece of a sphere."""
     radius, half_thickness = _log_uniform(rng, 0.4, 2), rng.uniform(0.03, 0.1)
     width, length = rng.uniform(0.2, 0.5), rng.uniform(0.3, 0.5)
 
@@ -87,7 +86,7 @@ def _shell(rng: np.random.Generator) -> Body:
 
 
 def _ring(rng: np.random.Generator) -> Body:
-    """A torus, or a part of one."""
+    """Draw a torus or a part of one."""
     thickness, squeeze, height = rng.uniform(0.06, 0.16), rng.uniform(0.5, 1), rng.uniform(0.5, 3)
     half_angle = rng.uniform(1.5, 3.2)
 
@@ -129,7 +128,7 @@ def _branch(rng: np.random.Generator, bend: float, length: tuple[float, float], 
 
 
 def _curve(rng: np.random.Generator, bend: float, count: int = 30) -> np.ndarray:
-    """(count, 3) points of a smooth curve of length 1 from the origin, which turns by about `bend` in all."""
+    """Draw points (count, 3) of a smooth curve of length 1 from the origin, which turns by about `bend` radians."""
     main, other = rng.normal(size=(2, 3))
     main /= np.linalg.norm(main)
     mix, waves = rng.uniform(0, 0.5), 4 * np.pi * rng.uniform(0.3, 1.2)
@@ -161,5 +160,5 @@ def _squared(vectors: np.ndarray) -> np.ndarray:
 def _log_uniform(
     rng: np.random.Generator, low: float, high: float, size: int | tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """An array of that size; of one number, () without one."""
+    """Draw an array of a size; a scalar array () without one."""
     return np.asarray(np.exp(rng.uniform(np.log(low), np.log(high), size)))

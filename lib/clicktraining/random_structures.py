@@ -19,7 +19,7 @@ CONSTANT_SHARE, HIDDEN_SHARE = 0.02, 0.05
 
 
 def random_structure(rng: np.random.Generator) -> Example:
-    """A body in any direction, on voxels of any shape; sometimes only a part of the body is the structure."""
+    """Draw a body in any direction, on voxels of any shape; sometimes only a part of the body is the structure."""
     while True:
         scene = _Scene.of(rng)
         if scene is not None and large_enough(scene.mask):
@@ -28,10 +28,10 @@ def random_structure(rng: np.random.Generator) -> Example:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """A body on a grid.
+    """Body on a grid.
 
     Attributes:
-        body: what is shown.
+        body: the body in the scan.
         points: (X, Y, Z, 3) of the voxels, in the frame of the body.
         whole: (X, Y, Z) bool, the body.
         mask: (X, Y, Z) bool, the structure: the body or a part of it.
@@ -46,7 +46,7 @@ class _Scene:
 
     @classmethod
     def of(cls, rng: np.random.Generator) -> _Scene | None:
-        """None where the body has no point, or too few voxels or too many."""
+        """Draw a scene; None if the body is empty, or has too few or too many voxels."""
         body = random_body(rng)
         to_body = _direction(rng)
         spacing = np.ones(3)
@@ -74,7 +74,7 @@ class _Scene:
 
 
 def _direction(rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) from the grid's directions to the body's: any, or along the axes; stretched."""
+    """Draw a matrix (3, 3) from the grid's directions to the body's: any rotation or a permutation, stretched."""
     stretch = np.exp(rng.uniform(-0.3, 0.3, 3))
     return np.diag(stretch)[rng.permutation(3)] if rng.random() < 0.3 else random_rotation(rng) * stretch
 
@@ -84,7 +84,7 @@ def _on(points: np.ndarray, body: Body) -> np.ndarray:
 
 
 def _part(rng: np.random.Generator, whole: np.ndarray) -> np.ndarray:
-    """The part of a structure beyond a plane, such as the body of a vertebra."""
+    """Return the part of a structure beyond a random plane, such as the body of a vertebra."""
     normal = rng.normal(size=3) if rng.random() < 0.5 else np.eye(3)[rng.integers(3)]
     voxels = np.argwhere(whole)
     along = voxels @ normal
@@ -94,10 +94,10 @@ def _part(rng: np.random.Generator, whole: np.ndarray) -> np.ndarray:
 
 
 def _picture(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
-    """(X, Y, Z) float32: tissues of several intensities, neighbours, the structure, blur and noise.
+    """Draw an image (X, Y, Z) float32: tissues of several intensities, neighbours, the structure, blur and noise.
 
-    The structure is brighter or darker than its surroundings, by much or hardly; it may have a core, a wall, a texture
-    and neighbours like itself. At times it cannot be seen at all, so that the net learns to go by the clicks alone.
+    The contrast of the structure is of either sign, high or low; the structure may have a core, a wall, a texture and
+    neighbours of its own intensity. It is sometimes invisible, so that the net learns to rely on the clicks alone.
     """
     if rng.random() < CONSTANT_SHARE:
         return np.zeros(scene.mask.shape, dtype=np.float32)
@@ -118,12 +118,12 @@ def _picture(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
         body = random_body(rng) if rng.random() < 0.6 else scene.body
         place = scene.points[tuple(rng.integers(0, shape))]
         image[_on((scene.points - place) @ random_rotation(rng), body)] = inside + (rng.random() > 0.45) * rng.normal()
-    if rng.random() < 0.4:  # what touches it is unlike it
+    if rng.random() < 0.4:  # voxels next to the structure have the intensity of the surroundings
         image[ndimage.binary_dilation(mask) & ~mask] = around
     image[mask] = inside
     if rng.random() < 0.7 and mask.any():
         image[scene.whole & ~mask] = inside
-    if rng.random() < 0.2 and mask.any():  # a wall, and an inside like the surroundings
+    if rng.random() < 0.2 and mask.any():  # a wall around the intensity of the surroundings
         walled = scene.whole if rng.random() < 0.6 else mask
         depth = ndimage.distance_transform_edt(walled, sampling=spacing)
         image[walled] = around + rng.normal(0, 0.15)
@@ -145,7 +145,7 @@ def _picture(rng: np.random.Generator, scene: _Scene) -> np.ndarray:
 
 
 def _tissues(rng: np.random.Generator, clouds: np.ndarray) -> np.ndarray:
-    """(X, Y, Z): one to four intensities, where clouds are thin to where they are thick."""
+    """Draw one to four intensities for the quantiles of smooth noise (X, Y, Z)."""
     count = rng.integers(1, 5)
     levels = rng.normal(size=count) * rng.uniform(0.3, 1.5)
     borders = np.quantile(clouds, np.linspace(0, 1, count + 1)[1:-1])

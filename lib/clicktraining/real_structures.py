@@ -19,7 +19,7 @@ PLAIN_SAMPLES = 2
 
 
 def example_of(image: np.ndarray, box: Box, mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Example | None:
-    """A structure and its surroundings; None if it is too small to learn from.
+    """Cut out a structure and its surroundings; None if it is too small for training.
 
     Args:
         image: (X, Y, Z), the scan.
@@ -37,7 +37,7 @@ def example_of(image: np.ndarray, box: Box, mask: np.ndarray, spacing_mm: tuple[
 
 
 def real_samples(rng: np.random.Generator, examples: Sequence[Example], count: int) -> Iterator[Sample]:
-    """Each structure as it is, and then in turn `count` times turned and stretched."""
+    """Yield samples of each structure without augmentation, then `count` samples of rotated and stretched ones."""
     for _ in range(PLAIN_SAMPLES):
         for example in examples:
             if (one := sample(rng, example)) is not None:

@@ -12,23 +12,23 @@ from lib.clickmask.click_mask import features_of
 from lib.clicktraining.examples import Example
 
 VOXELS = 1200
-"""Voxels of a structure: at most half of them inside, at most half outside."""
+"""Maximum number of voxels per structure: at most half of them inside, at most half outside."""
 
 CLICK_ERROR_VOXELS = 0.5
 TRIES = 20
 
 CORNER_SHARE = 0.1
-"""Of structures whose clicks are as near as can be to two opposite corners. Where an outermost slice is large, nobody
-knows where on it an annotator clicks, and clicks that lie together do not mean a rod."""
+"""Share of structures whose clicks are as near as possible to two opposite corners. On a large outermost slice, an
+annotator may click anywhere, so clicks that lie together do not imply a rod."""
 
 
 class Sample(NamedTuple):
-    """Some voxels of one structure.
+    """Sampled voxels of one structure.
 
     Attributes:
-        features: (N, F) float16, as `FEATURES` names them.
+        features: (N, F) float16, in the order of `FEATURES`.
         inside: (N,) bool.
-        weight: (N,) float32: how many voxels each stands for, as a share of all around the structure.
+        weight: (N,) float32: number of voxels that each represents, as a share of all voxels around the structure.
     """
 
     features: np.ndarray
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 
 def sample(rng: np.random.Generator, example: Example) -> Sample | None:
-    """A sample with simulated clicks with an error; None where they never span a box."""
+    """Draw a sample with simulated, inexact clicks; None if no clicks with an extent along each axis are found."""
     clicks = next((c for _ in range(TRIES) if np.ptp(c := _clicks(rng, example.mask), axis=0).all()), None)
     if clicks is None:
         return None
@@ -57,7 +57,7 @@ def sample(rng: np.random.Generator, example: Example) -> Sample | None:
 
 
 def _clicks(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """(6, 3) int: anywhere on the outermost slices of the structure, or all near to two opposite corners of its box."""
+    """Draw clicks (6, 3) int on the outermost slices of the structure, or near two opposite corners of its box."""
     if rng.random() > CORNER_SHARE:
         return simulated_extreme_points(mask, rng, CLICK_ERROR_VOXELS)
     voxels = np.argwhere(mask)

@@ -17,10 +17,7 @@ TRIES = 10
 
 
 def turned(rng: np.random.Generator, example: Example) -> Example | None:
-    """The structure in any direction or turned a little, stretched along any axes, at times on thick slices.
-
-    None where too little is left.
-    """
+    """Rotate and stretch a structure, sometimes onto thick slices; None if too few voxels remain."""
     spacing = np.array(example.spacing_mm)
     voxels = np.argwhere(example.mask)
     centre = voxels.mean(axis=0)
@@ -44,7 +41,7 @@ def turned(rng: np.random.Generator, example: Example) -> Example | None:
 
 
 def _slices(rng: np.random.Generator) -> np.ndarray:
-    """(3,) by how much voxels grow along each axis; along one at most."""
+    """Draw the factors (3,) by which voxels grow; at most one is not 1."""
     slices = np.ones(3)
     if rng.random() < THICK_SHARE:
         slices[rng.integers(3)] = np.exp(rng.uniform(0, np.log(THICKEST)))
@@ -52,7 +49,7 @@ def _slices(rng: np.random.Generator) -> np.ndarray:
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) orthogonal: by about 20 degrees, any, or an exchange of axes."""
+    """Draw an orthogonal matrix (3, 3): a rotation by about 20 degrees, any rotation, or a permutation of axes."""
     kind = rng.choice(3, p=[0.5, 0.3, 0.2])
     if kind == 0:
         return Rotation.from_rotvec(rng.normal(0, 0.35, 3)).as_matrix()

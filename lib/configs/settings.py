@@ -17,7 +17,7 @@ from lib.trainers.background import GPU_MEMORY_SHARE
 from lib.trainers.processes import GPUS
 from lib.training.hyperparameters import Hyperparameters, Preset, first_error
 
-# Keys of a request, which has one key a label too.
+# Other keys of a request, in which each label is a key too.
 RESERVED_LABELS = (
     *("background", "foreground", "image", "model", "session", "label", "label_tag", "coordinates", "client_id"),
     *("use_stored_clicks", "absent"),
@@ -31,20 +31,20 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 
 
 class ConfigurationError(ValueError):
-    """A `--conf` that cannot be used; its text names it and says what is expected."""
+    """Error of an invalid `--conf`; its text names the setting and the expected values."""
 
 
 class AppSettings(BaseModel):
-    """Settings of the app; every hyper-parameter of training can be set as well, by its own name."""
+    """Settings of the app; every hyper-parameter of training can be set too, by its own name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: tuple[str, ...] = Field(("lesion",), description="structures, comma-separated, in order: index 1, 2, ...")
     codes: dict[str, str] = Field(
-        {}, description="what the labels are, for DICOM SEG: label=SCHEME:CODE, comma-separated; default: Tissue"
+        {}, description="codes of the labels in DICOM SEG: label=SCHEME:CODE, comma-separated; default: Tissue"
     )
-    modalities: tuple[str, ...] = Field(("MR", "CT"), description="of the series that an archive serves")
-    preset: Preset = Field("auto", description="gpu, cpu, paper, or auto: gpu where there is one, else cpu")
+    modalities: tuple[str, ...] = Field(("MR", "CT"), description="modalities of the archive's series that are served")
+    preset: Preset = Field("auto", description="gpu, cpu, paper, or auto: gpu if there is one, else cpu")
     project_dir: Path | None = Field(
         None, description="absolute path of the folder for annotations, models and logs; default: the studies folder"
     )
@@ -52,51 +52,49 @@ class AppSettings(BaseModel):
         None, description="absolute path of the folder of trained models; default: model/ in the project's folder"
     )
     allow_network_without_login: bool = Field(
-        False, description="listen beyond this machine, where everybody may then read and change the studies"
+        False, description="serve other machines without a login; anybody there may read and change the studies"
     )
-    allowed_hosts: tuple[str, ...] = Field((), description="names of the server, comma-separated, beside its own")
+    allowed_hosts: tuple[str, ...] = Field((), description="further host names of the server, comma-separated")
     allowed_origins: tuple[str, ...] = Field(
-        (), description="comma-separated addresses of other servers whose pages may use this one"
+        (), description="comma-separated addresses of other servers whose pages may use this server"
     )
     users: Path | None = Field(
         None, description="absolute path of a file of users, who must log in; scripts/users.sh writes it"
     )
-    readers: int = Field(
-        1, ge=1, le=9, description="people who read each study, each on their own; from 2 on a reviewer decides"
-    )
+    readers: int = Field(1, ge=1, le=9, description="independent readers of each study; from 2 on, a reviewer decides")
     review: bool = Field(
-        False, description="only review readings: no model, no clicks, no training; the server starts at once"
+        False, description="only review readings: no model, no clicks, no training; the server starts immediately"
     )
     session_hours: float = Field(10.0, gt=0, le=168, description="hours after which a login expires")
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="comma-separated addresses of reverse proxies that encrypt for this server, beside 127.0.0.1"
+        (), description="comma-separated addresses of reverse proxies that terminate TLS, besides 127.0.0.1"
     )
     max_volume_gb: float = Field(4.0, gt=0, description="largest image that is read, in GB of float32 voxels")
     file_access: Literal["owner", "group"] = Field("owner", description="who may read the files that the app writes")
-    keep_versions: int = Field(5, ge=1, description="versions of the model that are kept to roll back to")
+    keep_versions: int = Field(5, ge=1, description="versions of the model that are kept for rollback")
     auto_train: int = Field(
-        0, ge=0, description="new annotations after which a training starts by itself; 0: only on request"
+        0, ge=0, description="new annotations after which a training starts automatically; 0: only on request"
     )
     gpus: str = Field(
         "all", pattern=f"^({GPUS})$", description="GPUs that a training uses together: all, or numbers such as 0,1"
     )
     gpu_memory_share: float = Field(
-        GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may take, beside requests"
+        GPU_MEMORY_SHARE, gt=0, le=1, description="share of a GPU's memory that a training may use beside requests"
     )
     test_time_crf: Literal["auto", "true", "false"] = Field(
-        "auto", description="let automatic masks end at edges of the image, by a dense CRF; auto: where it helps"
+        "auto", description="refine automatic masks by a dense CRF; auto: if this improved the score in training"
     )
     tracking: Literal["mlflow", "None"] = Field("mlflow", description="mlflow (sqlite file beside the model) or None")
 
     @property
     def n_readers(self) -> int:
-        """How many people read each study; a review has two of them at least."""
+        """Number of readers of each study; at least two in a review."""
         return max(self.readers, 2) if self.review else self.readers
 
     @field_validator("project_dir", "model_dir", "users")
     @classmethod
     def _check_folder(cls, folder: Path | None) -> Path | None:
-        # The training runs in a process of its own, whose working directory may be another.
+        # The training runs in another process, whose working directory may differ.
         if folder is not None and not folder.is_absolute():
             raise ValueError(f"expected an absolute path, such as {folder.absolute()}")
         return folder
@@ -180,7 +178,7 @@ def _split(value: object) -> object:
 
 
 def read_conf(conf: Mapping[str, str]) -> tuple[AppSettings, Hyperparameters]:
-    """The settings and the hyper-parameters in MONAI Label's `--conf` values.
+    """Parse the settings and the hyper-parameters in MONAI Label's `--conf` values.
 
     Raises:
         ConfigurationError: an unknown name, or a value out of its range.

@@ -34,9 +34,9 @@ def infer_tasks(
     on_annotation: Callable[[str], None],
     settings: AppSettings,
 ) -> dict[str, InferTask]:
-    """The click task under both of its names, and the automatic task.
+    """Make the click task under both of its names, and the automatic task.
 
-    No viewer shows a model of type "annotation", and both show "deepedit" among their point prompts.
+    Viewers list models of type "deepedit" among their point prompts, and do not show those of type "annotation".
     """
     test_time_crf = {"auto": None, "true": True, "false": False}[settings.test_time_crf]
     common = (model, RegionPredictor(images, model.device), store, given_masks, atlases, on_annotation)
@@ -53,7 +53,7 @@ def auto_train(
     trainers: Mapping[str, InExtremISTrainTask],
     start: Callable[..., object],
 ) -> AutoTrain:
-    """Counts annotations since the last training began; `start(model, {}, enqueue=True)` requests a training."""
+    """Count annotations since the last training began; `start(model, {}, enqueue=True)` requests a training."""
     (name, trainer), *_ = trainers.items()
     runs = TrainingRecord.load(trainer.record_path).runs
     seen_until = moment_of(runs[-1].started) if runs else LONG_AGO
@@ -68,7 +68,7 @@ def auto_train(
 def train_tasks(
     model: PublishedModel, prepared: PreparedScans, hyperparameters: Hyperparameters, settings: AppSettings
 ) -> dict[str, TrainTask]:
-    """The trainer."""
+    """Make the training task."""
     versions = ModelVersions(model.path, settings.keep_versions)
     fixed = (versions, settings.labels, prepared, hyperparameters, settings.tracking)
     return {"inextremis": InExtremISTrainTask(*fixed, published=model.current)}

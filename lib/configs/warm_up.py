@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 def warm_up() -> None:
     """Compile the kernels, or load them from numba's cache, and answer one small request.
 
-    A failure is logged, and left to the requests.
+    A failure is logged; the server starts nevertheless.
     """
-    logger.info("Getting ready for clicks. Where the kernels are not compiled yet, this takes up to a minute.")
+    logger.info("Getting ready for clicks. If the kernels are not compiled yet, this takes up to a minute.")
     start = time.perf_counter()
     try:
         compile_kernels()

@@ -34,13 +34,13 @@ StartTraining = Callable[..., object]
 
 
 class AnnotationWorkflow:
-    """Clicks, masks and trainings.
+    """Workflow with clicks, masks and trainings.
 
     Attributes:
-        hint: for annotators, beside the name of the app.
+        hint: for annotators, next to the name of the app.
         published: the model that requests use.
         atlases: shapes learnt from accepted masks.
-        auto_train: counts annotations towards the next training; set by `start`.
+        auto_train: counts annotations until the next training; set by `start`.
     """
 
     hint = "click the six extreme points of a structure"
@@ -70,11 +70,11 @@ class AnnotationWorkflow:
         return strategies(self.studies.leases, self.studies.proposal_qualities)
 
     def open_soon(self, image_id: str) -> None:
-        """Reads an image that is about to be clicked on."""
+        """Read an image in advance that will be clicked on."""
         self.opening.soon(self.studies.image_path(image_id))
 
     def start(self, start_training: StartTraining) -> None:
-        """Compiles the kernels, and starts to count annotations and to read images and masks in the background."""
+        """Compile the kernels, and start to count annotations and to read images and masks in the background."""
         self.auto_train = auto_train(self.settings, self.studies.clicks, self.trainers, start_training)
         self.studies.on_annotation = self._annotated
         let_children_know_the_server()
@@ -88,7 +88,7 @@ class AnnotationWorkflow:
 
 
 class ReviewWorkflow:
-    """No model, no clicks and no training; see `AnnotationWorkflow`."""
+    """Workflow without model, clicks and training; see `AnnotationWorkflow`."""
 
     hint = ""
 

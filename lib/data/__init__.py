@@ -1,1 +1,1 @@
-"""Scans on the network's grid, and random patches of them."""
+"""Resample scans to the grid of the network, and draw random patches of them."""

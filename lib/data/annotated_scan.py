@@ -1,4 +1,4 @@
-"""Hold a scan with its annotations."""
+"""Describe a scan with its annotations."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lib.annotations.store import Annotation
 
 @dataclass(frozen=True)
 class AnnotatedScan:
-    """An image file with clicks on its structures, a full mask, or both.
+    """Image file with clicks on its structures, a final mask, or both.
 
     Attributes:
-        image_id: its name in the datastore.
-        image_path: the file; the clicks and the masks lie on its grid.
-        image_checksum: of its voxels.
-        annotations: one for each label that was clicked.
-        absent: labels of which an annotator said that they are not in the scan.
-        mask_path: an accepted mask with the values of the app's labels.
-        mask_labels: those that the mask covers: where it is not, they are not.
-        mask_origins: how each of these came about; one that is missing was drawn.
+        image_id: name in the datastore.
+        image_path: image file; clicks and masks are on its grid.
+        image_checksum: checksum of the voxels.
+        annotations: clicks, one item for each clicked label.
+        absent: labels that are not in the scan.
+        mask_path: final mask with the values of the app's labels.
+        mask_labels: labels that the mask covers: they are not outside it.
+        mask_origins: origins of these labels; a label without one was drawn.
     """
 
     image_id: str
@@ -36,17 +36,17 @@ class AnnotatedScan:
     mask_origins: Mapping[str, MaskOrigin] = field(default_factory=dict, hash=False)
 
     def labels_that_were(self, *origins: MaskOrigin) -> tuple[str, ...]:
-        """Labels of the mask that have one of these origins."""
+        """Return the labels of the mask that have one of these origins."""
         return tuple(label for label in self.mask_labels if self.mask_origins.get(label, MaskOrigin.DRAWN) in origins)
 
     @property
     def digest(self) -> str:
-        """Identify the image with its annotations, in 32 hexadecimal digits."""
-        said = [self.image_id, self.image_checksum, str(self.absent), str(self.mask_labels)]
-        said += [f"{a.points.label} {a.points.foreground_voxel.tolist()}" for a in self.annotations]
+        """Key of the image with its annotations, 32 hexadecimal digits."""
+        parts = [self.image_id, self.image_checksum, str(self.absent), str(self.mask_labels)]
+        parts += [f"{a.points.label} {a.points.foreground_voxel.tolist()}" for a in self.annotations]
         if self.mask_path is not None and self.mask_path.exists():
-            said.append(str(self.mask_path.stat().st_mtime_ns))
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+            parts.append(str(self.mask_path.stat().st_mtime_ns))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     @property
     def answered(self) -> frozenset[str]:

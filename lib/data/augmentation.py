@@ -12,21 +12,21 @@ import torchio as tio
 Augmentation = Literal["none", "flip", "full"]
 
 Axes = tuple[bool, bool, bool]
-"""Of right, anterior, superior."""
+"""Flags along right, anterior, superior."""
 
 DEGREES = 15.0
 SCALE = 0.15
 THICK_RATIO = 3.0
-"""An axis whose voxels are this much longer than the shortest is not turned towards the others (as in nnU-Net)."""
+"""Ratio to the shortest spacing above which an axis is not rotated towards the others (as in nnU-Net)."""
 
 
 def random_matrix(
     augmentation: Augmentation, spacing_mm: tuple[float, float, float], mirrored: Axes = (True, True, True)
 ) -> np.ndarray:
-    """A random linear map (3, 3) from voxels of a patch to voxels of the scan, about the patch's centre.
+    """Draw a linear map (3, 3) from voxels of a patch to voxels of the scan, about the centre of the patch.
 
-    `flip` reverses random ones of the axes that may be mirrored (what the authors' public code does); `full` turns and
-    scales each patch besides. A turn is one of millimetres, whatever the voxels.
+    `flip` randomly reverses axes that may be mirrored, as the authors' public code does; `full` also rotates, in mm,
+    and scales each patch.
     """
     matrix = np.eye(3)
     if augmentation == "full":
@@ -38,11 +38,11 @@ def random_matrix(
 
 
 class RandomContrast(tio.transforms.augmentation.RandomTransform, tio.transforms.IntensityTransform):
-    """Scales intensities about their mean, and shifts them.
+    """Random scaling of intensities about their mean, and random shift.
 
     Args:
         scale: the factor lies in [1 - scale, 1 + scale].
-        shift: in standard deviations of the scan, at most.
+        shift: maximum shift, in standard deviations of the scan.
     """
 
     def __init__(self, scale: float, shift: float, **kwargs: object) -> None:
@@ -69,17 +69,14 @@ _INTENSITIES = tio.Compose(
 
 
 def random_intensities(image: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """A patch (X, Y, Z) of another contrast, sharpness and noise; only `full` changes it.
-
-    Blur is in voxels.
-    """
+    """Change contrast, sharpness and noise of a patch (X, Y, Z) at random; only `full` changes it."""
     if augmentation != "full":
         return image
     return _INTENSITIES(image[None])[0]
 
 
 def _rotation(spacing_mm: np.ndarray) -> np.ndarray:
-    """By random angles about the three axes, in mm."""
+    """Draw a rotation matrix (3, 3) in mm, with random angles about the three axes."""
     thick = spacing_mm > THICK_RATIO * spacing_mm.min()
     rotation = np.eye(3)
     for axis in range(3):

@@ -12,10 +12,12 @@ def make_room(folder: Path, names: Iterable[str], limit_bytes: int, new_bytes: i
     Processes may share the folder; a file that is in use stays readable.
 
     Args:
-        names: patterns of the files that count.
+        names: patterns of its files.
+        limit_bytes: maximum size of the folder.
+        new_bytes: size of the new files.
     """
     used: list[tuple[float, int, Path]] = []
-    # A process that was killed while it wrote leaves a part.
+    # A process that was killed during a write leaves a partial file.
     for path in (path for pattern in (*names, ".*.part") for path in folder.glob(pattern)):
         try:
             status = path.stat()

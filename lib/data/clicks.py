@@ -10,7 +10,7 @@ from lib.data.grid import points_on_grid
 
 
 def clicks_on_grid(annotation: Annotation, affine: np.ndarray) -> ExtremePoints:
-    """The clicks in voxels of the grid with an affine (4, 4), voxel to RAS mm."""
+    """Transform clicks to voxels of the grid with an affine (4, 4), voxel to RAS mm."""
     points, geometry = annotation.points, annotation.geometry
     foreground, background = (
         points_on_grid(geometry.voxel_to_ras(clicks), affine)

@@ -18,7 +18,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class PatchMap:
-    """Where each voxel of a patch comes from: scan voxel = matrix @ patch voxel + offset.
+    """Map from voxels of a patch to voxels of the scan: scan voxel = matrix @ patch voxel + offset.
 
     Attributes:
         size: voxels of the patch (X, Y, Z).
@@ -32,35 +32,35 @@ class PatchMap:
 
     @classmethod
     def about_centre(cls, size: Size, corner: Sequence[int], matrix: np.ndarray) -> PatchMap:
-        """The patch that begins at `corner`, turned and scaled about its centre by `matrix`."""
+        """Make a patch that begins at `corner`, transformed about its centre by `matrix`."""
         centre = (np.array(size) - 1) / 2
         return cls(size, matrix, np.add(corner, centre) - matrix @ centre)
 
     @property
     def is_cut(self) -> bool:
-        """Is each voxel of the patch one of the scan, with axes kept or mirrored? Then none is interpolated."""
+        """True if each voxel of the patch is a voxel of the scan, with axes kept or mirrored: no interpolation."""
         return np.array_equal(np.abs(self.matrix), np.eye(3)) and np.array_equal(self.offset, np.rint(self.offset))
 
     @cached_property
     def coordinates(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each axis of the scan, (X, Y, Z) float32 in its voxels."""
+        """Coordinates (X, Y, Z) float32 along each axis of the scan, in its voxels."""
         i, j, k = (torch.arange(n, dtype=torch.float32) for n in self.size)
         i, j = i[:, None, None], j[:, None]
         x, y, z = (m[0] * i + m[1] * j + m[2] * k + o for m, o in zip(self.matrix.tolist(), self.offset, strict=True))
         return x, y, z
 
     def points(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(..., 3) voxels of the scan to the nearest voxels (..., 3) int64 of the patch, which may lie outside it."""
+        """Map voxels (..., 3) of the scan to the nearest voxels (..., 3) int64 of the patch, or outside it."""
         inverse = np.linalg.inv(self.matrix)
         return np.rint((np.asarray(points_voxel) - self.offset) @ inverse.T).astype(np.int64)
 
     def holds(self, voxel: np.ndarray) -> bool:
-        """Does the voxel (3,) of the scan lie in the patch?"""
+        """Tell whether the voxel (3,) of the scan lies in the patch."""
         point = self.points(voxel)
         return bool(np.all((point >= 0) & (point < np.array(self.size))))
 
     def clicks(self, points: ExtremePoints) -> ExtremePoints:
-        """Clicks in voxels of the scan to those of the patch; each end of the structure stays the end that it was."""
+        """Map clicks from voxels of the scan to voxels of the patch. Mirroring does not swap low and high ends."""
         return ExtremePoints(
             points.label,
             self.points(points.extremes_voxel),
@@ -69,7 +69,7 @@ class PatchMap:
         )
 
     def inside(self, box: Box) -> torch.Tensor:
-        """(X, Y, Z) bool: the voxels of the patch that lie in a box of the scan."""
+        """Return the voxels of the patch that lie in a box of the scan, (X, Y, Z) bool."""
         if self.is_cut:
             mask = torch.zeros(self.size, dtype=torch.bool)
             start = np.clip(box.start - self._first, 0, self.size)
@@ -83,10 +83,10 @@ class PatchMap:
         return x & y & z
 
     def sampled(self, voxels: torch.Tensor, *, nearest: bool = False) -> torch.Tensor:
-        """The patch of a volume (X', Y', Z'): (X, Y, Z) float32, interpolated linearly, and 0 outside the scan.
+        """Sample the patch (X, Y, Z) float32 of a volume (X', Y', Z') by linear interpolation; 0 outside the scan.
 
         Args:
-            nearest: take the nearest voxel instead, as for label indices.
+            nearest: use the nearest voxel instead, for label indices.
         """
         if self.is_cut:
             return _cut(voxels, self._first, self.size).flip(self._mirrored)
@@ -95,7 +95,7 @@ class PatchMap:
         start = np.floor(reached.min(axis=0)).astype(int) - 1
         stop = np.ceil(reached.max(axis=0)).astype(int) + 2
         source = _cut(voxels, start, stop - start)
-        # grid_sample has the last axis first, and the first and last voxel at -1 and 1.
+        # grid_sample takes the last axis first, and has the first and last voxel at -1 and 1.
         z, y, x = (
             (c - first) * (2 / (n - 1)) - 1
             for c, first, n in list(zip(self.coordinates, start.tolist(), source.shape, strict=True))[::-1]
@@ -109,18 +109,18 @@ class PatchMap:
 
     @property
     def _mirrored(self) -> list[int]:
-        """Axes of a cut that run against those of the scan."""
+        """Axes of a cut that are reversed."""
         return [axis for axis in range(3) if self.matrix[axis, axis] < 0]
 
     @property
     def _first(self) -> np.ndarray:
-        """The voxel of the scan at which a cut begins."""
+        """Lowest voxel of a cut in the scan."""
         last = self.matrix @ (np.array(self.size) - 1) + self.offset
         return np.minimum(self.offset, last).astype(int)
 
 
 def _cut(voxels: torch.Tensor, start: np.ndarray, size: Sequence[int] | np.ndarray) -> torch.Tensor:
-    """(X, Y, Z) float32 from `start` on, 0 outside of the volume."""
+    """Crop (X, Y, Z) float32 from `start`, 0 outside the volume."""
     patch = torch.zeros(tuple(size))
     stop = start + np.array(size)
     low, high = np.maximum(start, 0), np.minimum(stop, voxels.shape)

@@ -1,16 +1,13 @@
-"""Draw batches of random patches of annotated scans."""
+"""Draw random patches of annotated scans."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lib.annotations.extreme_points import ExtremePoints
 from lib.data.annotated_scan import AnnotatedScan
@@ -24,9 +21,6 @@ from lib.geometry.volume import VolumeError
 
 logger = logging.getLogger(__name__)
 
-WORKERS_FROM_CORES = 4
-MAX_WORKERS = 8
-
 
 @dataclass(frozen=True)
 class Patch:
@@ -34,12 +28,12 @@ class Patch:
 
     Attributes:
         image: (X, Y, Z) float32, of mean 0 and deviation 1 over the whole scan.
-        points: the clicks of each structure in voxels of the patch; they may lie outside it.
-        boxes: for each of these, (X, Y, Z) bool, inside its relaxed box (paper, Section 3.1).
+        points: clicks of each structure in voxels of the patch, inside or outside it.
+        boxes: for each structure, (X, Y, Z) bool, True inside its relaxed box (paper, Section 3.1).
         absent: labels that are not in the scan.
         mask: (X, Y, Z) uint8 label indices of an accepted mask, or None.
         mask_labels: labels that the mask covers.
-        click_mask: (X, Y, Z) uint8 label indices of the masks of the clicks; None without, or where `mask` covers all.
+        click_mask: (X, Y, Z) uint8 label indices of the click masks; None without, or if `mask` covers all labels.
     """
 
     image: torch.Tensor
@@ -57,7 +51,7 @@ class PatchBatch:
 
     Attributes:
         image: (B, 1, X, Y, Z) float32.
-        patches: the same with their annotations.
+        patches: the patches with their annotations.
     """
 
     image: torch.Tensor
@@ -68,22 +62,21 @@ class PatchBatch:
         return cls(torch.stack([patch.image for patch in patches])[:, None], tuple(patches))
 
     def pin_memory(self) -> PatchBatch:
-        """With the image in memory from which a GPU copies while it computes; called by the data loader."""
+        """Pin the memory of the image; called by the data loader."""
         return PatchBatch(self.image.pin_memory(), self.patches)
 
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """How patches are drawn.
+    """Parameters of random patches.
 
     Attributes:
         roi_size: voxels of a patch.
-        annotated_fraction: probability, in [0, 1], that a patch is placed on a structure: it holds a voxel of its
+        annotated_fraction: probability, in [0, 1], that a patch is placed on a structure: it contains a voxel of its
             mask, or one between two of its clicks.
-        margin_voxels: by which tight boxes are relaxed.
+        margin_voxels: voxels by which tight boxes are relaxed.
         mirrored: axes along which a patch may be mirrored.
-        masked_share: least share of the patches, in [0, 1], that are of scans with an accepted mask, where there are
-            any.
+        masked_share: minimum share, in [0, 1], of patches from scans with an accepted mask, if there are any.
     """
 
     roi_size: Size
@@ -95,7 +88,7 @@ class PatchPlan:
 
 
 class PatchSource:
-    """Draws patches of scans that are read from the cache of prepared scans."""
+    """Source of random patches of scans from the cache of prepared scans."""
 
     def __init__(self, scans: Sequence[AnnotatedScan], volumes: ScanVolumes, plan: PatchPlan) -> None:
         self.scans = list(scans)
@@ -103,10 +96,10 @@ class PatchSource:
         self.plan = plan
 
     def draw(self) -> Patch:
-        """A patch of a random scan; a scan that cannot be read is named in the log and left out from then on.
+        """Draw a patch of a random scan; log and remove scans that cannot be read.
 
         Raises:
-            VolumeError: none is left.
+            VolumeError: no scan is left.
         """
         while self.scans:
             scan = self._some_scan()
@@ -119,7 +112,7 @@ class PatchSource:
 
     def _some_scan(self) -> AnnotatedScan:
         masked = [scan for scan in self.scans if scan.mask_path is not None]
-        # Where all scans take their turn, these have this share.
+        # Share of masked scans in a uniform draw of scans.
         share = len(masked) / len(self.scans)
         extra = (self.plan.masked_share - share) / (1 - share) if share < self.plan.masked_share else 0.0
         scans = masked if masked and torch.rand(1).item() < extra else self.scans
@@ -145,7 +138,7 @@ class PatchSource:
         )
 
     def _place(self, shape: Size, mask: PreparedVolume | None, structures: Sequence[ExtremePoints]) -> PatchMap:
-        """A random place in a scan of this shape."""
+        """Draw the place of a patch in a scan of this shape."""
         plan = self.plan
         on_structure = torch.rand(1).item() < plan.annotated_fraction
         voxel = _annotated_voxel(mask, structures) if on_structure else None
@@ -155,89 +148,15 @@ class PatchSource:
             corner = _corner(shape, plan.roi_size, voxel)
             matrix = random_matrix(plan.augmentation, self.volumes.spacing_mm, plan.mirrored)
             patch = PatchMap.about_centre(plan.roi_size, corner, matrix)
-            # A turn may take the voxel out of the patch.
+            # A rotation may move the voxel out of the patch.
             if voxel is None or patch.holds(voxel):
                 return patch
 
 
-@dataclass(frozen=True)
-class PatchStream:
-    """Which patches are drawn: the seed and the number of a patch decide it, and not the process that draws it.
-
-    Attributes:
-        batch_size: patches of a batch.
-        seed: of all patches, at least 0.
-        rank, ranks: which of how many processes that train together the batches are for; batch i of all of them takes
-            their patches from `i * ranks * batch_size` on, those of rank 0 first.
-    """
-
-    batch_size: int
-    seed: int = 0
-    rank: int = 0
-    ranks: int = 1
-
-    def draw(self, source: PatchSource, number: int) -> PatchBatch:
-        """The batch of a number, from 0. Raises: VolumeError, see `PatchSource.draw`."""
-        first = (number * self.ranks + self.rank) * self.batch_size
-        patches = []
-        with torch.random.fork_rng(devices=[]):  # what else draws on the processor goes on as if nothing had been drawn
-            for index in range(first, first + self.batch_size):
-                torch.default_generator.manual_seed(
-                    int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0])
-                )
-                patches.append(source.draw())
-        return PatchBatch.of(patches)
-
-
-def patch_batches(source: PatchSource, stream: PatchStream, *, workers: int, pin_memory: bool) -> Iterator[PatchBatch]:
-    """Endless batches.
-
-    Args:
-        workers: processes that draw ahead; 0 draws in this one. The batches are the same.
-        pin_memory: for a GPU.
-
-    Raises:
-        VolumeError: none of the scans can be read.
-    """
-    loader = DataLoader(
-        _Endless(source, stream), batch_size=None, num_workers=workers, pin_memory=pin_memory and workers > 0
-    )
-    for batch in loader:
-        if isinstance(batch, VolumeError):
-            raise batch
-        yield batch
-
-
-def spare_workers(ranks: int = 1) -> int:
-    """How many processes may draw patches: none where there are few cores, which the network needs.
-
-    Args:
-        ranks: processes on this machine that train together and share its cores.
-    """
-    cores = (os.cpu_count() or 1) // ranks
-    return min(MAX_WORKERS, cores - 2) if cores >= WORKERS_FROM_CORES else 0
-
-
-class _Endless(IterableDataset):
-    """Batches, or the error that ends them: raised in a worker, its text would be that of a traceback."""
-
-    def __init__(self, source: PatchSource, stream: PatchStream) -> None:
-        self.source, self.stream = source, stream
-
-    def __iter__(self) -> Iterator[PatchBatch | VolumeError]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        try:
-            for number in count(first, step):
-                yield self.stream.draw(self.source, number)
-        except VolumeError as error:
-            yield error
-
-
 def _corner(scan_shape: Sequence[int], patch_size: Sequence[int], voxel: np.ndarray | None) -> list[int]:
-    """The first voxel of a random patch that holds this voxel, if one is given, in voxels of the scan.
+    """Draw the first voxel of a patch, in voxels of the scan; the patch contains `voxel`, if that is given.
 
-    A scan smaller than the patch lies in its middle.
+    A scan smaller than the patch is centred in it.
     """
     shape, size = np.array(scan_shape), np.array(patch_size)
     middle = (shape - size) // 2
@@ -248,7 +167,7 @@ def _corner(scan_shape: Sequence[int], patch_size: Sequence[int], voxel: np.ndar
 
 
 def _annotated_voxel(mask: PreparedVolume | None, structures: Sequence[ExtremePoints]) -> np.ndarray | None:
-    """Of a random structure: in its mask, or between two of its clicks."""
+    """Draw a voxel of a random structure: in its mask, or between two of its clicks."""
     labels = [] if mask is None else list(mask.label_voxels)
     choice = int(torch.randint(max(1, len(labels) + len(structures)), (1,)))
     if mask is not None and choice < len(labels):
@@ -257,7 +176,7 @@ def _annotated_voxel(mask: PreparedVolume | None, structures: Sequence[ExtremePo
     if not structures:
         return None
     clicks = structures[choice - len(labels)].foreground_voxel
-    # A convex combination lies anywhere inside the structure, and not only on its border.
+    # Convex combinations lie inside the structure too, not only on its border.
     first, second = clicks[torch.randint(len(clicks), (2,)).numpy()]
     weight = torch.rand(1).item()
     return np.rint(weight * first + (1 - weight) * second).astype(np.int64)

@@ -23,21 +23,21 @@ from lib.geometry.volume import Volume, VolumeError, load_volume, read_geometry,
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Counts the ways of preparing: files of another one are not read."""
+"""Version of the preparation: files of other versions are not read."""
 
 DEFAULT_LIMIT_BYTES = 20 * 2**30
 LABEL_VOXELS = 1000
-"""Voxels of each label that are listed, to place patches on."""
+"""Maximum number of voxels of each label that are stored to place patches."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedVolume:
-    """A volume on the network's grid; its voxels are read from the disk as they are looked at.
+    """Volume on the network's grid; voxels are memory-mapped.
 
     Attributes:
         voxels: (X, Y, Z); float16 intensities of mean 0 and deviation 1, or uint8 label indices.
         affine: (4, 4), voxel of the grid to RAS mm.
-        label_voxels: for each label index of a label map, up to `LABEL_VOXELS` of its voxels (N, 3), drawn evenly.
+        label_voxels: for each label index of a label map, up to `LABEL_VOXELS` of its voxels (N, 3), evenly spaced.
     """
 
     voxels: torch.Tensor
@@ -46,13 +46,13 @@ class PreparedVolume:
 
 
 class PreparedScans:
-    """The cache. A file is known by the checksum of its image, what was made of it, and the grid.
+    """Cache of volumes on disk. The key of a file is the checksum of its image, a name, and the grid.
 
-    Processes may share it: files are written atomically, and a volume in use stays readable when its file goes.
+    Processes may share it: files are written atomically, and a volume in use stays readable after its file is deleted.
 
     Args:
-        folder: made where it is missing. All of it may be deleted at any time.
-        limit_bytes: the volumes that were not used for longest go when there are more.
+        folder: created if it is missing. Its files may be deleted at any time.
+        limit_bytes: maximum size; the least recently used volumes are deleted.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -60,45 +60,45 @@ class PreparedScans:
         self.limit_bytes = limit_bytes
 
     def image(self, path: Path, checksum: str, spacing_mm: Spacing) -> PreparedVolume:
-        """The image of a file.
+        """Return the image of a file.
 
         Args:
-            checksum: of its voxels.
+            checksum: checksum of the voxels.
 
         Raises:
-            VolumeError: it cannot be read, or not be brought onto the grid.
+            VolumeError: the image cannot be read or resampled.
         """
         name = f"image {place_of(path)}"
         return self.volume(checksum, name, spacing_mm, lambda: network_image(load_volume(path), spacing_mm))
 
     def label_map(self, checksum: str, name: str, spacing_mm: Spacing, make: Callable[[], Volume]) -> PreparedVolume:
-        """A label map of an image.
+        """Return a label map of an image.
 
         Args:
-            checksum: of the voxels of the image.
-            name: of the map; another content has another name.
-            make: gives the map (X, Y, Z) of label indices on the grid of the image, where it is not in the cache.
+            checksum: checksum of the voxels of the image.
+            name: key of the content of the map.
+            make: makes the map (X, Y, Z) of label indices on the grid of the image, if it is not in the cache.
 
         Raises:
-            VolumeError: as `make`; or it cannot be brought onto the grid.
+            VolumeError: `make` raises it, or the map cannot be resampled.
         """
         return self.volume(checksum, f"map {name}", spacing_mm, lambda: network_label_map(make(), spacing_mm))
 
     def volume(
         self, checksum: str, name: str, spacing_mm: Spacing, make: Callable[[], tuple[torch.Tensor, np.ndarray]]
     ) -> PreparedVolume:
-        """What `make` gives, (X, Y, Z) voxels and affine (4, 4), from the cache where it is there."""
+        """Return the result of `make`, voxels (X, Y, Z) and affine (4, 4), from the cache if it is there."""
         path = self.folder / f"{_name(checksum)}-{_name(f'{VERSION} {name} {spacing_mm}')}.pt"
         try:
             prepared = _load(path)
-            with suppress(OSError):  # another process made room, or the file is another user's
+            with suppress(OSError):  # another process has deleted the file, or it belongs to another user
                 os.utime(path)
             return prepared
         except FileNotFoundError:
             pass
         except Exception as error:  # a damaged file raises errors of any kind
             logger.warning("A prepared scan cannot be read and is made anew (%s).", type(error).__name__)
-        # TorchIO draws a random number at each transform; patches must not depend on what was in the cache.
+        # TorchIO draws a random number in each transform; patches must not depend on the content of the cache.
         with torch.random.fork_rng(devices=[]):
             voxels, affine = make()
         content = _encoded(voxels, affine)
@@ -111,16 +111,16 @@ class PreparedScans:
             return _decoded(torch.load(io.BytesIO(content), weights_only=True))
 
     def forget(self, checksum: str) -> None:
-        """Deletes what was made of an image."""
+        """Delete all volumes of an image."""
         for path in self.folder.glob(f"{_name(checksum)}-*.pt"):
             path.unlink(missing_ok=True)
 
 
 def place_of(path: Path) -> str:
-    """Of an image, by its header: images of the same voxels may lie otherwise in the patient.
+    """Return a key of the affine of an image: images with the same voxels may differ in their position.
 
     Raises:
-        VolumeError: it is gone, or cannot be read.
+        VolumeError: the image does not exist or cannot be read.
     """
     try:
         status = path.stat()
@@ -133,7 +133,7 @@ def place_of(path: Path) -> str:
 
 
 _places: dict[Path, tuple[tuple[int, int], str]] = {}
-"""Of images by their path and the times of their file."""
+"""Times of the file and key of the affine, by path."""
 
 
 def _name(text: str) -> str:

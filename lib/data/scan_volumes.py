@@ -12,7 +12,7 @@ from lib.geometry.image_geometry import Spacing
 from lib.geometry.volume import Volume, VolumeError, load_volume
 
 ClickMasks = Callable[[AnnotatedScan], Volume]
-"""From a scan with clicks to a label map (X, Y, Z) on its own grid, in which the click masks of its structures are."""
+"""Makes the label map (X, Y, Z) of the click masks of a scan, on the grid of the scan."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class ScanVolumes:
 
     Attributes:
         spacing_mm: of the grid.
-        click_masks: makes a mask of clicks; None where nothing is to be learnt from it.
-        click_masks_name: of the way in which they are made.
+        click_masks: makes click masks; None to train without them.
+        click_masks_name: key of the algorithm and its models.
     """
 
     prepared: PreparedScans
@@ -34,7 +34,7 @@ class ScanVolumes:
         return self.prepared.image(scan.image_path, scan.image_checksum, self.spacing_mm)
 
     def mask(self, scan: AnnotatedScan) -> PreparedVolume | None:
-        """The accepted mask, with the values of the app's labels; None without one."""
+        """Return the accepted mask, with the values of the app's labels, or None."""
         path = scan.mask_path
         if path is None:
             return None
@@ -48,7 +48,7 @@ class ScanVolumes:
         )
 
     def click_mask(self, scan: AnnotatedScan) -> PreparedVolume | None:
-        """The masks of the clicks; None without clicks, or where they are not to be made."""
+        """Return the click masks; None without clicks or `click_masks`."""
         make = self.click_masks
         if make is None or not scan.annotations:
             return None

@@ -15,12 +15,12 @@ from scipy import ndimage
 WHITE_MATTER = 0.78
 BRAIN = 0.1
 FLUID = 0.2
-# Between the brain and its hull: fluid beside the brain, then marrow and muscle, as in the skull base.
+# Intensities between the brain and its hull, by distance: fluid, then marrow and muscle, as in the skull base.
 GAP_MM, GAP = (3.0, 6.0), (FLUID, 0.5)
-# Layers around the brain, by the distance from its hull: fluid, table, marrow, table, fat, skin, air.
+# Intensities around the hull, by distance: fluid, table, marrow, table, fat, skin, air.
 LAYER_MM = (0.0, 2.0, 2.8, 3.8, 4.8, 5.8, 6.8, 7.8, 11.5, 12.3, 13.5, 14.3)
 LAYER = (0.2, 0.2, 0.06, 0.06, 0.45, 0.45, 0.06, 1.05, 1.05, 0.6, 0.6, 0.0)
-# The hull spans gaps narrower than twice this; with less, the scalp dips into the middle of the skull base.
+# The hull closes gaps narrower than twice this; a smaller value lets the scalp dip into the skull base.
 HULL_CLOSING_MM = 26.0
 # Low and high corner (|x|, y, z of RAS mm), the same on both sides.
 CEREBELLOPONTINE_ANGLE_MM = ((10, -36, -44), (24, -20, -30))
@@ -28,7 +28,7 @@ DEEP_MM = 8
 
 
 class Head(NamedTuple):
-    """A head on voxels of 1 mm.
+    """Head on voxels of 1 mm.
 
     Attributes:
         intensity: (X, Y, Z) float32 in [0, 1.05].
@@ -43,11 +43,8 @@ class Head(NamedTuple):
 
 @cache
 def head_template() -> Head:
-    """The MNI152 T1 template that the nilearn package contains, with a skull and a scalp drawn around it.
-
-    Nothing is downloaded.
-    """
-    from nilearn.datasets import load_mni152_template  # here, for only the demo needs nilearn
+    """Return the MNI152 T1 template of the nilearn package, without a download, with a skull and a scalp around it."""
+    from nilearn.datasets import load_mni152_template  # imported late: only the demo needs nilearn
 
     template = load_mni152_template(resolution=1)
     brain = template.get_fdata(dtype=np.float32)
@@ -57,10 +54,7 @@ def head_template() -> Head:
 
 
 def _distances_mm(brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to the brain, and signed distance to the surface of the closed brain, negative inside.
-
-    Found on a grid of 2 mm, for speed.
-    """
+    """Compute distance to the brain and signed distance to the closed brain, negative inside, on a grid of 2 mm."""
     brain_mm = 2 * ndimage.distance_transform_edt(~brain[::2, ::2, ::2])
     dilated = brain_mm < HULL_CLOSING_MM
     outside_mm = 2 * (ndimage.distance_transform_edt(~dilated) - ndimage.distance_transform_edt(dilated))
@@ -74,7 +68,7 @@ def _refined(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 @cache
 def lesion_sites_mm() -> tuple[np.ndarray, np.ndarray]:
-    """Places where a lesion may grow, (N, 3) RAS mm each: deep white matter, the cerebellopontine angles."""
+    """Return possible sites of a lesion, (N, 3) RAS mm each: deep white matter, the cerebellopontine angles."""
     head = head_template()
     intensity = head.intensity[::2, ::2, ::2]
     grid_mm = nib.affines.apply_affine(head.affine, 2 * np.moveaxis(np.indices(intensity.shape), 0, -1))
@@ -88,15 +82,14 @@ def lesion_sites_mm() -> tuple[np.ndarray, np.ndarray]:
 
 
 def subject_anatomy(affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The head as another subject would have it, on a grid (X, Y, Z) float32.
+    """Deform the head randomly, by torch's generator, and resample it to a grid (X, Y, Z) float32.
 
-    Only what may come into the grid is bent, for the elastic deformation of a whole head takes seconds.
-    Random as torch's generator says.
+    Only a part around the grid is deformed, because the elastic deformation of a whole head takes seconds.
     """
     head = head_template()
     corners = nib.affines.apply_affine(affine, np.argwhere(np.ones((2, 2, 2))) * (np.array(shape) - 1))
     corners_voxel = nib.affines.apply_affine(np.linalg.inv(head.affine), corners)
-    margin = 10 + 0.15 * np.ptp(corners_voxel, axis=0)  # what the affine and the elastic part can bring in
+    margin = 10 + 0.15 * np.ptp(corners_voxel, axis=0)  # maximum displacement of the deformation
     low = np.clip(np.floor(corners_voxel.min(axis=0) - margin).astype(int), 0, None)
     high = np.minimum(np.ceil(corners_voxel.max(axis=0) + margin).astype(int), head.intensity.shape)
     crop = head.intensity[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]

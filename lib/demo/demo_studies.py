@@ -21,7 +21,7 @@ from lib.demo.lesions import REACH, Contrast, draw_appearance, draw_distractors,
 from lib.geometry.nifti_image import nifti_gz, nifti_image
 
 MANIFEST = "demo_studies.json"
-# Part of the manifest; to be raised when the same settings begin to give other voxels.
+# Part of the manifest; to be raised by a change after which the same settings give other voxels.
 GENERATION = 2
 THINNEST_SLICE_MM, THICKEST_SLICE_MM = 1.0, 1.5
 FINE_SLICE_MM = 1.0
@@ -31,14 +31,14 @@ OBLIQUE_DEGREES = 8
 
 @dataclass(frozen=True)
 class DemoStudySettings:
-    """How demo studies are made.
+    """Settings of demo studies.
 
     Attributes:
         shape: voxels of a study.
-        spacing_mm: of its voxels; where the last is None, slices are 1.0 to 1.5 mm thick, drawn per study.
+        spacing_mm: of its voxels; if the last is None, slices are 1.0 to 1.5 mm thick, drawn per study.
         lesion_radius_mm: range of the lesion's radius.
-        contrast: "bright" lesions, or "varied": darker or brighter than the tissue, by little or by much.
-        seed: of everything random; study n is the same however many are made.
+        contrast: "bright" lesions, or "varied": darker or brighter than the tissue, by various amounts.
+        seed: random seed; study n does not depend on the number of studies.
 
     Raises:
         ValueError: a number is not positive, or a lesion would not fit into the field of view.
@@ -64,7 +64,7 @@ class DemoStudySettings:
                 )
 
     def draw_spacing_mm(self, rng: np.random.Generator) -> np.ndarray:
-        """(3,) of one study."""
+        """Draw the spacing (3,) of a study."""
         x, y, z = self.spacing_mm
         thickness = round(rng.uniform(THINNEST_SLICE_MM, THICKEST_SLICE_MM), 2)
         return np.array([x, y, thickness if z is None else z])
@@ -73,10 +73,10 @@ class DemoStudySettings:
 def make_demo_study(
     index: int, settings: DemoStudySettings = DemoStudySettings()
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """One study and the truth.
+    """Make a study and its truth.
 
-    The anatomy is the MNI152 T1 template that the nilearn package contains, moved and bent by TorchIO. It is
-    drawn on slices of about 1 mm, which are averaged into thicker ones as a scanner would.
+    The anatomy is the MNI152 T1 template of the nilearn package, deformed by TorchIO. It is drawn on slices of about
+    1 mm, which are averaged to thicker ones as in a scanner.
 
     Returns:
         The image (X, Y, Z) int16 and the mask of its lesion (X, Y, Z) uint8, on one oblique grid.
@@ -91,7 +91,7 @@ def make_demo_study(
     fine_affine, fine_shape = _fine_grid(affine, settings.shape, slices_per_slice)
     appearance = draw_appearance(settings.contrast, rng)
 
-    # TorchIO draws from torch's global generator, which belongs to the caller.
+    # TorchIO uses torch's global generator, whose state must not change for the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         anatomy = subject_anatomy(fine_affine, fine_shape)
@@ -110,17 +110,17 @@ def write_demo_studies(
     settings: DemoStudySettings = DemoStudySettings(),
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Writes `study_00.nii.gz`, ... and the truth under the same names elsewhere; keeps what is there.
+    """Write `study_00.nii.gz`, ... and the truth under the same names elsewhere; existing files are kept.
 
     Args:
-        truth_dir: outside of `studies_dir`, so that a server of the studies never sees it.
-        progress: called with the number of studies that are done.
+        truth_dir: outside of `studies_dir`, so that a server of the studies does not list it.
+        progress: called with the number of finished studies.
 
     Returns:
         Ids of the studies.
 
     Raises:
-        ValueError: the truth would lie among the studies, or files of these names are of other settings.
+        ValueError: `truth_dir` is in `studies_dir`, or existing files of these names were made with other settings.
     """
     studies_dir, truth_dir = studies_dir.resolve(), truth_dir.resolve()
     if truth_dir.is_relative_to(studies_dir):
@@ -137,7 +137,7 @@ def write_demo_studies(
 
 
 def _claim(manifest: Path, studies_dir: Path, settings: DemoStudySettings, paths: list[Path]) -> None:
-    """Leaves word of what the files are made from, so that files of another make are never overwritten."""
+    """Write a manifest of the settings, so that files of other settings are never overwritten."""
     # Relative, so that the two folders can be moved together.
     relative = os.path.relpath(studies_dir, manifest.parent)
     content = {"generation": GENERATION, "studies_dir": relative, **asdict(settings)}
@@ -158,7 +158,7 @@ def _oblique_affine(
     shape: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A grid turned by a few degrees whose field of view holds the lesion, off its middle."""
+    """Draw a grid turned by a few degrees whose field of view contains the lesion, off its middle."""
     affine = np.eye(4)
     turn = Rotation.from_euler("xyz", rng.uniform(-OBLIQUE_DEGREES, OBLIQUE_DEGREES, 3), degrees=True)
     affine[:3, :3] = turn.as_matrix() * spacing_mm
@@ -171,7 +171,7 @@ def _oblique_affine(
 def _fine_grid(
     affine: np.ndarray, shape: tuple[int, int, int], slices_per_slice: int
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The grid with every slice cut into thinner ones, centred on the same place."""
+    """Return the grid with every slice divided into thinner ones."""
     cut = np.diag([1, 1, 1 / slices_per_slice, 1])
     cut[2, 3] = (1 / slices_per_slice - 1) / 2
     return affine @ cut, (shape[0], shape[1], shape[2] * slices_per_slice)
@@ -183,7 +183,7 @@ def _averaged(array: np.ndarray, slices_per_slice: int) -> np.ndarray:
 
 
 def _acquired(drawn: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Adds bias field and noise of the receiver, on a scale of about 0 to 1200."""
+    """Add bias field and noise of the receiver, on a scale of about 0 to 1200."""
     receive = tio.Compose([tio.RandomBiasField(coefficients=0.15), tio.RandomNoise(std=(0.015, 0.04))])
     image = receive(tio.ScalarImage(tensor=torch.from_numpy(drawn.astype(np.float32))[None], affine=affine))
     return np.clip(image.data[0].numpy() * 1000, 0, 32000).round()

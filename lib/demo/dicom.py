@@ -32,9 +32,9 @@ def dicom_series(
     series: str = "T1 contrast-enhanced",
     instance_order: Sequence[int] | None = None,
 ) -> list[FileDataset]:
-    """One single-frame instance for each slice along k, in the order of their instance numbers.
+    """Make one single-frame instance per slice along k, in the order of their instance numbers.
 
-    The same patient, series and order give the same UIDs, so that an archive takes a second copy for the first.
+    The same patient, series and order give the same UIDs, so that an archive recognises a second copy.
 
     Args:
         array: (X, Y, Z) integers of 16 bits.
@@ -45,14 +45,14 @@ def dicom_series(
         instance_order: the k of instance number 1, 2, ...; None for ascending k.
 
     Raises:
-        ValueError: the values do not fit into 16 bits, or `instance_order` is no order of the slices.
+        ValueError: the values do not fit into 16 bits, or `instance_order` is not an order of the slices.
     """
     slices = range(array.shape[2]) if instance_order is None else instance_order
     if sorted(slices) != list(range(array.shape[2])):
         raise ValueError(f"instance_order is {slices}; expected each of the {array.shape[2]} slices once")
     low, high = int(array.min()), int(array.max())
     if low < -(2**15) or high >= 2**15:
-        raise ValueError(f"the values reach from {low} to {high}; expected what fits into 16 bits with a sign")
+        raise ValueError(f"the values range from {low} to {high}; expected signed 16-bit integers")
     i, j, k = array.shape
     geometry = ImageGeometry((i, j, k), np.asarray(affine_ras, dtype=np.float64))
     identity = [patient, series, str(list(slices))]
@@ -68,16 +68,16 @@ def dicom_series(
 
 
 def upload(dicomweb_url: str, instances: Sequence[Dataset]) -> str:
-    """Stores instances of one series in an archive (STOW-RS). Returns its series UID."""
+    """Store instances of one series in an archive (STOW-RS), and return its series UID."""
     DICOMwebClient(url=dicomweb_url).store_instances(list(instances))
     return str(instances[0].SeriesInstanceUID)
 
 
 def upload_studies(studies_dir: Path, studies: Sequence[str], dicomweb_url: str) -> Iterator[tuple[str, str]]:
-    """Sends NIfTI studies to an archive; yields the study UID and the series UID of each when it is there."""
+    """Send NIfTI studies to an archive; yield the study UID and the series UID of each when it is stored."""
     for study in studies:
         volume = load_volume(studies_dir / f"{study}.nii.gz")
-        # Viewers show the one or the other description alone.
+        # Some viewers show only one of the two descriptions.
         instances = dicom_series(
             volume.array.astype(np.int16),
             volume.geometry.affine_ras,
@@ -96,7 +96,7 @@ def _instance(identity: list[str], number: int, modality: str) -> FileDataset:
     instance = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     instance.is_little_endian, instance.is_implicit_VR = True, False
     instance.SOPClassUID, instance.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    # Patient, study, frame of reference: the same for all series of a patient.
+    # The same for all series of a patient.
     instance.StudyInstanceUID = generate_uid(entropy_srcs=["study", identity[0]])
     instance.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference", identity[0]])
     instance.SeriesInstanceUID = generate_uid(entropy_srcs=["series", *identity])
@@ -111,7 +111,7 @@ def _instance(identity: list[str], number: int, modality: str) -> FileDataset:
 
 
 def _set_plane(instance: Dataset, geometry: ImageGeometry, k: int) -> None:
-    """Position and orientation (DICOM PS3.3 C.7.6.2.1.1)."""
+    """Set position and orientation (DICOM PS3.3 C.7.6.2.1.1)."""
     origin, *steps = geometry.voxel_to_lps(np.array([[0, 0, k], [1, 0, k], [0, 1, k], [0, 0, k + 1]]))
     along_columns, along_rows, along_slices = (step - origin for step in steps)
     column_mm, row_mm, slice_mm = geometry.spacing_mm
@@ -124,12 +124,12 @@ def _set_plane(instance: Dataset, geometry: ImageGeometry, k: int) -> None:
 
 
 def _decimals(numbers: Sequence[float] | np.ndarray) -> list[str]:
-    """Decimal strings, of which DICOM allows 16 characters."""
+    """Format decimal strings of at most 16 characters, the limit of DICOM."""
     return [f"{number:.10f}"[:16] for number in numbers]
 
 
 def _set_pixels(instance: Dataset, plane: np.ndarray) -> None:
-    """A slice (X, Y), whose i runs along the columns."""
+    """Set the pixels of a slice (X, Y), whose i is the column."""
     instance.Columns, instance.Rows = plane.shape
     instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
     instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 16, 15, 1

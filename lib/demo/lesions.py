@@ -1,4 +1,4 @@
-"""Draw lesions, and distractors as bright as they are, into an image."""
+"""Draw lesions, and distractors of similar intensity, into an image."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MOTTLE, MOTTLE_SIGMA_MM = 0.08, 1.0
 NECK_WIDTH_MM = 1.5
 ROUGHNESS_SIGMA_MM = 2.5
 VESSELS, BLOBS = 5, 8
-# Of varied lesions, darker than grey matter or brighter than white, by little or much; the rim by as much more.
+# Varied lesions: intensities darker than grey matter or brighter than white matter, and added contrast of the rim.
 DARK, BRIGHT, VARIED_RIM = (0.25, 0.45), (0.95, 1.10), 0.10
-# No part of a lesion is further from its centre than this many radii.
+# Maximum distance of a lesion's voxels from its centre, in radii.
 REACH = 1.25
 
 
@@ -40,7 +40,7 @@ BRIGHT_LESION = Appearance()
 
 
 def draw_appearance(contrast: Contrast, rng: np.random.Generator) -> Appearance:
-    """Of one study: always bright, or dark or bright by chance, among distractors of both kinds."""
+    """Draw the appearance of a study: bright, or randomly dark or bright with distractors of both kinds."""
     if contrast == "bright":
         return BRIGHT_LESION
     darker = rng.random() < 0.5
@@ -56,9 +56,9 @@ def lesion_depth_mm(
     radius_mm: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Signed depth below the surface of a lobulated lesion, one path-connected component.
+    """Draw the signed depth below the surface of a lobulated lesion, one path-connected component.
 
-    A lesion is a union of balls, each grown from the first one's surface, with a rough surface of its own.
+    A lesion is a union of balls, each at the surface of the first one, with a rough surface.
 
     Returns:
         (X, Y, Z) float32 mm, positive inside.
@@ -82,7 +82,7 @@ def _smooth_union(a_mm: np.ndarray, b_mm: np.ndarray) -> np.ndarray:
 
 
 def smooth_noise(shape: tuple[int, ...], sigma_voxels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of mean 0 and deviation 1, correlated over `sigma_voxels`."""
+    """Draw Gaussian noise of mean 0 and standard deviation 1, correlated over `sigma_voxels`."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma_voxels)
     return (noise - noise.mean()) / noise.std()
 
@@ -94,7 +94,7 @@ def draw_lesion(
     rng: np.random.Generator,
     appearance: Appearance = BRIGHT_LESION,
 ) -> np.ndarray:
-    """The lesion over the anatomy: a rim of stronger contrast, a mottled core, and a border that blends in."""
+    """Draw the lesion into the anatomy: a rim of stronger contrast, a mottled core, and a soft border."""
     rim = np.exp(-((np.maximum(depth_mm, 0) / RIM_WIDTH_MM) ** 2))
     mottle = smooth_noise(anatomy.shape, MOTTLE_SIGMA_MM / nib.affines.voxel_sizes(affine), rng)
     tissue = appearance.core + (appearance.rim - appearance.core) * rim + MOTTLE * mottle
@@ -109,7 +109,7 @@ def draw_distractors(
     rng: np.random.Generator,
     appearance: Appearance = BRIGHT_LESION,
 ) -> np.ndarray:
-    """Vessels and small blobs as bright, or as dark, as a lesion; some touch it, none is part of it."""
+    """Draw vessels and small blobs with the intensity of a lesion; some touch it, none overlaps it."""
     drawn = anatomy
     for intensity in appearance.distractors:
         depth_mm = np.minimum(_distractors_depth_mm(anatomy.shape, affine, rng), -lesion_depth_mm)
@@ -119,7 +119,7 @@ def draw_distractors(
 
 
 def _distractors_depth_mm(shape: tuple[int, ...], affine: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Signed depth (X, Y, Z) below the surfaces of some vessels and blobs."""
+    """Draw the signed depth (X, Y, Z) below the surfaces of some vessels and blobs."""
     depth_mm = np.full(shape, -10.0, dtype=np.float32)
 
     def anywhere_mm() -> np.ndarray:
@@ -135,14 +135,14 @@ def _distractors_depth_mm(shape: tuple[int, ...], affine: np.ndarray, rng: np.ra
 
 
 def _winding_course_mm(start_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n, 3) points, 0.7 mm apart."""
+    """Draw points (n, 3) of a winding line, 0.7 mm apart."""
     direction = ndimage.gaussian_filter1d(rng.normal(size=(90, 3)), 12, axis=0) * 6 + rng.normal(size=3)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     return start_mm + np.cumsum(direction * 0.7, axis=0)
 
 
 def _add_ball(depth_mm: np.ndarray, affine: np.ndarray, centre_mm: np.ndarray, radius_mm: float) -> None:
-    """Raises the depth (X, Y, Z) to that below the surface of a ball, where the ball is."""
+    """Raise the depth (X, Y, Z) to that below the surface of a ball, inside the ball."""
     reach = np.ceil((radius_mm + 1) / nib.affines.voxel_sizes(affine)).astype(int)
     centre = np.rint(nib.affines.apply_affine(np.linalg.inv(affine), centre_mm)).astype(int)
     low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, depth_mm.shape)

@@ -15,13 +15,13 @@ from lib.metrics import dice
 from lib.supervision.geodesics import extreme_point_geodesics
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (after the choice of a backend without a screen)
+from matplotlib import pyplot as plt  # noqa: E402 (after the choice of a backend)
 
 CLICK, GEODESIC, MASK, TRUTH = "#ff5a5f", "#ffd166", "#4cc9f0", "#7ae582"
 
 
 def draw_outcomes(path: Path, outcomes: list[Outcome], studies_dir: Path) -> None:
-    """One row a study, through the slice in which its lesion is largest."""
+    """Draw one row per study, through the slice in which its lesion is largest."""
     columns = ["six clicks, geodesics", "mask from the clicks", "automatic, after training", "truth"]
     figure, axes = plt.subplots(
         len(outcomes), len(columns), figsize=(3 * len(columns), 3 * len(outcomes)), squeeze=False, facecolor="black"
@@ -45,7 +45,7 @@ def draw_outcomes(path: Path, outcomes: list[Outcome], studies_dir: Path) -> Non
 
 
 def _draw_clicks(ax: Axes, outcome: Outcome, volume: Volume) -> None:
-    """Clicks and paths of all slices, seen from above."""
+    """Draw the clicks and paths of all slices."""
     if outcome.clicks_voxel is None:
         ax.text(0.5, 0.04, "never clicked", color="white", ha="center", transform=ax.transAxes, fontsize=10)
         return

@@ -22,12 +22,12 @@ POLL_S = 1.0
 
 
 class TrainingFailedError(RuntimeError):
-    """The training ended without a model; its text ends with the training's last words."""
+    """Error of a training that ended without a model; its text ends with the training's messages."""
 
 
 @dataclass
 class Outcome:
-    """The server's answers for one study: masks (X, Y, Z) bool, None where there is no mask."""
+    """Server's answers for one study: masks (X, Y, Z) bool, None without a mask."""
 
     study: str
     truth: np.ndarray
@@ -38,29 +38,33 @@ class Outcome:
     automatic_after: np.ndarray | None = None
 
     def dice(self, mask: np.ndarray | None) -> float | None:
-        """Against the truth; None where there is no mask."""
+        """Return the Dice with the truth; None without a mask."""
         return None if mask is None else dice(mask, self.truth)
 
 
 class ScriptedAnnotator:
-    """Works through a server as a person with the Slicer plugin would: by the same client, over HTTP."""
+    """Simulated annotator with the client of the Slicer plugin, over HTTP."""
 
     def __init__(self, url: str, scratch: Path) -> None:
         self.client = MONAILabelClient(url, tmpdir=str(scratch), client_id="scripted annotator")
 
     def click(self, outcome: Outcome, rng: np.random.Generator) -> None:
-        """Clicks the six extreme points of the true lesion, and keeps the mask that comes back."""
+        """Click the six extreme points of the true lesion, and store the mask in the answer."""
         outcome.clicks_voxel = simulated_extreme_points(outcome.truth, rng)
         start = time.perf_counter()
         outcome.click_mask = self._mask("extreme_points", outcome.study, {LABEL: outcome.clicks_voxel.tolist()})
         outcome.click_seconds = time.perf_counter() - start
 
     def segment(self, study: str) -> np.ndarray:
-        """The automatic mask. Raises: MONAILabelClientException: there is no trained model."""
+        """Request the automatic mask.
+
+        Raises:
+            MONAILabelClientException: there is no trained model.
+        """
         return self._mask("inextremis", study, {})
 
     def segment_if_trained(self, study: str) -> np.ndarray | None:
-        """The automatic mask, or None while there is no trained model."""
+        """Request the automatic mask; None without a trained model."""
         try:
             return self.segment(study)
         except MONAILabelClientException as error:
@@ -69,7 +73,7 @@ class ScriptedAnnotator:
             raise
 
     def train(self, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Starts a training and yields its figures, as the server tells them, until it is done.
+        """Start a training and yield the server's figures until it is done.
 
         Raises:
             TrainingFailedError: it ended in an error or was stopped.
@@ -94,7 +98,7 @@ def read_truth(truth_dir: Path, study: str) -> Outcome:
 
 
 def write_scores(path: Path, outcomes: list[Outcome]) -> None:
-    """The figures of the table, for a machine to read."""
+    """Write the scores as JSON."""
     scores = [
         {
             "study": o.study,
@@ -117,7 +121,7 @@ def walk_through(
     say: Callable[[str], None],
     show_training: Callable[[Iterator[dict[str, Any]]], None],
 ) -> None:
-    """Clicks in the first `clicked` studies, trains, and segments all of them; fills in `outcomes`.
+    """Click in the first `clicked` studies, train, and segment all of them; the results are in `outcomes`.
 
     Args:
         training: hyper-parameters that differ from the server's.

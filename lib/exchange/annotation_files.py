@@ -14,11 +14,11 @@ Reader = Callable[[], Iterable[ClickRecord]]
 
 @dataclass(frozen=True)
 class NamingRule:
-    """How files are named after images: `CASE<file_suffix>.nii.gz` belongs to the image `CASE<image_suffix>`.
+    """Rule for file names: `CASE<file_suffix>.nii.gz` belongs to the image `CASE<image_suffix>`.
 
     Attributes:
-        file_suffix: end of the names of the files, before the extension; others in a folder are not read, and no
-            hidden ones, such as the `._case01.nii.gz` that macOS writes beside a file.
+        file_suffix: end of the names of the files, before the extension; other files in a folder and hidden files, such
+            as the `._case01.nii.gz` of macOS, are ignored.
         image_suffix: end of the ids of the images.
     """
 
@@ -26,10 +26,10 @@ class NamingRule:
     image_suffix: str = ""
 
     def files(self, paths: Iterable[Path], extensions: Sequence[str]) -> list[Path]:
-        """The files among `paths`, and those with such names in the folders among them.
+        """Return the files among `paths`, and those with matching names in the folders among them.
 
         Raises:
-            ImportRefusedError: a path is not there, or a folder holds no such file.
+            ImportRefusedError: a path does not exist, or a folder contains no such file.
         """
         endings = tuple(self.file_suffix + extension for extension in extensions)
         found: list[Path] = []
@@ -43,15 +43,15 @@ class NamingRule:
         return found
 
     def image_of(self, path: Path) -> str:
-        """The id of the image that a file is of."""
+        """Return the id of the image that a file belongs to."""
         return without_extension(path.name).removesuffix(self.file_suffix) + self.image_suffix
 
 
 def read_all(readers: Iterable[Reader]) -> list[ClickRecord]:
-    """The records of all files, one reader for each.
+    """Read the records of all files, with one reader each.
 
     Raises:
-        ImportRefusedError: what is wrong with any of them.
+        ImportRefusedError: the errors of all files.
     """
     records: list[ClickRecord] = []
     refused: list[str] = []

@@ -16,21 +16,21 @@ from lib.geometry.volume import load_volume
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """What an import is to write.
+    """Plan of an import of clicks.
 
     Attributes:
-        new: to be stored.
-        kept: of images and labels that are answered already, by clicks or as absent; the answers stay as they are.
+        new: annotations to store.
+        kept: annotations that are not stored, because their image and label are answered already.
     """
 
     new: tuple[Annotation, ...]
     kept: tuple[Annotation, ...]
 
     def carry_out(self, store: AnnotationStore) -> Iterable[Annotation]:
-        """Stores one annotation after the other and yields it when it is on disk.
+        """Store the new annotations and yield each one when it is on disk.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; the same import continues from there.
+            OSError: the disk is full or the folder cannot be written; the same import can then be continued.
         """
         for annotation in self.new:
             store.save(annotation)
@@ -46,15 +46,15 @@ def plan_import(
     *,
     overwrite: bool = False,
 ) -> ImportPlan:
-    """Checks every record as the server checks a click request.
+    """Check every record as the server checks a click request.
 
     Args:
         labels: of the app.
-        annotator: who clicked, where a record does not tell.
-        overwrite: answers that exist are replaced, and stay as history; otherwise they are kept.
+        annotator: annotator of records without one.
+        overwrite: replace existing answers, which are kept as history.
 
     Raises:
-        ImportRefusedError: records that are refused; the sentences name their file, image and label.
+        ImportRefusedError: a record is refused; the sentences name its file, image and label.
     """
     checker = _Checker(images, labels, annotator)
     annotations: dict[tuple[str, str], Annotation] = {}
@@ -86,7 +86,11 @@ class _Checker:
         self._images: dict[str, tuple[ImageGeometry, str]] = {}
 
     def annotation(self, record: ClickRecord) -> Annotation:
-        """Raises: ValueError: what is wrong with the record."""
+        """Convert a record.
+
+        Raises:
+            ValueError: the record is refused.
+        """
         if record.label not in self.labels:
             known = ", ".join(self.labels)
             raise ValueError(f"the app's labels are {known}; name them with --labels, or the file's with --label.")
@@ -104,7 +108,7 @@ class _Checker:
         return Annotation.now(image_id, points, geometry, record.annotator or self.annotator, checksum)
 
     def _image(self, image_id: str) -> tuple[ImageGeometry, str]:
-        """Its grid and the checksum of its voxels."""
+        """Return grid and checksum of an image."""
         if image_id not in self._images:
             volume = load_volume(self.images.paths[image_id])
             self._images[image_id] = volume.geometry, voxel_checksum(volume.array)

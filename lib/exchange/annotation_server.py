@@ -1,4 +1,4 @@
-"""Ask a running server through its HTTP interface."""
+"""Request annotations and masks from a running server."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10, 600
 
 
 class ServerError(RuntimeError):
-    """The server cannot be reached, refuses, or is another one than expected; the text is for the user."""
+    """Error of a server that cannot be reached, refuses or is another program; the text is for the user."""
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """The annotations of an image, as the server lists them.
+    """Annotations of an image in the server's list.
 
     Attributes:
         in_store: labels that were clicked or marked absent.
-        in_final_mask: labels that the final mask covers; none if it cannot be read, None without one.
-        unanswered: labels of the app in neither of the two; without any, the image is annotated.
+        in_final_mask: labels that the final mask covers; empty if it cannot be read, None without one.
+        unanswered: labels of the app in neither of the two; an image without any is annotated.
     """
 
     in_store: tuple[str, ...]
@@ -51,32 +51,35 @@ class ListedImage:
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> ListedImage:
-        """From the server's list. Raises: KeyError, TypeError: it is in another form."""
+        """Create from an entry of the server's list.
+
+        Raises:
+            KeyError, TypeError: the entry is in another form.
+        """
         labels = {tag: tuple(label["info"]["labels"]) for tag, label in entry["labels"].items()}
         return cls(labels.get(CLICK_TAG, ()), labels.get(FINAL_TAG), tuple(entry["unanswered"]))
 
 
 class AnnotationServer:
-    """A MONAI Label server with the app of this repository.
+    """MONAI Label server with the app of this repository.
+
+    All requests raise a ServerError if the server does not answer or answers with an error, and a VolumeError if it
+    sends an image or a mask that is not a volume.
 
     Args:
         url: such as http://127.0.0.1:8000.
-
-    Raises, whenever the server is asked:
-        ServerError: it does not answer, or answers with an error, whose text is then its own.
-        VolumeError: an image or a mask that it sends is no volume.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ServerError("The address of the server is not a web address; expected such as http://127.0.0.1:8000.")
-        # A name and a password in the address are for the server and not for messages.
+        # Messages must not contain the name and the password in the address.
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._session = _Session(parts.hostname)
         if parts.username:
             self._session.auth = requests.utils.get_auth_from_url(url)
-        # Of the archive that the server serves, with the server's own login.
+        # The server's proxy of its archive, which requires the server's login.
         self._archive = DICOMwebClient(
             f"{self.url}/proxy/dicom",
             self._session,
@@ -87,7 +90,11 @@ class AnnotationServer:
         self._archive.set_http_retry_params(retry=False)
 
     def log_in(self, name: str, password: str) -> None:
-        """Asks as a user of the server from here on. Raises: ServerError: the name or the password is wrong."""
+        """Log in as a user of the server.
+
+        Raises:
+            ServerError: the name or the password is wrong.
+        """
         form = {"username": name, "password": password}
         with self._answers_of_monai_label():
             token = self._ask("POST", "/auth/token", {}, form).json()["access_token"]
@@ -95,7 +102,7 @@ class AnnotationServer:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def label_indices(self) -> dict[str, int]:
-        """The index (from 1) of each label in masks."""
+        """Return the index (from 1) of each label in masks."""
         with self._answers_of_monai_label():
             models = self._json("/info/").get("models") or {}
             if CLICK_MODEL not in models:
@@ -105,7 +112,7 @@ class AnnotationServer:
             return {str(label): int(index) for label, index in models[CLICK_MODEL]["labels"].items()}
 
     def images(self) -> dict[str, ListedImage]:
-        """The images with clicks or a final mask, by id."""
+        """Return the images with clicks or a final mask, by id."""
         with self._answers_of_monai_label():
             images = self._json("/datastore/", output="all")["objects"]
             return {
@@ -115,16 +122,16 @@ class AnnotationServer:
             }
 
     def codes(self) -> dict[str, Code]:
-        """The code of each label that has one."""
+        """Return the code of each label that has one."""
         with self._answers_of_monai_label():
             return codes_from(self._json("/info/").get("codes") or {})
 
     def click_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
-        """The mask (X, Y, Z) of label indices that the stored clicks of an image give now; empty of absent labels.
+        """Compute the mask (X, Y, Z) of label indices from an image's stored clicks, with the origin of each label.
 
-        And the origin of each label.
+        Absent labels have no voxels.
         """
-        # With a name of its own: an annotator accepts what they were shown, not what an export got.
+        # With a client id, so that the mask does not replace the one that an annotator may accept.
         params = {"use_stored_clicks": True, "client_id": CLIENT_ID}
         params |= {"result_extension": ".nii.gz", "result_dtype": "uint8"}
         form, query = {"params": json.dumps(params)}, {"image": image, "output": "image"}
@@ -135,7 +142,7 @@ class AnnotationServer:
         return mask, origins_of_clicks(self._label_info(image, CLICK_TAG), model)
 
     def final_mask(self, image: str) -> tuple[Volume, dict[str, SegmentOrigin]]:
-        """The mask (X, Y, Z) of label indices that an annotator submitted or accepted, and how each came about."""
+        """Return the final mask (X, Y, Z) of label indices, with the origin of each label."""
         with _image_file(self._ask("GET", "/datastore/label", {"label": image, "tag": FINAL_TAG})) as path:
             mask = load_volume(path, sentinels=False)
         return mask, origins_of_final(self._label_info(image, FINAL_TAG))
@@ -149,15 +156,15 @@ class AnnotationServer:
             return read_geometry(path)
 
     def has_series(self, image: str) -> bool:
-        """Is the image a DICOM series of an archive, and not a file?"""
+        """Tell whether the image is a DICOM series of an archive, and not a file."""
         return self._series(image) is not None
 
     def series_headers(self, image: str) -> list[Dataset]:
-        """The headers of all instances of an image's DICOM series; none where the image is a file."""
+        """Return the headers of all instances of an image's DICOM series; none for an image that is a file."""
         series = self._series(image)
         if series is None:
             return []
-        with self._archive_sentence("The archive does not give the headers of the series; check that it runs"):
+        with self._archive_errors("The archive does not give the headers of the series; check that it runs"):
             headers = headers_of(self._archive.retrieve_series_metadata(*series))
         if not headers:
             raise ServerError(
@@ -166,21 +173,21 @@ class AnnotationServer:
         return headers
 
     def sources(self, image: str) -> list[Source] | None:
-        """The frames that an image was made of, where these are not all of its series."""
+        """Return the frames that an image was made from; None if these are all frames of its series."""
         with self._answers_of_monai_label():
             sources = self._json("/datastore/image/info", image=image).get("sources")
             return None if sources is None else [(str(uid), int(number)) for uid, number in sources]
 
     def store_in_archive(self, instances: Sequence[Dataset]) -> None:
-        """Stores instances in the archive that the server serves (STOW-RS)."""
-        with self._archive_sentence("The archive does not take the segmentation; its log says more"):
+        """Store instances in the archive of the server (STOW-RS)."""
+        with self._archive_errors("The archive does not take the segmentation; its log says more"):
             answer = self._archive.store_instances(instances)
         if answer.get("FailedSOPSequence"):
             reason = answer.FailedSOPSequence[0].get("FailureReason", "none given")
             raise ServerError(f"The archive refused the segmentation (failure reason {reason}); its log says more.")
 
     def _series(self, image: str) -> tuple[str, str] | None:
-        """The UIDs of study and series."""
+        """Return the UIDs of study and series; None for an image that is a file."""
         with self._answers_of_monai_label():
             info = self._json("/datastore/image/info", image=image)
             study, series = info.get("StudyInstanceUID"), info.get("SeriesInstanceUID")
@@ -208,8 +215,8 @@ class AnnotationServer:
         return answer
 
     @contextmanager
-    def _archive_sentence(self, refused: str) -> Iterator[None]:
-        """Says what failed: the way to the server, or what `refused` says, with the server's reason."""
+    def _archive_errors(self, refused: str) -> Iterator[None]:
+        """Raise a ServerError for a failed connection, or with the text `refused` and the server's reason."""
         try:
             yield
         except requests.HTTPError as error:
@@ -224,17 +231,17 @@ class AnnotationServer:
 
 
 class _Session(requests.Session):
-    """A session that waits for no answer for ever, and reaches this machine without a proxy."""
+    """Session with timeouts, which does not use a proxy for this machine."""
 
     def __init__(self, host: str) -> None:
         super().__init__()
         if _is_this_machine(host):
-            # Proxies and certificates of the environment come together in requests; only the latter are for this host.
+            # `trust_env` enables both proxies and certificates of the environment; this host needs only the latter.
             self.trust_env, self.verify = False, os.environ.get("REQUESTS_CA_BUNDLE") or True
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
         options.setdefault("timeout", (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S))
-        # DICOMwebClient gives the host without its port.
+        # DICOMwebClient sets the host without its port.
         (options.get("headers") or {}).pop("Host", None)
         return super().request(*arguments, **options)
 
@@ -274,7 +281,7 @@ def _sentence(answer: requests.Response) -> str:
 
 @contextmanager
 def _image_file(answer: requests.Response) -> Iterator[Path]:
-    """Writes the volume in an answer to a temporary file with its extension."""
+    """Write the volume in an answer to a temporary file with its extension."""
     name = answer.headers.get("content-disposition", "").rstrip("\"'")
     extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
     if extension is None:

@@ -28,7 +28,7 @@ from lib.geometry.volume import as_int16_if_exact, load_volume
 
 BIDS_VERSION = "1.10.0"
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2", "angio")
-"""Of anatomical MR images; BIDS has no CT."""
+"""Suffixes of anatomical MR images; BIDS has none for CT."""
 
 PIPELINE = "inextremis"
 README = """\
@@ -42,14 +42,14 @@ when, and which model took part. A label that is not among the Labels of a _dseg
 
 @dataclass
 class BidsDataset:
-    """Writes the scans that have a final mask, then the descriptions.
+    """Writer of the scans with a final mask, and of the descriptions.
 
     Attributes:
-        folder: exists, and is empty.
+        folder: existing, empty folder.
         labels: of the app, with the values 1, 2, ...
-        clicks, masks: that the scans are annotated by.
-        suffix: one of `SUFFIXES`, of all images.
-        cases: what each mask is made from, by its image id, in order of the subjects 0001, 0002, ...
+        clicks, masks: the annotations of the scans.
+        suffix: of all images, one of `SUFFIXES`.
+        cases: origins of each mask by image id, in the order of the subjects 0001, 0002, ...
         left_out: number of scans without a final mask.
     """
 
@@ -62,7 +62,7 @@ class BidsDataset:
     left_out: int = 0
 
     def add(self, scan: AnnotatedScan) -> None:
-        """Writes the image and the mask of a scan.
+        """Write the image and the mask of a scan.
 
         Raises:
             VolumeError, MaskError, AnnotationFileError: the scan or its annotations cannot be read; nothing is written.
@@ -86,7 +86,12 @@ class BidsDataset:
         self.cases[scan.image_id] = origins
 
     def finish(self) -> None:
-        """Raises: DatasetError: there is no scan with a final mask. OSError."""
+        """Write the descriptions.
+
+        Raises:
+            DatasetError: there is no scan with a final mask.
+            OSError: the disk is full or the folder cannot be written.
+        """
         if not self.cases:
             raise DatasetError("There is no scan with a final mask to export; accept or submit one first.")
         generated_by = [{"Name": software()["name"], "Version": software()["version"]}]
@@ -102,17 +107,17 @@ class BidsDataset:
         write_json(self._derivatives / "dataset_description.json", {**of_masks, "InExtremIS": self.made_from()})
 
     def made_from(self) -> dict[str, Any]:
-        """What all masks are made from, in values of JSON."""
+        """Return software, annotators and models of all masks, in values of JSON."""
         return made_from(self.cases.values())
 
     @property
     def n_scans(self) -> int:
-        """That were written."""
+        """Number of written scans."""
         return len(self.cases)
 
     @property
-    def told(self) -> str:
-        """What was written, for the user."""
+    def summary(self) -> str:
+        """Summary for the user."""
         left_out = f", {self.left_out} without a final mask left out" if self.left_out else ""
         return f"{len(self.cases)} scans written{left_out}"
 

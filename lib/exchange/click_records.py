@@ -13,7 +13,7 @@ COORDINATES: tuple[str, ...] = get_args(Coordinates)
 
 
 class ImportRefusedError(ValueError):
-    """What cannot be imported: `sentences` for the user, each naming the file; the text is one a line."""
+    """Error of a refused import; `sentences` for the user each name a file, and the text has one per line."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self.sentences = tuple(sentences)
@@ -22,17 +22,19 @@ class ImportRefusedError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ClickRecord:
-    """Clicks on one structure of one image.
+    """Clicks on one structure of one image, as in a file.
+
+    They become `ExtremePoints` once the image is known, which gives voxels and checks.
 
     Attributes:
-        source: where they stand, such as "points.csv, lines 2 to 7".
+        source: their place, such as "points.csv, lines 2 to 7".
         image: the image's id, or the name of its file.
         label: name of the structure.
         points: foreground clicks, three numbers each.
         background: background clicks.
-        coordinates: what the numbers are: voxel indices, or millimetres in LPS or RAS.
-        annotator: who clicked, where the file tells it.
-        grid: that voxel indices count on, where the file tells it; it has to be the image's.
+        coordinates: voxel indices, or millimetres in LPS or RAS.
+        grid: grid of the voxel indices, if the file has one; it has to be the image's.
+        annotator: who clicked, if the file says so.
     """
 
     source: str

@@ -21,13 +21,13 @@ NOBODY = "imported"
 
 @dataclass(frozen=True)
 class NamedLabels:
-    """Which label of the app a name in a DICOM object means.
+    """Mapping from names in a DICOM object to labels of the app.
 
     Attributes:
-        labels: of the app; names are theirs whatever their case.
-        only: the label of everything that is read, whatever its name.
-        renamed: the label, by a name.
-        skip_others: leave out names of no label, instead of refusing them.
+        labels: of the app; case is ignored.
+        only: label of all structures, whatever their names.
+        renamed: label by name.
+        skip_others: skip names without a label, instead of refusing them.
     """
 
     labels: Sequence[str]
@@ -36,10 +36,10 @@ class NamedLabels:
     skip_others: bool = False
 
     def of(self, names: Sequence[str]) -> str | None:
-        """The label that the first fitting name means; None where it is to be left out.
+        """Return the label of the first name that has one; None if the structure is to be skipped.
 
         Raises:
-            ValueError: none fits.
+            ValueError: no name has a label.
         """
         if self.only is not None:
             return self.only
@@ -57,13 +57,13 @@ class NamedLabels:
 
 @dataclass(frozen=True)
 class DicomImport:
-    """Reads objects.
+    """Reader of DICOM objects.
 
     Attributes:
         images: of the project.
-        image: id of the image that all objects are of; None: as each says.
-        annotator: of everything; None: as each says.
-        skip_missing: leave out objects of images that are not there, instead of refusing them.
+        image: id of the image of all objects; None takes it from each object.
+        annotator: of all objects; None takes it from each object.
+        skip_missing: skip objects of images that do not exist, instead of refusing them.
     """
 
     images: StudyImages
@@ -75,13 +75,13 @@ class DicomImport:
     def read(
         self, objects: Iterable[AnnotationObject], slices: Mapping[str, Dataset]
     ) -> tuple[list[ClickRecord], list[StructureVoxels]]:
-        """The clicks and the structures in objects.
+        """Read the clicks and the structures in objects.
 
         Args:
-            slices: headers of the images that reports point into, by the UID of their instance.
+            slices: headers of the images that reports refer to, by SOP instance UID.
 
         Raises:
-            ImportRefusedError: what is wrong with any of them.
+            ImportRefusedError: the errors of all objects.
         """
         records: list[ClickRecord] = []
         structures: list[StructureVoxels] = []
@@ -120,7 +120,7 @@ class DicomImport:
         ]
 
     def _records(self, one: AnnotationObject, image: str, slices: Mapping[str, Dataset]) -> list[ClickRecord]:
-        """One record for each label: the points of all its groups."""
+        """Return one record per label, with the points of all its groups."""
         points: dict[str, list[np.ndarray]] = {}
         for names, lps_mm in measured_points(one.dataset, slices):
             if (label := self.labels.of(names)) is not None:
@@ -142,4 +142,4 @@ class DicomImport:
 def _sentence(error: Exception) -> str:
     if isinstance(error, ValueError):
         return str(error)
-    return f"it is not as DICOM wants it ({type(error).__name__}: {str(error)[:120]})."
+    return f"it is not valid DICOM ({type(error).__name__}: {str(error)[:120]})."

@@ -19,30 +19,30 @@ _ROUNDING_DIGITS = 3
 
 
 def segment_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.ndarray]:
-    """The voxels (N, 3) int of each segment of a DICOM SEG, by its label; none of an empty segment.
+    """Return the voxels (N, 3) int of each segment of a DICOM SEG that is not empty, by its label.
 
-    Of a fractional segmentation, those of at least one half.
+    Voxels of a fractional segmentation have a value of at least one half.
 
     Args:
         geometry: of the image.
 
     Raises:
-        ValueError: two segments of a label, or pixels that are not voxels of the image.
+        ValueError: two segments with one label, or pixels that are not voxels of the image.
         VolumeError: it is too large.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     frame_groups = dataset.PerFrameFunctionalGroupsSequence
     check_size((columns, rows, len(frame_groups)), "The segmentation", 2)
     frames = dataset.pixel_array.reshape(-1, rows, columns)
-    least = 1.0
+    threshold = 1.0
     if dataset.get("SegmentationType") == "FRACTIONAL":
-        least = _FRACTIONAL * float(dataset.get("MaximumFractionalValue", 255))
+        threshold = _FRACTIONAL * float(dataset.get("MaximumFractionalValue", 255))
     names = {int(segment.SegmentNumber): str(segment.SegmentLabel).strip() for segment in dataset.SegmentSequence}
     _require_different(list(names.values()), "segments")
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     for pixels, groups in zip(frames, frame_groups, strict=True):
-        of_row, of_column = np.nonzero(pixels >= least)
+        of_row, of_column = np.nonzero(pixels >= threshold)
         if len(of_row):
             identified = (groups.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence)[0]
             lps_mm = Plane.of(groups, shared).to_lps(of_column, of_row)
@@ -51,16 +51,16 @@ def segment_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.nd
 
 
 def contour_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.ndarray]:
-    """The voxels (N, 3) int of each structure of an RTSTRUCT, by its name; none of one without contours.
+    """Return the voxels (N, 3) int of each structure of an RTSTRUCT that has contours, by its name.
 
-    Of a closed contour, voxels whose middle is inside or on it. Contours within others of the same slice are holes.
-    Slices between contours are not filled.
+    A closed contour contains the voxels whose middle is inside or on it. Contours within others of the same slice are
+    holes. Slices between contours are not filled.
 
     Args:
         geometry: of the image.
 
     Raises:
-        ValueError: two structures of a name, contours that are not closed, or that lie in no slice of the image.
+        ValueError: two structures with one name, contours that are not closed, or contours in no slice of the image.
     """
     names = {int(roi.ROINumber): str(roi.get("ROIName", "")).strip() for roi in dataset.StructureSetROISequence}
     _require_different(list(names.values()), "structures")
@@ -82,7 +82,11 @@ def contour_voxels(dataset: Dataset, geometry: ImageGeometry) -> dict[str, np.nd
 
 
 def _voxels_at(lps_mm: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
-    """(N, 3) LPS mm to the voxels (N, 3) that lie there. Raises: ValueError: some lie between voxels, or outside."""
+    """Convert LPS mm (N, 3) to voxels (N, 3).
+
+    Raises:
+        ValueError: a point is between voxels or outside the image.
+    """
     exact = geometry.lps_to_voxel(lps_mm)
     voxels = np.rint(exact).astype(np.int64)
     if not geometry.contains(voxels).all():
@@ -94,7 +98,11 @@ def _voxels_at(lps_mm: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
 
 
 def _slice_of(points_voxel: np.ndarray, geometry: ImageGeometry, name: str) -> tuple[int, int]:
-    """The axis across a contour (N, 3), and the slice of the image along it. Raises: ValueError: there is none."""
+    """Return the axis normal to a contour (N, 3), and the index of its slice along it.
+
+    Raises:
+        ValueError: the contour is in no slice of the image.
+    """
     spread = np.ptp(points_voxel, axis=0)
     axis = int(spread.argmin())
     index = round(float(points_voxel[:, axis].mean()))
@@ -107,7 +115,7 @@ def _slice_of(points_voxel: np.ndarray, geometry: ImageGeometry, name: str) -> t
 
 
 def _filled(place: tuple[int, int], contours: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The voxels (N, 3) of the contours (n, 3) of a slice."""
+    """Yield the voxels (N, 3) of the contours (n, 3) of a slice."""
     axis, index = place
     others = [a for a in range(3) if a != axis]
     flat = [contour[:, others] for contour in contours]

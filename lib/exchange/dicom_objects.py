@@ -35,10 +35,10 @@ _EXTENSIONS = (".dcm", ".seg", ".rtstruct", ".sr")
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Where the pixels of a frame lie.
+    """Position of the pixels of a frame.
 
     Attributes:
-        corner_lps_mm: (3,) of the middle of the first pixel.
+        corner_lps_mm: (3,) centre of the first pixel.
         column_step_mm, row_step_mm: (3,) from a pixel to the next column, and to the next row.
     """
 
@@ -48,10 +48,10 @@ class Plane:
 
     @classmethod
     def of(cls, *places: Dataset) -> Plane:
-        """From the functional groups of a frame, those that are shared, or the header of a slice, the first that says.
+        """Create from functional groups or headers, of which the first one with an attribute counts.
 
         Raises:
-            ValueError: none says where the frame lies.
+            ValueError: none contains position, orientation or spacing.
         """
         try:
             position = _first(places, "PlanePositionSequence", "ImagePositionPatient")
@@ -62,17 +62,17 @@ class Plane:
             raise ValueError("does not say where its frames lie (position, orientation, pixel spacing).") from error
 
     def to_lps(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(N,) columns and rows, counted from the middle of the first pixel, to (N, 3) LPS mm."""
+        """Convert columns and rows (N,), counted from the centre of the first pixel, to LPS mm (N, 3)."""
         return self.corner_lps_mm + columns[:, None] * self.column_step_mm + rows[:, None] * self.row_step_mm
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotationObject:
-    """A segmentation, a structure set, or a structured report.
+    """Segmentation, structure set or structured report.
 
     Attributes:
         source: for messages, such as the name of its file.
-        file_name: by which an image may be meant; empty of one from an archive.
+        file_name: may name the image; empty for an object of an archive.
     """
 
     source: str
@@ -85,26 +85,26 @@ class AnnotationObject:
 
     @property
     def is_own(self) -> bool:
-        """Was it written by this app?"""
+        """True if it was written by this app."""
         return str(self.dataset.get("ManufacturerModelName", "")) == MODEL_NAME
 
     @property
     def annotator(self) -> str | None:
-        """The person who made it; None where it names nobody."""
+        """Person who made it; None if it names nobody."""
         names = [self.dataset.get(keyword) for keyword in ("ContentCreatorName", "ReviewerName", "OperatorsName")]
         names += [item.get("PersonName") for item in content_items(self.dataset) if concept_code(item) == "121008"]
-        said = (str(name).replace("^", " ").strip() for name in names if name)
-        return next((name for name in said if name), None)
+        plain_names = (str(name).replace("^", " ").strip() for name in names if name)
+        return next((name for name in plain_names if name), None)
 
     def facts(self) -> dict[str, str]:
-        """What it is, for the record of what is made from it."""
+        """Return kind, UID and maker, for the record of a mask that is made from it."""
         maker = [str(self.dataset.get(name, "")) for name in ("Manufacturer", "ManufacturerModelName")]
         maker.append(str(self.dataset.get("SoftwareVersions", "")))
         uid = str(self.dataset.get("SOPInstanceUID", ""))
         return {"kind": self.kind, "sop_instance_uid": uid, "made_by": " ".join(filter(None, maker))}
 
     def image_in(self, images: StudyImages, named: str | None = None) -> str | None:
-        """The id of the image that it is of: the one that is named, of the series that it refers to, or of its name.
+        """Return the id of its image: by an explicit name, by the series that it refers to, or by its file name.
 
         Raises:
             ImportRefusedError: the series has several images.
@@ -122,11 +122,11 @@ class AnnotationObject:
 
 @dataclass(frozen=True, eq=False)
 class DicomFiles:
-    """What was found.
+    """Content of DICOM files.
 
     Attributes:
-        objects: that hold annotations.
-        slices: headers of images by the UID of their instance; their pixels are left out.
+        objects: objects with annotations.
+        slices: headers of images without pixels, by SOP instance UID.
     """
 
     objects: list[AnnotationObject]
@@ -134,10 +134,10 @@ class DicomFiles:
 
 
 def read_files(paths: Iterable[Path]) -> DicomFiles:
-    """The DICOM files among the paths, and in the folders among them and below.
+    """Read the DICOM files among the paths, and in the folders among them and their subfolders.
 
     Raises:
-        ImportRefusedError: a path is not there, a file is not DICOM or holds no annotations, or a folder has none.
+        ImportRefusedError: a path does not exist, a file is not DICOM or has no annotations, or a folder has none.
     """
     objects: list[AnnotationObject] = []
     slices: dict[str, Dataset] = {}
@@ -169,7 +169,7 @@ def read_files(paths: Iterable[Path]) -> DicomFiles:
 
 
 def referenced_series(dataset: Dataset) -> set[str]:
-    """The UIDs of the series that an object refers to, at any depth."""
+    """Return the UIDs of the series that an object refers to, at any depth."""
     uids = set()
     for element in dataset:
         if element.VR == "SQ":
@@ -181,26 +181,26 @@ def referenced_series(dataset: Dataset) -> set[str]:
 
 
 def _first(places: Iterable[Dataset], sequence: str, keyword: str) -> np.ndarray:
-    """An attribute of the first of some functional groups or headers that have it."""
+    """Return an attribute of the first functional group or header that has it."""
     candidates = (place[sequence].value[0] if place.get(sequence) else place for place in places)
     return next(np.array(place[keyword].value, dtype=float) for place in candidates if place.get(keyword) is not None)
 
 
 def content_items(dataset: Dataset) -> Iterator[Dataset]:
-    """All items of a structured report, or below one of its items, at any depth."""
+    """Yield all items of a structured report, or below one of its items, at any depth."""
     for item in dataset.get("ContentSequence") or []:
         yield item
         yield from content_items(item)
 
 
 def concept_code(item: Dataset) -> str:
-    """The code of what an item is about; empty where it has none."""
+    """Return the code of the concept of an item; empty without one."""
     names = item.get("ConceptNameCodeSequence")
     return str(names[0].get("CodeValue", "")) if names else ""
 
 
 def _stem(file_name: str) -> str:
-    """IMAGE of `IMAGE.dcm` and `IMAGE.seg.dcm`."""
+    """Return IMAGE for `IMAGE.dcm` and `IMAGE.seg.dcm`."""
     while file_name.lower().endswith(_EXTENSIONS):
         file_name = file_name.rpartition(".")[0]
     return file_name

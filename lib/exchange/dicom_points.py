@@ -15,16 +15,16 @@ _POINT_TYPES = ("POINT", "MULTIPOINT", "POLYLINE")
 
 
 def measured_points(dataset: Dataset, slices: Mapping[str, Dataset]) -> list[tuple[list[str], np.ndarray]]:
-    """Of each measurement group with coordinates: the names by which it may be known, and its points (N, 3) in LPS mm.
+    """Return possible names and the points (N, 3) in LPS mm of each measurement group with coordinates.
 
-    The names are its tracking identifier, its finding, and the site of that, in this order. Points are those of
+    The names are its tracking identifier, its finding, and the finding site, in this order. Points are those of
     SCOORD3D and SCOORD items of the types POINT, MULTIPOINT and POLYLINE, such as the two ends of a length.
 
     Args:
-        slices: headers of the images that SCOORD items are of, by the UID of their instance.
+        slices: headers of the images of SCOORD items, by SOP instance UID.
 
     Raises:
-        ValueError: no such report, coordinates of another type, or of an image that is not among the slices.
+        ValueError: no such report, coordinates of another type, or coordinates on an image that is not in `slices`.
     """
     groups = [item for item in content_items(dataset) if concept_code(item) == _GROUP]
     if not groups:
@@ -47,15 +47,15 @@ def _points(item: Dataset, slices: Mapping[str, Dataset]) -> np.ndarray:
     if item.ValueType == "SCOORD3D":
         return numbers.reshape(-1, 3)
     columns, rows = numbers.reshape(-1, 2).T
-    # Counted from the corner of the first pixel, and not from its middle.
+    # SCOORD counts from the corner of the first pixel, not from its centre.
     return _plane(item, slices).to_lps(columns - 0.5, rows - 0.5)
 
 
 def _plane(item: Dataset, slices: Mapping[str, Dataset]) -> Plane:
-    """The plane of the frame that a SCOORD item is selected from."""
+    """Return the plane of the frame that a SCOORD item refers to."""
     image = next((child for child in item.get("ContentSequence") or [] if child.get("ValueType") == "IMAGE"), None)
     if image is None:
-        raise ValueError("holds coordinates that do not say which image they are of.")
+        raise ValueError("has coordinates without a reference to their image.")
     reference = image.ReferencedSOPSequence[0]
     header = slices.get(str(reference.ReferencedSOPInstanceUID))
     if header is None:

@@ -42,30 +42,30 @@ def dicom_segmentation(
     codes: Mapping[str, Code] = MappingProxyType({}),
     sources: Collection[Source] | None = None,
 ) -> Dataset:
-    """The mask as one segmentation object with a segment for each label that has a voxel.
+    """Convert a mask to one segmentation object with a segment for each label that has a voxel.
 
-    OHIF 3 cannot open a segmentation in which a segment has none. So segments are numbered 1, 2, ... in the order of
-    the indices and do not always have the index as their number; their name says which label each is.
+    OHIF 3 cannot open a segmentation with an empty segment. So segments are numbered 1, 2, ... in the order of the
+    indices, and a segment's number may differ from the label's index; its name is the label.
     The same mask of the same series and origin has the same UIDs, so that an archive recognises a second copy.
-    Attributes of patient and study that the headers lack, or that are invalid, are empty. A missing frame of
-    reference is derived from the UID of the series, a missing thickness from the positions.
+    Attributes of patient and study that are missing or invalid in the headers are empty. A missing frame of reference
+    is derived from the UID of the series, a missing thickness from the positions.
 
     Args:
-        mask: label indices (X, Y, Z), on the grid of the series, whatever the order of its axes; not empty. Of tilted
-            slices it is on a straightened grid, and each pixel of a slice gets the label of the voxel nearest to it.
+        mask: label indices (X, Y, Z), on the grid of the series with axes in any order; not empty. For tilted slices,
+            it is on a straightened grid, and each pixel of a slice gets the label of the nearest voxel.
         series: headers of all instances of the series; pixels are not needed.
-        labels: the index of each label.
-        origins: who and which model made each label.
-        codes: what each label is; default: tissue.
+        labels: index of each label.
+        origins: annotator and model of each label.
+        codes: code of each label; default: tissue.
         sources: the frames that the mask was made on; default: all of the series.
 
     Raises:
-        SegmentationError: the mask and the series do not lie on the same grid, the mask is empty, or the headers do
-            not say which images they are of and where these lie.
+        SegmentationError: mask and series are on different grids, the mask is empty, or the headers lack UIDs or
+            positions.
     """
     try:
         with warnings.catch_warnings():
-            # Of values that are not as DICOM wants them.
+            # pydicom warns of values that are not valid DICOM.
             warnings.simplefilter("ignore", UserWarning)
             return _segmentation(mask, series, labels, origins, codes, sources)
     except SegmentationError:
@@ -78,7 +78,7 @@ def dicom_segmentation(
 
 
 def file_content(instance: Dataset) -> bytes:
-    """An instance as the bytes of a DICOM file (PS3.10)."""
+    """Encode an instance as a DICOM file (PS3.10)."""
     content = io.BytesIO()
     instance.save_as(content, write_like_original=False)
     return content.getvalue()
@@ -94,7 +94,7 @@ def _segmentation(
 ) -> Dataset:
     series, frames, numbers = frames_of_image(series, sources)
     planes = mask_in_frames(mask, frames)
-    present = [label for label, index in sorted(labels.items(), key=_index) if (planes == index).any()]
+    present = [label for label in sorted(labels, key=lambda label: labels[label]) if (planes == labels[label]).any()]
     if not present:
         raise SegmentationError("The mask is empty, and a DICOM segmentation has at least one segment.")
     numbered = np.zeros_like(planes)
@@ -104,8 +104,8 @@ def _segmentation(
     series_uid = series[0].SeriesInstanceUID
     made = {label: (codes.get(label, TISSUE), origins.get(label, SegmentOrigin())) for label in present}
     readers = provenance.readers(origin for _, origin in made.values())
-    said = [f"{label} {code_text(code)} {origin}" for label, (code, origin) in made.items()]
-    identity = [series_uid, content, str(said), provenance.VERSION]
+    described = [f"{label} {code_text(code)} {origin}" for label, (code, origin) in made.items()]
+    identity = [series_uid, content, str(described), provenance.VERSION]
     segmentation = hd.seg.Segmentation(
         source_images=clean_copies(series, frames),
         pixel_array=numbered,
@@ -134,12 +134,8 @@ def _segmentation(
     return segmentation
 
 
-def _index(label_and_index: tuple[str, int]) -> int:
-    return label_and_index[1]
-
-
 def _set_frame_numbers(segmentation: Dataset, numbers: Sequence[int]) -> None:
-    """Sets the referenced frame numbers, which highdicom counts among the frames of the image."""
+    """Set the referenced frame numbers to those in the instance; highdicom counts the frames of the image only."""
     for groups in segmentation.PerFrameFunctionalGroupsSequence:
         for derivation in groups.DerivationImageSequence:
             for source in derivation.SourceImageSequence:

@@ -17,7 +17,7 @@ from lib.supervision.label_sets import StructureSupervision, label_sets_of_click
 
 
 def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], margin: int) -> np.ndarray:
-    """The class of each voxel that follows from the annotations.
+    """Return the class of each voxel that follows from the annotations.
 
     Labels that the final mask covers are known everywhere. For a clicked label, the geodesics between opposite extreme
     points and the clicks are foreground, and voxels outside the relaxed box are not (paper, Section 3). An absent label
@@ -29,10 +29,10 @@ def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], 
         margin: voxels of the scan by which tight boxes are relaxed.
 
     Returns:
-        (X, Y, Z) int16: 0 for the background, 1 ... C for the labels, C + 1 where it is not known.
+        (X, Y, Z) int16: 0 for the background, 1 ... C for the labels, C + 1 for unknown.
 
     Raises:
-        VolumeError: the mask cannot be read, or the free memory does not hold the work.
+        VolumeError: the mask cannot be read, or there is not enough free memory.
     """
     n_labels = len(labels)
     check_size(volume.geometry.shape, f"The scan {scan.image_id} with {n_labels} labels", 2 * (1 + n_labels) + 12)
@@ -57,7 +57,7 @@ def _structure(annotation: Annotation, index: int, volume: Volume, margin: int) 
     points = annotation.points
     inside = torch.zeros(volume.geometry.shape, dtype=torch.bool)
     inside[Box.around(points.foreground_voxel).relaxed(margin, volume.geometry.shape).slices] = True
-    # All that the paths depend on.
+    # The paths depend on this region only.
     region = Box.around(points.foreground_voxel).relaxed(1, volume.geometry.shape)
     start = np.array(region.start)
     paths = extreme_point_geodesics(

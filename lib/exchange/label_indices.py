@@ -13,10 +13,10 @@ LABELS_FILE = "labels.json"
 
 
 def read_label_indices(path: Path) -> dict[str, int]:
-    """The index (from 1) of each label, such as {"lesion": 1, "cyst": 2}.
+    """Read the index (from 1) of each label, such as {"lesion": 1, "cyst": 2}.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: the file is in another form.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -28,7 +28,7 @@ def read_label_indices(path: Path) -> dict[str, int]:
 
 
 def label_indices_of(folder: Path, labels: Sequence[str]) -> dict[str, int]:
-    """The index of each label in the masks of a folder: as its `labels.json` says, else in the labels' order.
+    """Return the index of each label in the masks of a folder: from its `labels.json`, or else in the labels' order.
 
     Raises:
         ValueError: the file cannot be read.
@@ -38,7 +38,7 @@ def label_indices_of(folder: Path, labels: Sequence[str]) -> dict[str, int]:
 
 
 def write_label_indices(path: Path, indices: Mapping[str, int]) -> None:
-    """Raises: OSError: as from the file system."""
+    """Write the index of each label."""
     write_atomically(path, json.dumps(dict(indices), indent=1, ensure_ascii=False).encode())
 
 

@@ -1,4 +1,4 @@
-"""Compute clicks from existing masks, with a hand's error."""
+"""Simulate clicks, with a random error, from existing masks."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from lib.exchange.click_records import ClickRecord, ImportRefusedError
 from lib.geometry.volume import Volume, VolumeError, load_volume
 
-# Makes six clicks (6, 3) int in voxels on a structure (X, Y, Z) bool, with the randomness of a hand.
+# Simulates six clicks (6, 3) int in voxels on a structure (X, Y, Z) bool.
 Clicker = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def read_mask_clicks(
     path: Path, image: str, indices: Mapping[str, int] | str, click: Clicker, seed: int
 ) -> Iterator[ClickRecord]:
-    """Simulated extreme points of each structure in a mask; a structure without a voxel has none.
+    """Yield simulated extreme points of each structure in a mask that has a voxel.
 
     The same seed gives the same clicks for an image and a label, whatever else is imported.
 
     Args:
         path: mask (X, Y, Z).
         image: id of the image.
-        indices: the index of each label; or one label, which every voxel other than 0 belongs to.
+        indices: index of each label; or the one label of all voxels other than 0.
         click: computes the clicks.
-        seed: of its random generator, at least 0.
+        seed: of the random generator, at least 0.
 
     Raises:
-        ImportRefusedError: not a volume, or a value that is the index of no label.
+        ImportRefusedError: not a volume, or a value without a label.
     """
     try:
         volume = load_volume(path, sentinels=False)

@@ -20,22 +20,21 @@ from lib.geometry.volume import Volume, load_volume
 
 
 class ExportError(ValueError):
-    """What cannot be exported; the text is for the user."""
+    """Error of a mask that cannot be exported; the text is for the user."""
 
 
 @dataclass(frozen=True)
 class MaskExport:
-    """Writes masks into a folder as `IMAGE.nii.gz` and, for series of a DICOM archive, `IMAGE.seg.dcm`.
+    """Export of masks into a folder as `IMAGE.nii.gz` and, for series of a DICOM archive, `IMAGE.seg.dcm`.
 
-    An empty mask has no segmentation. An image whose files are there is left as it is, so that an export that was cut
-    short goes on, and a segmentation that could not be made is tried again; each file is renamed into place when it is
-    whole.
+    An empty mask has no segmentation. Images whose files exist are skipped, so that an interrupted export can be
+    continued; a missing segmentation is tried again. Files are written atomically.
 
     Attributes:
-        server: that has the annotations.
+        server: with the annotations.
         folder: for the masks.
-        labels: the index of each label.
-        codes: what each label is.
+        labels: index of each label.
+        codes: code of each label.
         overwrite: make existing masks again.
     """
 
@@ -47,10 +46,10 @@ class MaskExport:
 
     @classmethod
     def into(cls, folder: Path, server: AnnotationServer, *, overwrite: bool = False) -> MaskExport:
-        """An export into `folder`, where `labels.json` tells the index of each label.
+        """Start an export into `folder`, and write the index of each label to `labels.json`.
 
         Raises:
-            ExportError: the folder holds masks of other labels.
+            ExportError: the folder contains masks of other labels.
             ServerError: see `AnnotationServer`.
             OSError: the folder cannot be written.
         """
@@ -64,21 +63,21 @@ class MaskExport:
         return cls(server, folder, labels, codes, overwrite)
 
     def write(self, image: str, listed: ListedImage) -> bool:
-        """Writes the mask of an image: the final one, and for labels that it does not cover that of their clicks.
+        """Write the mask of an image: the final mask, and the mask of the clicks for labels that it does not cover.
 
         Returns:
-            Whether there was anything to write.
+            False if the files exist already.
 
         Raises:
-            ExportError: a mask that is not on the grid of its image, or holds a value that is no label's.
-            SegmentationError: see `dicom_segmentation`; the NIfTI is written.
+            ExportError: a mask is not on the grid of its image, or contains a value without a label.
+            SegmentationError: see `dicom_segmentation`; the NIfTI file is written nevertheless.
             ServerError, VolumeError: see `AnnotationServer`.
             OSError: the disk is full or the folder cannot be written.
         """
         if not self.overwrite and self._is_complete(image):
             return False
         mask, origins = self._current_mask(image, listed)
-        # First, so that no segmentation of an earlier mask stays beside this one.
+        # The segmentation of an older mask must not remain beside the new mask.
         self.segmentation_path(image).unlink(missing_ok=True)
         write_atomically(
             self._path(image, ".nii.gz"), nifti_gz(nifti_image(mask.array.astype(np.uint8), mask.geometry.affine_ras))
@@ -91,10 +90,10 @@ class MaskExport:
         return True
 
     def push(self, image: str) -> bool:
-        """Stores the segmentation of an image in the archive; a second copy of the same changes nothing there.
+        """Store the segmentation of an image in the archive; a second copy changes nothing there.
 
         Returns:
-            Whether there is one.
+            True if the image has a segmentation.
 
         Raises:
             ServerError: see `AnnotationServer`.
@@ -121,7 +120,7 @@ class MaskExport:
         return self.folder / f"{image}{extension}"
 
     def _current_mask(self, image: str, listed: ListedImage) -> tuple[Volume, dict[str, SegmentOrigin]]:
-        """The mask, and how each label of it came about."""
+        """Return the mask and the origin of each label."""
         covered = listed.in_final_mask
         if covered is None or (covered and not set(covered) & set(self.labels)):
             return self._click_mask(image)

@@ -22,7 +22,7 @@ IMPORTED_KEY = "imported"
 
 @dataclass(frozen=True, eq=False)
 class StructureVoxels:
-    """A structure of an image, as an object tells it.
+    """Structure of an image, from a DICOM object.
 
     Attributes:
         source: the object, for messages.
@@ -43,24 +43,24 @@ class StructureVoxels:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """What an import is to write.
+    """Plan of an import of masks.
 
     Attributes:
         new: the structures of each image.
-        kept: images that have a final mask, which stays as it is.
+        kept: images that are skipped, because they have a final mask.
     """
 
     new: Mapping[str, tuple[StructureVoxels, ...]]
     kept: tuple[str, ...]
 
     def carry_out(self, images: StudyImages, store: MaskStore) -> Iterator[str]:
-        """Stores one mask after the other and yields its image when it is on disk.
+        """Store the new masks and yield the image of each one when it is on disk.
 
-        A mask covers the labels of its structures, and is of nobody else's.
+        A mask covers the labels of its structures, and no others.
 
         Raises:
-            VolumeError: an image cannot be read any more.
-            OSError: the disk is full or the folder cannot be written; the same import continues from there.
+            VolumeError: an image cannot be read.
+            OSError: the disk is full or the folder cannot be written; the same import can then be continued.
         """
         values = label_values(store.labels)
         for image, structures in self.new.items():
@@ -79,10 +79,10 @@ class MaskPlan:
 
 
 def plan_masks(structures: Iterable[StructureVoxels], store: MaskStore, *, overwrite: bool = False) -> MaskPlan:
-    """Checks that structures make one mask for each image.
+    """Check that structures can be combined to one mask per image.
 
     Args:
-        overwrite: final masks that exist are replaced, and stay as history; otherwise they are kept.
+        overwrite: replace existing final masks, which are kept as history.
 
     Raises:
         ImportRefusedError: two structures of one label of an image, or structures that overlap.
@@ -108,6 +108,6 @@ def _conflict(structure: StructureVoxels, other: StructureVoxels) -> str | None:
 
 
 def _keys(voxels: np.ndarray) -> np.ndarray:
-    """(N,) int64: one number for each voxel."""
+    """Return a unique number (N,) int64 for each voxel (N, 3)."""
     i, j, k = voxels.T
     return (i << 40) + (j << 20) + k

@@ -19,7 +19,7 @@ from lib.exchange.known_voxels import known_label_map
 from lib.geometry.volume import as_int16_if_exact, load_volume
 
 BACKGROUND, IGNORE = "background", "ignore"
-"""Names that nnU-Net gives a meaning."""
+"""Names with a special meaning in nnU-Net."""
 
 CASES_FILE = "cases.json"
 _NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9][A-Za-z0-9_\-]*")
@@ -27,17 +27,17 @@ _NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9][A-Za-z0-9_\-]*")
 
 @dataclass
 class NnunetDataset:
-    """Writes cases, then `dataset.json`.
+    """Writer of cases and `dataset.json`.
 
-    nnU-Net's `labels` hold `ignore` where any case has a voxel of which nothing is known.
+    nnU-Net's `labels` contain `ignore` if any case has a voxel of unknown class.
 
     Attributes:
-        folder: exists, and is empty.
+        folder: existing, empty folder.
         labels: of the app, with the values 1, 2, ...
-        clicks, masks: that the scans are annotated by.
-        channel: name of the only channel; nnU-Net normalises `CT` otherwise than anything else.
+        clicks, masks: the annotations of the scans.
+        channel: name of the only channel; nnU-Net has a special normalisation for `CT`.
         margin: voxels by which tight boxes are relaxed.
-        cases: what each case is made from, by its id.
+        cases: origins of each case, by its id.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class NnunetDataset:
     has_unknown: bool = False
 
     def add(self, scan: AnnotatedScan) -> None:
-        """Writes the image and the label map of a scan.
+        """Write the image and the label map of a scan.
 
         Raises:
             VolumeError, MaskError, AnnotationFileError: the scan or its annotations cannot be read; nothing is written.
@@ -68,7 +68,12 @@ class NnunetDataset:
         self.cases[scan.image_id] = {"known_share": round(1 - n_unknown / known.size, 6), "labels": origins}
 
     def finish(self) -> None:
-        """Raises: DatasetError: there is no case. OSError."""
+        """Write `cases.json` and `dataset.json`.
+
+        Raises:
+            DatasetError: there is no case.
+            OSError: the disk is full or the folder cannot be written.
+        """
         if not self.cases:
             raise DatasetError("There is no scan to export.")
         labels = {BACKGROUND: 0, **label_values(self.labels)}
@@ -85,7 +90,7 @@ class NnunetDataset:
         write_json(self.folder / "dataset.json", content)
 
     def made_from(self) -> dict[str, Any]:
-        """What all cases are made from, in values of JSON."""
+        """Return software, annotators, models and figures of all cases, in values of JSON."""
         return {
             **made_from(case["labels"] for case in self.cases.values()),
             "box_margin_voxels": self.margin,
@@ -94,18 +99,18 @@ class NnunetDataset:
 
     @property
     def n_scans(self) -> int:
-        """That were written."""
+        """Number of written scans."""
         return len(self.cases)
 
     @property
-    def told(self) -> str:
-        """What was written, for the user."""
+    def summary(self) -> str:
+        """Summary for the user."""
         partly = self.made_from()["cases_with_unknown_voxels"]
         return f"{len(self.cases)} scans written, {partly} of them with voxels to be ignored"
 
 
 def check_dataset(folder: Path, labels: Sequence[str]) -> None:
-    """Raises: DatasetError: nnU-Net would not find the folder, or take a label for something else."""
+    """Raise a DatasetError if nnU-Net would not find the folder, or misinterpret a label."""
     if not _NAME.fullmatch(folder.name):
         raise DatasetError(
             f"The folder is named {folder.name!r}; nnU-Net expects a name such as Dataset501_Lesion, with three digits."

@@ -12,7 +12,7 @@ from lib.geometry.volume import VolumeError, load_volume
 
 
 class PaperCode(IntEnum):
-    """The codes of voxels in such a label map; they do not tell the two ends of an axis apart."""
+    """Code of a voxel in such a label map; which end of an axis is the low one is not specified."""
 
     BACKGROUND = 0
     X_ONE_END = 1
@@ -28,10 +28,10 @@ EXTREME_POINTS = tuple(PaperCode(code) for code in range(PaperCode.X_ONE_END, Pa
 
 
 def read_paper_label_map(path: Path, image: str, label: str) -> list[ClickRecord]:
-    """The voxels with the codes of extreme points, as clicks on one structure.
+    """Return the voxels with the codes of extreme points, as clicks on one structure.
 
     Raises:
-        ImportRefusedError: not a volume, a value that is no code, or an extreme point that is missing.
+        ImportRefusedError: not a volume, a value that is not a code, or a missing extreme point.
     """
     try:
         volume = load_volume(path, sentinels=False)

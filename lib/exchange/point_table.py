@@ -26,17 +26,17 @@ class _Row:
 
 
 def read_point_table(path: Path) -> list[ClickRecord]:
-    """The clicks of a CSV file, one record for each image and label.
+    """Read the clicks of a CSV file, one record per image and label.
 
     The header names the columns, in any order: `image` (id or file name), `label`, `x`, `y`, `z`, and, if the
     numbers are not voxel indices, `coordinates`: voxel, lps or ras. Rows with the label `background` are clicks
     outside of all structures of their image.
 
     Raises:
-        ImportRefusedError: no such file, no such columns, or rows that are no points; each sentence names the line.
+        ImportRefusedError: no such file, wrong columns, or invalid rows; each sentence names the line.
     """
     try:
-        # Spreadsheets put a byte order mark before the first column's name.
+        # Spreadsheets write a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(_rows(path.name, csv.DictReader(file, skipinitialspace=True)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

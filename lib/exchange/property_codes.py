@@ -1,4 +1,4 @@
-"""Code what a structure is by a terminology such as SNOMED CT (DICOM PS3.16)."""
+"""Code structures by a terminology such as SNOMED CT (DICOM PS3.16)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydicom.sr.coding import Code
 TISSUE = Code("85756007", "SCT", "Tissue")
 _DICTIONARY: Mapping[str, Any] = concepts  # scheme, keyword, value: meaning and groups
 _FORM = re.compile(r"([A-Za-z0-9][A-Za-z0-9_]{0,15}):([A-Za-z0-9._\-]{1,16})(?::([^\\:=,\x00-\x1f]{1,64}))?")
-# The context groups of DICOM PS3.16 for segmented properties, and the category of each (CID 7150). Of a lesion in
-# general only group 4266 knows.
+# The context groups of DICOM PS3.16 for segmented properties, and the category of each (CID 7150). Only group 4266
+# contains a lesion in general.
 _CATEGORIES = {
     7191: TISSUE,
     7192: Code("123037004", "SCT", "Anatomical Structure"),
@@ -29,10 +29,10 @@ _CATEGORIES = {
 
 
 def property_code(text: str) -> Code:
-    """The code that `SCT:52988006` or `SCHEME:VALUE:MEANING` names.
+    """Parse a code such as `SCT:52988006`, or `SCHEME:VALUE:MEANING`.
 
     Raises:
-        ValueError: it is in another form, or gives no meaning and is not in the dictionary of DICOM.
+        ValueError: the text is in another form, or has no meaning and is not in the dictionary of DICOM.
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
@@ -47,17 +47,21 @@ def property_code(text: str) -> Code:
 
 
 def code_text(code: Code) -> str:
-    """The text of a code for `property_code`."""
+    """Format a code for `property_code`."""
     return f"{code.scheme_designator}:{code.value}:{code.meaning}"
 
 
 def codes_from(texts: Mapping[str, str]) -> dict[str, Code]:
-    """The code of each label. Raises: ValueError: see `property_code`."""
+    """Return the code of each label.
+
+    Raises:
+        ValueError: see `property_code`.
+    """
     return {label: property_code(text) for label, text in texts.items()}
 
 
 def category(code: Code) -> Code:
-    """The category of a code (anatomy, abnormality, ...); tissue where the dictionary of DICOM has none."""
+    """Return the category of a code (anatomy, abnormality, ...); tissue if the dictionary of DICOM has none."""
     keywords = {
         keyword for keyword, found in _DICTIONARY.get(code.scheme_designator, {}).items() if code.value in found
     }
@@ -66,7 +70,7 @@ def category(code: Code) -> Code:
 
 
 def _meaning(scheme: str, value: str) -> str | None:
-    """The shortest meaning in the dictionary of DICOM, preferring those of a context group; None without any."""
+    """Return the shortest meaning in the dictionary of DICOM, preferring those of a context group; None without any."""
     found = [entry[value] for entry in _DICTIONARY.get(scheme, {}).values() if value in entry]
     meanings = [(not groups, len(meaning), meaning) for meaning, groups in found]
     return min(meanings)[2] if meanings else None

@@ -29,13 +29,13 @@ EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "Sof
 def segment(
     number: int, label: str, index: int, code: Code, origin: SegmentOrigin, series_uid: str
 ) -> hd.seg.SegmentDescription:
-    """The description of a segment with its provenance.
+    """Describe a segment with its provenance.
 
-    Its tracking UID is that of every segment of this label in this series, in whichever file.
+    The tracking UID is the same for all segments of this label in this series, in any file.
 
     Args:
         number: of the segment, from 1.
-        index: of the label in the app, which gives a structure the same colour in every study.
+        index: of the label in the app, which determines the colour in all studies.
     """
     description = hd.seg.SegmentDescription(
         segment_number=number,
@@ -67,12 +67,12 @@ def _algorithm(origin: SegmentOrigin) -> hd.AlgorithmIdentificationSequence:
 
 
 def readers(origins: Iterable[SegmentOrigin]) -> list[str]:
-    """The readers as person names (DICOM PS3.5 6.2), each once."""
+    """Return the distinct readers as person names (DICOM PS3.5 6.2)."""
     return list(dict.fromkeys(_person_name(origin.reader) for origin in origins if origin.reader))
 
 
 def _person_name(name: str) -> str:
-    """A name of one part ends with a caret, so that nobody takes it for the retired form."""
+    """Return a name of one part with a caret, which distinguishes it from the retired form."""
     return _one_line(name)[:63] + "^"
 
 
@@ -81,7 +81,7 @@ def _one_line(name: str) -> str:
 
 
 def equipment(source: Dataset, operators: list[str]) -> list[Dataset]:
-    """What took part (DICOM PS3.3 C.12.1.5): this app, and the scanner where the series names it.
+    """Return the contributing equipment (DICOM PS3.3 C.12.1.5): this app, and the scanner if the series names it.
 
     Args:
         source: the clean header of an image of the series.

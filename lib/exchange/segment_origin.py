@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 NOBODY = "unknown"
-"""The annotator in the records of a client without a name."""
+"""Annotator in the records of a client without a name."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A trained network.
+    """Trained network.
 
     Attributes:
         version: its number (`lib.networks.versions`).
-        sha256: of its file, in hexadecimal; None where that was not recorded.
+        sha256: of its file, in hexadecimal; None if it was not recorded.
     """
 
     version: int
@@ -24,7 +24,7 @@ class ModelFile:
 
     @classmethod
     def of(cls, version: object, sha256: object) -> ModelFile | None:
-        """From what a record or an answer says; None where it names no model."""
+        """Create from values of a record or an answer; None if they name no model."""
         try:
             return cls(int(str(version)), str(sha256) if sha256 else None)
         except ValueError:
@@ -33,12 +33,12 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class SegmentOrigin:
-    """Who and which model made a segment.
+    """Reader and model of a segment.
 
     Attributes:
         algorithm_type: as in DICOM PS3.3 C.8.20.2: drawn by a person, made from their clicks, or by the network alone.
-        reader: the name of who drew, clicked or accepted it; empty where nobody gave one.
-        model: the network that took part.
+        reader: name of who drew, clicked or accepted it; empty if unknown.
+        model: the network that was used.
     """
 
     algorithm_type: Literal["MANUAL", "SEMIAUTOMATIC", "AUTOMATIC"] = "SEMIAUTOMATIC"
@@ -47,20 +47,20 @@ class SegmentOrigin:
 
 
 def origins_of_clicks(info: Mapping[str, Any], model: ModelFile | None) -> dict[str, SegmentOrigin]:
-    """Of each label of a mask of clicks.
+    """Return the origin of each label of a mask from clicks.
 
     Args:
-        info: what the server says of the clicks on each label.
-        model: the network that took part.
+        info: the server's information on the clicks on each label.
+        model: the network that was used.
     """
-    return {label: SegmentOrigin("SEMIAUTOMATIC", _reader(said), model) for label, said in info.items()}
+    return {label: SegmentOrigin("SEMIAUTOMATIC", _reader(of_label), model) for label, of_label in info.items()}
 
 
 def origins_of_final(info: Mapping[str, Any]) -> dict[str, SegmentOrigin]:
-    """Of each label of a final mask.
+    """Return the origin of each label of a final mask.
 
     Args:
-        info: what the server says of the mask; labels that were accepted are under `accepted`, the others were drawn.
+        info: the server's information on the mask; accepted labels are under `accepted`, the others were drawn.
     """
     accepted = info.get("accepted")
     accepted = accepted if isinstance(accepted, Mapping) else {}
@@ -74,6 +74,6 @@ def _of_final(info: Mapping[str, Any], accepted: object) -> SegmentOrigin:
     return SegmentOrigin("SEMIAUTOMATIC", _reader(accepted), model)
 
 
-def _reader(said: object) -> str:
-    name = str(said.get("annotator") or "") if isinstance(said, Mapping) else ""
+def _reader(info: object) -> str:
+    name = str(info.get("annotator") or "") if isinstance(info, Mapping) else ""
     return "" if name == NOBODY else name

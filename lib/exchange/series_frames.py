@@ -1,4 +1,4 @@
-"""Find where the slices of a series lie, and the mask in each of them."""
+"""Read the positions of the slices of a series, and resample a mask to them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lib.geometry.image_geometry import GRID_TOLERANCE_VOXELS
 from lib.geometry.volume import Volume
 
 Source = tuple[str, int]
-"""A frame: the UID of its instance, and its number in it, from 0."""
+"""Frame: the UID of its instance, and its number in it, from 0."""
 
 
 class SegmentationError(ValueError):
-    """A mask that does not fit the series; its text is for the user."""
+    """Error of a mask that does not fit the series; its text is for the user."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a slice lies (DICOM PS3.3 C.7.6.2)."""
+    """Position of a slice (DICOM PS3.3 C.7.6.2)."""
 
     position_mm: Sequence[float]
     orientation: Sequence[float]
@@ -37,33 +37,36 @@ class Frame:
 def frames_of_image(
     series: Sequence[Dataset], sources: Collection[Source] | None
 ) -> tuple[list[Dataset], list[Frame], list[int]]:
-    """The instances of an image, its frames, and the number of each in its instance, from 0."""
-    wanted = None if sources is None else set(sources)
-    headers, frames, numbers = [], [], []
+    """Return the instances of an image, its frames, and the number of each in its instance, from 0."""
+    of_image = None if sources is None else set(sources)
+    headers: list[Dataset] = []
+    frames: list[Frame] = []
+    numbers: list[int] = []
     for header in series:
-        of_header = enumerate(_frames(header))
-        ours = [(n, f) for n, f in of_header if wanted is None or (str(header.get("SOPInstanceUID")), n) in wanted]
-        if ours:
+        uid, count = str(header.get("SOPInstanceUID")), len(frames)
+        for number, frame in enumerate(_frames(header)):
+            if of_image is None or (uid, number) in of_image:
+                frames.append(frame)
+                numbers.append(number)
+        if len(frames) > count:
             headers.append(header)
-            numbers += [number for number, _ in ours]
-            frames += [frame for _, frame in ours]
-    if wanted is not None and len(frames) < len(wanted):
+    if of_image is not None and len(frames) < len(of_image):
         raise SegmentationError("The archive does not hold all slices of the image any more; the series has changed.")
     return headers, frames, numbers
 
 
 def mask_in_frames(mask: Volume, frames: Sequence[Frame]) -> np.ndarray:
-    """The mask (frames, rows, columns) uint8."""
+    """Resample a mask to frames, (frames, rows, columns) uint8."""
     tilted = _are_tilted(frames)
     planes = np.stack([_plane(mask, frame, tilted) for frame in frames])
-    # A straightened grid reaches beyond the slices.
+    # A straightened grid extends beyond the slices.
     if np.count_nonzero(planes) != np.count_nonzero(mask.array) and not (tilted and len(frames) in mask.array.shape):
         raise SegmentationError("Part of the mask lies in none of the slices of the series; the series has changed.")
     return planes
 
 
 def _are_tilted(frames: Sequence[Frame]) -> bool:
-    """Are slices shifted against each other in their own plane?"""
+    """Tell whether slices are shifted against each other in their own plane."""
     first = frames[0]
     positions_mm = np.array([frame.position_mm for frame in frames]) - first.position_mm
     shifts_mm = positions_mm @ np.reshape(first.orientation, (2, 3)).T
@@ -71,7 +74,7 @@ def _are_tilted(frames: Sequence[Frame]) -> bool:
 
 
 def _frames(header: Dataset) -> Iterator[Frame]:
-    """The frames of an instance (DICOM PS3.3 C.7.6.16), in their order."""
+    """Yield the frames of an instance (DICOM PS3.3 C.7.6.16), in their order."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for groups in header.get("PerFrameFunctionalGroupsSequence") or [Dataset()]:
         position, orientation, measures = (
@@ -102,7 +105,7 @@ def _thickness_mm(measures: Dataset) -> float | None:
 
 
 def _plane(mask: Volume, frame: Frame, tilted: bool) -> np.ndarray:
-    """The mask (rows, columns) uint8 in a slice of the series."""
+    """Return the mask (rows, columns) uint8 in a slice of the series."""
     to_lps_mm = hd.spatial.PixelToReferenceTransformer(
         image_position=frame.position_mm,
         image_orientation=frame.orientation,
@@ -113,7 +116,7 @@ def _plane(mask: Volume, frame: Frame, tilted: bool) -> np.ndarray:
     edges = np.rint(corners_voxel[1:] - corners_voxel[0]).astype(np.int64)
     nearest_voxel = np.rint(corners_voxel[0]).astype(np.int64) + [[0, 0, 0], *edges]
     off_voxels = corners_voxel - nearest_voxel
-    if tilted:  # the slice may lie anywhere between the voxels, in its own plane
+    if tilted:  # the slice may be shifted in its own plane
         off_voxels -= np.where((edges != 0).any(axis=0), off_voxels[0], 0)
     if (
         np.abs(off_voxels).max() > GRID_TOLERANCE_VOXELS

@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 
 
 def headers_of(metadata: Iterable[Mapping[str, Any]]) -> list[Dataset]:
-    """The header of each instance, without the elements that cannot be read or are not sent along, as the pixels.
+    """Return the header of each instance, without elements that cannot be read or are not included, such as pixels.
 
     Raises:
-        Exception: an instance is no JSON object.
+        Exception: an instance is not a JSON object.
     """
     return [_header(instance) for instance in metadata]
 

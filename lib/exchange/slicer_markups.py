@@ -19,17 +19,17 @@ _NUMBERED = re.compile(r"(?P<name>.+?)[-_ ]\d+")
 def read_markups(
     path: Path, labels: Sequence[str], *, image: str | None = None, label: str | None = None
 ) -> list[ClickRecord]:
-    """The point lists of a file, one record for each.
+    """Read the point lists of a file, one record each.
 
     Args:
         path: its name is `IMAGE.mrk.json` or `IMAGE.LABEL.mrk.json` unless `image` is given.
-        labels: of the app, by which the second form is told from the first.
+        labels: of the app, to distinguish these two forms.
         image: id of the image.
         label: of all lists in the file; None takes it from the file's name, from the list's name, or from the names
             of the points ("lesion-1", "lesion-2", ...), whichever comes first.
 
     Raises:
-        ImportRefusedError: not such a file, not a point list, no coordinate system, or no label.
+        ImportRefusedError: not a markups file, not a point list, no coordinate system, or no label.
     """
     try:
         lists = _point_lists(path)
@@ -90,7 +90,7 @@ def _coordinates(points: dict[str, Any]) -> Coordinates:
 
 
 def _defined(points: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points that were placed; Slicer keeps those that were skipped or not yet placed."""
+    """Return the placed points; Slicer also stores points that were skipped or not yet placed."""
     control_points = points.get("controlPoints")
     if not isinstance(control_points, list) or not all(isinstance(point, dict) for point in control_points):
         raise ValueError("the point list has no points.")

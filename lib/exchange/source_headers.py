@@ -1,4 +1,4 @@
-"""Copy from the headers of a series what its segmentation repeats, where the values are valid."""
+"""Copy valid elements from the headers of a series to its segmentation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, DA, DT, TM, DSfloat, Perso
 from lib.exchange import seg_provenance as provenance
 from lib.exchange.series_frames import Frame, SegmentationError
 
-# Of the headers of a series: what a segmentation refers to, what it repeats of patient, study and compression, and
-# what of that may be empty but must be there (DICOM PS3.5 7.4.3, type 2).
+# Elements of the headers of a series: those that a segmentation refers to, groups of patient and study and elements of
+# compression that it repeats, and those of them that must be present but may be empty (DICOM PS3.5 7.4.3, type 2).
 REFERENCE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Rows", "Columns")
 REPEATED_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038)
 LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
@@ -33,8 +33,8 @@ DATE_AND_TIME = {"DA": DA, "DT": DT, "TM": TM}
 
 
 def clean_copies(series: Sequence[Dataset], frames: Sequence[Frame]) -> list[Dataset]:
-    """Headers with only the elements that a segmentation takes from its source."""
-    # highdicom takes patient and study from the first.
+    """Return headers with only the elements that a segmentation takes from its source."""
+    # highdicom takes patient and study from the first header.
     copies = [_repeated(series[0]), *(Dataset() for _ in series[1:])]
     frame_of_reference = _frame_of_reference(series)
     for copy, header in zip(copies, series, strict=True):
@@ -52,7 +52,7 @@ def clean_copies(series: Sequence[Dataset], frames: Sequence[Frame]) -> list[Dat
 
 
 def _set_groups(copy: Dataset, frames: Sequence[Frame], measures: hd.PixelMeasuresSequence) -> None:
-    """The planes of an instance of many frames (DICOM PS3.3 C.7.6.16)."""
+    """Set the planes of a multi-frame instance (DICOM PS3.3 C.7.6.16)."""
     shared, per_frame = Dataset(), []
     shared.PixelMeasuresSequence = measures
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", frames[0].orientation)
@@ -65,7 +65,7 @@ def _set_groups(copy: Dataset, frames: Sequence[Frame], measures: hd.PixelMeasur
 
 
 def _measures(frames: Sequence[Frame]) -> hd.PixelMeasuresSequence:
-    """Pixel spacing, and what the positions say of the distance of slices, whatever their headers do."""
+    """Return pixel spacing, thickness, and the distance of slices by their positions, not by their headers."""
     first = frames[0]
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     distance_mm = np.ptp([frame.position_mm for frame in frames] @ normal) / max(len(frames) - 1, 1)
@@ -75,7 +75,7 @@ def _measures(frames: Sequence[Frame]) -> hd.PixelMeasuresSequence:
 
 
 def _frame_of_reference(series: Sequence[Dataset]) -> str:
-    """The UID in the headers; of a series without one, always the same."""
+    """Return the UID in the headers, or one derived from the series."""
     found = {UID(str(header.get("FrameOfReferenceUID"))) for header in series}
     valid = sorted(uid for uid in found if uid.is_valid)
     if len(valid) > 1:
@@ -87,7 +87,7 @@ def _frame_of_reference(series: Sequence[Dataset]) -> str:
 
 
 def _repeated(header: Dataset) -> Dataset:
-    """The elements that a segmentation shares with its source, as far as they are valid."""
+    """Return the valid elements that a segmentation repeats from its source."""
     lossy = [tag_for_keyword(keyword) for keyword in LOSSY]
     tags = sorted(header.keys())
     clean = _parsed(header, [tag for tag in tags if tag.group in REPEATED_GROUPS or tag in lossy])
@@ -100,12 +100,12 @@ def _repeated(header: Dataset) -> Dataset:
 
 
 def scanner_of(header: Dataset) -> Dataset:
-    """The elements that name the equipment of an image, as far as they are valid."""
+    """Return the valid elements that name the equipment of an image."""
     return _parsed(header, [Tag(keyword) for keyword in provenance.EQUIPMENT if keyword in header])
 
 
 def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
-    """Copies of the elements with these tags that are of the standard and valid for their VR."""
+    """Return the standard elements with these tags that are valid for their VR."""
     parsed = Dataset()
     for tag in tags:
         with suppress(Exception):  # pydicom raises errors of any kind
@@ -120,7 +120,11 @@ def _parsed(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
 
 
 def _is_of(vr: str, value: object) -> bool:
-    """Is it a value of this VR? Numbers are, once they are read. Raises: ValueError: a date that is none."""
+    """Tell whether a value is valid for this VR; numbers that could be read are.
+
+    Raises:
+        ValueError: an invalid date, time or text.
+    """
     if vr in CUSTOMIZABLE_CHARSET_VR:
         return isinstance(value, str | PersonName | None)
     if isinstance(value, str):

@@ -12,12 +12,12 @@ from lib.exchange.study_images import StudyImages
 
 
 class StoredStudies:
-    """What `lib.trainers.annotated_scans` asks of the studies, of a folder of images.
+    """Studies of a folder of images, with the interface that `lib.trainers.annotated_scans` uses.
 
     Args:
         clicks: the annotations.
         finals: the final masks.
-        identities: knows the checksum of an image by its file.
+        identities: checksums of images.
         skips: the skipped images, by id.
     """
 

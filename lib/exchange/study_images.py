@@ -8,10 +8,10 @@ from lib.geometry.volume_files import EXTENSIONS
 
 
 class StudyImages:
-    """The images of a folder; its subfolders are not searched.
+    """Images of a folder; its subfolders are not searched.
 
     Raises:
-        ValueError: the folder is not there, or holds no image.
+        ValueError: the folder does not exist, or contains no image.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,18 +25,18 @@ class StudyImages:
             )
 
     def id_of(self, name: str) -> str | None:
-        """The id of the image with this id or file name, or None where there is none."""
+        """Return the id of the image with this id or file name; None if there is none."""
         image_id = name if name in self.paths else without_extension(name)
         return image_id if image_id in self.paths else None
 
 
 def without_extension(file_name: str) -> str:
-    """The name without the extension of an image, if it has one."""
+    """Return the name without the extension of an image, if it has one."""
     extension = next((end for end in EXTENSIONS if file_name.endswith(end)), "")
     return file_name.removesuffix(extension)
 
 
 def visible_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files in a folder, or links to files, with a name that ends so and does not begin with a dot."""
+    """Return the files in a folder, or links to files, with one of these endings and without a leading dot."""
     paths = sorted(path for path in folder.iterdir() if path.name.endswith(endings) and path.name[0] != ".")
     return [path for path in paths if path.is_file()]

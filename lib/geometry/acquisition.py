@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-# By the prefix in the name of a volume, in the order in which they are tried: the attributes of single frames and of
-# frames of one file (DICOM PS3.3 C.8.3.1, C.8.13), of which the first that is there counts.
+# Attributes of single-frame and multi-frame files (DICOM PS3.3 C.8.3.1, C.8.13) by the prefix in the name of a volume.
+# The first attribute that exists counts. Prefixes are in order of preference.
 FACTS = {
     "te": ("EffectiveEchoTime", "EchoTime"),
     "b": ("DiffusionBValue",),
@@ -23,7 +23,7 @@ FACTS = {
     "kind": ("ComplexImageComponent", "FrameType", "ImageType"),
     "acquisition": ("FrameAcquisitionNumber", "AcquisitionNumber"),
 }
-# Where GE and Siemens keep the b-value. GE adds a multiple of 10^9 to it.
+# Private elements with the b-value of GE and Siemens. GE adds a multiple of 10^9 to it.
 _B_VALUES = {"GEMS_PARM_01": (Tag(0x0043, 0x1039), 10**6), "SIEMENS MR HEADER": (Tag(0x0019, 0x100C), 10**9)}
 _SEQUENCES = (
     *("MREchoSequence", "MRDiffusionSequence", "FrameContentSequence", "CardiacSynchronizationSequence"),
@@ -35,7 +35,7 @@ _MAX_CHARACTERS = 24
 
 
 def facts_of(place: Dataset) -> dict[str, str]:
-    """The facts that are told in a header, or in the functional groups of a frame."""
+    """Return the acquisition parameters in a header, or in the functional groups of a frame."""
     datasets = [place]
     for sequence in _SEQUENCES:
         with suppress(Exception):  # pydicom raises errors of any kind
@@ -55,7 +55,7 @@ def _first(datasets: Sequence[Dataset], keywords: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A number as text, or the letters and digits of words, without ORIGINAL and PRIMARY."""
+    """Format a number, or the letters and digits of words without ORIGINAL and PRIMARY."""
     values = list(value) if isinstance(value, MultiValue | list) else [value]
     if isinstance(values[0], str):
         words = [re.sub(r"[^a-z0-9]", "", str(word).lower()) for word in values]
@@ -74,6 +74,6 @@ def _private_b_value(dataset: Dataset) -> str:
 
 
 def _creator(dataset: Dataset, tag: BaseTag) -> str:
-    """Whose private element it is; empty where a de-identification took that away."""
+    """Return the creator of a private element; empty if a de-identification removed it."""
     owner = dataset.get(Tag(tag.group, tag.element >> 8))
     return "" if owner is None else str(owner.value).strip()

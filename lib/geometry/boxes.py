@@ -16,7 +16,7 @@ class Box:
 
     @classmethod
     def around(cls, points_voxel: np.ndarray) -> Box:
-        """The tight box of points (N, 3) in voxels (paper, Section 3.1: B_tight)."""
+        """Return the tight box of points (N, 3) in voxels (paper, Section 3.1: B_tight)."""
         points_voxel = np.asarray(points_voxel)
         if points_voxel.ndim != 2 or points_voxel.shape[1] != 3 or len(points_voxel) == 0:
             raise ValueError(f"points_voxel has shape {points_voxel.shape}; expected (N, 3) with N >= 1")
@@ -25,7 +25,7 @@ class Box:
 
     @classmethod
     def of_mask(cls, mask: np.ndarray) -> Box | None:
-        """The tight box of a mask (X, Y, Z) bool; None of an empty one."""
+        """Return the tight box of a mask (X, Y, Z) bool; None for an empty mask."""
         filled = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
         if not filled[0].size:
             return None
@@ -41,13 +41,13 @@ class Box:
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))  # type: ignore[return-value]
 
     def relaxed(self, margin_voxels: int | tuple[int, int, int], image_shape: tuple[int, ...]) -> Box:
-        """The box grown by a margin and clipped to the image (paper, Section 3.1: B_relax)."""
+        """Return the box grown by a margin and clipped to the image (paper, Section 3.1: B_relax)."""
         start = np.maximum(np.subtract(self.start, margin_voxels), 0)
         stop = np.minimum(np.add(self.stop, margin_voxels), image_shape)
         return Box(_as_triple(start), _as_triple(np.maximum(stop, start)))
 
     def shifted(self, offset_voxel: np.ndarray) -> Box:
-        """The same box seen from a patch whose first voxel is `-offset_voxel`."""
+        """Translate the box, for example into the voxels of a patch whose first voxel is `-offset_voxel`."""
         return Box(_as_triple(np.add(self.start, offset_voxel)), _as_triple(np.add(self.stop, offset_voxel)))
 
 

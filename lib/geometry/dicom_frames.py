@@ -37,12 +37,12 @@ REMEDY = "Choose another series, or resample this one to an even grid at right a
 
 
 class SeriesError(VolumeError):
-    """A series that is not a volume on an even grid; its text is for the user."""
+    """Error of a series that is not a volume on an even grid; its text is for the user."""
 
 
 @dataclass(frozen=True, eq=False)
 class SlicePlane:
-    """Where one slice lies (DICOM PS3.3 C.7.6.2).
+    """Position of a slice (DICOM PS3.3 C.7.6.2).
 
     Attributes:
         position_lps_mm: (3,) centre of its first voxel.
@@ -59,16 +59,16 @@ class SlicePlane:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of the series: a file, or one of the frames of a file.
+    """Slice of the series: a file, or one of the frames of a file.
 
     Attributes:
-        number: its place in the file, from 0.
-        stored_as: bits allocated, bits stored, and 1 with or 0 without a sign.
+        number: index in the file, from 0.
+        stored_as: bits allocated, bits stored, and 1 for signed or 0 for unsigned.
         slope, intercept: intensity = slope * stored number + intercept.
-        table: what holds a ModalityLUTSequence, which then replaces the two (DICOM PS3.3 C.11.1).
-        instance: UID of the instance (SOP Instance UID).
+        table: dataset with a ModalityLUTSequence, which replaces slope and intercept (DICOM PS3.3 C.11.1).
+        instance: SOP instance UID.
         order: instance number, then number.
-        facts: what it was recorded with (`lib.geometry.acquisition`).
+        facts: acquisition parameters (`lib.geometry.acquisition`).
     """
 
     plane: SlicePlane
@@ -83,14 +83,18 @@ class Frame:
     facts: Mapping[str, str]
 
     def intensities(self, stored: np.ndarray) -> np.ndarray:
-        """(rows, columns) stored numbers to (rows, columns) float64."""
+        """Convert stored numbers (rows, columns) to intensities (rows, columns) float64."""
         if self.table is not None:
             return apply_modality_lut(stored, self.table).astype(np.float64)
         return stored * np.float64(self.slope) + self.intercept
 
 
 def ordered_frames(folder: Path) -> list[Frame]:
-    """The frames in order of position. Raises: SeriesError: a header is damaged, or of something else."""
+    """Return the frames in order of position.
+
+    Raises:
+        SeriesError: a header is damaged or unsuitable.
+    """
     try:
         headers = {path: _header(path) for path in sorted(folder.iterdir())}
         if len(headers) > 1 and any(_frame_count(header) > 1 for header, _ in headers.values()):
@@ -112,7 +116,7 @@ def ordered_frames(folder: Path) -> list[Frame]:
 
 
 def _header(path: Path) -> tuple[Dataset, int]:
-    """The header without the pixels, and the number of bytes that follow it."""
+    """Return the header without the pixels, and the number of bytes that follow it."""
     try:
         with path.open("rb") as file:
             _check_inflated_size(file)
@@ -126,7 +130,7 @@ def _header(path: Path) -> tuple[Dataset, int]:
 
 
 def _check_inflated_size(file: BinaryIO) -> None:
-    """pydicom inflates a deflated file as a whole, whatever comes out of it."""
+    """Raise a SeriesError for a deflated file beyond the limit, because pydicom inflates such a file as a whole."""
     read_preamble(file, force=False)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -139,12 +143,12 @@ def _check_inflated_size(file: BinaryIO) -> None:
 
 
 def _check_room(path: Path, header: Dataset, left: int) -> None:
-    """Before memory is taken for what a header says. Of compressed pixels the limit alone is known."""
+    """Raise a SeriesError if a header declares no pixels, or more than the file contains (uncompressed files only)."""
     rows, columns, count = int(header.Rows), int(header.Columns), _frame_count(header)
     if min(rows, columns, count) < 1:
         raise SeriesError(f"The series has {count} frames of {columns} x {rows} pixels; expected some of each.")
     expected = rows * columns * count * int(header.BitsAllocated) // 8
-    # GDCM fills up what is cut short.
+    # GDCM pads truncated files.
     if header.file_meta.get("TransferSyntaxUID") in _UNCOMPRESSED and left < expected + _PIXEL_TAG_BYTES:
         raise SeriesError(
             f"The file {shown_name(path)} of the series is cut short: its header declares {expected} bytes of pixels, "
@@ -158,7 +162,7 @@ def _frame_count(header: Dataset) -> int:
 
 
 def _frames(path: Path, header: Dataset) -> Iterator[Frame]:
-    """The frames of a file: one, or those of its functional groups (DICOM PS3.3 C.7.6.16)."""
+    """Yield the frames of a file: one, or those of its functional groups (DICOM PS3.3 C.7.6.16)."""
     count, stored_as, instance = _frame_count(header), _stored_as(header), int(header.get("InstanceNumber") or 0)
     groups = header.get("PerFrameFunctionalGroupsSequence") or [header]
     if len(groups) != count:
@@ -178,7 +182,7 @@ def _frames(path: Path, header: Dataset) -> Iterator[Frame]:
         plane = _plane_of(header, position, orientation, measures)
         slope, intercept = _number(rescaling, "RescaleSlope", 1.0), _number(rescaling, "RescaleIntercept", 0.0)
         table = header if header.get("ModalityLUTSequence") else None
-        # GDCM takes a slope of 0 for 1.
+        # GDCM treats a slope of 0 as 1.
         rule = (stored_as, slope or 1.0, intercept, table)
         facts = {**of_all, **facts_of(frame)}
         yield Frame(plane, path, number, *rule, str(header.get("SOPInstanceUID", "")), (instance, number), facts)

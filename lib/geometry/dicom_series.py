@@ -1,8 +1,7 @@
 """Read a DICOM series as volumes, or refuse it with a reason.
 
 Viewers stack the slices of a series by their positions on an even grid at right angles, and send voxel indices of
-that grid. ITK does the same and only warns where the slices do not lie on such a grid, so this is checked here, in
-the headers.
+that grid. ITK does the same and only warns if the slices are not on such a grid, so the headers are checked here.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from lib.geometry.dicom_frames import REMEDY, Frame, SeriesError, SlicePlane, ordered_frames
 from lib.geometry.image_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE_VOXELS, RAS_TO_LPS
+from lib.geometry.nifti_image import nifti_image
 from lib.geometry.series_volumes import volumes_of
 from lib.geometry.tilted_slices import MAX_TILT_DEGREES, straight_grid, straightened
 from lib.geometry.volume import VolumeError, check_size
@@ -37,22 +37,22 @@ _RESCALING = {
     "RescaleSlope",
 }
 UPRIGHT = "upright"
-"""Name of a volume whose slices were tilted."""
+"""Name of a volume that was straightened from tilted slices."""
 
 Decoder = Callable[[tuple[Path, ...]], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class SeriesVolume:
-    """A volume of a series.
+    """Volume of a series.
 
     Attributes:
-        name: in the series; empty where the volume is the series as it is stored.
+        name: name in the series; empty if the series is a single volume that is not tilted.
         frames: in order of position.
         affine_lps: (4, 4) voxel (column, row, slice) to LPS mm.
         size: columns and rows.
-        shifts_voxels: (K, 2) of each slice against the first in its plane; None of slices that are not tilted.
-        decoder: of the files of the series.
+        shifts_voxels: (K, 2) shift of each slice against the first in its plane; None for slices that are not tilted.
+        decoder: reads the pixels of the files.
     """
 
     name: str
@@ -63,23 +63,18 @@ class SeriesVolume:
     decoder: Decoder
 
     def write(self, path: Path) -> None:
-        """Writes the volume as NIfTI.
+        """Write the volume as NIfTI.
 
-        Where slices differ in how stored numbers become intensities, the volume is of float64.
+        The volume is float64 if the slices differ in rescaling.
 
         Raises:
             SeriesError: the pixels are damaged, or larger than the limit or the free memory.
             OSError: the volume cannot be written.
         """
-        array = self._intensities()
-        image = nib.Nifti1Image(array.T, RAS_TO_LPS @ self.affine_lps)
-        image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
-        image.header.set_xyzt_units("mm")
-        nib.save(image, path)
+        nib.save(nifti_image(self._intensities().T, RAS_TO_LPS @ self.affine_lps), path)
 
     def _intensities(self) -> np.ndarray:
-        """(slices, rows, columns)."""
+        """Read the intensities (slices, rows, columns)."""
         same = _same_intensities(self.frames)
         _check_volume_size(self.frames, self.size, same)
         try:
@@ -92,18 +87,18 @@ class SeriesVolume:
             ) from error
         columns, rows = self.frames[0].plane.size
         if array.shape != (len(self.frames), rows, columns):
-            read, told = (
+            read, declared = (
                 " x ".join(map(str, shape)) for shape in (array.shape[::-1], (columns, rows, len(self.frames)))
             )
-            raise SeriesError(f"The series was read as {read} voxels; its headers declare {told}.")
+            raise SeriesError(f"The series was read as {read} voxels; its headers declare {declared}.")
         return array if self.shifts_voxels is None else straightened(array, self.shifts_voxels, self.size)
 
 
 def read_series(folder: Path) -> list[SeriesVolume]:
-    """The volumes of the series in `folder`, one or more DICOM files, by their headers.
+    """Return the volumes of the series in `folder`, one or more DICOM files, by their headers.
 
-    Slices are ordered by position along the cross product of row and column direction, whatever their names, their
-    instance numbers and their places in a file.
+    Slices are ordered by position along the cross product of row and column direction, independent of file names,
+    instance numbers and the order in a file.
 
     Raises:
         SeriesError: the files are not volumes on an even grid, tilted or at right angles, or are damaged.
@@ -112,7 +107,7 @@ def read_series(folder: Path) -> list[SeriesVolume]:
     _check_stackable([frame.plane for frame in frames])
     volumes = volumes_of(frames)
     decoder: Decoder = _decoded
-    if len(volumes) > 1 and len({frame.file for frame in frames}) == 1:  # of which all are decoded at once
+    if len(volumes) > 1 and len({frame.file for frame in frames}) == 1:  # one file is decoded as a whole
         _check_volume_size(frames, frames[0].plane.size, same=True)
         decoder = lru_cache(maxsize=1)(_decoded)
     return [_volume(name, of_volume, decoder) for name, of_volume in volumes.items()]
@@ -130,22 +125,8 @@ def _volume(name: str, frames: Sequence[Frame], decoder: Decoder) -> SeriesVolum
     return SeriesVolume(name, frames, affine_lps, (int(columns), int(rows)), shifts_voxels, decoder)
 
 
-def series_to_nifti(folder: Path, path: Path) -> None:
-    """Writes a series that is one volume on an even grid at right angles as NIfTI.
-
-    Raises:
-        SeriesError: it is something else, see `read_series` and `SeriesVolume.write`.
-        OSError: the volume cannot be written.
-    """
-    volume, *others = read_series(folder)
-    if others or volume.name:
-        names = ", ".join(one.name for one in (volume, *others))
-        raise SeriesError(f"The series is stored as other than one upright volume ({names}). {REMEDY}")
-    volume.write(path)
-
-
 def _same_intensities(frames: Sequence[Frame]) -> bool:
-    """Do equal numbers mean equal intensities in all frames? GDCM and ITK take it for granted."""
+    """Tell whether all frames have the same rescaling, which GDCM and ITK assume."""
     rules = {(frame.slope, frame.intercept, frame.stored_as) for frame in frames}
     return len(rules) == 1 and all(frame.table is None for frame in frames)
 
@@ -153,7 +134,7 @@ def _same_intensities(frames: Sequence[Frame]) -> bool:
 def _check_volume_size(frames: Sequence[Frame], size: tuple[int, int], same: bool) -> None:
     first = frames[0]
     whole = same and first.slope.is_integer() and first.intercept.is_integer()
-    # At the peak there are what GDCM read, an array of it, and that array in order.
+    # Peak memory: the image that GDCM reads, its array, and the ordered array.
     bytes_per_voxel = 3 * (first.stored_as[0] // 8 if whole else 8)
     try:
         check_size((*size, len(frames)), "The series", bytes_per_voxel)
@@ -162,7 +143,7 @@ def _check_volume_size(frames: Sequence[Frame], size: tuple[int, int], same: boo
 
 
 def _read(frames: Sequence[Frame], decoder: Decoder) -> np.ndarray:
-    """Intensities (frames, rows, columns), as GDCM makes them of the stored numbers."""
+    """Read intensities (frames, rows, columns) as rescaled by GDCM."""
     files = tuple(dict.fromkeys(frame.file for frame in frames))
     if len(files) > 1:
         return decoder(files)
@@ -170,7 +151,7 @@ def _read(frames: Sequence[Frame], decoder: Decoder) -> np.ndarray:
 
 
 def _read_by_frame(frames: Sequence[Frame]) -> np.ndarray:
-    """Intensities (frames, rows, columns) float64, each frame by a rule of its own."""
+    """Read intensities (frames, rows, columns) float64, each frame with its own rescaling."""
     planes = []
     with tempfile.TemporaryDirectory() as folder:
         stored, copied = np.empty(0), None
@@ -182,14 +163,14 @@ def _read_by_frame(frames: Sequence[Frame]) -> np.ndarray:
 
 
 def _decoded(files: tuple[Path, ...]) -> np.ndarray:
-    """The frames (frames, rows, columns) of one file, or of several with one each."""
+    """Decode the frames (frames, rows, columns) of one file, or of several with one each."""
     names = [str(file) for file in files]
     image = sitk.ReadImage(names if len(names) > 1 else names[0], imageIO="GDCMImageIO")
     return sitk.GetArrayFromImage(image)
 
 
 def _without_rescaling(file: Path, copy: Path) -> Path:
-    """A copy of a file, of which GDCM reads the stored numbers."""
+    """Copy a file without rescaling, so that GDCM reads the stored numbers."""
 
     def drop(dataset: Dataset, element: DataElement) -> None:
         if element.keyword in _RESCALING:
@@ -202,14 +183,14 @@ def _without_rescaling(file: Path, copy: Path) -> Path:
 
 
 def slice_grid(planes: Sequence[SlicePlane]) -> tuple[np.ndarray, np.ndarray]:
-    """The grid of parallel slices in order.
+    """Return the grid of parallel slices in order of position.
 
     Returns:
-        (4, 4) voxel index (column, row, slice) to LPS mm, as if all slices lay as the first one; and (K, 2) the shift
-        of each slice against the first in its own plane, in columns and rows.
+        (4, 4) voxel index (column, row, slice) to LPS mm, as if no slice were shifted; and (K, 2) the shift of each
+        slice against the first in its own plane, in columns and rows.
 
     Raises:
-        SeriesError: slices that share a position or are unevenly spaced, or shifted otherwise than by a gantry's tilt.
+        SeriesError: slices share a position, are unevenly spaced, or have shifts that are not those of a tilted gantry.
     """
     first = planes[0]
     positions_mm = np.array([plane.position_lps_mm for plane in planes]) - first.position_lps_mm
@@ -227,7 +208,7 @@ def slice_grid(planes: Sequence[SlicePlane]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_tilt(shifts_mm: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -> None:
-    """Shifts (K, 2) of slices in their own plane: the same from each slice to the next, and of a gantry's tilt."""
+    """Raise a SeriesError if shifts (K, 2) of slices in their plane are not those of a tilted gantry."""
     even_mm = np.linspace(0, shifts_mm[-1], len(shifts_mm))
     tilt_degrees = np.degrees(np.arctan2(np.linalg.norm(shifts_mm[-1]), step_mm * (len(shifts_mm) - 1)))
     uneven_voxels = np.abs((shifts_mm - even_mm) / spacing_mm).max()
@@ -250,7 +231,7 @@ def _check_stackable(planes: Sequence[SlicePlane]) -> None:
 
 
 def _check_even(along_mm: np.ndarray) -> None:
-    """Positions (N,) of ordered slices along their normal, each another."""
+    """Raise a SeriesError if positions (N,) of ordered slices along their normal are not evenly spaced."""
     gaps_mm = np.diff(along_mm)
     step_mm = along_mm[-1] / len(gaps_mm)
     if np.abs(along_mm - step_mm * np.arange(len(along_mm))).max() > GRID_TOLERANCE_VOXELS * step_mm:

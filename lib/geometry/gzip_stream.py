@@ -18,10 +18,10 @@ _RAW_DEFLATE = -15
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip file of all pieces together; best of `PIECE_BYTES`.
+    """Compress pieces, ideally of `PIECE_BYTES`, to one gzip file.
 
-    Each piece is compressed for itself, up to a byte boundary (RFC 1951, a full flush), so that the code of a piece of
-    zeros is the same each time.
+    Each piece is compressed independently, up to a byte boundary (RFC 1951, a full flush), so that the code of a piece
+    of zeros is always the same.
     """
     checksum, length = 0, 0
     yield _HEADER
@@ -29,15 +29,14 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
         checksum, length = zlib.crc32(piece, checksum), length + len(piece)
         is_zero = piece == bytes(len(piece))
         yield _deflated_zeros(len(piece)) if is_zero else _deflated(piece)
-    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
-    yield end.flush() + struct.pack("<LL", checksum, length % 2**32)
+    yield _trailer(checksum, length)
 
 
 def gzipped_in_threads(pieces: Iterable[bytes], threads: int | None = None) -> Iterator[bytes]:
-    """As `gzipped`, with several pieces compressed at once; a few of them are in memory at a time.
+    """Compress pieces like `gzipped`, several at once; only a few pieces are in memory at a time.
 
     Args:
-        threads: default as many as there are processors, 4 at most.
+        threads: default: number of processors, at most 4.
     """
     checksum, length = 0, 0
     threads = threads or min(4, os.cpu_count() or 1)
@@ -51,12 +50,11 @@ def gzipped_in_threads(pieces: Iterable[bytes], threads: int | None = None) -> I
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
-    yield end.flush() + struct.pack("<LL", checksum, length % 2**32)
+    yield _trailer(checksum, length)
 
 
 def pieces_of(content: memoryview) -> Iterator[bytes]:
-    """The bytes of an array in pieces of `PIECE_BYTES`."""
+    """Yield the bytes of an array in pieces of `PIECE_BYTES`."""
     octets = content.cast("B") if content.nbytes else content
     for first in range(0, content.nbytes, PIECE_BYTES):
         yield octets[first : first + PIECE_BYTES].tobytes()
@@ -65,6 +63,11 @@ def pieces_of(content: memoryview) -> Iterator[bytes]:
 def _deflated(piece: bytes) -> bytes:
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
     return compressor.compress(piece) + compressor.flush(zlib.Z_FULL_FLUSH)
+
+
+def _trailer(checksum: int, length: int) -> bytes:
+    end = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
+    return end.flush() + struct.pack("<LL", checksum, length % 2**32)
 
 
 @lru_cache(maxsize=4)

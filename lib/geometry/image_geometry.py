@@ -13,11 +13,11 @@ Spacing = tuple[float, float, float]
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-# Headers are rounded: direction cosines of four digits move the last of 1000 voxels by up to 0.087 voxels. Beyond the
-# tolerance a click could reach the neighbour of the voxel under the mouse.
+# Headers are rounded: direction cosines of four digits move the last of 1000 voxels by up to 0.087 voxels. With a
+# larger tolerance, a click could hit the neighbour of the voxel under the mouse.
 GRID_TOLERANCE_VOXELS = 0.1
-# Four-digit cosines are off by up to 5e-5, and the dot product of two unit vectors by up to 2 * sqrt(3) * 5e-5 =
-# 1.7e-4. The dot product of axes that are one degree off a right angle is 1.7e-2.
+# The error of four-digit cosines is up to 5e-5, and that of the dot product of two unit vectors up to
+# 2 * sqrt(3) * 5e-5 = 1.7e-4. Axes that are one degree off a right angle have a dot product of 1.7e-2.
 DIRECTION_TOLERANCE = 2e-4
 
 
@@ -41,7 +41,7 @@ class ImageGeometry:
 
     @property
     def canonical_spacing_mm(self) -> Spacing:
-        """Spacing along the image axes that lie closest to right, anterior and superior."""
+        """Spacing along the image axes that are closest to right, anterior and superior."""
         toward_ras = nib.io_orientation(self.affine_ras)[:, 0].astype(int)
         right, anterior, superior = (float(self.spacing_mm[i]) for i in np.argsort(toward_ras))
         return right, anterior, superior
@@ -54,27 +54,27 @@ class ImageGeometry:
         return tuple((opposite[code], towards[code]) for code in nib.aff2axcodes(self.affine_ras))
 
     def voxel_to_lps(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(..., 3) voxel indices to (..., 3) LPS millimetres."""
+        """Convert voxel indices (..., 3) to LPS millimetres (..., 3)."""
         return apply_affine(RAS_TO_LPS @ self.affine_ras, points_voxel)
 
     def voxel_to_ras(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(..., 3) voxel indices to (..., 3) RAS millimetres."""
+        """Convert voxel indices (..., 3) to RAS millimetres (..., 3)."""
         return apply_affine(self.affine_ras, points_voxel)
 
     def lps_to_voxel(self, points_lps_mm: np.ndarray) -> np.ndarray:
-        """(..., 3) LPS millimetres to (..., 3) continuous voxel indices."""
+        """Convert LPS millimetres (..., 3) to continuous voxel indices (..., 3)."""
         return apply_affine(np.linalg.inv(RAS_TO_LPS @ self.affine_ras), points_lps_mm)
 
     def ras_to_voxel(self, points_ras_mm: np.ndarray) -> np.ndarray:
-        """(..., 3) RAS millimetres to (..., 3) continuous voxel indices."""
+        """Convert RAS millimetres (..., 3) to continuous voxel indices (..., 3)."""
         return apply_affine(np.linalg.inv(self.affine_ras), points_ras_mm)
 
     def contains(self, points_voxel: np.ndarray) -> np.ndarray:
-        """(N, 3) integer voxel indices to (N,) bool: is the voxel in the image?"""
+        """Tell for each voxel index (N, 3) whether it is in the image, (N,) bool."""
         return np.all((points_voxel >= 0) & (points_voxel < np.array(self.shape)), axis=-1)
 
     def mm_apart(self, other: ImageGeometry) -> float:
-        """The greatest distance of a corner from the other grid's, in mm; infinite for another shape."""
+        """Return the largest distance between corresponding corners of two grids, in mm; infinite for another shape."""
         if self.shape != other.shape:
             return float("inf")
         corners_voxel = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.shape) - 1)
@@ -82,9 +82,9 @@ class ImageGeometry:
         return float(np.linalg.norm(apart_mm, axis=1).max())
 
     def voxels_apart(self, other: ImageGeometry) -> float:
-        """`mm_apart` in voxels of the smallest spacing of this grid."""
+        """Return `mm_apart` in units of the smallest spacing of this grid."""
         return self.mm_apart(other) / min(self.spacing_mm)
 
     def is_close(self, other: ImageGeometry) -> bool:
-        """Is it the same grid, up to the rounding of headers: no corner further apart than `GRID_TOLERANCE_VOXELS`?"""
+        """Tell whether corresponding corners are at most `GRID_TOLERANCE_VOXELS` apart, by the rounding of headers."""
         return self.mm_apart(other) <= GRID_TOLERANCE_VOXELS * min(self.spacing_mm)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def nifti_image(array: np.ndarray, affine_ras: np.ndarray) -> nib.Nifti1Image:
-    """An image (X, Y, Z) in mm, with its affine (4, 4), voxel to RAS mm, as qform and as sform (scanner anatomical)."""
+    """Make an image (X, Y, Z) with its affine (4, 4), voxel to RAS mm, as qform and sform (scanner anatomical)."""
     image = nib.Nifti1Image(array, affine_ras)
     image.set_qform(affine_ras, code=1)
     image.set_sform(affine_ras, code=1)
@@ -18,5 +18,5 @@ def nifti_image(array: np.ndarray, affine_ras: np.ndarray) -> nib.Nifti1Image:
 
 
 def nifti_gz(image: nib.Nifti1Image, level: int = 6) -> bytes:
-    """The .nii.gz file of an image; the same image gives the same bytes, as no time is stored."""
+    """Encode an image as .nii.gz; the same image gives the same bytes, because no time is stored."""
     return gzip.compress(image.to_bytes(), compresslevel=level, mtime=0)

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 _PARALLEL = 1e-3
-"""Largest share of a step along one axis that may lead along another."""
+"""Maximum component of a step along other axes, as a share of the component along its own axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParallelGrids:
-    """How the voxels of a target grid lie between those of a source grid.
+    """Mapping from the voxels of a target grid to those of a source grid.
 
     Along each target axis: source voxel = scale * target voxel + offset.
 
     Attributes:
         source_axes: for each target axis, the source axis along it.
-        scale, offset: (3,) float, by target axis; a scale is negative where the axes point against each other.
+        scale, offset: (3,) float, by target axis; a scale is negative if the axes have opposite directions.
     """
 
     source_axes: tuple[int, int, int]
@@ -29,7 +29,11 @@ class ParallelGrids:
 
     @classmethod
     def of(cls, target_affine: np.ndarray, source_affine: np.ndarray) -> ParallelGrids:
-        """From the affines (4, 4) of both grids, voxel to mm. Raises: ValueError: their axes are not parallel."""
+        """Create from the affines (4, 4) of both grids, voxel to mm.
+
+        Raises:
+            ValueError: their axes are not parallel.
+        """
         matrix = np.linalg.inv(source_affine) @ target_affine
         steps = np.abs(matrix[:3, :3])
         along = steps.argmax(axis=0)
@@ -40,11 +44,11 @@ class ParallelGrids:
         return cls((i, j, k), matrix[along, [0, 1, 2]], matrix[along, 3])
 
     def coordinates(self, target_axis: int, first: int, last: int) -> np.ndarray:
-        """(N,) float: where the target voxels [first, last) lie on the source axis along it."""
+        """Return the positions (N,) float of the target voxels [first, last) on the corresponding source axis."""
         return self.scale[target_axis] * np.arange(first, last) + self.offset[target_axis]
 
     def source_range(self, target_axis: int, first: int, last: int, source_shape: Sequence[int]) -> tuple[int, int]:
-        """The source voxels [first, last) between which target voxels are interpolated, at least one."""
+        """Return the range [first, last) of source voxels that target voxels are interpolated from, at least one."""
         ends = np.sort(self.coordinates(target_axis, first, last)[[0, -1]])
         length = source_shape[self.source_axes[target_axis]]
         low, high = np.clip([np.floor(ends[0]), np.ceil(ends[1])], 0, length - 1).astype(int).tolist()
@@ -53,11 +57,11 @@ class ParallelGrids:
     def interpolated(
         self, source: torch.Tensor, source_start: Sequence[int], target_start: Sequence[int], target_stop: Sequence[int]
     ) -> torch.Tensor:
-        """A box of the target, interpolated linearly; beyond the source, its outermost voxels are repeated.
+        """Interpolate a box of the target linearly; beyond the source, its outermost voxels are repeated.
 
         Args:
-            source: (..., X, Y, Z), a part of the source that holds all voxels of `source_range`.
-            source_start: the source voxel at which that part begins.
+            source: (..., X, Y, Z), a part of the source that contains all voxels of `source_range`.
+            source_start: first voxel of that part.
             target_start, target_stop: of the box.
 
         Returns:
@@ -72,7 +76,7 @@ class ParallelGrids:
 
 
 def interpolated_along(values: torch.Tensor, axis: int, coordinates: np.ndarray) -> torch.Tensor:
-    """Values at coordinates (N,) along an axis, linear between voxels; beyond the ends, the outermost are repeated.
+    """Interpolate linearly at coordinates (N,) along an axis; beyond the ends, the outermost voxels are repeated.
 
     Args:
         values: float32.

@@ -21,18 +21,17 @@ T = TypeVar("T")
 
 
 def volumes_of(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
-    """The frames of each volume by its name, in the order of the frames.
+    """Return the frames of each volume by its name, in the order of the frames.
 
-    A series that is one volume has one without a name. Otherwise a volume is named by what differs, such as `b1000` or
-    `te4.6-time2`: by as few facts as tell the volumes apart, each then with every position once. Where no facts do,
-    volumes are counted (`volume1`) in the order of the instance numbers, if these run through one volume after the
-    other, or through one position after the other.
+    The only volume of a series has no name. Otherwise a volume is named by acquisition parameters, such as `b1000` or
+    `te4.6-time2`: by the fewest that divide the series into volumes with every position once. If none do, volumes are
+    counted (`volume1`) in the order of the instance numbers, if these are in order of volumes or of positions.
 
     Args:
         frames: parallel, in order of position.
 
     Raises:
-        SeriesError: positions repeat, and the frames cannot be told apart.
+        SeriesError: positions repeat, and the frames cannot be divided into volumes.
     """
     positions = _positions(frames)
     count = max(positions, default=-1) + 1
@@ -52,7 +51,7 @@ def volumes_of(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
 
 
 def _positions(frames: Sequence[Frame]) -> list[int]:
-    """The number of the position of each frame, from 0."""
+    """Return the index of the position of each frame, from 0."""
     if not frames:
         return []
     normal = np.cross(*frames[0].plane.directions)
@@ -61,7 +60,7 @@ def _positions(frames: Sequence[Frame]) -> list[int]:
 
 
 def _keys(frames: Sequence[Frame]) -> Iterator[Callable[[Frame], str]]:
-    """Names by one fact, by two, ... of those that differ."""
+    """Yield functions that name a frame by one, two, ... of the parameters that differ."""
     differing = [fact for fact in FACTS if len({frame.facts.get(fact) for frame in frames}) > 1]
     for size in range(1, min(_MAX_FACTS, len(differing)) + 1):
         for facts in combinations(differing, size):
@@ -69,8 +68,8 @@ def _keys(frames: Sequence[Frame]) -> Iterator[Callable[[Frame], str]]:
 
 
 def _name(frame: Frame, facts: Sequence[str]) -> str:
-    told = ((fact, frame.facts.get(fact, "none")) for fact in facts)
-    return "-".join(text if fact == "kind" else f"{fact}{text}" for fact, text in told)
+    texts = ((fact, frame.facts.get(fact, "none")) for fact in facts)
+    return "-".join(text if fact == "kind" else f"{fact}{text}" for fact, text in texts)
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
@@ -81,13 +80,13 @@ def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 
 
 def _is_whole(groups: list[list[Frame]], frames: Sequence[Frame], positions: Sequence[int], count: int) -> bool:
-    """Has every group each position once?"""
+    """Tell whether every group has each position once."""
     position = {id(frame): at for frame, at in zip(frames, positions, strict=True)}
     return all(len(group) == count == len({position[id(frame)] for frame in group}) for group in groups)
 
 
 def _counted(frames: Sequence[Frame], positions: Sequence[int], count: int) -> dict[str, list[Frame]] | None:
-    """Volumes by the order of their instances, or None where that says nothing."""
+    """Divide frames into volumes by the order of their instances; None if that is not possible."""
     order = sorted(range(len(frames)), key=lambda n: frames[n].order)
     if len(frames) % count or len({frame.order for frame in frames}) < len(frames):
         return None
@@ -103,7 +102,7 @@ def _counted(frames: Sequence[Frame], positions: Sequence[int], count: int) -> d
 
 
 def _common(group: list[Frame], groups: list[list[Frame]]) -> str:
-    """The first fact that all frames of a volume share and that differs between volumes, as the beginning of a name."""
+    """Return a prefix of a volume's name: the first parameter that is constant in, but differs between volumes."""
     for fact in FACTS:
         values = [{frame.facts.get(fact) for frame in one} for one in groups]
         if all(len(of_volume) == 1 for of_volume in values) and len(set().union(*values)) > 1:
@@ -113,5 +112,5 @@ def _common(group: list[Frame], groups: list[list[Frame]]) -> str:
 
 
 def _in_order(volumes: dict[str, list[Frame]]) -> dict[str, list[Frame]]:
-    """The volumes in the order of their instances."""
+    """Sort volumes by the order of their instances."""
     return dict(sorted(volumes.items(), key=lambda item: min(frame.order for frame in item[1])))

@@ -1,8 +1,8 @@
 """Straighten slices of a tilted gantry: shear them onto an even grid at right angles.
 
-Such slices are parallel and evenly spaced, and each is shifted in its own plane by the same way against the one before.
-Every slice of the even grid lies in the plane of a slice of the series. Its voxels lie between the pixels of that
-slice, by the same fraction of a pixel everywhere.
+Such slices are parallel and evenly spaced, and each is shifted in its own plane by the same vector against the previous
+one. Every slice of the even grid is in the plane of a slice of the series, so interpolation is within slices, at one
+fraction of a pixel per slice.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MAX_TILT_DEGREES = 45.0
 def straight_grid(
     affine_lps: np.ndarray, shifts_voxels: np.ndarray, size: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The even grid that covers all slices.
+    """Return the even grid that covers all slices.
 
     Args:
-        affine_lps: (4, 4) of the grid whose slices all lie as the first one; voxel (column, row, slice) to LPS mm.
-        shifts_voxels: (K, 2) of each slice against the first, along columns and rows.
+        affine_lps: (4, 4) of the grid without shifts; voxel (column, row, slice) to LPS mm.
+        shifts_voxels: (K, 2) shift of each slice against the first, along columns and rows.
         size: columns and rows of a slice.
 
     Returns:
@@ -35,14 +35,15 @@ def straight_grid(
 
 
 def straightened(array: np.ndarray, shifts_voxels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The intensities on that grid, linearly interpolated within each slice; the lowest where no slice reaches.
+    """Interpolate intensities linearly to that grid; voxels outside of the slices get the lowest intensity.
 
     Args:
         array: (K, rows, columns).
-        shifts_voxels, size: see `straight_grid`; the size of the grid.
+        shifts_voxels: see `straight_grid`.
+        size: columns and rows of the grid.
 
     Returns:
-        (K, rows, columns) of the grid, in the type of the array.
+        (K, rows, columns) of the grid, in the dtype of the array.
     """
     begin, fill = np.floor(shifts_voxels.min(axis=0)), array.min()
     result = np.empty((len(array), size[1], size[0]), array.dtype)

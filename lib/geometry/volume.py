@@ -17,41 +17,40 @@ from lib.geometry.volume_size import too_large
 
 logger = logging.getLogger(__name__)
 
-# No scanner measures beyond this; files use such numbers (-3.4e38, 9.97e36, 1e20) where nothing was measured.
+# Larger values mark missing data (-3.4e38, 9.97e36, 1e20); no scanner produces them.
 LARGEST_INTENSITY = 1e9
 
-# Large images are read one after the other: each measures the free memory when the one before it has taken its part.
+# Large images are read one after the other, so that the check of free memory includes the previous image.
 _LARGE_VOXELS = 50_000_000
 _LARGE_READS = threading.Lock()
-# float32, and a mask of the voxels where nothing was measured.
+# float32, and a mask of the voxels without a measured value.
 _READING_BYTES_PER_VOXEL = 5
 
 
 class VolumeError(ValueError):
-    """An image that is not a readable 3D volume; its text names the file and is for the user."""
+    """Error of an image that is not a readable 3D volume; its text names the file and is for the user."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Intensities (X, Y, Z) float32 in stored voxel order, and where the voxels lie."""
+    """Intensities (X, Y, Z) float32 in stored voxel order, and their grid."""
 
     array: np.ndarray
     geometry: ImageGeometry
 
 
 def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
-    """Reads a 3D image: NIfTI (.nii, .nii.gz), or NRRD (.nrrd) with attached data.
+    """Read a 3D image: NIfTI (.nii, .nii.gz), or NRRD (.nrrd) with attached data.
 
-    The name tells the format, also where it is a link to a file of another name. NaN, infinity and values beyond ±1e9
-    stand for places where nothing was measured, and become the lowest of the others. The log names the file and counts
-    them.
+    The extension determines the format; for a link, that of the link's own name. NaN, infinity and values beyond ±1e9
+    are missing data and are replaced by the lowest of the other values. The log names the file and counts them.
 
     Args:
-        sentinels: False for masks, whose values all count, and must be finite.
+        sentinels: False for masks, whose values must be finite and are not replaced.
 
     Raises:
         VolumeError: the file is missing, cannot be read, is not 3D, is larger than the limit or the free memory, or
-            holds no value that was measured.
+            has no measured value.
     """
     path = Path(path)
     stored, geometry = open_header(path)
@@ -68,22 +67,26 @@ def load_volume(path: Path | str, *, sentinels: bool = True) -> Volume:
 
 
 def read_geometry(path: Path | str) -> ImageGeometry:
-    """The grid of an image, from its header alone. Raises: VolumeError: missing, unreadable, too large, or not 3D."""
+    """Read the grid of an image from its header.
+
+    Raises:
+        VolumeError: the file is missing, unreadable, too large or not 3D.
+    """
     return open_header(Path(path))[1]
 
 
 def as_int16_if_exact(array: np.ndarray) -> np.ndarray:
-    """The array as int16 where every value is kept, else the array itself."""
+    """Convert an array to int16 if that is exact, else return the array itself."""
     with np.errstate(invalid="ignore"):
         short = array.astype(np.int16)
     return short if np.array_equal(short, array) else array
 
 
 def check_size(shape: Sequence[int], subject: str, bytes_per_voxel: float = 0) -> None:
-    """Raises: VolumeError: a volume of this shape is larger than the limit, or than what the free memory allows.
+    """Raise a VolumeError if a volume of this shape is larger than the limit or the free memory.
 
     Args:
-        subject: what the sentence is about, such as "The image case01.nii.gz".
+        subject: of the message, such as "The image case01.nii.gz".
         bytes_per_voxel: see `too_large`.
     """
     if problem := too_large(shape, bytes_per_voxel):
@@ -91,12 +94,16 @@ def check_size(shape: Sequence[int], subject: str, bytes_per_voxel: float = 0) -
 
 
 def shown_name(path: Path) -> str:
-    """The name of a file, without its folder, as it can be printed."""
+    """Return the name of a file, without its folder and non-printable characters."""
     return "".join(character if character.isprintable() else "?" for character in path.name)
 
 
 def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
-    """The header of an image, and its grid. Raises: VolumeError: missing, unreadable, too large, or not 3D."""
+    """Read the header of an image, and its grid.
+
+    Raises:
+        VolumeError: the file is missing, unreadable, too large or not 3D.
+    """
     name = shown_name(path)
     try:
         if not path.exists():
@@ -126,12 +133,12 @@ def open_header(path: Path) -> tuple[StoredVolume, ImageGeometry]:
 
 
 def unreadable(path: Path, error: Exception) -> VolumeError:
-    """The error for an image that cannot be read."""
+    """Return the error for an image that cannot be read."""
     return VolumeError(f"The image {shown_name(path)} cannot be read ({_first_sentence(error)}).")
 
 
 def nothing_measured(path: Path) -> VolumeError:
-    """The error for an image without a value within `LARGEST_INTENSITY`."""
+    """Return the error for an image without a value within `LARGEST_INTENSITY`."""
     return VolumeError(
         f"The image {shown_name(path)} holds no value within ±{LARGEST_INTENSITY:g}, only NaN or larger ones; expected "
         "intensities. Choose another."
@@ -139,7 +146,7 @@ def nothing_measured(path: Path) -> VolumeError:
 
 
 def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
-    """(N,) float32 in stored order; NaN where nothing was measured."""
+    """Read the values (N,) float32 in stored order; NaN for missing data."""
 
     def marked(values: np.ndarray) -> np.ndarray:
         if values.min() >= -LARGEST_INTENSITY and values.max() <= LARGEST_INTENSITY:  # neither holds with a NaN
@@ -150,7 +157,11 @@ def _measured(path: Path, stored: StoredVolume) -> np.ndarray:
 
 
 def _finite(path: Path, stored: StoredVolume) -> np.ndarray:
-    """(N,) float32 in stored order. Raises: ValueError: a value is not finite."""
+    """Read the values (N,) float32 in stored order.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
 
     def checked(values: np.ndarray) -> np.ndarray:
         if not np.isfinite((float(values.min()), float(values.max()))).all():
@@ -170,7 +181,11 @@ def _joined(stored: StoredVolume, pieces: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _fill_unmeasured(voxels: np.ndarray, path: Path) -> None:
-    """Give NaN in voxels (N,) the lowest of the other values. Raises: VolumeError: there are no others."""
+    """Replace NaN in voxels (N,) by the lowest of the other values.
+
+    Raises:
+        VolumeError: there are no others.
+    """
     lowest = np.fmin.reduce(voxels)
     if np.isnan(lowest):
         raise nothing_measured(path)
@@ -198,7 +213,7 @@ def _check_one_place(shape: tuple[int, int, int], places_ras: list[np.ndarray], 
     if not first.is_close(last):
         raise VolumeError(
             f"The qform and the sform of the image {name} place it {first.mm_apart(last):.1f} mm apart, and viewers "
-            "differ in which they go by; set both to the one that holds."
+            "use either of them; set both to the correct one."
         )
 
 
@@ -209,6 +224,6 @@ def _check_right_angles(geometry: ImageGeometry, name: str) -> None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """The text of an error, without the path at the end of an OSError."""
+    """Return the text of an error, without the path at the end of an OSError."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__

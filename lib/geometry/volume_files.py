@@ -1,7 +1,7 @@
-"""Read and write NIfTI files, and NRRD files with attached data. The header is read first, on its own.
+"""Read and write NIfTI files, and NRRD files with attached data, with the header separate from the voxels.
 
-Voxels are read here and not by ITK, which chooses the reader by what a file holds: some of its readers end the process
-on damaged files, and that of NRRD follows the names of other files.
+Voxels are not read by ITK, which chooses the reader by content: some of its readers end the process on damaged files,
+and that of NRRD opens other files that a header names.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lib.geometry.image_geometry import RAS_TO_LPS, ImageGeometry
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 _GZIP_MAGIC = b"\x1f\x8b"
-# deflate makes at most 1032 bytes of one.
+# Maximum compression ratio of deflate.
 _GZIP_RATIO = 1032
 _NRRD_HEADER_BYTES = 2**20
-_NRRD_AXES = 16  # of which no file has more
-# NIfTI keeps extensions before the voxels.
+_NRRD_AXES = 16  # maximum of the format
+# Maximum size of header and extensions, which precede the voxels.
 _NIFTI_HEADER_BYTES = 2**26
-_NIFTI_BEGIN = 352  # header, and four bytes for no extension
+NIFTI_BEGIN = 352  # header, and four bytes that declare no extension
 _CHUNK_VOXELS = 2**20
 _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metre and micrometre in xyzt_units; everything else counts as mm, as in ITK
 _SCANNER_ANATOMICAL = 1
@@ -53,17 +53,17 @@ _SPACE_TO_LPS = {
 
 @dataclass(frozen=True, eq=False)
 class StoredVolume:
-    """What the header of a file says.
+    """Header of a file.
 
     Attributes:
-        shape: voxels along each axis, without the axes of length 1 that surround three others.
+        shape: voxels along each axis, without the axes of length 1 around three others.
         dtype: of the numbers in the file.
         slope, intercept: intensity = slope * number + intercept.
-        affines_ras: (4, 4) each, voxel index to RAS mm, by which readers of the format place the image: none, one,
-            or two. The first is to be gone by.
+        affines_ras: (4, 4) each, voxel index to RAS mm: none, one, or the two that readers of the format may use. The
+            first one is valid.
         begin: byte of the file at which the voxels, or their gzip stream, begin.
         skipped: bytes of the gzip stream before the first voxel.
-        gzipped: are the voxels compressed?
+        gzipped: True if the voxels are compressed.
     """
 
     shape: tuple[int, ...]
@@ -80,17 +80,17 @@ class StoredVolume:
         return math.prod(self.shape)
 
     def fits_into(self, file_bytes: int) -> bool:
-        """Can a file of this size hold all voxels?"""
+        """Tell whether a file of this size can contain all voxels."""
         capacity = (file_bytes - self.begin) * (_GZIP_RATIO if self.gzipped else 1)
         return self.skipped + self.voxels * self.dtype.itemsize <= capacity
 
 
 def read_header(path: Path) -> StoredVolume:
-    """The header of a file. Its format is told by the extension of the name as given, also where that is a link.
+    """Read the header of a file; the extension determines the format, for a link that of its own name.
 
     Raises:
-        ValueError: the name or the content is of no such format, or the header is of no grid of single numbers; the
-            text is the rest of a sentence. Damaged headers also raise what their parsers raise.
+        ValueError: another format, or not a grid of single numbers; the text is the rest of a sentence. Damaged
+            headers may raise other exceptions.
     """
     extension = next((extension for extension in EXTENSIONS if path.name.lower().endswith(extension)), None)
     if extension is None:
@@ -110,7 +110,11 @@ def read_header(path: Path) -> StoredVolume:
 
 
 def read_intensities(path: Path, stored: StoredVolume) -> Iterator[np.ndarray]:
-    """The intensities (N,) of one piece of the file after the other, the first axis fastest. Raises: EOFError."""
+    """Yield the intensities (N,) of consecutive pieces of the file, in Fortran order.
+
+    Raises:
+        EOFError: the file is cut short.
+    """
     with path.open("rb") as file:
         file.seek(stored.begin)
         stream = gzip.GzipFile(fileobj=file) if stored.gzipped else file
@@ -127,13 +131,9 @@ def read_intensities(path: Path, stored: StoredVolume) -> Iterator[np.ndarray]:
 
 
 def write_nrrd(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compress: bool) -> None:
-    """Writes voxels (X, Y, Z) of a type in `_NRRD_TYPES`.
+    """Write voxels (X, Y, Z) of a dtype in `_NRRD_TYPES`.
 
-    Without compression, slices before the first and after the last that holds anything become a hole in the file, where
-    its file system has holes; they read as 0.
-
-    Raises:
-        OSError: as from the file system.
+    Without compression, empty slices at both ends become holes of a sparse file.
     """
     affine_lps = RAS_TO_LPS @ geometry.affine_ras
     vectors = [f"({','.join(map(repr, column.tolist()))})" for column in affine_lps[:3].T]
@@ -164,11 +164,11 @@ def write_nrrd(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compre
 
 
 def write_nifti(path: Path, array: np.ndarray, geometry: ImageGeometry, *, compress: bool) -> None:
-    """Writes voxels (X, Y, Z). Raises: OSError."""
+    """Write voxels (X, Y, Z)."""
     header = nib.Nifti1Image(array, geometry.affine_ras).header
     header.set_slope_inter(1, 0)
-    header["magic"], header["vox_offset"] = b"n+1", _NIFTI_BEGIN
-    pieces = chain([header.binaryblock.ljust(_NIFTI_BEGIN, b"\0")], pieces_of(np.ascontiguousarray(array.T).data))
+    header["magic"], header["vox_offset"] = b"n+1", NIFTI_BEGIN
+    pieces = chain([header.binaryblock.ljust(NIFTI_BEGIN, b"\0")], pieces_of(np.ascontiguousarray(array.T).data))
     with path.open("wb") as file:
         file.writelines(gzipped(pieces) if compress else pieces)
 
@@ -206,7 +206,7 @@ def _nifti_header(stream: BinaryIO | gzip.GzipFile, gzipped: bool) -> StoredVolu
 def _nifti_affines_ras(header: nib.Nifti1Header) -> list[np.ndarray]:
     to_mm = np.diag([_MM_BY_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)] * 3 + [1.0])
     forms = [header.get_sform(coded=True)[0]]
-    # With an sform of this code nibabel and ITK both go by it; with another code ITK prefers the qform.
+    # nibabel and ITK both use an sform of this code; with another code, ITK prefers the qform.
     if int(header["sform_code"]) != _SCANNER_ANATOMICAL:
         forms.append(header.get_qform(coded=True)[0])
     return [to_mm @ form for form in forms if form is not None]
@@ -242,7 +242,7 @@ def _nrrd_header(file: BinaryIO) -> StoredVolume:
 
 
 def _nrrd_axes(sizes: list[int]) -> list[int]:
-    """The axes of the volume: those of length 1 may surround three others."""
+    """Return the axes of the volume, without those of length 1 around three others."""
     axes = list(range(len(sizes)))
     while len(axes) > 3 and sizes[axes[0]] == 1:
         axes.pop(0)
@@ -252,7 +252,7 @@ def _nrrd_axes(sizes: list[int]) -> list[int]:
 
 
 def _nrrd_affine_ras(header: nrrd.types.NRRDHeader, axes: list[int]) -> np.ndarray:
-    """Voxel index to RAS mm, as ITK has it: LPS where no other space is named, 1 mm where no spacing is."""
+    """Return the affine, voxel index to RAS mm, with the defaults of ITK: LPS, and 1 mm."""
     kinds = header.get("kinds") or ["domain"] * (1 + max(axes))
     if not {kinds[axis].lower() for axis in axes} <= _DOMAIN_KINDS:
         raise ValueError("one of its axes counts colours, vectors or times; expected three axes in space")

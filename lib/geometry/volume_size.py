@@ -9,28 +9,28 @@ from pathlib import Path
 
 import psutil
 
-# Set by `--conf max_volume_gb`; in the environment, so that trainings inherit it.
+# Set by `--conf max_volume_gb`; an environment variable, so that trainings inherit it.
 MAX_VOLUME_VARIABLE = "INEXTREMIS_MAX_VOLUME_GB"
 # 1000 x 1000 x 1000 voxels.
 DEFAULT_MAX_VOLUME_GB = 4.0
 GB = 10**9
 
 _FLOAT32_BYTES = 4
-# By version of control groups: where they lie, limit, usage, and the part of the usage that the kernel gives back.
+# By version of control groups: folder, limit, usage, and the reclaimable part of the usage.
 _CGROUP_V2 = ("", "memory.max", "memory.current", "inactive_file")
 _CGROUP_V1 = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def too_large(shape: Sequence[int], bytes_per_voxel: float = 0) -> str | None:
-    """What is wrong with the size of a volume, before memory is taken for it.
+    """Return the reason why a volume is too large, before memory is allocated.
 
     Args:
-        bytes_per_voxel: memory that the work on it takes at its peak; 0 where nothing is done yet.
+        bytes_per_voxel: peak memory of the processing; 0 skips the check of free memory.
 
     Returns:
         The rest of a sentence that begins with the volume, or None for a volume that is not too large.
     """
-    voxels = math.prod(float(length) for length in shape)  # integers of any length would not divide
+    voxels = math.prod(float(length) for length in shape)  # large integers cannot be divided
     size = f"has the size {' x '.join(map(str, shape))}, {voxels * _FLOAT32_BYTES / GB:.3g} GB as 32-bit numbers"
     try:
         limit_gb = max_volume_gb()
@@ -47,7 +47,11 @@ def too_large(shape: Sequence[int], bytes_per_voxel: float = 0) -> str | None:
 
 
 def max_volume_gb() -> float:
-    """The limit, in GB (10^9 bytes) of voxels as float32. Raises: ValueError: it is no number above 0."""
+    """Return the limit, in GB (10^9 bytes) of voxels as float32.
+
+    Raises:
+        ValueError: the setting is not a number above 0.
+    """
     text = os.environ.get(MAX_VOLUME_VARIABLE) or str(DEFAULT_MAX_VOLUME_GB)
     try:
         limit_gb = float(text)
@@ -59,14 +63,14 @@ def max_volume_gb() -> float:
 
 
 def free_bytes() -> int:
-    """Memory that can be taken: free in the machine and, in a container or a service, below its limit."""
+    """Return the free memory of the machine or, if less, of a container or service with a limit."""
     return min([psutil.virtual_memory().available, *cgroup_free_bytes()])
 
 
 def cgroup_free_bytes(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> Iterator[int]:
-    """The free memory of each control group of this process; nothing where there are none."""
+    """Yield the free memory of each control group of this process that has a limit."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -80,12 +84,16 @@ def cgroup_free_bytes(
         for folder in (inside, *inside.parents):
             try:
                 yield _left(root / mount / folder, *files)
-            except (OSError, ValueError):  # this group sets no limit, or lies outside the container
+            except (OSError, ValueError):  # this group has no limit, or is outside the container
                 continue
 
 
 def _left(group: Path, limit: str, usage: str, reclaimable: str) -> int:
-    """Raises: OSError, ValueError: the group has no limit."""
+    """Return the free memory of a control group.
+
+    Raises:
+        OSError, ValueError: the group has no limit.
+    """
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     used = int((group / usage).read_text()) - int(statistics.get(reclaimable, 0))
     return max(0, int((group / limit).read_text()) - used)

@@ -15,23 +15,22 @@ import numpy as np
 from lib.geometry.gzip_stream import PIECE_BYTES, gzipped_in_threads
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import LARGEST_INTENSITY, VolumeError, nothing_measured, open_header, unreadable
-from lib.geometry.volume_files import StoredVolume, read_intensities
+from lib.geometry.volume_files import NIFTI_BEGIN, StoredVolume, read_intensities
 
 EXACT = {"uint8": "uint8", "int8": "int16", "int16": "int16", "uint16": "uint16"}
-"""The types of numbers that are passed on as they are stored, and as which."""
+"""Stored types that are sent exactly, and the types that they are sent as."""
 
-_NIFTI_BEGIN = 352  # header, and four bytes for no extension
-_MILLIMETRES = (0, 2)  # in xyzt_units; 0 where no unit is named
+_MILLIMETRES = (0, 2)  # in xyzt_units; 0 is an unknown unit
 
 
 def write_view(source: Path, target: Path) -> None:
-    """Writes an image as .nii.gz. Neither all of its voxels nor all of the new file are in memory at any time.
+    """Write an image as .nii.gz, piece by piece to bound the memory.
 
-    Whole numbers are int16 or uint16 where these hold all of them, else float32. Values where nothing was measured
-    become the lowest of the others, as in `load_volume`.
+    Integers are int16 or uint16 if the range allows, other values float32. Missing data become the lowest of the other
+    values, as in `load_volume`.
 
     Raises:
-        VolumeError: as `load_volume`.
+        VolumeError: see `load_volume`.
         OSError: the target cannot be written.
     """
     stored, geometry = open_header(source)
@@ -44,9 +43,9 @@ def write_view(source: Path, target: Path) -> None:
 
 
 def can_be_served_as_is(path: Path) -> bool:
-    """Is the file itself what `write_view` would write, for a reader that knows the plainest NIfTI only?
+    """Tell whether a file can be sent without `write_view` to a reader of basic NIfTI.
 
-    Its voxels are read for this, and its checksum compared.
+    Its voxels are read and its checksum is compared.
 
     Raises:
         VolumeError: it cannot be read.
@@ -54,7 +53,7 @@ def can_be_served_as_is(path: Path) -> bool:
     stored, _ = open_header(path)
     if not (stored.gzipped and path.name.endswith(".nii.gz") and _is_plain(path)):
         return False
-    with _told_of(path), gzip.open(path) as file:
+    with _volume_errors(path), gzip.open(path) as file:
         unpacked = 0
         while piece := file.read(PIECE_BYTES):
             unpacked += len(piece)
@@ -64,7 +63,7 @@ def can_be_served_as_is(path: Path) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """Do all readers of NIfTI take the numbers as they are, and place them by the sform?"""
+    """Tell whether all readers of NIfTI use the stored numbers and the sform."""
     with gzip.open(path) as file:
         head = file.read(348)
     if head[:4] != (348).to_bytes(4, "little"):
@@ -83,7 +82,7 @@ def _is_plain(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Values:
-    """The range of the measured values, and whether all are whole numbers."""
+    """Range of the measured values, and whether all are integers."""
 
     lowest: float = 0.0
     highest: float = 0.0
@@ -100,7 +99,11 @@ class _Values:
 
 
 def _values(path: Path, stored: StoredVolume) -> _Values:
-    """Raises: VolumeError: it cannot be read, or nothing was measured."""
+    """Compute the range of the measured values.
+
+    Raises:
+        VolumeError: the file cannot be read, or has no measured value.
+    """
     lowest, highest, are_whole = np.inf, -np.inf, True
     for values in _read(path, stored):
         measured = values[_is_measured(values)]
@@ -123,14 +126,18 @@ def _filled(values: np.ndarray, lowest: float, dtype: np.dtype) -> bytes:
 
 
 def _read(path: Path, stored: StoredVolume) -> Iterator[np.ndarray]:
-    """The intensities (N,) of one piece after the other. Raises: VolumeError."""
-    with _told_of(path):
+    """Yield the intensities (N,) of consecutive pieces.
+
+    Raises:
+        VolumeError: the file cannot be read.
+    """
+    with _volume_errors(path):
         yield from read_intensities(path, stored)
 
 
 @contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """Raises: VolumeError: in the place of what a damaged file raises."""
+def _volume_errors(path: Path) -> Iterator[None]:
+    """Replace the exceptions that damaged files cause by a VolumeError."""
     try:
         yield
     except (VolumeError, GeneratorExit):
@@ -147,25 +154,25 @@ def _header(geometry: ImageGeometry, dtype: np.dtype) -> bytes:
     header.set_qform(geometry.affine_ras, code=1)
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
-    header["magic"], header["vox_offset"] = b"n+1", _NIFTI_BEGIN
-    return header.binaryblock.ljust(_NIFTI_BEGIN, b"\0")
+    header["magic"], header["vox_offset"] = b"n+1", NIFTI_BEGIN
+    return header.binaryblock.ljust(NIFTI_BEGIN, b"\0")
 
 
 def middle_axial_slice(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
-    """The middle slice of an image along the axis that lies closest to the patient's, seen from the feet.
+    """Read the middle slice along the axis that is closest to inferior-superior, in radiological orientation.
 
     Returns:
-        (rows, columns) float32, the patient's front at the top and right side at the left; and mm between the rows and
+        (rows, columns) float32, anterior at the top and the patient's right at the left; and mm between the rows and
         between the columns.
 
     Raises:
-        VolumeError: as `load_volume`.
+        VolumeError: see `load_volume`.
     """
     stored, geometry = open_header(path)
     directions = nib.io_orientation(geometry.affine_ras)
     x, y, z = (int(np.flatnonzero(directions[:, 0] == world)[0]) for world in range(3))
     slice_ = _slice(path, stored, geometry, z, geometry.shape[z] // 2)
-    shown = slice_.T if x < y else slice_  # the axes that are left are in stored order
+    shown = slice_.T if x < y else slice_  # the remaining axes are in stored order
     if directions[x, 1] > 0:  # columns from the patient's right to the left
         shown = shown[:, ::-1]
     if directions[y, 1] > 0:  # rows from the front to the back
@@ -174,26 +181,26 @@ def middle_axial_slice(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 
 def _slice(path: Path, stored: StoredVolume, geometry: ImageGeometry, axis: int, number: int) -> np.ndarray:
-    """A slice across one stored axis, float32; only as much of the file is read as is needed."""
+    """Read a slice across one stored axis, float32; the file is not read beyond it."""
     shape = geometry.shape
     slice_shape = tuple(length for other, length in enumerate(shape) if other != axis)
-    wanted = _numbers_of_slice(shape, axis, number)
-    slice_ = np.empty(len(wanted), np.float32)
+    positions = _positions_of_slice(shape, axis, number)
+    slice_ = np.empty(len(positions), np.float32)
     first = 0
     for values in _read(path, stored):
-        begin, end = np.searchsorted(wanted, (first, first + len(values)))
-        slice_[begin:end] = values[wanted[begin:end] - first]
+        begin, end = np.searchsorted(positions, (first, first + len(values)))
+        slice_[begin:end] = values[positions[begin:end] - first]
         first += len(values)
-        if end == len(wanted):
+        if end == len(positions):
             break
     slice_[~_is_measured(slice_)] = np.nan
     slice_[np.isnan(slice_)] = np.nanmin(slice_) if np.isfinite(slice_).any() else 0
     return slice_.reshape(slice_shape, order="F")
 
 
-def _numbers_of_slice(shape: tuple[int, int, int], axis: int, number: int) -> np.ndarray:
-    """The places (N,) of the voxels of a slice in the file, in order."""
+def _positions_of_slice(shape: tuple[int, int, int], axis: int, number: int) -> np.ndarray:
+    """Return the positions (N,) of the voxels of a slice in the file, ascending."""
     steps = (1, shape[0], shape[0] * shape[1])
     slower, faster = ((1 if axis == 2 else 2), (0 if axis else 1))
-    places = np.arange(shape[slower])[:, None] * steps[slower] + np.arange(shape[faster]) * steps[faster]
-    return np.asarray(places).ravel() + number * steps[axis]
+    positions = np.arange(shape[slower])[:, None] * steps[slower] + np.arange(shape[faster]) * steps[faster]
+    return np.asarray(positions).ravel() + number * steps[axis]

@@ -1,4 +1,4 @@
-"""Make a network's mask of a whole scan, refined by a dense CRF."""
+"""Make the automatic mask of a scan, refined by a dense CRF."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from lib.networks.checkpoint import TrainedModel
 logger = logging.getLogger(__name__)
 
 SIGMA_ALPHA_MM, SIGMA_BETA, SIGMA_SMOOTH_MM = 3.0, 0.3, 1.25
-"""Wider scales take the middle of a lesion for the tissue around it where both are about as bright."""
+"""With wider scales, the middle of a lesion is assigned to surrounding tissue of similar intensity."""
 
 BORDER_SIGMA_VOXELS = 0.5
-"""Of a Gaussian over the probabilities after the CRF, whose border is ragged in noise (14 demo studies: Dice 0.962 to
-0.966; hippocampus, clicks: 0.691 and 0.691)."""
+"""Standard deviation of a Gaussian over the probabilities after the CRF, whose boundary is ragged in noise."""
 
 MIN_SHARE = 0.3
+"""Minimum share of a label that the CRF must keep; below it, the label stays as the network drew it."""
+
 CONTEXT_MM = 10.0
-"""Around what the network found, within which its mask may grow, and which the CRF sees."""
+"""Margin around the network's mask for the CRF, which may extend the mask into it."""
 
 MAX_VOXELS = 4_000_000
 """Maximum size of a box for the CRF, which takes 140 bytes and a microsecond per voxel; larger boxes are coarsened."""
 
 MAX_COARSE_BOX_VOXELS, COARSEST_MM = 10 * MAX_VOXELS, 2.5
-"""In a box of more voxels of the scan, or on coarser ones than these, structures stay as the network drew them."""
+"""Limits of a box and of its coarsened voxels; beyond them, structures stay as the network drew them."""
 
 MIN_PART = 0.1
-"""Parts that come off a structure are dropped where they are smaller than this share of its largest part."""
+"""Parts that the CRF separates from a structure are removed if smaller than this share of its largest part."""
 
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 
 ProbabilityOfLabel = Callable[[int, Box], np.ndarray]
-"""Gives the probability of label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
+"""Returns the probability of label 1, 2, ... in a box of the scan: (x, y, z) in [0, 1], on the scan's own voxels."""
 
 
 def automatic_mask(
     model: TrainedModel, volume: Volume, prepared: PreparedVolume, device: Device = "cpu", *, crf: bool | None = None
 ) -> np.ndarray:
-    """The mask of a scan.
+    """Make the mask of a scan.
 
     Args:
-        volume: may be memory-mapped.
-        prepared: the scan on the network's grid.
-        crf: let the edges of the image decide where a structure ends (`refined_label_map`); None: as the model says.
+        volume: scan, may be memory-mapped.
+        crf: refine the mask by a dense CRF (`refined_label_map`); None to use the setting of the model.
 
     Returns:
-        (X, Y, Z) uint8 label indices, the first axis fastest in memory.
+        (X, Y, Z) uint8 label indices, in Fortran order.
 
     Raises:
-        VolumeError: the free memory does not hold the probabilities.
-        BrokenModelError: they are not finite.
+        VolumeError: too little memory is free for the probabilities.
+        BrokenModelError: the probabilities are not finite.
     """
     probability = predict_on_grid(model, prepared.voxels, device)
     drawn = label_map_on_scan(probability, prepared.affine, volume.geometry)
@@ -73,11 +73,12 @@ def automatic_mask(
 
 
 def refined_on_scan(drawn: np.ndarray, probability: torch.Tensor, affine: np.ndarray, volume: Volume) -> np.ndarray:
-    """`refined_label_map` of what the network has said on its own grid.
+    """Apply `refined_label_map` to probabilities on the network's grid.
 
     Args:
         drawn: (X, Y, Z) uint8, `label_map_on_scan` of the probabilities.
-        probability: (C, X', Y', Z') of the foreground, on the grid with `affine`.
+        probability: (C, X', Y', Z') of the foreground, on the network's grid.
+        affine: (4, 4) of that grid, voxel to RAS mm.
     """
     grids = ParallelGrids.of(volume.geometry.affine_ras, affine)
 
@@ -88,12 +89,12 @@ def refined_on_scan(drawn: np.ndarray, probability: torch.Tensor, affine: np.nda
 
 
 def label_map(foreground_probability: np.ndarray) -> np.ndarray:
-    """(C, X, Y, Z) to (X, Y, Z) uint8: the most probable class, background among them."""
+    """Return the most probable class, including background: (C, X, Y, Z) to (X, Y, Z) uint8."""
     return most_probable(torch.from_numpy(foreground_probability)).numpy()
 
 
 def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """`refined_label_map` of probabilities (C, X, Y, Z) in [0, 1]."""
+    """Apply `refined_label_map` to probabilities (C, X, Y, Z) in [0, 1]."""
     drawn = label_map(foreground_probability)
     return refined_label_map(image, drawn, lambda index, box: foreground_probability[index - 1][box.slices], spacing_mm)
 
@@ -101,13 +102,13 @@ def crf_label_map(image: np.ndarray, foreground_probability: np.ndarray, spacing
 def refined_label_map(
     image: np.ndarray, drawn: np.ndarray, probability: ProbabilityOfLabel, spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """The most probable classes after a dense CRF over each one's probability.
+    """Compute the most probable classes after a dense CRF over the probability of each class.
 
-    A network that was trained on clicks is inaccurate at borders; the CRF moves them to edges of the image (results:
-    docs/results/accuracy.md). A label of which the CRF would keep less than three tenths stays as the network drew
+    A network that was trained on clicks is inaccurate at boundaries; the CRF moves them to edges of the image (results:
+    docs/results/accuracy.md). A label of which the CRF would keep less than `MIN_SHARE` stays as the network drew
     it. Small parts and holes that the network did not draw are removed.
 
-    The CRF works on boxes around the structures, so that its cost does not grow with the image.
+    The CRF works on boxes around the structures, so that its cost does not depend on the size of the image.
 
     Args:
         image: (X, Y, Z), finite, of any scale.
@@ -137,7 +138,7 @@ def refined_label_map(
 
 @dataclass(frozen=True)
 class _WorkBox:
-    """A box of the scan, and the voxels that the CRF has there; None where it has none, for the size of the box."""
+    """Box of the scan, and the grid of the CRF in it; None if the box is too large for the CRF."""
 
     box: Box
     grid: WorkingGrid | None
@@ -160,7 +161,7 @@ def _most_probable_after_crf(
     image: np.ndarray, drawn: np.ndarray, boxes: dict[int, list[_WorkBox]], probability: ProbabilityOfLabel
 ) -> np.ndarray:
     mean, deviation = _mean_and_deviation(image)
-    # Memory is taken for the parts of these that are written to.
+    # The system allocates memory only for the parts that are written.
     refined = np.zeros(drawn.shape, np.uint8, order="F")
     best, total = (np.zeros(drawn.shape, np.float32, order="F") for _ in range(2))
     for index, of_label in boxes.items():
@@ -182,7 +183,7 @@ def _most_probable_after_crf(
 
 
 def _posterior(z_scored: np.ndarray, probability: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-    """(X, Y, Z) float32 of the foreground after the CRF, which works on the voxels of `grid`."""
+    """Compute the foreground probability (X, Y, Z) float32 after the CRF, which works on `grid`."""
     posterior = mean_field(
         grid.averaged(z_scored),
         grid.averaged(probability),
@@ -196,9 +197,9 @@ def _posterior(z_scored: np.ndarray, probability: np.ndarray, grid: WorkingGrid)
 
 
 def _boxes(drawn: np.ndarray, margin: np.ndarray) -> Iterator[tuple[int, list[Box]]]:
-    """For each label that was drawn, boxes around what lies together, with a margin; those of a label are disjoint.
+    """Yield, for each label of the mask, disjoint boxes around clusters of its voxels, with a margin.
 
-    What lies together is found on cells as large as the margin: neighbours in which anything was drawn.
+    Clusters are connected components of cells, as large as the margin, that contain voxels of the label.
     """
     for index, whole in enumerate(ndimage.find_objects(drawn), start=1):
         if whole is None:
@@ -217,14 +218,14 @@ def _boxes(drawn: np.ndarray, margin: np.ndarray) -> Iterator[tuple[int, list[Bo
 
 
 def _cells(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """(X', Y', Z') bool: the cells of `size` voxels that hold any voxel of a mask (X, Y, Z)."""
+    """Return the cells (X', Y', Z') bool of `size` voxels that contain any voxel of a mask (X, Y, Z)."""
     counts = -(-np.array(mask.shape) // size)
     padded = np.pad(mask, [(0, int(n)) for n in counts * size - mask.shape])
     return padded.reshape([n for pair in zip(counts, size, strict=True) for n in pair]).any(axis=(1, 3, 5))
 
 
 def _disjoint(boxes: Sequence[Box]) -> list[Box]:
-    """Boxes that overlap become one around them."""
+    """Merge overlapping boxes into one box around them."""
     kept = np.empty((0, 2, 3), int)
     for box in boxes:
         corners = np.array([box.start, box.stop])
@@ -237,7 +238,7 @@ def _disjoint(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of all voxels, slice by slice, as the image may be memory-mapped."""
+    """Compute mean and standard deviation of all voxels, by slices because the image may be memory-mapped."""
     total = squares = 0.0
     for k in range(image.shape[2]):
         values = image[..., k].astype(np.float64)
@@ -248,17 +249,17 @@ def _mean_and_deviation(image: np.ndarray) -> tuple[float, float]:
 
 
 def _drop_small_parts(now: np.ndarray, before: np.ndarray, index: int) -> None:
-    """Removes small parts that were cut off a structure, or that touch none.
+    """Remove small parts that were separated from a structure, and parts that touch no structure.
 
     Args:
         now: (X, Y, Z) labels, changed in place.
-        before: (X, Y, Z) bool, the structures as they were drawn.
+        before: (X, Y, Z) bool, the structures as the network drew them.
     """
     parts, count = ndimage.label(now == index, _EVERY_NEIGHBOUR)
     structures, _ = ndimage.label(before, _EVERY_NEIGHBOUR)
     sizes = np.zeros(count + 1, int)
     pairs: set[tuple[int, int]] = set()
-    for k in range(parts.shape[2]):  # slice by slice, for the memory
+    for k in range(parts.shape[2]):  # by slices, to save memory
         part, structure = parts[..., k].ravel(), structures[..., k].ravel()
         sizes += np.bincount(part, minlength=count + 1)
         shared = np.flatnonzero((part > 0) & (structure > 0))
@@ -273,7 +274,7 @@ def _drop_small_parts(now: np.ndarray, before: np.ndarray, index: int) -> None:
 
 
 def _fill_new_holes(now: np.ndarray, before: np.ndarray, index: int) -> None:
-    """Fills holes of a structure that the network did not leave, where no other label is."""
+    """Fill holes of a structure that are not in the network's mask and have no other label."""
     holes = _holes(now == index) & (now == 0)
     parts, count = ndimage.label(holes)
     filled = np.ones(count + 1, bool)
@@ -282,7 +283,7 @@ def _fill_new_holes(now: np.ndarray, before: np.ndarray, index: int) -> None:
 
 
 def _holes(mask: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) bool: what is not of the mask, and not connected to a face of the box."""
+    """Return the holes (X, Y, Z) bool of a mask: background that is not connected to a face of the box."""
     parts, count = ndimage.label(~mask)
     inner = np.ones(count + 1, bool)
     inner[0] = False

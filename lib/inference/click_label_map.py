@@ -1,4 +1,4 @@
-"""Make the masks of clicks on one image; a network joins by its validation score."""
+"""Make the click masks of one image; a network contributes by its validation score."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lib.inference.processor_threads import in_turn
 from lib.networks.checkpoint import TrainedModel
 
 Probability = Callable[[str, Box], np.ndarray]
-"""Gives the probability of a label in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
+"""Returns the probability of a label in a box of the image: (x, y, z) in [0, 1], on the image's own voxels."""
 
 
 def network_prior_weight(model: TrainedModel) -> float:
-    """The weight in [0, 1] of a network's probability in the prior: 0 up to a validation score of 0.5, 1 at 1.
+    """Return the weight in [0, 1] of a network in the prior: 0 up to a validation score of 0.5, 1 at a score of 1.
 
-    A network without a score has weight 0. A network improves the mask of the clicks only once its own masks come close
-    to it (docs/method.md).
+    A network without a score has weight 0. A network improves click masks only once its own masks are of similar
+    quality (docs/method.md).
     """
     return max(0.0, 2 * (model.score or 0.0) - 1)
 
@@ -38,18 +38,18 @@ def click_label_map(
     prior_weight: float = 0.0,
     learnt: Mapping[str, Learnt] = MappingProxyType({}),
 ) -> np.ndarray:
-    """The structures that were clicked.
+    """Make the label map of clicked structures.
 
     Args:
-        volume: may be memory-mapped; only what surrounds the clicks is read.
-        structures: one for each label; there may be none.
+        volume: may be memory-mapped; only the surroundings of the clicks are read.
+        structures: at most one for each label.
         index: of each label in the result, 1 to 255.
         probability: of a trained network.
-        prior_weight: of it, in [0, 1].
-        learnt: of the labels whose shape is known.
+        prior_weight: weight of this probability, in [0, 1].
+        learnt: shape atlas and click network, by label.
 
     Returns:
-        (X, Y, Z) uint8, the first axis fastest in memory, as in the files of images.
+        (X, Y, Z) uint8, in Fortran order, like images in files.
     """
     masks = {
         index[points.label]: click_mask(volume, points, probability, prior_weight, learnt.get(points.label))
@@ -66,7 +66,7 @@ def click_mask(
     prior_weight: float = 0.0,
     learnt: Learnt | None = None,
 ) -> BoxedMask:
-    """One structure: the box that was looked at, and the mask (x, y, z) bool in it."""
+    """Make the mask of one structure: the box of its surroundings, and the mask (x, y, z) bool in it."""
     box = context_box(points, volume.geometry.shape)
     image = volume.array[box.slices]
     foreground = probability(points.label, box) if probability is not None and prior_weight > 0 else None
@@ -74,7 +74,7 @@ def click_mask(
     def segmented(learnt: Learnt | None) -> np.ndarray:
         return segment_from_clicks(
             image,
-            seen_from(points, box),
+            clicks_in_box(points, box),
             volume.geometry.spacing_mm,
             foreground_probability=foreground,
             prior_weight=prior_weight,
@@ -85,13 +85,13 @@ def click_mask(
 
     if learnt is None or learnt.network is None:
         return box, segmented(learnt)
-    # Each thread in which PyTorch has worked keeps memory, and requests come in forty.
+    # PyTorch keeps memory for each thread that it has used, and requests come in forty threads.
     (mask,) = in_turn(segmented, [learnt])
     return box, mask
 
 
-def seen_from(points: ExtremePoints, box: Box) -> ExtremePoints:
-    """The clicks in voxels of the box. Background clicks beyond it say nothing of what is in it."""
+def clicks_in_box(points: ExtremePoints, box: Box) -> ExtremePoints:
+    """Shift clicks to voxels of the box, and drop background clicks outside it."""
     background = points.background_voxel
     near = ((background >= box.start) & (background < box.stop)).all(axis=1)
     return ExtremePoints(

@@ -28,24 +28,27 @@ def mean_field(
     smoothness_weight: float = 2.0,
     iterations: int = 5,
 ) -> np.ndarray:
-    """The posterior probability of the foreground after some parallel updates.
+    """Compute the posterior probability of the foreground after some parallel updates.
 
     Source: Kraehenbuehl and Koltun, NIPS 2011. Pairwise terms are Potts, weighted by an appearance kernel (near voxels
-    of like intensity) and a smoothness kernel (near voxels). Each kernel is divided by its sum over all other voxels,
-    so that weights are log-odds: one voxel among neighbours of one label gets the weight towards this label. Where the
-    sum is below 1, a voxel's weight on itself, it is not divided: a voxel like no other keeps its unary.
+    of similar intensity) and a smoothness kernel (near voxels). Each kernel is divided by its sum over all other
+    voxels, so that weights are log-odds: a voxel whose neighbours all have one label is shifted by the weight towards
+    this label. A sum below 1, the weight of a voxel on itself, is not divided by: a voxel without similar neighbours
+    keeps its unary.
 
     Args:
         image: (X, Y, Z), z-scored over the scan.
         foreground_probability: (X, Y, Z) in [0, 1], the unary term.
         spacing_mm: of the voxels, to measure distances in mm; in voxels if None.
-        sigma_alpha, sigma_smooth: spatial scale of the appearance and of the smoothness kernel, in mm or voxels, > 0.
-        sigma_beta: in units of the image, more than 0.
+        sigma_alpha, sigma_smooth: spatial scale of the appearance and the smoothness kernel, in mm or voxels, > 0.
+        sigma_beta: intensity scale in units of the image, > 0.
+        appearance_weight, smoothness_weight: weight of each kernel, in log-odds.
+        iterations: number of updates.
 
     Returns:
         (X, Y, Z) in [0, 1].
     """
-    # In one memory order, so that the kernels need not be compiled for others.
+    # One memory order, so that the kernels are compiled once.
     probability = np.ascontiguousarray(foreground_probability, np.float64)
     unary = logit(np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     intensity = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
@@ -59,14 +62,14 @@ def mean_field(
         return _gaussian_sum(values, sigma_smooth / spacing)
 
     kernels = [(appearance_weight, appearance), (smoothness_weight, smoothness)]
-    # The pair of a voxel with itself, of weight 1, is no pair. Its weight on the grid is off by a few percent, which
-    # is all that there is to divide where a voxel has no like neighbour.
+    # A voxel is not its own neighbour, so its weight of 1 is subtracted. This weight has an error of a few percent on
+    # the grid; the minimum keeps the error from dominating where a voxel has no similar neighbour.
     others = [np.maximum(kernel(np.ones(unary.shape)) - 1, 1) for _, kernel in kernels]
     q = expit(unary)
     for _ in range(iterations):
         towards = unary.copy()
         for (weight, kernel), total in zip(kernels, others, strict=True):
-            # The message of the foreground less that of the background, q - (1 - q).
+            # The message of the foreground minus that of the background, q - (1 - q).
             votes = 2 * q - 1
             towards += weight * (kernel(votes) - votes) / total
         q = expit(towards)
@@ -74,7 +77,7 @@ def mean_field(
 
 
 def _gaussian_sum(values: np.ndarray, sigma_voxels: np.ndarray) -> np.ndarray:
-    """sum over l of exp(-d(k, l)^2 / (2 sigma^2)) values_l; outside of the image there is nothing."""
+    """Compute sum over l of exp(-d(k, l)^2 / (2 sigma^2)) values_l, with zeros outside the image."""
     for axis, sigma in enumerate(sigma_voxels):
         reach = int(np.ceil(SMOOTHNESS_REACH_SIGMAS * sigma))
         weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))

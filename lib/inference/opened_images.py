@@ -1,4 +1,4 @@
-"""Open images from a cache on disk: their own voxels, and those on the network's grid."""
+"""Open images from a cache on disk, on their own grid and on the network's grid."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from lib.geometry.volume import Volume, as_int16_if_exact, load_volume, read_geo
 
 _OWN_VOXELS = "own voxels"
 _MAX_BYTES = 2**30
-"""Larger images are read from their files each time: to keep one takes as much memory again."""
+"""Larger images are not cached, because this needs as much memory again."""
 
 
 class _NotKeptError(LookupError):
-    """The cache does not hold the voxels of an image."""
+    """The voxels of an image are not in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """An image, and its checksum.
+    """Image with its checksum.
 
     Attributes:
-        volume: its voxels are float32, or int16 where that loses nothing; they may be memory-mapped.
-        checksum: of its voxels; None for an image of which nothing is kept.
+        volume: voxels are float32, or int16 if that is exact; they may be memory-mapped.
+        checksum: checksum of the voxels; None if the image is not cached.
     """
 
     path: Path
@@ -41,13 +41,13 @@ class OpenedImage:
 
 
 class OpenedImages:
-    """Opens images. From the second time on, only the voxels that are looked at are read.
+    """Opener of images with a cache, from which voxels are memory-mapped.
 
     Threads that open the same image wait for each other.
 
     Args:
         prepared: the cache.
-        identities: knows the checksum of an image by its file.
+        identities: checksums of image files.
     """
 
     def __init__(self, prepared: PreparedScans, identities: ImageIdentities) -> None:
@@ -57,13 +57,13 @@ class OpenedImages:
         self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
     def open(self, path: Path, *, keep: bool = True) -> OpenedImage:
-        """Opens an image.
+        """Open an image.
 
         Args:
             keep: store it in the cache.
 
         Raises:
-            VolumeError: it cannot be read.
+            VolumeError: the image cannot be read.
         """
         if not keep:
             return OpenedImage(path, load_volume(path), None)
@@ -80,7 +80,11 @@ class OpenedImages:
             return OpenedImage(path, self._own(checksum, volume.geometry, lambda: _stored(volume)), checksum)
 
     def on_grid(self, image: OpenedImage, spacing_mm: Spacing) -> PreparedVolume:
-        """The image on a network's grid. Raises: VolumeError: it cannot be brought there."""
+        """Return the image on a network's grid.
+
+        Raises:
+            VolumeError: the image cannot be resampled.
+        """
         if image.checksum is None:
             voxels, affine = network_image(image.volume, spacing_mm)
             return PreparedVolume(voxels, affine, {})
@@ -96,7 +100,7 @@ class OpenedImages:
     def _read(self, path: Path) -> tuple[Volume, str]:
         stamp = file_stamp(path)
         volume = load_volume(path)
-        if file_stamp(path) != stamp:  # replaced meanwhile, so that its stamp says nothing of these voxels
+        if file_stamp(path) != stamp:  # the file was replaced during reading: its stamp is not that of these voxels
             return volume, voxel_checksum(volume.array)
         return volume, self.identities.checksum(path, volume.array, stamp)
 
@@ -110,6 +114,6 @@ def _not_kept() -> tuple[torch.Tensor, np.ndarray]:
 
 
 def _stored(volume: Volume) -> tuple[torch.Tensor, np.ndarray]:
-    """The voxels (Z, Y, X), which is the order in which they lie in memory, and the affine of the image."""
+    """Return the voxels (Z, Y, X), in the order of the file, and the affine of the image."""
     voxels = np.ascontiguousarray(volume.array.T)
     return torch.from_numpy(as_int16_if_exact(voxels)), volume.geometry.affine_ras

@@ -1,4 +1,4 @@
-"""Apply a trained network to a part of a scan, or to all of it."""
+"""Apply a trained network to a scan, or to a part of it."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ from lib.networks.precision import mixed_precision
 logger = logging.getLogger(__name__)
 
 _SLAB_BYTES = 128 * 2**20
-"""Size of the probabilities that are brought onto the voxels of a scan at a time."""
+"""Size of the probabilities that are resampled to a scan at a time."""
 
 Device = torch.device | str
 
 
 class BrokenModelError(ValueError):
-    """A network whose probabilities are not finite."""
+    """The probabilities of a network are not finite."""
 
 
 def predict_region(model: TrainedModel, image: torch.Tensor, box: Box, device: Device = "cpu") -> torch.Tensor:
-    """Foreground probabilities of a box of the network's grid.
+    """Predict foreground probabilities of a box of the network's grid.
 
-    A sliding window with Gaussian weights (`WindowGrid`); what surrounds the box is looked at too. Where the memory of
-    the device is out, the processor does it.
+    Uses a sliding window with Gaussian weights (`WindowGrid`), with a margin around the box. If the memory of the
+    device does not suffice, the CPU is used.
 
     Args:
-        image: (X, Y, Z) float16 or float32, as `network_image` gives it. It may be memory-mapped: what the windows see
-            is read, and no more.
+        image: (X, Y, Z) float16 or float32, from `network_image`; may be memory-mapped.
 
     Returns:
-        (C, x, y, z) float32 in [0, 1], on the processor. They are not finite where the network is broken.
+        (C, x, y, z) float32 in [0, 1], on the CPU. Values are not finite if the network is broken.
     """
     probability = torch.empty((len(model.spec.labels), *box.shape))
     _predict_into(probability, model, image, box, device)
@@ -54,11 +53,11 @@ def predict_region(model: TrainedModel, image: torch.Tensor, box: Box, device: D
 
 
 def predict_on_grid(model: TrainedModel, image: torch.Tensor, device: Device = "cpu") -> torch.Tensor:
-    """Foreground probabilities (C, X, Y, Z) float16 of a whole image on the network's grid, on the processor.
+    """Predict foreground probabilities (C, X, Y, Z) float16 of an image on the network's grid; they are on the CPU.
 
     Raises:
-        VolumeError: the free memory does not hold them.
-        BrokenModelError: they are not finite.
+        VolumeError: too little memory is free.
+        BrokenModelError: the probabilities are not finite.
     """
     x, y, z = image.shape
     window = model.spec.roi_size
@@ -77,17 +76,17 @@ def predict_probability(
     prepared: PreparedVolume | None = None,
     box: Box | None = None,
 ) -> np.ndarray:
-    """Foreground probabilities on the voxels of a scan.
+    """Predict foreground probabilities on the voxels of a scan.
 
     Args:
-        prepared: the scan on the network's grid, where that is there already.
-        box: in voxels of the scan; None for all of it.
+        prepared: scan on the network's grid, if it is available.
+        box: in voxels of the scan; None for the whole scan.
 
     Returns:
         (C, x, y, z) float32 in [0, 1], of the box.
 
     Raises:
-        VolumeError: the scan would be too large on the network's grid, or with its probabilities.
+        VolumeError: the scan is too large on the network's grid, or with its probabilities.
         BrokenModelError: the probabilities are not finite.
     """
     on_grid = network_image(volume, model.spec.spacing_mm) if prepared is None else (prepared.voxels, prepared.affine)
@@ -102,10 +101,10 @@ def predict_probability(
 
 
 def predict_label_map(model: TrainedModel, volume: Volume, device: Device = "cpu") -> np.ndarray:
-    """The most probable classes (X, Y, Z) uint8, background among them, on the voxels of a scan.
+    """Predict the most probable classes (X, Y, Z) uint8, including background, on the voxels of a scan.
 
     Raises:
-        VolumeError: the scan would be too large on the network's grid, or with its probabilities.
+        VolumeError: the scan is too large on the network's grid, or with its probabilities.
         BrokenModelError: the probabilities are not finite.
     """
     image, affine = network_image(volume, model.spec.spacing_mm)
@@ -113,10 +112,11 @@ def predict_label_map(model: TrainedModel, volume: Volume, device: Device = "cpu
 
 
 def label_map_on_scan(probability: torch.Tensor, affine: np.ndarray, geometry: ImageGeometry) -> np.ndarray:
-    """The most probable classes (X', Y', Z') uint8 on the voxels of a scan, in its stored order.
+    """Compute the most probable classes (X', Y', Z') uint8 on the voxels of a scan, in Fortran order.
 
     Args:
-        probability: (C, X, Y, Z) of the foreground, on a grid with `affine`; interpolated linearly.
+        probability: (C, X, Y, Z) of the foreground, interpolated linearly.
+        affine: (4, 4) of its grid, voxel to RAS mm.
     """
     grids = ParallelGrids.of(geometry.affine_ras, affine)
     result = np.empty(geometry.shape, np.uint8, order="F")
@@ -130,17 +130,17 @@ def label_map_on_scan(probability: torch.Tensor, affine: np.ndarray, geometry: I
 
 
 def probability_on_scan(probability: torch.Tensor, grids: ParallelGrids, box: Box) -> torch.Tensor:
-    """Probabilities (..., X, Y, Z) of a whole grid, on a box of the scan: (..., x, y, z) float32.
+    """Interpolate probabilities (..., X, Y, Z) of a whole grid on a box of the scan: (..., x, y, z) float32.
 
     Args:
-        grids: from the scan to that grid.
+        grids: map from the scan to that grid.
     """
     region = grid_box(grids, box, probability.shape[-3:])
     return grids.interpolated(probability[(..., *region.slices)], region.start, box.start, box.stop)
 
 
 def most_probable(foreground_probability: torch.Tensor) -> torch.Tensor:
-    """(C, X, Y, Z) of any precision to (X, Y, Z) uint8: the most probable class, background among them."""
+    """Return the most probable class, including background: (C, X, Y, Z) of any precision to (X, Y, Z) uint8."""
     _, x, *plane = foreground_probability.shape
     result = torch.empty((x, *plane), dtype=torch.uint8, device=foreground_probability.device)
     thickness = max(1, _SLAB_BYTES * x // max(1, 4 * foreground_probability.numel()))
@@ -153,7 +153,7 @@ def most_probable(foreground_probability: torch.Tensor) -> torch.Tensor:
 
 
 def grid_box(grids: ParallelGrids, box: Box, grid_shape: Sequence[int]) -> Box:
-    """The part of the network's grid that a box of the scan is interpolated from."""
+    """Return the part of the network's grid from which a box of the scan is interpolated."""
     ranges = {
         grid_axis: grids.source_range(axis, box.start[axis], box.stop[axis], grid_shape)
         for axis, grid_axis in enumerate(grids.source_axes)
@@ -163,23 +163,23 @@ def grid_box(grids: ParallelGrids, box: Box, grid_shape: Sequence[int]) -> Box:
 
 
 def require_finite(probability: torch.Tensor, model: TrainedModel) -> None:
-    """Raises: BrokenModelError: probabilities (C, X, Y, Z) that are not finite."""
+    """Raise BrokenModelError if probabilities (C, X, Y, Z) are not finite."""
     if not all(bool(torch.isfinite(channel).all()) for channel in probability):
         raise BrokenModelError(f"Version {model.version} of the model is broken; roll back, or train again.")
 
 
 def _predict_into(result: torch.Tensor, model: TrainedModel, image: torch.Tensor, box: Box, device: Device) -> None:
-    """Fills in the probabilities (C, x, y, z) of a box."""
+    """Write the probabilities (C, x, y, z) of a box to `result`."""
     try:
         _slide(result, model.network, model.spec.roi_size, image, box, torch.device(device))
     except torch.OutOfMemoryError:
-        logger.warning("The memory of the GPU is out. The processor predicts instead, which takes longer.")
+        logger.warning("The GPU is out of memory. The CPU predicts instead, which takes longer.")
         torch.cuda.empty_cache()
         _slide(result, _on_processor(model.network), model.spec.roi_size, image, box, torch.device("cpu"))
 
 
 def _on_processor(network: nn.Module) -> nn.Module:
-    """A copy that takes no memory of the GPU."""
+    """Copy a network to the CPU, without allocating memory of the GPU."""
     content = io.BytesIO()
     torch.save(network, content)
     content.seek(0)
@@ -196,11 +196,11 @@ def _slide(
     box: Box,
     device: torch.device,
 ) -> None:
-    """Predicts layer by layer of windows, so that logits are kept of one layer only."""
+    """Predict layer by layer of windows, so that only the logits of one layer are in memory."""
     grid = WindowGrid.over(box, image.shape, window)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     seen = grid.box
-    # The axis along which a layer takes the least memory.
+    # Layers along this axis need the least memory.
     axis = min(range(3), key=lambda a: window[a] / seen.shape[a])
     totals = [grid.total_weight(a).to(device) for a in range(3)]
     layer: torch.Tensor | None = None
@@ -224,7 +224,7 @@ def _slide(
 def _windows(
     grid: WindowGrid, axis: int, start: int, network: nn.Module, image: torch.Tensor, device: torch.device
 ) -> Iterator[tuple[tuple[slice, ...], torch.Tensor]]:
-    """The place of each window in a layer, and its weighted logits (1 + C, X, Y, Z) float32."""
+    """Yield the place of each window in a layer, and its weighted logits (1 + C, X, Y, Z) float32."""
     weight_i, weight_j, weight_k = grid.weights
     weight = (weight_i[:, None, None] * weight_j[:, None] * weight_k).to(device)
     precision = mixed_precision(device, network, grid.size)
@@ -244,12 +244,12 @@ def _windows(
 
 
 def _cut(image: torch.Tensor, corner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
-    """A window of an image (X, Y, Z) as float32, 0 where it reaches beyond."""
+    """Crop a window of an image (X, Y, Z) as float32, with 0 outside the image."""
     inside = tuple(
         slice(max(0, first), min(first + n, length)) for first, n, length in zip(corner, size, image.shape, strict=True)
     )
     missing = [(part.start - first, first + n - part.stop) for part, first, n in zip(inside, corner, size, strict=True)]
-    # `pad` has the last axis first.
+    # `pad` takes the last axis first.
     return functional.pad(image[inside].float(), [n for pair in reversed(missing) for n in pair])
 
 
@@ -262,7 +262,7 @@ def _write(
     box: Box,
     totals: Sequence[torch.Tensor],
 ) -> None:
-    """Writes what a finished layer, which begins at `start` along `axis`, holds of the box."""
+    """Write the part of the box in a finished layer, which begins at `start` along `axis`."""
     begin = np.array([first if a != axis else start for a, first in enumerate(seen.start)])
     first, last = np.maximum(begin, box.start), np.minimum(begin + layer.shape[1:], box.stop)
     if (first >= last).any():
@@ -280,7 +280,7 @@ def _slices(start: np.ndarray, stop: np.ndarray) -> tuple[slice, ...]:
 
 
 def _shifted(layer: torch.Tensor, axis: int, steps: int) -> torch.Tensor:
-    """The layer moved on by some voxels along an axis; 0 comes in at its end."""
+    """Shift a layer by some voxels along an axis, and fill its end with 0."""
     left = layer.shape[axis] - steps
     layer.narrow(axis, 0, left).copy_(layer.narrow(axis, steps, left).clone())
     layer.narrow(axis, left, steps).zero_()

@@ -1,4 +1,4 @@
-"""Share work among the processor's cores, one item each."""
+"""Process items in parallel threads, each with one core."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 
 
 def in_turn(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results in the order of the items, which are worked on by as many threads as PyTorch has.
+    """Yield the results in the order of the items, from as many threads as PyTorch has.
 
-    In each of them PyTorch works with one thread. Threads that share the convolutions of one window wait for each other
-    after each of them: on two idle cores that took a fifth more time, and beside other work five times as much.
+    Each of them runs PyTorch with one thread. This is faster than several threads for each convolution, which wait for
+    each other after each convolution, in particular on busy machines.
     """
     threads = torch.get_num_threads()
     pool = _pool(threads)
@@ -28,7 +28,7 @@ def in_turn(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > threads:  # no more results than that are kept
+            if len(waiting) > threads:  # limits the results in memory
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -43,15 +43,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     all_there = Barrier(threads)
 
     def use_one_thread() -> None:
-        torch.get_num_threads()  # or the number of all threads would be taken over at the first use
+        torch.get_num_threads()  # initialises the thread, which would otherwise reset the number at its first use
         all_there.wait()
         torch.set_num_threads(1)
 
     for started in [pool.submit(use_one_thread) for _ in range(threads)]:
         started.result()
-    # It sets the number of the thread that calls it, and of all that are started later.
+    # `set_num_threads` is for the calling thread and for all threads that are started later.
     torch.set_num_threads(threads)
     return pool
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has no copy of the threads

@@ -24,20 +24,17 @@ def mask_quality(
     mask: np.ndarray,
     device: Device = "cpu",
 ) -> float:
-    """The mean of two overlaps, each the mean over the labels; higher is better. It is not a Dice with the truth.
+    """Estimate the quality of a mask by its stability, averaged over labels, in [0, 1]; higher is better.
 
-    That of the probabilities with those of the same scan slightly blurred, and, where a CRF has refined the mask, that
-    of the network's own mask with the refined one. A label that is drawn nowhere has 0. Rank
-    correlation with the true Dice: docs/pre_annotation.md.
+    It is the mean of two overlaps: of the probabilities with those of the slightly blurred scan and, if a CRF refined
+    the mask, of the network's mask with the refined mask. A label without voxels has 0. The estimate is not a Dice with
+    the truth; its rank correlation with the true Dice is in docs/pre_annotation.md.
 
     Args:
-        voxels: (X, Y, Z), the scan on the network's grid.
-        probability: (C, X, Y, Z) of the foreground there.
-        drawn: (X', Y', Z') label indices as the network drew them on the scan.
-        mask: likewise, as they are stored; `drawn` itself where nothing was refined.
-
-    Returns:
-        In [0, 1].
+        voxels: (X, Y, Z), scan on the network's grid.
+        probability: (C, X, Y, Z) of the foreground on that grid.
+        drawn: (X', Y', Z') label indices of the network on the scan.
+        mask: (X', Y', Z') label indices after the CRF; `drawn` itself without CRF.
     """
     indices = range(1, 1 + len(probability))
     is_drawn = np.array([bool((mask == index).any()) for index in indices])
@@ -51,7 +48,7 @@ def mask_quality(
 
 
 def soft_dice(one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
-    """The Dice of probabilities (C, X, Y, Z) in [0, 1], 2 sum min(p, q) / sum (p + q), of each label; 1 of nothing."""
+    """Compute the Dice 2 sum min(p, q) / sum (p + q) of each label, of probabilities (C, X, Y, Z); 1 if both are 0."""
     labels, x, *plane = one.shape
     both, sizes = np.zeros(labels), np.zeros(labels)
     thickness = max(1, _SLAB_VOXELS // max(1, labels * plane[0] * plane[1]))

@@ -1,4 +1,4 @@
-"""Predict parts of opened images, and keep the last predictions for corrective clicks."""
+"""Predict parts of opened images, and cache the last predictions for corrective clicks."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class _Region:
 
 
 class RegionPredictor:
-    """Predicts boxes of images, from kept predictions where they hold the box.
+    """Predictor of boxes of images, with a cache in memory.
 
     Args:
-        limit_bytes: of the predictions that are kept in memory; the least recently used are dropped.
+        limit_bytes: maximum size of the cache; the least recently used predictions are dropped.
     """
 
     def __init__(self, images: OpenedImages, device: Device, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -44,10 +44,10 @@ class RegionPredictor:
         self._regions: deque[_Region] = deque()
 
     def probability(self, model: TrainedModel, image: OpenedImage, box: Box) -> np.ndarray:
-        """Foreground probabilities (C, x, y, z) float32 of a box of the image, on its own voxels.
+        """Return foreground probabilities (C, x, y, z) float32 of a box of the image, on its own voxels.
 
         Raises:
-            VolumeError: the image cannot be brought onto the network's grid.
+            VolumeError: the image cannot be resampled to the network's grid.
             BrokenModelError: the probabilities are not finite.
         """
         prepared = self.images.on_grid(image, model.spec.spacing_mm)
@@ -75,7 +75,7 @@ class RegionPredictor:
         return None
 
     def _keep(self, model: TrainedModel, image: OpenedImage, box: Box, probability: torch.Tensor) -> None:
-        """Keeps a prediction, and drops those of other models."""
+        """Cache a prediction, and drop those of other models."""
         if image.checksum is None:
             return
         region = _Region(weakref.ref(model), image.checksum, box, probability)

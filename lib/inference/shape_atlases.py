@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def shapes_of_mask(label_map: np.ndarray, affine_ras: np.ndarray, labels: Sequence[str]) -> dict[str, Shape]:
-    """The shape of each label that is in a label map (X, Y, Z) uint8 of the values 1, 2, ..."""
+    """Return the shape of each label in a label map (X, Y, Z) uint8 with the values 1, 2, ..."""
     found = {}
     for index, box in enumerate(ndimage.find_objects(label_map, max_label=len(labels)), start=1):
         if box is not None:
@@ -39,7 +39,7 @@ def shapes_of_mask(label_map: np.ndarray, affine_ras: np.ndarray, labels: Sequen
 
 @dataclass(frozen=True, eq=False)
 class _AcceptedShapes:
-    """The shapes of one accepted mask; `stamp` is that of its file."""
+    """Shapes of one accepted mask; `stamp` is that of its file."""
 
     path: Path
     stamp: Stamp | None
@@ -48,7 +48,7 @@ class _AcceptedShapes:
 
 @dataclass(frozen=True, eq=False)
 class _Snapshot:
-    """The shapes of accepted masks by image id, the oldest first, and the atlases that they give."""
+    """Shapes of accepted masks by image id, the oldest first, and their atlases by label."""
 
     accepted: Mapping[str, _AcceptedShapes] = field(default_factory=dict)
     atlases: Mapping[str, ShapeAtlas] = field(default_factory=dict)
@@ -57,16 +57,16 @@ class _Snapshot:
 class ShapeAtlases:
     """Atlases of accepted masks; for a label without any, the atlas that a training made from clicks.
 
-    Masks are read in the background, once each, the newest first and as many as an atlas takes. A mask that was
-    replaced or deleted is left out from the next click on. A click network is left out when any of the masks that
-    it was trained on is deleted.
+    Masks are read in the background, once each, the newest first, until the atlas has `MAX_SHAPES`. A mask that was
+    replaced or deleted is not used from the next click on. A click network is not used once any of its training masks
+    is deleted.
 
     Args:
-        masks: the accepted ones.
-        clicks: where those are that a training has made atlases of.
-        made_of_clicks: the file of these atlases.
-        networks: the file of click networks.
-        left_out: gives the images whose masks do not count.
+        masks: accepted masks.
+        clicks: annotations, of which a training has made atlases.
+        made_of_clicks: file of these atlases.
+        networks: file of click networks.
+        left_out: returns the images whose masks are not used.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class ShapeAtlases:
         self._changed = threading.Event()
 
     def start(self) -> None:
-        """Reads masks in the background from now on, until the process ends."""
+        """Start to read masks in the background, until the process ends."""
         threading.Thread(target=self._run, name="shapes", daemon=True).start()
         self.refresh_soon()
 
     def refresh_soon(self) -> None:
-        """Reads masks again in the background."""
+        """Read masks again in the background."""
         self._changed.set()
 
     def current(self) -> Mapping[str, Learnt]:
-        """The atlas and the network of each label that has an atlas, without reading masks."""
+        """Return the atlas and the network of each label that has an atlas, without reading masks."""
         snapshot = self._snapshot
         if any(file_stamp(of.path) != of.stamp for of in snapshot.accepted.values()):
             with self._lock:
@@ -106,7 +106,7 @@ class ShapeAtlases:
         return {**self._atlases_of_clicks(), **accepted}
 
     def refresh(self) -> None:
-        """Reads masks that are new, and forgets those that are gone."""
+        """Read new masks, and drop deleted ones."""
         with self._lock:
             kept = self._still_there()
             left_out = self._left_out()
@@ -130,7 +130,7 @@ class ShapeAtlases:
             self._changed.clear()
             try:
                 self.refresh()
-            except Exception:  # a later change tries again
+            except Exception:  # the next change tries again
                 logger.exception("The shapes of accepted masks could not be read.")
 
     def _still_there(self) -> dict[str, _AcceptedShapes]:
@@ -147,18 +147,18 @@ class ShapeAtlases:
         return self._snapshot
 
     def _read(self, image_id: str, path: Path) -> _AcceptedShapes | None:
-        """None of a mask that cannot be used."""
+        """Read the shapes of a mask; None if it cannot be used."""
         stamp = file_stamp(path)
         try:
             mask = load_volume(self.masks.checked(image_id).path, sentinels=False)
         except (FileNotFoundError, MaskError, VolumeError, OSError) as error:
-            logger.warning("The final mask of %s does not join the shape atlas. %s", image_id, error)
+            logger.warning("The final mask of %s is not used for the shape atlas. %s", image_id, error)
             return None
         shapes = shapes_of_mask(mask.array.astype(np.uint8), mask.geometry.affine_ras, self.masks.labels)
         return _AcceptedShapes(path, stamp, shapes)
 
     def _atlases_of_clicks(self) -> dict[str, Learnt]:
-        """Atlases made from clicks, for labels whose images are all still annotated."""
+        """Return atlases made from clicks, for labels whose images are all still annotated."""
         return {
             label: Learnt(atlas)
             for label, (atlas, images) in self._of_clicks.content().items()
@@ -174,7 +174,7 @@ class ShapeAtlases:
 
 
 class _WatchedFile(Generic[T]):
-    """A file that is read again once it has changed."""
+    """File that is read again after each change."""
 
     def __init__(self, path: Path, load: Callable[[Path], T]) -> None:
         self.path = path

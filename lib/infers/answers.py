@@ -1,4 +1,4 @@
-"""Write answers to inference requests: the mask as a file in the image's own geometry."""
+"""Write answers to inference requests: the mask as a file on the grid of the image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lib.server.process.private_folder import new_temporary_file
 
 
 def write_mask(mask: np.ndarray, geometry: ImageGeometry, request: Mapping[str, Any]) -> str:
-    """Writes a label map (X, Y, Z) of an image; the request says in which format.
+    """Write a label map (X, Y, Z) of an image, in the format of the request.
 
-    MONAI Label's own writer is not used: ITK, which it loads for this, changes the working directory of the
-    whole process for seconds while other requests are served.
+    MONAI Label's own writer is not used, because it loads ITK, which changes the working directory of the whole
+    process for seconds while other requests are served.
 
     Returns:
-        Path of a temporary file, which MONAI Label deletes when it has sent it.
+        Path of a temporary file, which MONAI Label deletes after it was sent.
     """
     extension = request.get("result_extension") or ".nii.gz"
     array = mask.astype(request.get("result_dtype") or "uint8", copy=False)
@@ -36,7 +36,7 @@ def write_mask(mask: np.ndarray, geometry: ImageGeometry, request: Mapping[str, 
 
 
 class Stopwatch:
-    """Seconds spent in the named stages of an answer, in the order in which they end."""
+    """Seconds spent in the stages of an answer, by name, in their order."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()

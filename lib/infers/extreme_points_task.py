@@ -41,18 +41,17 @@ DESCRIPTION = "Click the six extreme points of the structure: leftmost, rightmos
 
 
 class ExtremePointsInferTask(InferTask):
-    """Stores the answers of a request, clicks and labels that are not in the image, and answers with a mask.
+    """Task that stores clicks and absent labels of a request, and answers with a mask.
 
-    A request for the stored clicks of an image stores no clicks. The mask of an answer is kept for the annotator
-    who asked, so that they can accept it (`lib.server.masks.acceptance`).
+    A request for the stored clicks of an image stores no clicks. The mask of an answer is stored for its annotator, who
+    may accept it (`lib.server.masks.acceptance`).
 
     Args:
-        type: as viewers list it; they show "deepedit" models among their point prompts.
-        model: the trained network, which joins in as soon as there is one.
+        type: type for viewers, which show "deepedit" models among their point prompts.
+        model: published network, if there is one.
         predictor: of the network's probabilities around the clicks.
-        store: where annotations are kept.
-        given_masks: where the masks of the answers are kept.
-        atlases: learnt from accepted masks.
+        given_masks: store of the masks of answers.
+        atlases: made from accepted masks.
         on_annotation: called with the file name of each new annotation.
     """
 
@@ -77,7 +76,7 @@ class ExtremePointsInferTask(InferTask):
     def storing_in(
         self, store: AnnotationStore, given_masks: GivenMaskStore, on_annotation: Callable[[str], None]
     ) -> ExtremePointsInferTask:
-        """The same task, for annotations that are kept elsewhere."""
+        """Return a copy of the task that stores annotations elsewhere."""
         task = copy(self)
         task.store, task.given_masks, task.on_annotation = store, given_masks, on_annotation
         return task
@@ -86,11 +85,11 @@ class ExtremePointsInferTask(InferTask):
         return True
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The mask.
+        """Answer a request: the path of the mask, and its metadata.
 
         Raises:
-            HTTPException: 404, stored clicks are asked for and there are none; 422, clicks that are refused or an
-                image that cannot be read; 507, disk full.
+            HTTPException: 404, stored clicks are requested and there are none; 422, clicks are refused or the image
+                cannot be read; 507, the disk is full.
         """
         stopwatch = Stopwatch()
         try:
@@ -149,7 +148,7 @@ class ExtremePointsInferTask(InferTask):
         *,
         new_clicks: bool,
     ) -> None:
-        """Keeps the mask of each structure in a label map (X, Y, Z), unless newer clicks are stored."""
+        """Store the mask of each structure of a label map (X, Y, Z), unless newer clicks are stored."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         for points in structures:
             box = context_box(points, image.volume.geometry.shape)
@@ -162,10 +161,10 @@ class ExtremePointsInferTask(InferTask):
                     self.given_masks.keep(image_id, points.label, annotator, given, new_clicks=new_clicks)
 
     def _is_newest(self, image_id: str, points: ExtremePoints) -> bool:
-        """Are these the stored clicks? Of two requests at once, the earlier one may be answered last."""
+        """Tell whether these are the stored clicks: of parallel requests, the first may be answered last."""
         try:
             stored = self.store.load(image_id, points.label)
-        except (FileNotFoundError, AnnotationFileError):  # deleted or damaged meanwhile
+        except (FileNotFoundError, AnnotationFileError):  # deleted or damaged in the meantime
             return False
         return isinstance(stored, Annotation) and clicks_digest(stored.points, None) == clicks_digest(points, None)
 
@@ -176,7 +175,7 @@ class ExtremePointsInferTask(InferTask):
         model: TrainedModel | None,
         learnt: Mapping[str, Learnt],
     ) -> tuple[np.ndarray, TrainedModel | None]:
-        """The label map (X, Y, Z), and the network where it could be used; one of weight 0 is not run."""
+        """Make the label map (X, Y, Z); also return the network if it was usable. At weight 0 it is not run."""
         if model is None:
             return click_label_map(image.volume, structures, self.labels, learnt=learnt), None
         network = model
@@ -189,13 +188,13 @@ class ExtremePointsInferTask(InferTask):
                 image.volume, structures, self.labels, probability, network_prior_weight(model), learnt
             )
         except (VolumeError, BrokenModelError) as error:
-            logger.error("%s The mask is made of the clicks alone.", error)
+            logger.error("%s The mask is made from the clicks alone.", error)
             return self._mask(image, structures, None, learnt)
         return mask, model
 
 
 def _extremes(points: ExtremePoints, geometry: ImageGeometry) -> list[dict[str, Any]]:
-    """The six extreme points as assigned, named by their direction in the patient."""
+    """Return the six extreme points with their direction in the patient."""
     return [
         {
             "end": geometry.end_names[axis][end],

@@ -1,4 +1,4 @@
-"""Open images before they are clicked on, so that annotators do not wait for files."""
+"""Open images in advance, so that annotators do not wait at the first click."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lib.networks.checkpoint import TrainedModel
 logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 4
-"""Images to open: the last ones, also to open again for a network on another grid."""
+"""Number of images to open, and to open again for a new network on another grid."""
 
 POLL_S = 1.0
 
 
 class Opening:
-    """Opens the images that are about to be clicked on, in the background, one after the other.
+    """Opener of the images of upcoming clicks, in the background, one after the other.
 
-    An image is brought onto the grid of the published network if clicks ask that network. A publication is noticed, so
-    that the first click after it does not wait either.
+    Images are also resampled to the grid of the published network if click masks use it, and again after each
+    publication.
     """
 
     def __init__(self, images: OpenedImages, model: PublishedModel) -> None:
@@ -35,11 +35,11 @@ class Opening:
         self._changed = threading.Event()
 
     def start(self) -> None:
-        """Opens images from now on, until the process ends."""
+        """Start to open images, until the process ends."""
         threading.Thread(target=self._run, name="opening", daemon=True).start()
 
     def soon(self, path: Path | None) -> None:
-        """Opens the file of an image; None, of one that is not at hand, is left out."""
+        """Open an image file soon; ignore None."""
         if path is not None:
             self._paths.append(path)
             self._changed.set()
@@ -47,17 +47,17 @@ class Opening:
     def _run(self) -> None:
         seen: TrainedModel | None = None
         while True:
-            asked = self._changed.wait(POLL_S)
+            is_changed = self._changed.wait(POLL_S)
             self._changed.clear()
             model = self.model.current()
-            if asked or model is not seen:
+            if is_changed or model is not seen:
                 seen = model
                 for path in reversed(list(self._paths)):  # the newest first
                     if path.exists():
                         self.open(path, model)
 
     def open(self, path: Path, model: TrainedModel | None) -> None:
-        """Opens an image for clicks that may ask a network."""
+        """Open an image for clicks, with a network if there is one."""
         try:
             image = self.images.open(path)
             if model is not None and network_prior_weight(model) > 0:

@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class PublishedModel:
-    """Loads the published file when it changes; a request keeps the model that it got.
+    """Published model, which is loaded again when its file changes.
 
     Args:
-        path: of the published checkpoint.
-        labels: of this app; a model of other labels is not used.
+        path: published checkpoint.
+        labels: labels of the app; a model of other labels is not used.
     """
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
@@ -29,7 +29,7 @@ class PublishedModel:
         self._loaded: tuple[tuple[int, int], TrainedModel | None] | None = None
 
     def current(self) -> TrainedModel | None:
-        """The newest model, or None where none is published or it cannot be used (see the log)."""
+        """Return the newest model, or None if no usable model is published; errors are logged."""
         with self._lock:
             try:
                 status = self.path.stat()

@@ -1,4 +1,4 @@
-"""Check inference requests before a task gets them."""
+"""Check inference requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESULT_DTYPES = ("uint8", "uint16", "int16", "int32", "float32")
 
 
 def check_result_format(request: Mapping[str, Any]) -> None:
-    """Raises: HTTPException: 422, a format of the mask that cannot be written."""
+    """Raise HTTPException 422 if the format of the mask is not supported."""
     for key, allowed in (("result_extension", RESULT_EXTENSIONS), ("result_dtype", RESULT_DTYPES)):
         value = request.get(key)
         if value and value not in allowed:
@@ -20,11 +20,11 @@ def check_result_format(request: Mapping[str, Any]) -> None:
 
 
 def require_model(model: Any, models: Mapping[str, object]) -> None:
-    """Raises: HTTPException: 404, there is no such model."""
+    """Raise HTTPException 404 if there is no such model."""
     if not isinstance(model, str) or model not in models:
         raise HTTPException(404, f"There is no model {str(model)[:80]!r}; this app has {', '.join(models)}.")
 
 
 def annotator_of(request: Mapping[str, Any]) -> str:
-    """The annotator named by the client (Slicer sends a `client_id`, OHIF none)."""
+    """Return the name of the annotator (Slicer sends a `client_id`, OHIF does not)."""
     return str(request.get("client_id") or "unknown")[:200]

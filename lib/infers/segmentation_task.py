@@ -19,11 +19,10 @@ from lib.infers.published_model import PublishedModel
 
 
 class SegmentationInferTask(InferTask):
-    """Segments a scan with the newest published network.
+    """Task that segments a scan with the newest published network.
 
     Args:
-        test_time_crf: let the edges of the image decide where a structure ends (`refined_label_map`); None: where the
-            training found that it helps.
+        test_time_crf: refine masks by a dense CRF (`refined_label_map`); None to use the setting of the model.
     """
 
     def __init__(self, model: PublishedModel, images: OpenedImages, *, test_time_crf: bool | None) -> None:
@@ -44,7 +43,11 @@ class SegmentationInferTask(InferTask):
         return str(self.model.path) if self.model.path.exists() or not validate else None
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Raises: HTTPException: 409, no model yet, or a broken one; 422, an image that cannot be read."""
+        """Answer a request: the path of the mask, and its metadata.
+
+        Raises:
+            HTTPException: 409, there is no model, or it is broken; 422, the image cannot be read.
+        """
         stopwatch = Stopwatch()
         model = self.model.current()
         if model is None:

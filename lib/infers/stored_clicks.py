@@ -1,4 +1,4 @@
-"""Answer requests for the mask of stored clicks, such as those of an export."""
+"""Read the clicks of requests for the mask of stored clicks, for example of an export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USE_STORED_CLICKS = "use_stored_clicks"
 
 
 def asks_for_stored_clicks(request: Mapping[str, Any]) -> bool:
-    """Is it a request with `"use_stored_clicks": true`?"""
+    """Tell whether a request contains `"use_stored_clicks": true`."""
     return bool(request.get(USE_STORED_CLICKS))
 
 
@@ -26,15 +26,15 @@ def stored_clicks(
     geometry: ImageGeometry,
     image_checksum: str | None,
 ) -> Answers:
-    """The stored clicks on the structures of the request's image, and those that are said not to be in it.
+    """Return the stored clicks and absent labels of the request's image.
 
     Args:
-        labels: of the app; what is stored of others is left out.
-        geometry, image_checksum: of the image as it is now.
+        labels: labels of the app; others are ignored.
+        geometry, image_checksum: of the image.
 
     Raises:
-        ClickRequestError: the request has answers too; the stored ones cannot be read or are of another image.
-        HTTPException: 404, there are none.
+        ClickRequestError: the request also has clicks, or the stored clicks cannot be read or are of another image.
+        HTTPException: 404, there are no stored clicks.
     """
     if any(request.get(key) for key in (*labels, "foreground", "background", "absent")):
         raise ClickRequestError(

@@ -14,43 +14,45 @@ from lib.losses.interpolation import Interpolation, SplineAxis, quadratic_weight
 from lib.losses.interpolation_kernels import cubic_weights
 
 BINS_PER_NODE = 1.8
-"""Intensity bins per sigma_beta over grid nodes per sigma_alpha. Bins are closer: a mask along an edge costs only the
-pairs across it, 3 sigma_beta apart, so that the tail in intensity has to be right to a percent of itself."""
+"""Intensity bins per sigma_beta over grid nodes per sigma_alpha. Bins are closer than nodes because only the pairs
+across an edge, 3 sigma_beta apart, contribute to R of a mask along it: the tail in intensity needs 1 % accuracy."""
 
 REACH_SIGMAS = 4.0
-"""Distance, in sigma_beta, beyond which the blur between bins is cut off: it is exp(-8) = 0.0003 there."""
+"""Distance, in sigma_beta, beyond which the blur between bins is cut off; the Gaussian there is exp(-8) = 0.0003."""
 
 TAIL_FLOOR = 0.01
 """The blur between bins is fitted for a small error relative to K + TAIL_FLOOR, from 1 down to about 3 sigma_beta."""
 
 SPLINE_REACH = 2
-"""Bins that a voxel reaches beyond its own, upwards; it is one downwards."""
+"""Bins that a voxel reaches above its own; below, it reaches one."""
 
 MIN_NODES = 8
-"""Nodes along an axis, if it has as many voxels, however short it is in sigma_alpha. Half of a short axis is its
-border, where splines fit less well than inside."""
+"""Minimum number of nodes along an axis of at least as many voxels. On an axis that is short in sigma_alpha, half of
+the voxels are near the border, where splines fit less well than inside."""
 
 MAX_GRID_VALUES = 2**22
-"""Values of one grid, 16 MB in float32, so that it stays in the cache, mostly; three such live at a time. An image
-that needs more is worked off in chunks of bins."""
+"""Values of one grid, 16 MB in float32, so that most of it stays in the cache; three grids exist at a time. Images
+that need more are filtered in chunks of bins."""
 
 MIN_CHUNK_BINS = 16
-"""Bins of a chunk at the least: every chunk also holds some 22 bins of its neighbours, which are worked on twice."""
+"""Minimum number of bins of a chunk. Every chunk also holds some 22 bins of its neighbours, which are computed
+twice."""
 
 BLUR_BLOCK_BINS = 32
-"""Bins blurred by one matrix product. Most of a larger matrix would be zeros, a smaller one reads more twice."""
+"""Bins blurred by one matrix product. A larger matrix would mostly be zeros; with a smaller one, more bins are read
+twice."""
 
 MAX_BINS = 20_000
-"""Occupied bins that an image may have: 500 standard deviations full at the default scales. What needs more was not
-z-scored, and is refused with a sentence rather than worked on for minutes."""
+"""Maximum number of occupied bins of an image: 500 standard deviations at the default scales. An image that needs more
+is not z-scored, and is refused because filtering it would take minutes."""
 
 MAX_RAW_BINS = 2**24
-"""Bins between the lowest and the highest intensity, empty ones included: the length of a table of 64 MB, and the
-integers that float32 can hold."""
+"""Maximum number of bins between the lowest and the highest intensity, including empty ones: the length of a table of
+64 MB, and the largest integer that float32 represents exactly."""
 
 
 class SpatialAxis(NamedTuple):
-    """One image axis of n voxels seen through m grid nodes; `blur` (m, m) is the Gaussian between nodes."""
+    """Interpolation between the n voxels of an image axis and m grid nodes; `blur` (m, m) is the Gaussian of nodes."""
 
     spline: SplineAxis
     blur: np.ndarray
@@ -62,10 +64,10 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
 
     With A the interpolation matrix (n, m) and K the exact Gaussian (n, n), the blur is A+ K A+^T: the
     interpolated filter A blur A^T is then the best approximation of K in the Frobenius norm, exact in its sum,
-    on axes of any length. A sampled Gaussian would be off near the borders and on axes shorter than sigma.
+    on axes of any length. A sampled Gaussian is inaccurate near the borders and on axes shorter than sigma.
     """
     nodes = max(math.ceil((voxels - 1) * nodes_per_sigma / sigma_voxels) + 2, min(voxels, MIN_NODES), 3)
-    # The outermost voxels lie midway between the outermost two nodes, where both weigh the same.
+    # The outermost voxels lie midway between the two outermost nodes, which have equal weights there.
     position = 0.5 + np.arange(voxels) * ((nodes - 2) / max(voxels - 1, 1))
     node = np.clip(np.rint(position).astype(np.int64), 1, nodes - 2)
     spline = SplineAxis(node, quadratic_weights(position - node))
@@ -77,11 +79,14 @@ def spatial_axis(voxels: int, sigma_voxels: float, nodes_per_sigma: float) -> Sp
 
 
 class IntensityAxis(NamedTuple):
-    """The intensities of an image (X, Y, Z) as bins.
+    """Intensities of an image (X, Y, Z) as bins.
 
-    `bins` (X, Y, Z) int32 is the bin at or below each voxel, `offset` (X, Y, Z) how far the voxel is on to the
-    next, in [0, 1], `scale` (X, Y, Z) what makes two equal intensities weigh exactly 1, `taps` the
-    blur between bins 0, 1, ... apart, `bin_count` the number of bins.
+    Attributes:
+        bins: (X, Y, Z) int32, bin at or below each voxel.
+        offset: (X, Y, Z) in [0, 1], position of the voxel between its bin and the next.
+        scale: (X, Y, Z), factor with which two equal intensities have a weight of exactly 1.
+        taps: blur between bins 0, 1, ... apart.
+        bin_count: number of bins.
     """
 
     bins: Tensor
@@ -92,18 +97,18 @@ class IntensityAxis(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """Bins further apart than this do not see each other."""
+        """Maximum distance, in bins, over which the blur acts."""
         return len(self.taps) - 1
 
 
 def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> IntensityAxis:
     """Bin the intensities of an image (X, Y, Z); only the occupied part of their range costs bins.
 
-    Values reach the four bins around them through cubic B-splines. `scale` takes away what is left of the
-    dependence on where between two bins they lie: images with a few levels are filtered as well as smooth ones.
+    Values reach the four bins around them through cubic B-splines. `scale` corrects for the position of a value
+    between two bins: images with few levels are filtered as accurately as smooth ones.
 
     Raises:
-        ValueError: if an intensity is not finite, or the image needs more than `MAX_BINS` bins.
+        ValueError: an intensity is not finite, or the image needs more than `MAX_BINS` bins.
     """
     low, high = (float(bound) for bound in image.aminmax())
     if not math.isfinite(high - low):
@@ -126,7 +131,7 @@ def intensity_axis(image: Tensor, sigma: float, bins_per_sigma: float) -> Intens
 
 @lru_cache(maxsize=16)
 def intensity_taps(bins_per_sigma: float) -> np.ndarray:
-    """The blur between bins 0, 1, ... apart, fitted to the Gaussian for values anywhere between bins."""
+    """Fit the blur between bins 0, 1, ... apart to the Gaussian, for values anywhere between bins."""
     taps = math.ceil(REACH_SIGMAS * bins_per_sigma) + 1
     value = np.repeat(np.linspace(0, 1, 24, endpoint=False), 12 * taps)
     distance = np.tile(np.linspace(0, REACH_SIGMAS * bins_per_sigma, 12 * taps), 24)
@@ -137,7 +142,7 @@ def intensity_taps(bins_per_sigma: float) -> np.ndarray:
 
 
 def _weight_of_taps(a: np.ndarray, b: np.ndarray, taps: int) -> np.ndarray:
-    """How much each tap contributes to what values a (n,) and b (n,), in bins, weigh with each other: (n, taps)."""
+    """Return the contribution (n, taps) of each tap to the weight between values a (n,) and b (n,), in bins."""
     weight_of_taps = np.zeros((len(a), taps))
     bin_a, bin_b = np.floor(a).astype(np.int64), np.floor(b).astype(np.int64)
     for shift_a, weight_a in enumerate(cubic_weights(a - bin_a)):
@@ -149,9 +154,9 @@ def _weight_of_taps(a: np.ndarray, b: np.ndarray, taps: int) -> np.ndarray:
 
 
 def _unit_scale(offset: Tensor, taps: np.ndarray) -> Tensor:
-    """One over the root of the weight that a value has with itself, through its splines and the blur.
+    """Return 1 / sqrt(w), with w the weight between a value and itself, through its splines and the blur.
 
-    That weight is a polynomial of degree 6, even about the middle of two bins.
+    w is a polynomial of degree 6 in the offset, symmetric about the middle of two bins.
     """
     sample = np.linspace(0, 1, 9)
     self_weight = _weight_of_taps(sample, sample, len(taps)) @ taps
@@ -163,9 +168,9 @@ def _unit_scale(offset: Tensor, taps: np.ndarray) -> Tensor:
 
 
 def _without_gaps(raw: Tensor, longest_gap: int) -> tuple[Tensor, int]:
-    """Renumber bins so that runs of empty ones are no longer than needed to keep both sides apart.
+    """Renumber bins so that runs of empty bins are only as long as needed to separate both sides.
 
-    An outlier far from all other voxels then costs a few bins and not the whole distance.
+    An outlier far from all other voxels then needs a few bins, not the whole distance.
     """
     occupied = torch.bincount(raw.flatten()).nonzero().flatten()
     compact = torch.zeros_like(occupied)
@@ -176,17 +181,17 @@ def _without_gaps(raw: Tensor, longest_gap: int) -> tuple[Tensor, int]:
 
 
 class BilateralGrid:
-    """Applies K_kl = exp(-d(k, l)^2 / (2 sigma_alpha^2) - (X_k - X_l)^2 / (2 sigma_beta^2)) to volumes.
+    """Filter K_kl = exp(-d(k, l)^2 / (2 sigma_alpha^2) - (X_k - X_l)^2 / (2 sigma_beta^2)) of volumes.
 
-    The volume is spread over a grid of (x, y, z, intensity), blurred there along each axis, and read back with
+    The volume is splatted on a grid of (x, y, z, intensity), blurred there along each axis, and sliced with
     the same weights, so the filter is symmetric. The fit of the blur leaves ripples of about 1 % of K around zero,
-    so that a filtered volume may be slightly negative where it should be 0. The idea is of Chen, Paris and Durand,
+    so that a filtered volume may be slightly negative where it should be 0. Source: Chen, Paris and Durand,
     Real-time edge-aware image processing with the bilateral grid, ACM TOG 2007.
 
-    Wide intensity ranges are worked off in chunks of bins, which bounds the memory whatever the range.
+    Wide intensity ranges are filtered in chunks of bins, which bounds the memory for any range.
 
     Args:
-        image: (X, Y, Z) intensities, float32 or float64; its dtype is that of the filter.
+        image: (X, Y, Z) intensities, float32 or float64; the filter has the same dtype.
         sigma_voxels: spatial scale along X, Y, Z in voxels.
         sigma_intensity: intensity scale in units of the image.
         nodes_per_sigma: grid nodes per spatial scale, at least 1.
@@ -222,8 +227,8 @@ class BilateralGrid:
 
     def _filter_chunk(self, volumes: Tensor, filtered: Tensor, first: int, last: int) -> None:
         """Fill in the filtered values of the voxels whose bin is in [first, last)."""
-        # Reading touches SPLINE_REACH bins around a voxel's own and blurring `reach` more. Some spare bins take what
-        # voxels there spill outwards, and are dropped: the outer ones miss the voxels beyond the grid.
+        # Slicing reads SPLINE_REACH bins around that of a voxel, and blurring `reach` more. The spare bins at both
+        # ends are dropped: they miss the contributions of voxels beyond the grid.
         lowest = first - 1
         width = last + SPLINE_REACH - lowest
         spare = SPLINE_REACH + 1
@@ -234,7 +239,7 @@ class BilateralGrid:
         self.interpolation.slice(grid, filtered, first_bin=lowest, bins=(first, last))
 
     def _blurred_in_intensity(self, grid: Tensor) -> Tensor:
-        """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along its bins and return those that miss no neighbour, W."""
+        """Blur a grid (Gx, Gy, Gz, C, W + 2 reach) along its bins; return the W bins that have all neighbours."""
         surplus = 2 * self.intensity.reach
         blurred = grid.new_empty(*grid.shape[:-1], grid.shape[-1] - surplus)
         band = _banded(self.intensity.taps, BLUR_BLOCK_BINS).to(grid)
@@ -245,7 +250,7 @@ class BilateralGrid:
         return blurred
 
     def _blurred_in_space(self, grid: Tensor) -> Tensor:
-        """Blur a grid (Gx, Gy, Gz, C, W) along its first three axes; the grid is used up."""
+        """Blur a grid (Gx, Gy, Gz, C, W) along its first three axes; the grid is overwritten."""
         spare = torch.empty_like(grid)
         for axis, blur in enumerate(self.blurs):
             lines = (math.prod(grid.shape[:axis]), grid.shape[axis], -1)
@@ -255,7 +260,7 @@ class BilateralGrid:
 
 
 def _banded(taps: np.ndarray, width: int) -> Tensor:
-    """The blur of `width` bins from these and their neighbours: (width + 2 reach, width)."""
+    """Return the matrix (width + 2 reach, width) that blurs `width` bins from these and their neighbours."""
     reach = len(taps) - 1
     lag = np.abs(np.arange(width + 2 * reach)[:, None] - np.arange(width) - reach)
     return torch.as_tensor(np.where(lag <= reach, taps[np.minimum(lag, reach)], 0.0))

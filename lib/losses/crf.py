@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from lib.losses.bilateral_grid import BilateralGrid
 
 MIN_NODES_PER_SIGMA = 1.0
-"""Below it the splines are wider than the Gaussian that they are to make up."""
+"""With fewer, the splines are wider than the Gaussian that they approximate."""
 
 
 class CRFLoss(nn.Module):
@@ -22,26 +22,26 @@ class CRFLoss(nn.Module):
     K_kl = exp(-d(k, l)^2 / (2 sigma_alpha^2) - (X_k - X_l)^2 / (2 sigma_beta^2)), with the pair k = l included
     (paper, Section 3.3). K is applied by a `BilateralGrid`, which is symmetric, so the gradient is analytic:
     dR/dp = (K(1 - p) - K p) / (B |Omega|), and the backward pass costs one multiplication. The image gets no
-    gradient. R is never negative for probabilities in [0, 1]. It runs in float32 under autocast too, and in
+    gradient. R is not negative for probabilities in [0, 1]. R is computed in float32, also under autocast, and in
     float64 for a float64 probability.
 
     `nodes_per_sigma` trades accuracy for time. At the default, value is within 0.5 % and gradient (as a vector) within
     2 % of the exact O(N^2) sum; 2.0 is several times as exact, for 2 (sigma_alpha = 15) to 7 times the time (5).
-    One case is less exact: a mask along an edge of more than 3 sigma_beta costs almost nothing, and of that a percent
-    may be missing. `python -m benchmarks.crf` prints errors, times and memory; docs/results/speed.md keeps them.
+    The value is up to 1 % too small for a mask along an edge of more than 3 sigma_beta, whose R is close to 0.
+    `python -m benchmarks.crf` prints errors, times and memory; docs/results/speed.md lists them.
 
     Args:
         sigma_alpha: spatial scale, in voxels, or in mm if `spacing_mm` is given; the paper uses 15 (and 5).
         sigma_beta: intensity scale, in units of the image; the paper uses 0.05 (and 0.5) for images z-scored
-            over the whole scan. Time grows with the intensity range divided by `sigma_beta`, memory does not.
+            over the whole scan. Time, but not memory, grows with the intensity range divided by `sigma_beta`.
         spacing_mm: voxel spacing along (X, Y, Z) in mm, to measure d in mm; in voxels if None (the authors).
-        include_background: also add the term of the background, 1 - sum_c p_c, as the authors' public code
-            does; with one class it doubles R. The paper's formula has the foreground only.
+        include_background: add the term of the background, 1 - sum_c p_c, as the authors' public code does; with one
+            class this doubles R. The paper's formula has the foreground only.
         nodes_per_sigma: grid nodes per `sigma_alpha`; the intensity axis has 1.8 times as many bins per
             `sigma_beta`.
 
     Raises:
-        ValueError: if a scale or a spacing is not positive, or `nodes_per_sigma` is less than 1.
+        ValueError: a scale or a spacing is not positive, or `nodes_per_sigma` is less than 1.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CRFLoss(nn.Module):
             probability: (B, C, X, Y, Z) of the C foreground classes, in [0, 1].
 
         Raises:
-            ValueError: if the shapes do not fit, an intensity is not finite, or the image spans too many
+            ValueError: the shapes do not fit, an intensity is not finite, or the intensity range is too many
                 `sigma_beta` for the grid.
         """
         if image.ndim != 5 or probability.ndim != 5 or image.shape != probability[:, :1].shape:
@@ -94,18 +94,18 @@ class CRFLoss(nn.Module):
 
 
 class _Regulariser(torch.autograd.Function):
-    """R with its analytic gradient, computed together since both need K p and K 1 only."""
+    """R and its analytic gradient, which are computed together because both need only K p and K 1."""
 
     @staticmethod
     def forward(ctx: Any, probability: Tensor, image: Tensor, loss: CRFLoss) -> Tensor:
         gradient = torch.empty_like(probability)
         value = probability.new_zeros(())
-        # Half-precision products would lose the small differences that the gradient is made of.
+        # The gradient is a small difference, which products in half precision would lose.
         with torch.autocast(probability.device.type, enabled=False):
             for index, sample in enumerate(probability):
                 grid = BilateralGrid(image[index, 0], loss.sigma_voxels, loss.sigma_beta, loss.nodes_per_sigma)
                 filtered = grid.filter(torch.cat([torch.ones_like(sample[:1]), sample]))
-                # K(1 - p) cannot be negative; its rounding error where p is 1 could.
+                # K(1 - p) is not negative, but its rounding error may be where p is 1.
                 complement = (filtered[:1] - filtered[1:]).clamp_(min=0)
                 value += (sample * complement).sum()
                 torch.sub(complement, filtered[1:], out=gradient[index])

@@ -1,7 +1,7 @@
-"""Spreading volumes over a bilateral grid and reading them back: compiled on the CPU, torch on the GPU.
+"""Splat volumes on a bilateral grid and slice them from it: compiled on the CPU, in torch on the GPU.
 
-Both go axis by axis: a line of voxels along Z meets the nodes of its own column, these those of its plane, and the
-plane those of the grid. A voxel then takes 12 operations, where it would take 108 to meet the grid at once.
+Both work axis by axis: from a line of voxels along Z to the nodes of its column, from columns to planes, and from
+planes to the grid. This takes 12 operations for each voxel, instead of 108 for all nodes at once.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from torch import Tensor
 from lib.losses.interpolation_kernels import cubic_weights, slice_planes, splat_planes
 
 Planes = slice
-"""X planes of a volume; `Interpolation.slice` takes the name away from Python's type."""
+"""Range of X planes of a volume; `Interpolation.slice` shadows Python's type inside the class."""
 
 MIN_VOXELS_FOR_THREADS = 2**14
-"""Voxels below which starting threads takes longer than the work, some 1 ms."""
+"""With fewer voxels, starting threads takes longer than the work, about 1 ms."""
 
 MAX_COLUMN_VALUES = 2**26
-"""Values of the columns that the torch path holds at a time: 256 MB in float32."""
+"""Values of the columns that the torch implementation holds at a time: 256 MB in float32."""
 
 COLOURS = 3
-"""A plane reaches three planes of nodes, so every third group of planes can be worked on at once."""
+"""A plane reaches three planes of nodes, so that every third group of planes can be processed in parallel."""
 
 
 class SplineAxis(NamedTuple):
-    """One image axis of n voxels seen through grid nodes, by quadratic B-splines.
+    """Quadratic B-spline interpolation between the n voxels of an image axis and grid nodes.
 
-    `node` (n,) int64 is the node nearest to each voxel and `weights` (n, 3) the voxel's weights at the node
-    before it, at it and after it.
+    Attributes:
+        node: (n,) int64, node nearest to each voxel.
+        weights: (n, 3), weights of the voxel at the node before the nearest, the nearest, and the node after it.
     """
 
     node: np.ndarray
     weights: np.ndarray
 
     def matrix(self, nodes: int) -> np.ndarray:
-        """The weights of all voxels at all nodes, (n, nodes)."""
+        """Return the weights (n, nodes) of all voxels at all nodes."""
         matrix = np.zeros((len(self.node), nodes))
         for shift in range(3):
             matrix[np.arange(len(self.node)), self.node + shift - 1] = self.weights[:, shift]
@@ -48,7 +49,7 @@ class SplineAxis(NamedTuple):
 
 
 def quadratic_weights(offset: np.ndarray) -> np.ndarray:
-    """Quadratic B-spline weights (n, 3) at the nearest node and its neighbours, for offsets (n,) in [-0.5, 0.5]."""
+    """Return B-spline weights (n, 3) at the nearest node and its neighbours, for offsets (n,) in [-0.5, 0.5]."""
     before, after = 0.5 * (0.5 - offset) ** 2, 0.5 * (0.5 + offset) ** 2
     return np.stack([before, 1 - before - after, after], axis=1)
 
@@ -61,7 +62,7 @@ class Interpolation:
     Args:
         axes: for X, Y, Z.
         bins: (X, Y, Z) int32, bin at or below each voxel's intensity.
-        offset: (X, Y, Z), way from there to the next bin, in [0, 1].
+        offset: (X, Y, Z) in [0, 1], position between this bin and the next.
     """
 
     def __init__(self, axes: list[SplineAxis], bins: Tensor, offset: Tensor) -> None:
@@ -102,11 +103,11 @@ class Interpolation:
             volumes[:, planes].view(len(volumes), -1)[:, chosen] = (weight * columns[index]).sum(dim=0)
 
     def _matrices(self, grid: Tensor) -> list[Tensor]:
-        """Weights of the X and Y axes as matrices (X, Gx) and (Y, Gy)."""
+        """Return the weights of the X and Y axes as matrices (X, Gx) and (Y, Gy)."""
         return [torch.as_tensor(axis.matrix(grid.shape[n])).to(grid) for n, axis in enumerate(self.axes[:2])]
 
     def _slabs(self, grid: Tensor) -> Iterator[Planes]:
-        """Slices of X planes whose columns fit into `MAX_COLUMN_VALUES`."""
+        """Split the X planes into ranges whose columns fit into `MAX_COLUMN_VALUES`."""
         size, width = self.bins.shape[:2]
         planes = max(1, MAX_COLUMN_VALUES // (width * grid[0, 0].numel()))
         return (Planes(first, first + planes) for first in range(0, size, planes))
@@ -114,9 +115,9 @@ class Interpolation:
     def _column_weights(
         self, planes: Planes, grid: Tensor, first_bin: int, bins: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The n voxels of a slab in `bins`, where in its columns they go (12, C, n), with what weight (12, 1, n).
+        """Return the n voxels of a slab in `bins`, their indices in its columns (12, C, n) and weights (12, 1, n).
 
-        A few operations on all twelve at once, as a GPU would wait for the many small ones.
+        All twelve are computed at once, because many small operations are slow on a GPU.
         """
         slab = self.bins[planes]
         chosen = ((slab >= bins[0]) & (slab < bins[1])).flatten().nonzero().flatten()
@@ -135,7 +136,7 @@ class Interpolation:
     def _run_compiled(
         self, kernel: Callable[..., None], volumes: Tensor, grid: Tensor, first_bin: int, bins: tuple[int, int]
     ) -> None:
-        """Run a kernel over all X planes, in threads if that pays."""
+        """Run a kernel over all X planes, in threads for large volumes."""
         dtype = volumes.numpy().dtype
         axes = tuple((node, weights.astype(dtype)) for node, weights in self.axes)
         arguments = (volumes.numpy(), grid.numpy(), axes, self.bins.numpy(), self.offset.numpy())
@@ -152,9 +153,9 @@ class Interpolation:
 
 
 def independent_tasks(node: np.ndarray) -> list[list[tuple[int, int]]]:
-    """Split planes with nearest nodes `node` (n,) into ranges [first, last), and these into lists to run together.
+    """Split planes with nearest nodes `node` (n,) into ranges [first, last), and these into lists to run in parallel.
 
-    The ranges of one list reach different nodes, so that none waits for another and sums keep their order.
+    The ranges of one list reach different nodes, so that they are independent and sums keep their order.
     """
     bounds = np.flatnonzero(np.diff(node, prepend=-1, append=-1)).tolist()
     ranges = list(zip(bounds, bounds[1:], strict=False))

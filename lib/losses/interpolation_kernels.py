@@ -1,7 +1,6 @@
 """Splat and slice a bilateral grid on the CPU, compiled, for `lib.losses.interpolation`.
 
-Everything that gets compiled is in this file: numba looks at the date of no other before it takes code from its
-cache.
+All compiled functions are in this file: numba compiles a file again only when that file itself has changed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ CompiledAxes = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 def cubic_weights(offset: Any) -> Any:
-    """Cubic B-spline weights at the bins -1, 0, 1, 2, for values `offset` in [0, 1] beyond bin 0."""
+    """Return cubic B-spline weights at the bins -1, 0, 1, 2, for values at `offset` in [0, 1] beyond bin 0."""
     rest = 1 - offset
     return (
         rest**3 / 6,
@@ -32,7 +31,7 @@ _compiled_weights = njit(inline="always")(cubic_weights)
 
 @compiled
 def _widen(reached: np.ndarray, bins: np.ndarray) -> None:
-    """Widen bin ranges `reached` (G, 2) at the nodes of an axis by ranges `bins` (G, 2) met there."""
+    """Extend bin ranges `reached` (G, 2) at the nodes of an axis by ranges `bins` (G, 2)."""
     for k in range(len(reached)):
         reached[k, 0] = min(reached[k, 0], bins[k, 0])
         reached[k, 1] = max(reached[k, 1], bins[k, 1])
@@ -50,8 +49,8 @@ def _reached_bins(
 ) -> None:
     """Find the bins of the grid, [first, last), that the chosen voxels of an X plane (Y, Z) reach at each node.
 
-    Fills in `columns` (Y, Gz, 2) with those of each line of voxels along Z, and `plane` (Gy, Gz, 2) with those of
-    all lines. They are few, which makes up for a grid that is mostly empty.
+    Fills in `columns` (Y, Gz, 2) with the bins of each line of voxels along Z, and `plane` (Gy, Gz, 2) with those of
+    all lines. The other bins, most of the grid, are empty and are skipped.
     """
     for reached in (columns, plane):
         reached[..., 0] = np.iinfo(np.int64).max
@@ -71,7 +70,7 @@ def _reached_bins(
 
 @compiled
 def _add_scaled(target: np.ndarray, source: np.ndarray, weight: float, reached: np.ndarray) -> None:
-    """target += weight * source on the bins `reached` (Gz, 2) of two columns (Gz, C, W)."""
+    """Add weight * source to target on the bins `reached` (Gz, 2) of two columns (Gz, C, W)."""
     for k in range(source.shape[0]):
         for c in range(source.shape[1]):
             for b in range(reached[k, 0], reached[k, 1]):
@@ -133,7 +132,7 @@ def _splat_line(
             continue
         b = bins[z] - first_bin
         w0, w1, w2, w3 = _compiled_weights(offset[z])
-        # Literals have made them float64.
+        # The literals in the weights promote them to float64.
         w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
         for k in range(3):
             for c in range(len(volumes)):
@@ -193,7 +192,7 @@ def _slice_line(
             continue
         b = bins[z] - first_bin
         w0, w1, w2, w3 = _compiled_weights(offset[z])
-        # Literals have made them float64.
+        # The literals in the weights promote them to float64.
         w0, w1, w2, w3 = real(w0), real(w1), real(w2), real(w3)
         for c in range(len(volumes)):
             value = real(0)

@@ -14,23 +14,23 @@ TERMS = ("dice", "cross_entropy", "focal")
 class PartialLoss(nn.Module):
     """Dice, cross-entropy and class-balanced focal loss of label sets.
 
-    A voxel's label set holds the classes that it may be. One class: the voxel is annotated. All classes: nothing is
-    known. In between, such as "not this label": a part is known. With S the label set and p the softmax,
+    The label set of a voxel holds its possible classes. One class: the voxel is annotated. All classes: the voxel is
+    unknown. Other sets, such as "not this label", are partial annotations. With S the label set and p the softmax,
 
     - cross-entropy is -log sum_{c in S} p_c (the marginal loss of Shi et al., MedIA 2021), averaged over the voxels
-      of which anything is known;
-    - the Dice of a class is over the voxels that are known to be of it or not to be;
+      that are not unknown;
+    - the Dice of a class is computed over the voxels that are known to be of this class, or known not to be;
     - focal is the mean of -(1 - p_c)^2 log p_c over the voxels that are known to be of a class, averaged over classes.
 
-    Each is computed per patch and then averaged over the patches of which anything is known. A class that no voxel is
-    known to be of is left out of the Dice and focal means: a Dice of an absent class is 1 whatever the network says,
-    so it would only dilute the mean. Wrong predictions of it still cost, through the cross-entropy.
+    Each term is computed per patch, then averaged over the patches with annotations. A class without an annotated
+    voxel is left out of the Dice and focal means: its Dice loss is 1 for any prediction, which would dilute the mean.
+    The cross-entropy still penalises wrong predictions of this class.
 
-    Source: Dorent et al., MICCAI 2021, Section 3.4; going by patches, gamma = 2 and the balance of the focal term are
-    those of their public code. For one label these are the terms of the annotated voxels alone, as in the paper.
+    Source: Dorent et al., MICCAI 2021, Section 3.4; the mean over patches, gamma = 2 and the balance of the focal term
+    are those of their public code. For one label, the terms are those of the annotated voxels alone, as in the paper.
 
     Args:
-        smooth: added to both parts of the Dice fraction.
+        smooth: added to numerator and denominator of the Dice.
     """
 
     def __init__(self, smooth: float = 1e-5) -> None:
@@ -38,7 +38,7 @@ class PartialLoss(nn.Module):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, label_sets: Tensor) -> Tensor:
-        """Return the sum of the three terms, a scalar. Args and errors as in `terms`."""
+        """Return the sum of the three terms, a scalar. Arguments and errors are those of `terms`."""
         return torch.stack(list(self.terms(logits, label_sets).values())).sum()
 
     def terms(self, logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
@@ -49,13 +49,13 @@ class PartialLoss(nn.Module):
             label_sets: (B, 1 + C, X, Y, Z) bool, the label sets.
 
         Raises:
-            ValueError: the shapes do not fit, or a voxel may be of no class.
+            ValueError: the shapes do not fit, or the label set of a voxel is empty.
         """
         patches = [terms for terms in self.terms_by_patch(logits, label_sets) if terms is not None]
         return {name: mean_of(patches, name, len(patches), logits) for name in TERMS}
 
     def terms_by_patch(self, logits: Tensor, label_sets: Tensor) -> list[dict[str, Tensor] | None]:
-        """Return the terms of each patch, None of one of which nothing is known. Args and errors as in `terms`."""
+        """Return the terms of each patch, or None for a patch without annotations. Arguments are those of `terms`."""
         _check(logits, label_sets)
         logits, label_sets = logits.flatten(2), label_sets.flatten(2)
         return [
@@ -64,9 +64,9 @@ class PartialLoss(nn.Module):
         ]
 
     def _patch_terms(self, logits: Tensor, label_sets: Tensor) -> dict[str, Tensor]:
-        """The terms of one patch: logits and label sets (1 + C, n)."""
+        """Compute the terms of one patch from logits and label sets (1 + C, n)."""
         known = ~label_sets.all(dim=0)
-        # The selection comes first: what is not finite where nothing is known then has no gradient.
+        # Selecting first keeps non-finite logits of unknown voxels out of the gradient.
         log_p, label_sets = logits[:, known].float().log_softmax(dim=0), label_sets[:, known]
         is_class = label_sets & (label_sets.sum(dim=0) == 1)
         is_ambiguous = label_sets & ~is_class
@@ -86,14 +86,14 @@ class PartialLoss(nn.Module):
 
 
 def mean_of(patches: Sequence[dict[str, Tensor]], name: str, count: float, logits: Tensor) -> Tensor:
-    """Return the sum of a term over patches, divided by a count; 0 where there is none.
+    """Return the sum of a term over patches, divided by a count; 0 without patches.
 
     Args:
-        count: of the patches; where several ranks train together, its mean over the ranks.
-        logits: whose graph a sum of nothing belongs to.
+        count: number of patches; with several ranks, its mean over the ranks.
+        logits: their graph is that of the result, also without patches.
     """
     if not patches:
-        # An empty selection keeps the graph: the gradient is a true zero even where logits are inf.
+        # An empty selection keeps the graph, and its gradient is 0 also for infinite logits.
         return logits[..., :0].float().sum()
     return torch.stack([patch[name] for patch in patches]).sum() / count
 

@@ -25,11 +25,11 @@ _STEPS = bundle_steps.__name__.replace(LIBRARY.name, PACKAGE, 1)
 
 
 def write_bundle(folder: Path, facts: ModelFacts) -> None:
-    """Writes a bundle in one step: it is whole, or not there.
+    """Write a bundle atomically.
 
     Raises:
-        FileExistsError: there is something of this name.
-        OSError: as from the file system.
+        FileExistsError: a file or folder of this name exists.
+        OSError: the disk is full or the folder cannot be written.
     """
     with new_folder(folder) as part:
         for name, content in bundle_files(facts).items():
@@ -37,7 +37,7 @@ def write_bundle(folder: Path, facts: ModelFacts) -> None:
 
 
 def bundle_files(facts: ModelFacts) -> dict[str, bytes]:
-    """The content of each file of a bundle by its path in it."""
+    """Return the content of each file of a bundle by its path in the bundle."""
     weights = io.BytesIO()
     torch.save(facts.model.network.state_dict(), weights)
     return {
@@ -51,7 +51,7 @@ def bundle_files(facts: ModelFacts) -> dict[str, bytes]:
 
 
 def metadata(facts: ModelFacts) -> dict[str, Any]:
-    """`configs/metadata.json`, with all facts under the name of the package."""
+    """Return `configs/metadata.json`, with all facts under the name of the package."""
     model, spec = facts.model, facts.model.spec
     network_input = {
         "type": "image",
@@ -92,7 +92,7 @@ def metadata(facts: ModelFacts) -> dict[str, Any]:
 
 
 def inference_config(facts: ModelFacts) -> dict[str, Any]:
-    """`configs/inference.json`: from the scans of `dataset_dir` to masks in `output_dir`."""
+    """Return `configs/inference.json`, which segments the scans of `dataset_dir` into `output_dir`."""
     model, spec = facts.model, facts.model.spec
     grid = {"spacing_mm": list(spec.spacing_mm)}
     windows = {"labels": list(spec.labels), **grid, "roi_size": list(spec.roi_size), "version": model.version}

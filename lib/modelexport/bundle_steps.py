@@ -1,6 +1,6 @@
 """Run the steps of a bundle's inference, from the file of a scan to the file of its mask, as a server does.
 
-A bundle holds a copy of this module and of what it imports.
+A bundle contains a copy of this module and of its imports.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Data = dict[str, Any]
 
 
 def scans_in(folder: str) -> list[dict[str, str]]:
-    """The scans of a folder, `{"image": path}` each; its subfolders are not searched.
+    """List the scans of a folder, `{"image": path}` each; its subfolders are not searched.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     place = Path(folder)
     names = sorted(path.name for path in place.iterdir() if not path.name.startswith(".")) if place.is_dir() else []
@@ -46,10 +46,10 @@ def scans_in(folder: str) -> list[dict[str, str]]:
 
 
 class OpenScan(Transform):
-    """Reads a scan and brings it onto the network's grid.
+    """Reader of a scan, which resamples it to the network's grid.
 
-    From `image`, a path, to `image` (1, X, Y, Z) float16 on the grid of the network and `grid_affine` (4, 4); `scan`
-    (X, Y, Z) float32, `scan_affine` (4, 4) and `scan_name` of the file.
+    It replaces `image`, a path, by `image` (1, X, Y, Z) float16 on the grid of the network, and adds `grid_affine`
+    (4, 4), `scan` (X, Y, Z) float32, `scan_affine` (4, 4) and `scan_name` of the file.
 
     Args:
         spacing_mm: of the network's grid, along right, anterior, superior.
@@ -60,7 +60,11 @@ class OpenScan(Transform):
         self.spacing_mm = (right, anterior, superior)
 
     def __call__(self, data: Mapping[str, Any]) -> Data:
-        """Raises: VolumeError: the scan cannot be read, or not be brought onto the grid."""
+        """Read a scan.
+
+        Raises:
+            VolumeError: the scan cannot be read or resampled.
+        """
         path = Path(data["image"])
         volume = load_volume(path)
         image, affine = network_image(volume, self.spacing_mm)
@@ -69,7 +73,7 @@ class OpenScan(Transform):
 
 
 class GaussianWindows(Inferer):
-    """From images (B, 1, X, Y, Z) to the probabilities (B, C, X, Y, Z) float16 of the labels, without background.
+    """Inferer from images (B, 1, X, Y, Z) to the probabilities (B, C, X, Y, Z) float16 of the labels, no background.
 
     Args:
         labels: names of the foreground channels.
@@ -87,29 +91,33 @@ class GaussianWindows(Inferer):
         self.version = version
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Raises: BrokenModelError: the probabilities are not finite."""
+        """Predict the probabilities.
+
+        Raises:
+            BrokenModelError: the probabilities are not finite.
+        """
         assert isinstance(network, nn.Module)
         model = TrainedModel(self.spec, network, self.version)
         return torch.stack([predict_on_grid(model, image[0], inputs.device) for image in inputs])
 
 
 class MostProbableOnScan(Transform):
-    """Turns `pred`, the probabilities (C, X, Y, Z), into label indices (X', Y', Z') uint8 on the voxels of the scan.
+    """Transform of `pred` from probabilities (C, X, Y, Z) to label indices (X', Y', Z') uint8 on the scan's grid.
 
-    The probabilities stay as `probability`.
+    The probabilities are kept as `probability`.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> Data:
         probability = torch.as_tensor(data["pred"]).cpu()
-        drawn = label_map_on_scan(probability, _matrix(data["grid_affine"]), _geometry(data))
-        return {**data, "probability": probability, "pred": drawn}
+        label_map = label_map_on_scan(probability, _matrix(data["grid_affine"]), _geometry(data))
+        return {**data, "probability": probability, "pred": label_map}
 
 
 class DenseCrf(Transform):
-    """Lets the edges of the scan decide where the structures in `pred` end.
+    """Refinement of `pred` by a dense CRF.
 
     Args:
-        enabled: False leaves `pred` as the network drew it.
+        enabled: False returns `pred` unchanged.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -129,18 +137,18 @@ class DenseCrf(Transform):
 
 
 class SaveMask(Transform):
-    """Writes `pred` as NIfTI on the grid of the scan, under the scan's name.
+    """Writer of `pred` as NIfTI on the grid of the scan, under the scan's name.
 
     Args:
-        folder: made where it is missing.
-        made_by: what the header says of its making, at most 79 characters.
+        folder: created if it does not exist.
+        made_by: description in the header, at most 79 characters.
     """
 
     def __init__(self, folder: str, made_by: str) -> None:
         self.folder, self.made_by = Path(folder), made_by
 
     def __call__(self, data: Mapping[str, Any]) -> Data:
-        """Raises: OSError: the folder cannot be written."""
+        """Write a mask."""
         image = nifti_image(np.asarray(data["pred"]), _geometry(data).affine_ras)
         image.header["descrip"] = self.made_by[:79]
         name = data["scan_name"]

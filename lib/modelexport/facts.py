@@ -31,17 +31,16 @@ NORMALISATION = (
 """Description of `lib.data.grid.network_image`."""
 
 _DECISION = "decision"
-"""Key in `MaskRecord.info` for the reading that a reviewer chose (`lib.server.review.readings.DECISION_KEY`)."""
+"""Key in `MaskRecord.info` of the reading that a reviewer chose (`lib.server.review.readings.DECISION_KEY`)."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A version of a model, and the record of its training.
+    """Version of a model, and the record of its training.
 
     Attributes:
-        run: the training that published it; None where it is not in the record, as of a model from elsewhere.
-        annotators: who annotated the studies that it was learnt from, until that training began; None where that is
-            not known.
+        run: the training that published it; None if it is not in the record, such as for a model of another project.
+        annotators: annotators of its training studies before that training began; None if unknown.
     """
 
     model: TrainedModel
@@ -50,7 +49,7 @@ class ModelFacts:
 
     @classmethod
     def of(cls, model: TrainedModel, record: TrainingRecord, clicks: AnnotationStore, masks: MaskStore) -> ModelFacts:
-        """From the records of a project."""
+        """Create from the records of a project."""
         run = next((run for run in record.runs if run.version == model.version), None)
         if run is None:
             return cls(model, None, None)
@@ -58,8 +57,8 @@ class ModelFacts:
         return cls(model, run, tuple(sorted(names)))
 
     @property
-    def said_of_training(self) -> dict[str, Any]:
-        """The training, in values of JSON. It names no study."""
+    def _training(self) -> dict[str, Any]:
+        """The training, in values of JSON, without names of studies."""
         run = self.run
         return {
             "ended": run and run.ended,
@@ -72,7 +71,7 @@ class ModelFacts:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, in values of JSON."""
+        """Return all facts, in values of JSON."""
         model, spec = self.model, self.model.spec
         return {
             "software": {"name": MANUFACTURER, "version": VERSION},
@@ -83,48 +82,48 @@ class ModelFacts:
             "window_voxels": list(spec.roi_size),
             "normalisation": NORMALISATION,
             "crf": model.crf,
-            "training": self.said_of_training,
+            "training": self._training,
         }
 
 
 def annotators(images: Iterable[str], until: datetime, clicks: AnnotationStore, masks: MaskStore) -> set[str]:
-    """Who annotated these images before a moment, by the stored annotations and their history."""
+    """Return who annotated images before a moment, by the stored annotations and their history."""
     files = clicks.paths_by_image()
-    said = [
+    annotated = [
         (name, created)
         for image in images
-        for name, created in (*_who_clicked(clicks, files.get(image, [])), *_who_masked(masks, image))
+        for name, created in (*_click_annotators(clicks, files.get(image, [])), *_mask_annotators(masks, image))
     ]
-    return {name for name, created in said if name not in ("", NOBODY) and moment_of(created) <= until}
+    return {name for name, created in annotated if name not in ("", NOBODY) and moment_of(created) <= until}
 
 
-def _who_clicked(clicks: AnnotationStore, paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def _click_annotators(clicks: AnnotationStore, paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for path in paths:
         try:
             answer = clicks.load_file(path)
             yield answer.annotator, answer.created
-            for said in clicks.history(answer.image_id, answer.label):
-                if isinstance(said, dict):
-                    yield str(said.get("annotator", "")), str(said.get("created", ""))
+            for earlier in clicks.history(answer.image_id, answer.label):
+                if isinstance(earlier, dict):
+                    yield str(earlier.get("annotator", "")), str(earlier.get("created", ""))
         except (AnnotationFileError, OSError, ValueError) as error:
-            logger.warning("%s is not looked at for its annotator (%s).", path.name, error)
+            logger.warning("The annotators of %s are unknown (%s).", path.name, error)
 
 
-def _who_masked(masks: MaskStore, image: str) -> Iterator[tuple[str, str]]:
+def _mask_annotators(masks: MaskStore, image: str) -> Iterator[tuple[str, str]]:
     earlier = masks.history_folder(image)
     for path in [*masks.files(image), *(earlier.iterdir() if earlier.is_dir() else [])]:
         try:
             record = named_record(path)
         except MaskError as error:
-            logger.warning("%s is not looked at for its annotator (%s).", path.name, error)
+            logger.warning("The annotators of %s are unknown (%s).", path.name, error)
             continue
         if record is not None:
             yield from ((name, record.created) for name in _names_in(record))
 
 
 def _names_in(record: MaskRecord) -> set[str]:
-    """Names in the record of a mask: who submitted it, the annotators of accepted labels, and the chosen reader."""
+    """Return the names in the record of a mask: who submitted it, annotators of accepted labels, the chosen reader."""
     decision = (record.info or {}).get(_DECISION)
     decided = [decision.get("reader")] if isinstance(decision, dict) else []
-    accepted = [said.get("annotator") for said in acceptances(record).values()]
+    accepted = [acceptance.get("annotator") for acceptance in acceptances(record).values()]
     return {str(name) for name in (record.annotator, *accepted, *decided) if name}

@@ -17,32 +17,32 @@ from lib.modelexport.facts import ModelFacts
 from lib.modelexport.stepwise_norms import with_stepwise_norms
 
 LARGEST_DIFFERENCE = 1e-4
-"""Between the logits of an exported network, in 32 bits, and those of the network, in 64."""
+"""Maximum difference between the logits of an exported network, in 32 bits, and those of the network, in 64 bits."""
 
 INPUT, OUTPUT = "image", "logits"
 METADATA = "metadata.json"
-"""Name of the facts in a TorchScript file, as MONAI's `load_net_with_metadata` reads them."""
+"""Name of the facts in a TorchScript file, for MONAI's `load_net_with_metadata`."""
 
 _OPSET = 17
 _SEED = 0
 
 
 class UnfaithfulExportError(ValueError):
-    """A network whose export is not the same function; its text is for the user."""
+    """Error of a network whose export is not the same function; its text is for the user."""
 
 
 def onnx_file(facts: ModelFacts) -> bytes:
-    """An ONNX file: `image` (B, 1, X, Y, Z) to `logits` (B, 1 + C, X, Y, Z) float32, of windows of the model's size.
+    """Export to ONNX: `image` (B, 1, X, Y, Z) to `logits` (B, 1 + C, X, Y, Z) float32, for windows of the model's size.
 
     The facts are JSON in its metadata, under `inextremis`.
 
     Raises:
-        UnfaithfulExportError: it cannot be exported, or gives other logits.
+        UnfaithfulExportError: the network cannot be exported, or the logits differ.
     """
     content, window, network = io.BytesIO(), _window(facts), facts.model.network.eval()
     axes = {name: {0: "batch"} for name in (INPUT, OUTPUT)}
     with warnings.catch_warnings():
-        # Of checks of the shape, which is fixed, and of the exporter: the newer one has no batches of any size here.
+        # The shape is fixed, so traced checks of it are harmless. The newer exporter does not support dynamic batches.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -67,10 +67,10 @@ def onnx_file(facts: ModelFacts) -> bytes:
 
 
 def torchscript_file(facts: ModelFacts) -> bytes:
-    """A TorchScript file of the same function as `onnx_file`; the facts are JSON in its extra file `metadata.json`.
+    """Export to TorchScript, as `onnx_file`; the facts are JSON in its extra file `metadata.json`.
 
     Raises:
-        UnfaithfulExportError: it cannot be exported, or gives other logits.
+        UnfaithfulExportError: the network cannot be exported, or the logits differ.
     """
     content, window, network = io.BytesIO(), _window(facts), facts.model.network.eval()
     with warnings.catch_warnings(), torch.inference_mode():
@@ -87,7 +87,7 @@ def torchscript_file(facts: ModelFacts) -> bytes:
 
 
 def _window(facts: ModelFacts) -> torch.Tensor:
-    """(1, 1, X, Y, Z) of the model's window, z-scored noise."""
+    """Return noise (1, 1, X, Y, Z) with mean 0 and standard deviation 1, of the model's window size."""
     return torch.randn(1, 1, *facts.model.spec.roi_size, generator=torch.Generator().manual_seed(_SEED))
 
 
@@ -103,6 +103,6 @@ def _require_same(found: np.ndarray, network: nn.Module, window: torch.Tensor, f
 
 
 def _refusal(facts: ModelFacts, form: str, error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    reason = said[0][:200] if said else type(error).__name__
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:200] if lines else type(error).__name__
     return f"The network {facts.model.spec.architecture} cannot be exported as {form} ({reason}); use --format bundle."

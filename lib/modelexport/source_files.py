@@ -14,11 +14,11 @@ _IMPORT = re.compile(r"^(\s*(?:from|import)\s+)lib(?=[.\s])", re.MULTILINE)
 
 
 def copied_sources(modules: Iterable[str], package: str) -> dict[str, str]:
-    """The source of modules and of all of this library that they import, at any depth.
+    """Return the source of modules and of all modules of this library that they import, at any depth.
 
     Args:
         modules: such as "lib.data.grid".
-        package: name of the package that takes the place of `lib`.
+        package: name of the package that replaces `lib`.
 
     Returns:
         The text of each file by its path, such as "package/data/grid.py".
@@ -35,7 +35,7 @@ def copied_sources(modules: Iterable[str], package: str) -> dict[str, str]:
 
 
 def _imported(text: str) -> Iterator[str]:
-    """The modules of this library that a text imports, and the packages that they are in."""
+    """Yield the modules of this library that a text imports, and their packages."""
     for node in ast.walk(ast.parse(text)):
         names = []
         if isinstance(node, ast.Import):
@@ -49,7 +49,7 @@ def _imported(text: str) -> Iterator[str]:
 
 
 def _with_packages(module: str) -> list[str]:
-    """A module and the packages that it is in."""
+    """Return a module and its packages."""
     parts = module.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
 

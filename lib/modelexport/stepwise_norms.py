@@ -1,7 +1,7 @@
 """Compute instance and group normalisation as means along one axis after the other.
 
-ONNX Runtime sums all voxels of a channel in one go, in 32 bits: of windows of 2 million voxels, logits of the paper's
-network were off by 5e-4. Means of means of lines and slices are off by 6e-5, as those of PyTorch.
+ONNX Runtime sums all voxels of a channel at once, in 32 bits: for windows of 2 million voxels, the error of the logits
+of the paper's network is 5e-4. With means of means along lines and slices it is 6e-5, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def with_stepwise_norms(network: nn.Module) -> nn.Module:
-    """A copy of a network, which computes the same, with its instance and group normalisations replaced."""
+    """Return an equivalent copy of a network, with its instance and group normalisations replaced."""
     replaced = copy.deepcopy(network)
     for module in replaced.modules():
         for name, child in module.named_children():
@@ -25,11 +25,11 @@ def with_stepwise_norms(network: nn.Module) -> nn.Module:
 
 
 class StepwiseNorm(nn.Module):
-    """Normalises (B, C, X, Y, Z) to mean 0 and deviation 1 in each of some groups of channels.
+    """Normalisation of (B, C, X, Y, Z) to mean 0 and standard deviation 1 in each group of channels.
 
     Args:
-        norm: whose weights and epsilon it takes.
-        groups: of channels.
+        norm: the replaced normalisation, with weights and epsilon.
+        groups: number of groups of channels.
     """
 
     def __init__(self, norm: nn.GroupNorm | nn.InstanceNorm3d, groups: int) -> None:
@@ -49,7 +49,7 @@ class StepwiseNorm(nn.Module):
 
 
 def _mean(grouped: Tensor) -> Tensor:
-    """(B, groups, channels, X, Y, Z) to (B, groups, 1, 1, 1, 1)."""
+    """Average (B, groups, channels, X, Y, Z) to (B, groups, 1, 1, 1, 1)."""
     for axis in (5, 4, 3, 2):
         grouped = grouped.mean(dim=axis, keepdim=True)
     return grouped

@@ -1,1 +1,1 @@
-"""The 2.5D U-Net of the paper."""
+"""Build networks, and store and publish trained ones."""

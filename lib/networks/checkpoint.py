@@ -1,4 +1,4 @@
-"""Save and load trained networks, with all that is needed to use them."""
+"""Save and load trained networks with their specification."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from lib.annotations.atomic_write import write_atomically
 from lib.networks.spec import NetworkSpec
 
 FORMAT_VERSION = 2
-"""Of 1, intensities were not clipped before they were normalised."""
+"""Networks of format 1 were trained without clipping of intensities."""
 
 
 class CheckpointError(ValueError):
-    """A file that is not a usable model; its text names the file and what is wrong."""
+    """The file is not a usable model; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with weights.
+    """Network with weights.
 
     Attributes:
-        version: counts the publications, from 1.
-        score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None where there were none.
+        version: number of the publication, from 1.
+        score: on held-out scans when it was published, in [0, 1] (`lib.training.gate`), or None without such scans.
+        crf: refine its automatic masks by the dense CRF (`lib.training.crf_choice`).
         predecessors: numbers of the versions that led to it, the oldest first; none that was rolled back.
-        sha256: of the file that it was read from, in hexadecimal; None of one that was not read from a file.
-        crf: do its automatic masks gain by the dense CRF (`lib.training.crf_choice`)?
+        sha256: hash of the file that it was read from, in hexadecimal; None if it was not read from a file.
     """
 
     spec: NetworkSpec
@@ -47,12 +47,12 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training needs besides the weights to go on where another ended.
+    """State, besides the weights, from which a training continues another.
 
     Attributes:
-        optimizer: the optimiser's state, as its `state_dict()` gives it.
-        iterations: in all trainings that led to these weights.
-        progress: of a training that has not ended, the share of its budget that is used, in [0, 1).
+        optimizer: `state_dict()` of the optimiser.
+        iterations: total number in all trainings that led to these weights.
+        progress: used share of the budget of an interrupted training, in [0, 1).
     """
 
     optimizer: dict[str, Any]
@@ -61,12 +61,16 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, model: TrainedModel, state: TrainingState | None = None) -> None:
-    """Write atomically: a reader finds the old file or the new one. Raises: OSError."""
+    """Write a checkpoint atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     write_atomically(path, checkpoint_bytes(model, state))
 
 
 def checkpoint_bytes(model: TrainedModel, state: TrainingState | None = None) -> bytes:
-    """The content of a checkpoint's file."""
+    """Return the content of a checkpoint's file."""
     buffer = io.BytesIO()
     content = {
         "format_version": FORMAT_VERSION,
@@ -83,11 +87,11 @@ def checkpoint_bytes(model: TrainedModel, state: TrainingState | None = None) ->
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
-    """Read tensors and plain values only: a pickle with code in it is refused, not run.
+    """Load a checkpoint; a pickle that contains code is refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is not a checkpoint of this project.
+        CheckpointError: the file is not a checkpoint of this project.
     """
     with _sentence_for(path):
         model, _ = read_checkpoint(path.read_bytes(), device)
@@ -97,10 +101,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainedMo
 def read_checkpoint(
     file_content: bytes, device: torch.device | str = "cpu"
 ) -> tuple[TrainedModel, TrainingState | None]:
-    """The model and the training state in the content of a checkpoint's file.
+    """Read the model and the training state from the content of a checkpoint's file.
 
     Raises:
-        Exception: whatever the bytes lead torch to, where they are no checkpoint.
+        Exception: of any type, if the content is not a checkpoint.
     """
     content = _read(file_content, device)
     stored = content["spec"]
@@ -117,13 +121,17 @@ def read_checkpoint(
 
 
 def is_finite(network: torch.nn.Module) -> bool:
-    """Are all weights numbers, and none infinite?"""
+    """Tell whether all weights are finite."""
     values = (value for value in network.state_dict().values() if value.is_floating_point())
     return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 def load_training_state(path: Path) -> TrainingState | None:
-    """The state that was saved with a model, or None where there was none. Raises: as `load_checkpoint`."""
+    """Load the training state of a model, or None.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_checkpoint`.
+    """
     with _sentence_for(path):
         stored = _read(path.read_bytes(), "cpu").get("training")
         return None if stored is None else TrainingState(**stored)
@@ -142,6 +150,6 @@ def _sentence_for(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
+    except Exception as error:  # torch.load raises errors of any type
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"The model {path.name} cannot be used ({message}).") from error

@@ -1,4 +1,4 @@
-"""Choose 16-bit arithmetic where the device is faster and correct with it."""
+"""Choose 16-bit arithmetic on devices on which it is faster and correct."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _EXCEEDS: WeakKeyDictionary[nn.Module, dict[tuple[int, int, int], bool]] = WeakK
 
 
 def mixed_precision(device: torch.device, network: nn.Module, size: tuple[int, int, int]) -> torch.dtype | None:
-    """The 16-bit type that the device computes faster with than with 32 bits, or None.
+    """Return the 16-bit type that is faster than 32 bits on the device, or None.
 
-    oneDNN, which convolves on processors, reads and writes beyond its arrays in bfloat16 where a kernel is larger than
-    its input (seen in PyTorch 2.13): gradients are then wrong or not finite. Such networks keep 32 bits there.
+    oneDNN, which computes convolutions on CPUs, accesses memory beyond its arrays in bfloat16 if a kernel is larger
+    than its input (PyTorch 2.13): gradients are then wrong or not finite. Such networks use 32 bits on CPUs.
 
     Args:
         size: voxels (X, Y, Z) of the patches or windows.
@@ -29,9 +29,9 @@ def mixed_precision(device: torch.device, network: nn.Module, size: tuple[int, i
 
 
 def exceeds_input(network: nn.Module, size: tuple[int, int, int]) -> bool:
-    """Is a kernel of a convolution larger, along an axis, than what it convolves?
+    """Tell whether a kernel of a convolution is larger than its input along an axis.
 
-    A copy is run once for each network and size.
+    A copy of the network is run once for each size.
     """
     known = _EXCEEDS.setdefault(network, {})
     if size not in known:

@@ -13,24 +13,24 @@ from torch import nn
 from lib.networks.unet2d5 import UNet2d5, plan_stages
 
 PAPERS_NETWORK = "UNet2d5"
-# Four poolings, as nearly all of MONAI's networks have by default, divide it.
+# Most networks of MONAI have four poolings by default.
 MONAI_DIVISOR = 16
 
 
 class ArchitectureError(ValueError):
-    """A network that cannot be built; its text is for the user."""
+    """The network cannot be built; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network and the grid it works on, in plain values that a checkpoint can hold.
+    """Architecture of a network and its grid, in plain values for checkpoints.
 
     Attributes:
         labels: names of the foreground channels 1, 2, ...
         spacing_mm: of the network's grid, along right, anterior, superior.
-        roi_size: voxels of the patches it was trained on, for the sliding window.
+        roi_size: voxels of training patches, also of the sliding window.
         architecture: `UNet2d5`, the paper's, or the name of a class in `monai.networks.nets`.
-        arguments: its keyword arguments, without the number of dimensions and channels.
+        arguments: keyword arguments of the class, without the number of dimensions and channels.
     """
 
     labels: tuple[str, ...]
@@ -48,14 +48,13 @@ class NetworkSpec:
         levels: int,
         base_channels: int,
     ) -> NetworkSpec:
-        """The paper's network: kernels and strides follow the spacing, the patch grows to what they can divide."""
+        """Plan the paper's network: kernels and strides follow the spacing; the patch is enlarged to be divisible."""
         kernels, strides = plan_stages(spacing_mm, levels)
         divisor = UNet2d5(1, 2, kernels, strides, base_channels=2).divisor
         size = _grown(roi_size, divisor)
         if size == divisor:
-            size = _grown(
-                (roi_size[0] + divisor[0], *roi_size[1:]), divisor
-            )  # one voxel is too few at the deepest stage
+            # The deepest stage needs more than one voxel.
+            size = _grown((roi_size[0] + divisor[0], *roi_size[1:]), divisor)
         arguments = {"kernels": kernels, "strides": strides, "base_channels": base_channels}
         return cls(labels, spacing_mm, size, PAPERS_NETWORK, arguments)
 
@@ -68,11 +67,11 @@ class NetworkSpec:
         architecture: str,
         arguments: Mapping[str, Any],
     ) -> NetworkSpec:
-        """Any network of MONAI that maps (B, 1, X, Y, Z) to logits (B, 1 + C, X, Y, Z).
+        """Specify a network of MONAI that maps (B, 1, X, Y, Z) to logits (B, 1 + C, X, Y, Z).
 
         Raises:
-            ArchitectureError: there is no such network, it does not take the arguments, or it does not give
-                logits on the grid of its input.
+            ArchitectureError: there is no such network, it does not take the arguments, or its output is not logits
+                on the grid of its input.
         """
         size = _grown(roi_size, (MONAI_DIVISOR,) * 3)
         spec = cls(labels, spacing_mm, size, architecture, dict(arguments))
@@ -80,7 +79,7 @@ class NetworkSpec:
         try:
             with torch.inference_mode():
                 logits = network(torch.zeros(1, 1, *size))
-        except Exception as error:  # each network fails in its own way
+        except Exception as error:  # errors of any type
             raise ArchitectureError(f"{architecture} cannot work on patches of {size} voxels ({error}).") from error
         expected = (1, 1 + len(labels), *size)
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
@@ -89,7 +88,11 @@ class NetworkSpec:
         return spec
 
     def build(self) -> nn.Module:
-        """An untrained network. Raises: ArchitectureError: as `of_monai`."""
+        """Build an untrained network.
+
+        Raises:
+            ArchitectureError: there is no such network, or it does not take the arguments.
+        """
         out_channels = 1 + len(self.labels)
         if self.architecture == PAPERS_NETWORK:
             return UNet2d5(1, out_channels, **self.arguments)
@@ -101,7 +104,7 @@ class NetworkSpec:
             )
         try:
             return network(spatial_dims=3, in_channels=1, out_channels=out_channels, **self.arguments)
-        except Exception as error:  # each network fails in its own way
+        except Exception as error:  # errors of any type
             raise ArchitectureError(f"{self.architecture} cannot be built ({error}).") from error
 
 

@@ -13,22 +13,23 @@ from torch import Tensor, nn
 Triple = tuple[int, int, int]
 
 ISOTROPIC_RATIO = 1.25
-"""Spacings closer than this, as a ratio, are taken for equal."""
+"""Ratio of spacings below which they are treated as equal."""
 
 IN_PLANE_RATIO = 1.75
-"""Ratio of spacings that one kernel of a single slice suits; each doubling takes one more. See `plan_stages`."""
+"""Ratio of spacings up to which one stage has kernels of a single slice; each doubling adds one. See `plan_stages`."""
 
 NO_POOLING_RATIO = 3.5
-"""Twice `IN_PLANE_RATIO`: an axis whose voxel is this much longer than the finest is not pooled yet."""
+"""Twice `IN_PLANE_RATIO`: ratio of spacings above which an axis is not pooled."""
 
 LEAKY_SLOPE = 0.01
 
 
 class StagePlan(NamedTuple):
-    """What `UNet2d5` needs to know of the voxels: plain lists, so that a checkpoint can hold them.
+    """Kernels and strides of `UNet2d5`, as plain lists for checkpoints.
 
-    `kernels` has one kernel size per stage (finest first), `strides` one pooling factor between each stage
-    and the next, so it is one shorter.
+    Attributes:
+        kernels: one kernel size per stage, finest first.
+        strides: one pooling factor between each stage and the next.
     """
 
     kernels: list[list[int]]
@@ -39,22 +40,22 @@ def plan_stages(spacing_mm: Sequence[float], levels: int = 5) -> StagePlan:
     """Choose kernels and strides for voxels of `spacing_mm`.
 
     For each axis, r is its spacing over the finest one, and the number of first stages with kernel 1 along
-    it (never all of them: the deepest looks along every axis) is
+    it (at most all but the deepest) is
 
-    - none for r < 1.25: isotropic voxels get a plain 3D network;
-    - floor(log2(r / 1.75)) + 2 beyond: kernels reach across slices from the stage on which the in-plane
-      voxel has about outgrown the slice spacing. It is 1 for r < 1.75, 2 for r < 3.5, which is the paper's
+    - 0 for r < 1.25: isotropic voxels get a plain 3D network;
+    - floor(log2(r / 1.75)) + 2 otherwise: kernels extend across slices from the stage on whose in-plane voxels
+      are about as large as the slice spacing. It is 1 for r < 1.75, 2 for r < 3.5, which is the paper's
       network at 0.5 x 0.5 x 1.0-1.5 mm, 3 for r < 7 and 4 for r < 14 (0.9 x 0.9 x 6.5 mm).
 
-    Pooling halves every axis, except those whose voxel is at that stage still more than 3.5 times as long as
-    the finest: thick slices are not merged before the in-plane voxel has caught up.
+    Pooling halves every axis, except those whose voxels at that stage are more than 3.5 times as long as the
+    finest: thick slices are not merged before in-plane voxels are of a similar size.
 
     Args:
         spacing_mm: voxel spacing along (X, Y, Z) in mm, greater than 0.
         levels: number of stages, at least 2; the paper's network has 5 (4 poolings).
 
     Raises:
-        ValueError: if a spacing is not positive and finite, there are not three, or `levels` < 2.
+        ValueError: there are not three positive and finite spacings, or `levels` < 2.
     """
     if len(spacing_mm) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing_mm):
         raise ValueError(f"spacing_mm is {tuple(spacing_mm)}; expected three lengths > 0: read the image's header.")
@@ -77,12 +78,12 @@ def _flat_stages(ratio: float) -> int:
 
 
 class UNet2d5(nn.Module):
-    """U-Net of two convolutions a stage, max pooling, and trilinear upsampling; gives logits.
+    """U-Net with two convolutions per stage, max pooling, and trilinear upsampling; the output is logits.
 
     Source: Dorent et al., MICCAI 2021, Section 4, and their public code: 16 channels doubled at each of four
-    max-poolings, instance normalisation, leaky ReLU of slope 0.01. Before each upsampling a convolution of one
-    voxel halves the channels, a choice of this implementation. The defaults are that network; the plan of
-    `plan_stages` adapts it to other voxels, `base_channels` and a shorter plan make it smaller.
+    max-poolings, instance normalisation, leaky ReLU of slope 0.01. Before each upsampling, a convolution of one
+    voxel halves the channels, which is a choice of this implementation. The defaults are that network; `plan_stages`
+    adapts it to other voxels, and fewer `base_channels` or stages make it smaller.
 
     Args:
         in_channels: channels of the image.
@@ -92,7 +93,7 @@ class UNet2d5(nn.Module):
         base_channels: channels of the finest stage.
 
     Raises:
-        ValueError: if `strides` is not one shorter than `kernels`.
+        ValueError: `strides` is not one shorter than `kernels`.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class UNet2d5(nn.Module):
         """Return logits (B, out_channels, X, Y, Z) for an image (B, in_channels, X, Y, Z).
 
         Raises:
-            ValueError: if X, Y, Z are not multiples of `divisor`, or leave one voxel at the deepest stage.
+            ValueError: X, Y, Z are not multiples of `divisor`, or leave one voxel at the deepest stage.
         """
         self._check(image)
         skips: list[Tensor] = []
@@ -150,7 +151,7 @@ class UNet2d5(nn.Module):
                 f"{self.divisor}: pad it or choose another patch size."
             )
         if shape == self.divisor:
-            # Instance normalisation of a single voxel is 0 whatever the input: the deepest stage would be dead.
+            # Instance normalisation of a single voxel is always 0: the deepest stage would have no effect.
             raise ValueError(
                 f"image of {shape} voxels leaves one voxel at the deepest stage; expected at least twice "
                 f"{self.divisor} along one axis: take a larger patch or fewer levels."

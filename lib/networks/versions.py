@@ -17,13 +17,13 @@ VERSION_FILE = re.compile(r"(\d+)\.pt")
 
 @dataclass(frozen=True)
 class ModelVersions:
-    """The file that requests are answered with, and beside it a folder of the last few versions of it.
+    """Published model, and a folder of its last versions.
 
-    A training and a roll-back, each in a process of its own, wait for each other.
+    Publications and roll-backs of several processes are serialised by a lock.
 
     Attributes:
         published_path: `<name>.pt`; the versions are `<name>-versions/<number>.pt`.
-        keep: at least 1, how many versions stay, the published one among them.
+        keep: number of versions to keep, at least 1, including the published one.
     """
 
     published_path: Path
@@ -34,7 +34,7 @@ class ModelVersions:
         return self.published_path.with_name(f"{self.published_path.stem}-versions")
 
     def numbers(self) -> list[int]:
-        """Those that are kept, in ascending order."""
+        """List the numbers of kept versions, in ascending order."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         return sorted(int(match[1]) for name in names if (match := VERSION_FILE.fullmatch(name)))
 
@@ -42,12 +42,12 @@ class ModelVersions:
         return self.folder / f"{number:04d}.pt"
 
     def published_number(self) -> int:
-        """0 where nothing usable is published."""
+        """Return the number of the published version; 0 if no usable model is published."""
         published = _load(self.published_path)
         return 0 if published is None else published.version
 
     def next_number(self) -> int:
-        """No version that is kept has it: after a roll-back, the newer ones keep their numbers."""
+        """Return an unused number: after a roll-back, newer versions keep their numbers."""
         return 1 + max([self.published_number(), *self.numbers()])
 
     def publish(
@@ -59,20 +59,20 @@ class ModelVersions:
         spared: Collection[int] = (),
         replaced: int | None = None,
     ) -> tuple[int, bool]:
-        """Keeps a model as the next version, and makes it the one that requests are answered with.
+        """Store a model as the next version, and publish it.
 
         Args:
-            model: its `version` and `predecessors` are not looked at.
-            base: number of the version that it was trained from, 0 for none. Where another one is published by now,
-                somebody rolled back: the model is kept and not published.
-            spared: versions that stay, however many there are.
-            replaced: a version that goes in any case once this one is published, unless it is spared.
+            model: its `version` and `predecessors` are ignored.
+            base: number of the version that it was trained from, 0 for none. If another version is published, because
+                of a roll-back, the model is stored but not published.
+            spared: versions to keep regardless of `keep`.
+            replaced: version to delete once this one is published, unless it is spared.
 
         Returns:
-            Its number, and whether it is published.
+            The number of the new version, and True if it is published.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; the old model is then still published.
+            OSError: the disk is full or the folder is not writable; the old model stays published.
         """
         with self._lock():
             self._keep_published()
@@ -90,16 +90,16 @@ class ModelVersions:
             return number, is_base
 
     def led_to_published(self) -> list[int]:
-        """The versions that are kept and led to the published one, it among them: none that was rolled back."""
+        """List the kept versions that led to the published one, including it; none that was rolled back."""
         led_to_it = _led_to(_load(self.published_path))
         return [number for number in self.numbers() if number in led_to_it]
 
     def roll_back(self, number: int) -> None:
-        """Publishes a kept version again; trainings go on from it.
+        """Publish a kept version again; the next training starts from it.
 
         Raises:
             FileNotFoundError: no such version is kept.
-            CheckpointError: its file cannot be used; what is published stays.
+            CheckpointError: its file cannot be used; the published version stays.
         """
         with self._lock():
             load_checkpoint(self.path(number))
@@ -113,7 +113,7 @@ class ModelVersions:
             self.path(number).unlink(missing_ok=True)
 
     def _keep_published(self) -> None:
-        """A model that came from elsewhere is not among the versions yet."""
+        """Copy the published model to the versions, if it was not published by this class."""
         number = self.published_number()
         if number and not self.path(number).exists():
             write_atomically(self.path(number), self.published_path.read_bytes())
@@ -124,7 +124,6 @@ class ModelVersions:
 
 
 def _load(path: Path) -> TrainedModel | None:
-    """None where there is nothing usable."""
     try:
         return load_checkpoint(path)
     except (FileNotFoundError, CheckpointError):
@@ -132,5 +131,5 @@ def _load(path: Path) -> TrainedModel | None:
 
 
 def _led_to(model: TrainedModel | None) -> tuple[int, ...]:
-    """Numbers of a model and of all that led to it, kept or not, the oldest first."""
+    """Return the numbers of a model and of all versions that led to it, the oldest first."""
     return () if model is None else (*model.predecessors, model.version)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
 from filelock import FileLock
 
 logger = logging.getLogger(__name__)
@@ -23,30 +22,26 @@ FILE_BYTES = 10 * 2**20
 
 
 class AuditLog:
-    """JSON lines in `audit.jsonl`; a full file is renamed by the time and never deleted.
+    """JSON lines in `audit.jsonl`; a full file is renamed with a time stamp and never deleted.
 
-    Safe for several processes of one project.
+    Several processes may write to the log of one project.
 
     Args:
-        folder: of the files, made if it is missing.
-        file_bytes: after which a file is full.
+        folder: Folder of the files, created if it is missing.
+        file_bytes: Size at which a file is renamed.
     """
 
     def __init__(self, folder: Path, file_bytes: int = FILE_BYTES) -> None:
         self._folder, self._file_bytes = folder, file_bytes
 
-    async def append(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
-        """As `write`, without making other requests wait for the disk."""
-        await run_in_threadpool(self.write, action, who, client, details)
-
     def write(self, action: str, who: str, client: Mapping[str, str], details: Mapping[str, object]) -> None:
-        """Adds a record, and waits until it is on the disk. One that cannot be written goes to the server's log.
+        """Add a record and flush it to disk; a record that cannot be written goes to the server's log.
 
         Args:
-            action: such as "clicks".
-            who: name of the login, or what the client says.
-            client: its address and program.
-            details: of what was done, such as the image.
+            action: Kind of change, such as "clicks".
+            who: Name of the login, or the name that the client gives.
+            client: Address and program of the client.
+            details: Details of the change, such as the image.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "action": action, "who": who, "client": dict(client), **details})
@@ -59,7 +54,7 @@ class AuditLog:
             logger.error("The audit log cannot be written (%s); it lacks: %s", error.strerror, line)
 
     def write_script(self, action: str, script: str, **details: object) -> None:
-        """Adds what a user of this machine does by a script."""
+        """Add a record of a change that a user of this machine makes with a script."""
         self.write(action, getpass.getuser(), {"address": "this machine", "program": script}, details)
 
     def _rotate(self) -> None:
@@ -80,11 +75,11 @@ class AuditLog:
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """What somebody did.
+    """Record of the audit log.
 
     Attributes:
-        of: what it was done to, such as "image: scan_1, labels: tumour".
-        address, program: of the client.
+        of: Details, such as "image: scan_1; labels: tumour".
+        address, program: Address and program of the client.
     """
 
     time: str
@@ -95,9 +90,9 @@ class AuditRecord:
     program: str
 
 
-def last_records(folder: Path, most: int) -> list[AuditRecord]:
-    """The newest records, the newest first; lines that cannot be read are left out."""
-    return list(reversed(deque(_records(folder), maxlen=most)))
+def last_records(folder: Path, limit: int) -> list[AuditRecord]:
+    """Return the last `limit` records, the newest first; unreadable lines are left out."""
+    return list(reversed(deque(_records(folder), maxlen=limit)))
 
 
 def _records(folder: Path) -> Iterator[AuditRecord]:
@@ -112,12 +107,12 @@ def _records(folder: Path) -> Iterator[AuditRecord]:
 
 
 def _record(content: dict[str, Any]) -> AuditRecord:
-    known = {name: content.pop(name) for name in ("time", "who", "action")}
+    known = {name: str(content.pop(name)) for name in ("time", "who", "action")}
     client = content.pop("client")
-    told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in content.items()}
+    texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in content.items()}
     return AuditRecord(
-        **{name: str(value) for name, value in known.items()},
-        of="; ".join(f"{name}: {value}" for name, value in told.items() if value != ""),
+        **known,
+        of="; ".join(f"{name}: {value}" for name, value in texts.items() if value != ""),
         address=str(client.get("address", "")),
         program=str(client.get("program", "")),
     )

@@ -9,22 +9,21 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.server.events import Happened
+from lib.server.events import ChangesByKind
 from lib.server.studies.datastore import Studies
 from lib.server.studies.study_list import StudyList
 
 FULL_LOOK_S = 30.0
-"""After which the list of studies is made again though no file tells of a change; that somebody works on a study ends
-by itself."""
+"""Interval of comparing all studies even if no file has changed, as leases expire without a change of a file."""
 
 
 class Changes:
-    """Compares the state of the server with its state at the last call.
+    """Comparison of the server's state with its state at the last call.
 
     Args:
-        studies: also those that another server of the project has changed.
-        training: its figures.
-        model: what is published, or None.
+        studies: Studies of the project; changes by other servers are detected too.
+        training: Returns the progress of the training.
+        model: Returns the published version, or None.
     """
 
     def __init__(
@@ -40,21 +39,21 @@ class Changes:
         self._entries_before: dict[str, dict[str, Any]] | None = None
         self._listed_s = 0.0
 
-    def look(self) -> Happened:
-        """The changes since the last call; none at the first call."""
-        happened: Happened = {}
+    def look(self) -> ChangesByKind:
+        """Return the changes since the last call; none at the first call."""
+        changes: ChangesByKind = {}
         training = self._training()
-        figures = {name: value for name, value in training.items() if name != "remaining_s"}
-        if figures != self._training_before and self._training_before is not None:
-            happened["training"] = training
-        self._training_before = figures
+        compared = {name: value for name, value in training.items() if name != "remaining_s"}
+        if compared != self._training_before and self._training_before is not None:
+            changes["training"] = training
+        self._training_before = compared
         model = self._model()
         if (model,) != self._model_before and self._model_before is not None:
-            happened["model"] = {"version": None if model is None else model["version"]}
+            changes["model"] = {"version": None if model is None else model["version"]}
         self._model_before = (model,)
         if changed := self._changed_studies():
-            happened["studies"] = {"ids": changed}
-        return happened
+            changes["studies"] = {"ids": changed}
+        return changes
 
     def _changed_studies(self) -> list[str]:
         try:
@@ -62,7 +61,7 @@ class Changes:
             if files == self._files_before and time.monotonic() - self._listed_s < FULL_LOOK_S:
                 return []
             entries = {entry["id"]: entry for entry in StudyList(self._studies).entries(None)}
-        except HTTPException:  # a folder or an archive that is away
+        except HTTPException:  # the folder or the archive is unreachable
             return []
         before, self._entries_before = self._entries_before, entries
         self._files_before, self._listed_s = files, time.monotonic()
@@ -71,13 +70,13 @@ class Changes:
         return sorted(id for id in entries.keys() | before.keys() if entries.get(id) != before.get(id))
 
     def _files(self) -> object:
-        """What changes when a file does that the list is made of."""
+        """Return a value that changes with the files from which the list of studies is made."""
         project = self._studies.project
         tags = sorted(path for path in project.labels.glob("*") if path.is_dir())
-        return self._studies.list_images(), [_written(path) for path in (*tags, project.skips, project.leases)]
+        return self._studies.list_images(), [_name_and_time(path) for path in (*tags, project.skips, project.leases)]
 
 
-def _written(path: Path) -> tuple[str, int]:
+def _name_and_time(path: Path) -> tuple[str, int]:
     try:
         return path.name, path.stat().st_mtime_ns
     except OSError:

@@ -17,48 +17,50 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTENERS = 64
 LOOK_S = 1.0
-"""Interval of polling for changes; at most one event of each kind is sent in it."""
+"""Interval of polling for changes; at most one event of each kind is sent per interval."""
 
 END_POLL_S = 0.1
-"""Interval of checking whether the server ends, which waits until all streams are closed."""
+"""Interval of checking whether the server is shutting down, for which all streams have to be closed."""
 
 KEEP_ALIVE_S = 15.0
 
-Happened = dict[str, Any]
+ChangesByKind = dict[str, Any]
 """Changes by the kind of the event; the `ids` of `studies` are a list."""
 
 
 class _Listener:
-    """A connected browser. At most one event of each kind is queued for it; a newer one replaces it."""
+    """Connected browser. At most one event of each kind is queued for it; a newer one replaces it."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
-        self._waiting: Happened = {}
+        self._queued: ChangesByKind = {}
 
-    def tell(self, happened: Happened) -> None:
-        for kind, content in happened.items():
-            if kind == "studies" and kind in self._waiting:
-                content = {"ids": sorted({*content["ids"], *self._waiting[kind]["ids"]})}
-            self._waiting[kind] = content
+    def put(self, changes: ChangesByKind) -> None:
+        for kind, content in changes.items():
+            if kind == "studies" and kind in self._queued:
+                content = {"ids": sorted({*content["ids"], *self._queued[kind]["ids"]})}
+            self._queued[kind] = content
         self.woken.set()
 
-    def take(self) -> Happened:
+    def take(self) -> ChangesByKind:
         self.woken.clear()
-        waiting, self._waiting = self._waiting, {}
-        return waiting
+        queued, self._queued = self._queued, {}
+        return queued
 
 
 class Events:
-    """The events of a server. It polls for changes only while a browser is connected.
+    """Events of a server, which polls for changes only while a browser is connected.
 
     Args:
-        look: returns the changes since its last call; runs in a thread.
-        is_ending: whether the server is shutting down, which waits for all answers.
+        look: Returns the changes since its last call; runs in a thread.
+        is_ending: Tells whether the server is shutting down, which waits for all answers.
+        look_s: Interval of polling, in seconds.
+        keep_alive_s: Interval of comments that keep the connection open, in seconds.
     """
 
     def __init__(
         self,
-        look: Callable[[], Happened],
+        look: Callable[[], ChangesByKind],
         is_ending: Callable[[], bool] = lambda: False,
         *,
         look_s: float = LOOK_S,
@@ -72,7 +74,7 @@ class Events:
         self._has_ended = False
 
     def require_room(self) -> None:
-        """Raises: HTTPException: 503, too many listen already."""
+        """Raise HTTPException 503 if too many browsers are connected."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise HTTPException(
                 503, f"{MAX_LISTENERS} pages listen to the server already; close some, or reload this page later."
@@ -81,11 +83,11 @@ class Events:
     async def stream(
         self, is_allowed: Callable[[], Awaitable[bool]], seconds: float | None = None
     ) -> AsyncIterator[bytes]:
-        """The events for one browser, until it goes away, is allowed no longer, or the server ends.
+        """Yield the events for one browser until it disconnects, its login expires, or the server shuts down.
 
         Args:
-            is_allowed: asked at each keep-alive.
-            seconds: after which it ends; None for never.
+            is_allowed: Tells whether the login is still valid; called at each keep-alive.
+            seconds: Duration of the stream; None for no limit.
         """
         listener = _Listener()
         self._listeners.add(listener)
@@ -112,33 +114,32 @@ class Events:
             self._listeners.discard(listener)
 
     async def _watch_server(self) -> None:
-        """Polls for changes while browsers are connected; closes all streams at once when the server ends."""
-        looking: asyncio.Task[Happened] | None = asyncio.create_task(self._looked())  # what was before is not told
+        """Poll for changes while browsers are connected; close all streams when the server shuts down."""
+        looking: asyncio.Task[ChangesByKind] | None = asyncio.create_task(self._call_look())
         next_s = 0.0
         while self._listeners and not self._is_ending():
             await asyncio.sleep(END_POLL_S)
             if looking is not None and looking.done():
-                self._tell(looking.result())
+                self._queue(looking.result())
                 looking, next_s = None, time.monotonic() + self._look_s
             if looking is None and time.monotonic() >= next_s:
-                looking = asyncio.create_task(self._looked())
+                looking = asyncio.create_task(self._call_look())
         self._has_ended = self._is_ending()
         if looking is not None:
             looking.cancel()
-        self._tell({})
+        self._queue({})
 
-    async def _looked(self) -> Happened:
+    async def _call_look(self) -> ChangesByKind:
         try:
             return await run_in_threadpool(self._look)
-        except Exception:  # whatever a look raises, browsers keep listening
-            logger.exception("It could not be seen what has changed; the next look tries again.")
+        except Exception:  # the streams go on whatever `look` raises
+            logger.exception("The check for changes failed; the next one follows.")
             return {}
 
-    def _tell(self, happened: Happened) -> None:
-        if not happened and not self._has_ended:
-            return
-        for listener in self._listeners:
-            listener.tell(happened)
+    def _queue(self, changes: ChangesByKind) -> None:
+        if changes or self._has_ended:
+            for listener in self._listeners:
+                listener.put(changes)
 
 
 def _encoded(kind: str, content: Any) -> bytes:

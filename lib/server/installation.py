@@ -1,4 +1,4 @@
-"""Turn MONAI Label's application into this server: its gate, its routes, its time-outs, its folders."""
+"""Turn MONAI Label's application into this server: gate, routes, time-outs and folders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServerSettings(Protocol):
-    """The settings of the app that the server itself takes (`lib.configs.settings.AppSettings` says what they mean)."""
+    """Settings of the app that the server uses (explained in `lib.configs.settings.AppSettings`)."""
 
     @property
     def allow_network_without_login(self) -> bool: ...
@@ -71,7 +71,7 @@ class ServerSettings(Protocol):
 
 
 def has_event_loop() -> bool:
-    """Is this code run by a server, and not by a training process?"""
+    """Tell whether this code runs in a server, rather than in a training process."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -81,7 +81,7 @@ def has_event_loop() -> bool:
 
 @dataclass(frozen=True)
 class Installation:
-    """A server that starts."""
+    """Starting server."""
 
     listening: Listening | None
     private_folder: Path
@@ -89,11 +89,11 @@ class Installation:
 
     @classmethod
     def prepare(cls, settings: ServerSettings) -> Installation:
-        """Checks where the server would listen, before anything is opened.
+        """Check the login and the address that the server would listen on, before anything is opened.
 
         Raises:
-            NetworkError: it would listen beyond this machine without a login, or with one and unencrypted.
-            LoginSetupError: the login cannot be used.
+            NetworkError: It would listen beyond this machine without a login, or with a login but unencrypted.
+            LoginSetupError: The login cannot be used.
         """
         directory = directory_of(settings.users)
         if settings.n_readers > 1:
@@ -103,18 +103,18 @@ class Installation:
             require_login_beyond_loopback(listening, login=False, allowed=settings.allow_network_without_login)
         else:
             require_encryption_beyond_loopback(listening, settings.trusted_proxies)
-        # Nothing is imported from the folder that a training happens to be started in.
+        # Trainings import nothing from their working directory.
         os.environ["PYTHONSAFEPATH"] = "1"
         os.environ[MAX_VOLUME_VARIABLE] = str(settings.max_volume_gb)
         return cls(listening, make_private_folder(), directory)
 
     def is_ending(self) -> bool:
-        """Was the server told to end, and waits for the answers that it is giving?"""
+        """Tell whether the server is shutting down and waits for the answers in progress."""
         server = self.listening.server if self.listening is not None else None
         return server is not None and server.should_exit
 
     def install(self, application: FastAPI, studies: Studies, settings: ServerSettings) -> None:
-        """Replaces everything that MONAI Label would serve."""
+        """Replace the routes and the middleware of MONAI Label's application."""
         configure_logging(studies.project.logs)
         if self.listening is not None:
             limit_connections(self.listening.config)
@@ -137,12 +137,12 @@ class Installation:
             limits=BodyLimits(upload_bytes=int(settings.max_volume_gb * 1e9)),
         )
         application.user_middleware = [gate]
-        # MONAI Label makes the app when the application has started already; without a stack it makes one anew.
+        # MONAI Label creates the app when the application has already started; None makes it rebuild the stack.
         application.middleware_stack = None
         end_in_error_what_cannot_start()
 
     def tell_address(self) -> None:
-        """Logs the address of the annotation page, which answers in a moment."""
+        """Log the address of the annotation page."""
         url = self.listening.url if self.listening is not None else None
         if url is not None:
             logger.info("Open %s in a browser to annotate.", url)

@@ -1,6 +1,6 @@
 """Run `monailabel start_server` for this app: check all arguments first, and print no password.
 
-Everything else that MONAI Label's command does, other apps too, is left to it.
+Other commands and other apps are passed on to MONAI Label.
 """
 
 from __future__ import annotations
@@ -35,30 +35,27 @@ SERVED = "monailabel.app:app"
 APP = ROOT / "apps" / "inextremis"
 USERNAME, PASSWORD = "MONAI_LABEL_DICOMWEB_USERNAME", "MONAI_LABEL_DICOMWEB_PASSWORD"
 EXPECTED_STUDIES = "expected a folder of .nii.gz, .nii or .nrrd images or a http(s):// address"
-# Of MONAI Label's command, and why this app does not take them.
-LEFT_OUT = {
+# Options of MONAI Label's command that this app refuses, with the reason.
+REFUSED_OPTIONS = {
     "--dryrun": "it writes all settings, passwords too, into a file",
     "--log_config": "the log goes to the console and to the project's folder",
     "--uvicorn_app": "the app is served by MONAI Label's",
     "--workers": "annotations and trainings are kept track of in one process",
 }
 HELP = "see monailabel start_server --app apps/inextremis --help"
-# A file system's clock is behind by up to a tick.
+# Time stamps of files lag by up to a clock tick.
 CLOCK_TICK_S = 0.1
 
 
 class StartError(ValueError):
-    """The server cannot start like this; the text says in one sentence why, and what to do."""
+    """Arguments with which the server cannot start; the text states the reason and the remedy in one sentence."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command.
+    """Run the command; exit with code 2 and a sentence if the server cannot start.
 
     Args:
-        arguments: those of `monailabel`.
-
-    Raises:
-        SystemExit: 2 with a sentence, where the server cannot start.
+        arguments: Arguments of `monailabel`.
     """
     stay_offline()
     if not _is_for_this_app(arguments):
@@ -74,33 +71,33 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def refuse_missing_studies(folder: Path) -> None:
-    """Takes away a studies folder that MONAI Label has made because there was none.
+    """Remove a studies folder that MONAI Label has created because it was missing.
 
-    To be called before anything is written into the folder.
+    Call this before anything is written to the folder.
 
     Raises:
-        StartError: the folder is empty and was made since this process began.
+        StartError: The folder is empty and was created by this process.
     """
     try:
         if folder.stat().st_ctime < _process_start() + CLOCK_TICK_S:
             return
-        folder.rmdir()  # refused by the system where something lies in it
+        folder.rmdir()  # fails if the folder is not empty
     except OSError:
         return
     raise StartError(f"The studies folder {folder.name!r} is not there; {EXPECTED_STUDIES}.")
 
 
 def require_studies(studies: str, project_dir: str | Path | None = None) -> str:
-    """The absolute path of a studies folder, or the address of an archive without its login.
+    """Return the absolute path of a studies folder, or the address of an archive without its login.
 
-    A login in the address goes into the environment, for MONAI Label.
+    A login in the address is moved to the environment, where MONAI Label reads it.
 
     Args:
-        studies: as the user gave them.
-        project_dir: where annotations are kept, if not in the studies folder.
+        studies: Folder or address that the user gave.
+        project_dir: Folder of the annotations, if it is not the studies folder.
 
     Raises:
-        StartError: they cannot be served.
+        StartError: The studies cannot be served.
     """
     if studies.lower().startswith(("http://", "https://")):
         return _without_login(studies)
@@ -126,7 +123,7 @@ def _start(options: argparse.Namespace) -> None:
     _require_login_or_loopback(options, conf)
     studies = require_studies(options.studies, conf.get("project_dir"))
     if studies.startswith("http") and studies != options.studies:
-        # Everybody on this machine can read the arguments of a process.
+        # Restart without the login, as every user of this machine can read the arguments of a process.
         words = [word.replace(options.studies, studies) for word in sys.orig_argv[1:]]
         os.execv(sys.executable, [sys.executable, *words])
     set_umask(group=conf.get("file_access") == "group")
@@ -136,9 +133,9 @@ def _start(options: argparse.Namespace) -> None:
 
 
 def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> None:
-    """Sets what MONAI Label's own command sets, for this process and for trainings; no folder is made for it."""
-    # Threads that wait for each other sleep. Read when PyTorch is imported: beside a training on two cores, its default
-    # makes a prediction take six times as long.
+    """Set the environment of this process and its trainings, as MONAI Label's own command does."""
+    # Waiting threads sleep; with the default, a prediction beside a training on two cores takes six times as long.
+    # PyTorch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from monailabel.config import settings
 
@@ -149,10 +146,10 @@ def _hand_to_monai_label(port: int, studies: str, conf: Mapping[str, str]) -> No
     for name, value in settings.model_dump(mode="json").items():
         if value is not None:
             os.environ[name] = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    # Nothing is imported from the folder that the user happens to be in.
+    # Nothing is imported from the working directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     os.environ["PYTHONPATH"] = _joined(str(ROOT), os.environ.get("PYTHONPATH"))
-    # Programs of the environment, which need not be activated.
+    # Programs of the environment are found even if it is not activated.
     os.environ["PATH"] = _joined(str(Path(sys.prefix) / "bin"), os.environ.get("PATH"))
 
 
@@ -186,7 +183,7 @@ def _is_for_this_app(arguments: Sequence[str]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Of the options of MONAI Label's `start_server` that mean something here."""
+    """Return a parser of the options of MONAI Label's `start_server` that apply to this app."""
     parser = argparse.ArgumentParser("monailabel start_server", allow_abbrev=False)
     add = parser.add_argument
     add("-a", "--app", required=True, help="folder of the app")
@@ -204,27 +201,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--root_path", default="", help="path at which a proxy in front serves this")
     levels = ["critical", "error", "warning", "info", "debug", "trace"]
     add("--log_level", default="info", choices=levels, help="level of uvicorn's log")
-    for name, reason in LEFT_OUT.items():
-        add(name, action=_LeftOut, nargs="?", help=argparse.SUPPRESS, reason=reason)
     return parser
 
 
 def _require_known(unknown: Sequence[str]) -> None:
-    """Names options only: what stands beside a mistyped one may be a password."""
+    """Refuse unknown arguments; the message names only options, as a value beside a typo may be a password."""
     options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if options and options[0] in REFUSED_OPTIONS:
+        raise StartError(f"The option {options[0]} is not for this app: {REFUSED_OPTIONS[options[0]]}; leave it out.")
     if options:
         raise StartError(f"There is no option '{options[0]}'; {HELP}.")
     if unknown:
         raise StartError(f"An argument belongs to no option; put quotes around one with blanks, or {HELP}.")
-
-
-class _LeftOut(argparse.Action):
-    def __init__(self, option_strings: list[str], dest: str, reason: str, nargs: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=nargs, help=help)
-        self._reason = reason
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        end_process(f"The option {self.option_strings[0]} is not for this app: {self._reason}; leave it out.")
 
 
 def _port(text: str) -> int:
@@ -258,7 +246,7 @@ def _without_login(address: str) -> str:
         if not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError as error:
-        # The address is not repeated: it may hold a password.
+        # The message does not quote the address: it may hold a password.
         raise StartError(
             "The address of the archive cannot be read; expected one such as http://localhost:8042/dicom-web, and its "
             f"login, if it asks for one, in {USERNAME} and {PASSWORD}."
@@ -292,11 +280,11 @@ def _is_true(value: str | None) -> bool:
     try:
         return TypeAdapter(bool).validate_python(value)
     except ValidationError:
-        return False  # the app refuses what it cannot read
+        return False  # the app reports the invalid value
 
 
 def _process_start() -> float:
-    """When this process began, in seconds since 1970."""
+    """Return the start time of this process, in seconds since 1970."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)

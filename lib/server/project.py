@@ -22,7 +22,7 @@ _NO_IDENTITY = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class ProjectError(RuntimeError):
-    """A project folder that cannot be used; its text is for the user."""
+    """Project folder that cannot be used; the text is for the user."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Project:
     """Annotations, models and logs of one set of studies.
 
     Attributes:
-        folder: the studies folder itself, or a folder of its own for an archive or for read-only studies.
+        folder: The studies folder; a separate folder for an archive or for read-only studies.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Project:
 
     @property
     def removed(self) -> Path:
-        """Deleted files, which can be restored."""
+        """Deleted images and annotations, which can be restored."""
         return self.folder / "removed"
 
     @property
@@ -79,32 +79,32 @@ class Project:
 
     @property
     def series_images(self) -> Path:
-        """Of an archive, the volumes of the series that have several."""
+        """Volumes of the series that hold several, in an archive."""
         return self.own / "series_images.json"
 
     @property
     def leases(self) -> Path:
-        """Who works on which study."""
+        """Reservations of studies by annotators."""
         return self.own / "leases.json"
 
     @property
     def skips(self) -> Path:
-        """The studies that were skipped, with the reason."""
+        """Skipped studies, with the reasons."""
         return self.own / "skips.json"
 
     @property
     def readings(self) -> Path:
-        """Annotations of each reader, in a folder for each of them."""
+        """Annotations of the readers, one folder for each."""
         return self.folder / "readings"
 
     @property
     def agreements(self) -> Path:
-        """How far the readings of each study agree, computed again where it is missing."""
+        """Agreement of the readings of each study, a cache."""
         return self.own / "agreements.json"
 
     @property
     def review_leases(self) -> Path:
-        """Which reviewer looks at which study."""
+        """Reservations of studies by reviewers."""
         return self.own / "review_leases.json"
 
     @property
@@ -114,7 +114,7 @@ class Project:
 
     @property
     def pre_annotation_lock(self) -> Path:
-        """Lock of the one run of pre-annotation."""
+        """Lock that allows one run of pre-annotation at a time."""
         return self.own / "pre_annotation.lock"
 
     @property
@@ -124,7 +124,7 @@ class Project:
 
     @property
     def views(self) -> Path:
-        """Scans as the annotation page loads them, a cache that may be deleted at any time."""
+        """Scans in the form that the annotation page loads, a cache that may be deleted at any time."""
         return self.own / "views"
 
     @property
@@ -137,7 +137,7 @@ class Project:
 
     @property
     def given_masks(self) -> Path:
-        """The masks that annotators were given last, until they are accepted or other clicks come."""
+        """Latest mask of each annotator, kept until it is accepted or the clicks change."""
         return self.own / "given_masks"
 
     @property
@@ -146,42 +146,38 @@ class Project:
 
     @property
     def old_index(self) -> Path:
-        """MONAI Label's index, which projects of earlier versions have."""
+        """MONAI Label's index, which exists in projects of earlier versions."""
         return self.folder / "datastore_v2.json"
 
 
 def is_archive(studies: str) -> bool:
-    """Is it the address of an archive, and not a folder?"""
+    """Tell whether the studies are the address of an archive rather than a folder."""
     return studies.lower().startswith(("http://", "https://"))
 
 
 def project_of(studies: str, project_dir: Path | None = None) -> Project:
-    """The project of a folder of images, or of the address of an archive.
-
-    Args:
-        project_dir: the setting of that name, where it was given.
-    """
+    """Return the project of an image folder or the address of an archive; `project_dir` is the setting of that name."""
     if project_dir is not None:
         return Project(project_dir)
     return Project(_archive_folders(studies)[0] if is_archive(studies) else Path(studies).absolute())
 
 
 def images_of(studies: str) -> Path:
-    """The folder with the image files: that of the user, or an archive's volumes that were fetched."""
+    """Return the folder of the image files: the user's folder, or the cache of an archive's volumes."""
     return archive_cache(studies) / "volumes" if is_archive(studies) else Path(studies).absolute()
 
 
 def archive_cache(address: str) -> Path:
-    """The folder for what can be fetched from an archive again."""
+    """Return the folder for data that can be fetched from an archive again."""
     return _archive_folders(address)[1]
 
 
 def _archive_folders(address: str) -> tuple[Path, Path]:
-    """Of the project and of the cache. MONAI_LABEL_DICOMWEB_CACHE_PATH names one place for both."""
+    """Return the folders of the project and of the cache; MONAI_LABEL_DICOMWEB_CACHE_PATH sets a parent of both."""
     name = archive_hash(address)
-    named = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH", "").strip()
-    if named:
-        folder = Path(named).absolute() / name
+    parent = os.environ.get("MONAI_LABEL_DICOMWEB_CACHE_PATH", "").strip()
+    if parent:
+        folder = Path(parent).absolute() / name
         return folder, folder / "cache"
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
@@ -189,18 +185,18 @@ def _archive_folders(address: str) -> tuple[Path, Path]:
 
 
 def archive_hash(address: str) -> str:
-    """Name of an archive's folders; MONAI Label's own uses the same."""
+    """Return the name of an archive's folders, which is the same as MONAI Label's."""
     return hashlib.md5(address.rstrip("/").encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True)
 class ProjectIdentity:
-    """What a project is known by.
+    """Identity of a project.
 
     Attributes:
-        id: of the project, for ever.
-        labels: of the app when the project began; the values of masks that do not name their labels.
-        is_new: was it opened for the first time just now?
+        id: Permanent id of the project.
+        labels: Labels of the app when the project was created; they define the values of masks without label names.
+        is_new: The project was just created.
     """
 
     id: str
@@ -209,13 +205,13 @@ class ProjectIdentity:
 
 
 def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
-    """Makes the folders of a project that are missing.
+    """Create the missing folders of a project and return its identity.
 
     Args:
-        labels: of the app.
+        labels: Labels of the app.
 
     Raises:
-        ProjectError: the folder cannot be read and written.
+        ProjectError: The folder cannot be read and written.
     """
     try:
         for folder in (project.clicks, project.masks(), project.identity.parent):
@@ -236,17 +232,20 @@ def open_project(project: Project, labels: Sequence[str]) -> ProjectIdentity:
 
 
 def first_labels(project: Project) -> tuple[str, ...]:
-    """The labels of the app when the project began; none where that is not recorded."""
-    try:
-        return _read_identity(project.identity).labels
-    except (OSError, *_NO_IDENTITY):
-        return ()
+    """Return the labels of the app when the project was created; none if they are not recorded."""
+    identity = _recorded_identity(project)
+    return () if identity is None else identity.labels
 
 
 def project_id(project: Project) -> str | None:
-    """The id of a project that is there; None where there is none."""
+    """Return the id of an existing project; None if there is none."""
+    identity = _recorded_identity(project)
+    return None if identity is None else identity.id
+
+
+def _recorded_identity(project: Project) -> ProjectIdentity | None:
     try:
-        return _read_identity(project.identity).id
+        return _read_identity(project.identity)
     except (OSError, *_NO_IDENTITY):
         return None
 
@@ -262,25 +261,25 @@ def _identity(path: Path) -> ProjectIdentity | None:
     except FileNotFoundError:
         return None
     except _NO_IDENTITY as error:
-        kept = path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
-        path.rename(kept)
+        backup = path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%S%f}.corrupt")
+        path.rename(backup)
         logger.error(
-            "%s cannot be read (%r). It is kept as %s; the project gets a new id.", path.name, error, kept.name
+            "%s cannot be read (%r). It is kept as %s; the project gets a new id.", path.name, error, backup.name
         )
         return None
 
 
 def claim_model(model_dir: Path, identity: ProjectIdentity, name: str) -> str | None:
-    """Records whose model a folder holds, where that is not recorded.
+    """Record that a model folder belongs to a project, unless its project is already recorded.
 
     Args:
-        name: of the studies, for people.
+        name: Name of the studies, for messages.
 
     Returns:
-        The name of the studies that the model belongs to, where they are others; else None.
+        The name of the studies that the model belongs to, if it belongs to another project; else None.
 
     Raises:
-        ProjectError: the folder cannot be written.
+        ProjectError: The folder cannot be read and written.
     """
     path = model_dir / "project.json"
     try:

@@ -34,15 +34,15 @@ USER, ANNOTATOR, REVIEWER, ADMIN = Role.USER, Role.ANNOTATOR, Role.REVIEWER, Rol
 
 @dataclass(frozen=True)
 class Route:
-    """One thing that is served.
+    """Route of the server.
 
     Attributes:
-        role: that it needs, where the server asks for a login; `EVERYBODY` needs none.
-        used_by: who sends it.
-        takes_json: whether its body is a JSON object, which the endpoint reads itself.
-        records: what the audit log calls it; None for what changes nothing.
-        role_to_store: that it needs where it stores what it is sent, which the endpoint checks.
-        is_page: does a browser that is not logged in go to the login from here?
+        role: Least role of the user, if the server requires a login; `EVERYBODY` for none.
+        used_by: Programs that send this request.
+        takes_json: Its body is a JSON object, which the endpoint parses.
+        records: Name of the action in the audit log; None if it changes nothing.
+        role_to_store: Least role if the request stores something, which the endpoint checks.
+        is_page: Browsers without a login are redirected to the login page.
     """
 
     method: str
@@ -59,12 +59,12 @@ class Route:
 def routes(
     pages: Pages, proxy: ArchiveProxy | None, login: LoginPages | None = None, *, has_readings: bool = False
 ) -> list[Route]:
-    """The routes of a server.
+    """Return the routes of a server.
 
     Args:
-        proxy: to the archive, where the studies come from one.
-        login: where the server asks for one.
-        has_readings: do several people read each study?
+        proxy: Proxy to the archive, if the studies come from one.
+        login: Endpoints of the login, if the server requires one.
+        has_readings: Several people read each study.
     """
     clients, accept = "OHIF, Slicer, scripts", "/annotations/{image}/accept"
     served = [
@@ -165,7 +165,7 @@ def _login_routes(login: LoginPages) -> list[Route]:
 
 
 def serve(application: FastAPI, served: list[Route], guard: Guard = Guard()) -> None:  # noqa: B008
-    """Makes these routes all that the application has, and a description of them."""
+    """Replace all routes of the application by these, and by a description of them (OpenAPI)."""
     description = Route("GET", "/openapi.json", USER, lambda: JSONResponse(application.openapi()), "scripts")
     application.router.routes.clear()
     application.openapi_schema = None
@@ -188,7 +188,7 @@ _JSON_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type"
 
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
-    """422, without the input, which may hold what JSON does not have, such as NaN."""
+    """Answer 422, without the input, which may hold values that JSON lacks, such as NaN."""
     assert isinstance(error, RequestValidationError)
     details = [{"loc": list(map(str, problem["loc"])), "msg": problem["msg"]} for problem in error.errors()]
     return JSONResponse({"detail": details}, 422)

@@ -9,18 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
 
 import numpy as np
-from scipy import ndimage
 
 from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import Spacing
 from lib.supervision.shortest_paths import shortest_path
-
-__all__ = ["Formulation", "batch_extreme_point_geodesics", "extreme_point_geodesics", "shortest_path"]
-
-Formulation = Literal["paper", "public_code"]
 
 
 def extreme_point_geodesics(
@@ -30,40 +24,34 @@ def extreme_point_geodesics(
     *,
     background_probability: np.ndarray | None = None,
     euclidean: bool = True,
-    formulation: Formulation = "paper",
 ) -> list[np.ndarray]:
-    """The three paths between opposite extreme points (paper, Section 3.2 and Table 1).
+    """Compute the three paths between opposite extreme points (paper, Section 3.2 and Table 1).
 
     The rows of Table 1: image gradient alone is `euclidean=False`; gradient and Euclidean distance is the
     default; deep geodesics (Eq. 2) add `background_probability`.
 
-    The domain is the tight box of all six extreme points, as far as it lies in the image. In a patch that
-    cuts the structure a path may thus pass wherever the structure may be, not only between the ends that
-    the patch holds. Every term is scaled to at most 1 a voxel: gamma_g by the largest gradient inside that
-    domain, gamma_e by the largest distance from the first end inside the whole tight box, so that a patch's
-    border does not change the weight of distances.
+    The domain is the part of the tight box of all six extreme points that lies in the image. A path in a patch that
+    cuts the structure may therefore cross any voxel of this part, not only voxels between the ends in the patch.
+    Every term is scaled to at most 1 a voxel: gamma_g by the largest gradient inside that domain, gamma_e by the
+    largest distance from the first end inside the whole tight box, so that the border of a patch does not change
+    the weight of distances.
 
     Args:
         image: (X, Y, Z), a whole image or a patch.
         extremes_voxel: (3, 2, 3) int, [axis, low / high end, ijk] in voxels of `image`; ends may lie
             outside it.
         spacing_mm: voxel size along each axis.
-        background_probability: (X, Y, Z) in [0, 1], the network's 1 - f; looked at between the clicks only.
-        euclidean: whether distances count.
-        formulation: `paper`: each step costs its length in mm times gamma_e, and the gradient is a central
-            difference in intensity per mm. `public_code` (the authors' repository): each voxel costs its
-            distance in voxels to the path's last end, scaled to [0, 1] over the domain, and the gradient is
-            a Sobel magnitude in voxels. What is scaled, and the search, are the same.
+        background_probability: (X, Y, Z) in [0, 1], the network's 1 - f; read inside the domain only.
+        euclidean: add the length of each step in mm, times gamma_e, to its cost.
 
     Returns:
-        For each axis the (n, 3) int64 voxels from its low to its high end. When the image holds only one of
-        the two ends, that one voxel; when it holds none, an empty (0, 3) array.
+        For each axis the (n, 3) int64 voxels from its low to its high end. If the image holds only one of
+        the two ends, that one voxel; if it holds none, an empty (0, 3) array.
 
     Raises:
-        ValueError: an argument of another shape, type or range, or an image that is not finite between the
-            clicks.
+        ValueError: an argument has a wrong shape, type or range, or the image is not finite inside the domain.
     """
-    problem = _Problem.of(image, extremes_voxel, spacing_mm, background_probability, euclidean, formulation)
+    problem = _Problem.of(image, extremes_voxel, spacing_mm, background_probability, euclidean)
     return [problem.path(axis) for axis in range(3)]
 
 
@@ -74,21 +62,20 @@ def batch_extreme_point_geodesics(
     *,
     background_probabilities: Sequence[np.ndarray | None] | None = None,
     euclidean: bool = True,
-    formulation: Formulation = "paper",
     threads: int = 2,
 ) -> list[list[np.ndarray]]:
-    """`extreme_point_geodesics` of several patches, searched side by side.
+    """Compute `extreme_point_geodesics` of several patches in parallel threads.
 
     Args:
-        images, extremes_voxel, spacing_mm, background_probabilities: one item a patch, each as in
+        images, extremes_voxel, spacing_mm, background_probabilities: one item for each patch, as in
             `extreme_point_geodesics`; the patches may differ in shape.
-        threads: searches that run at once; more than there are cores gains nothing.
+        threads: number of searches that run at once.
 
     Returns:
         For each patch its three paths.
 
     Raises:
-        ValueError: sequences of different lengths, no thread, or an item that `extreme_point_geodesics` refuses.
+        ValueError: the sequences differ in length, `threads` is below 1, or `extreme_point_geodesics` refuses an item.
     """
     if background_probabilities is None:
         background_probabilities = [None] * len(images)
@@ -98,7 +85,7 @@ def batch_extreme_point_geodesics(
     if threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
     with ThreadPoolExecutor(threads) as pool:
-        build = partial(_Problem.of, euclidean=euclidean, formulation=formulation)
+        build = partial(_Problem.of, euclidean=euclidean)
         problems = list(pool.map(build, images, extremes_voxel, spacing_mm, background_probabilities))
         searches = [[pool.submit(problem.path, axis) for axis in range(3)] for problem in problems]
         return [[search.result() for search in patch] for patch in searches]
@@ -106,7 +93,7 @@ def batch_extreme_point_geodesics(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The costs of one patch inside its path domain, and the ends to join."""
+    """Costs of one patch inside its path domain, and the ends to join."""
 
     domain: Box
     cost: np.ndarray
@@ -114,7 +101,6 @@ class _Problem:
     tight_box: Box
     spacing_mm: np.ndarray
     euclidean: bool
-    formulation: Formulation
 
     @classmethod
     def of(
@@ -124,34 +110,29 @@ class _Problem:
         spacing_mm: Spacing,
         background_probability: np.ndarray | None,
         euclidean: bool,
-        formulation: Formulation,
     ) -> _Problem:
         image, extremes, spacing = np.asarray(image), np.asarray(extremes_voxel), np.asarray(spacing_mm, np.float64)
-        _check(image, extremes, spacing, background_probability, formulation)
+        _check(image, extremes, spacing, background_probability)
         tight_box = Box.around(extremes.reshape(-1, 3))
         domain = tight_box.relaxed(0, image.shape)
         ends = [pair[np.all((pair >= 0) & (pair < image.shape), axis=1)] for pair in extremes]
         cost = np.zeros(domain.shape)
         if any(len(pair) == 2 for pair in ends):
-            cost = _scaled_gradient(image, domain, spacing, formulation)
+            cost = _scaled_gradient(image, domain, spacing)
             if background_probability is not None:
                 cost += _probability_inside(background_probability, domain)
-        return cls(domain, cost, ends, tight_box, spacing, euclidean, formulation)
+        return cls(domain, cost, ends, tight_box, spacing, euclidean)
 
     def path(self, axis: int) -> np.ndarray:
         ends = self.ends[axis]
         if len(ends) < 2 or np.array_equal(ends[0], ends[1]):
             return ends[:1].astype(np.int64)
         source, target = ends - self.domain.start
-        cost, step_weight = self.cost, np.zeros(3)
-        if self.euclidean and self.formulation == "paper":
-            step_weight = self.spacing_mm / self._largest_distance_mm(ends[0])
-        elif self.euclidean:
-            cost = cost + _scaled_distance_to(target, self.domain.shape)
-        return shortest_path(cost, source, target, step_weight) + self.domain.start
+        step_weight = self.spacing_mm / self._largest_distance_mm(ends[0]) if self.euclidean else np.zeros(3)
+        return shortest_path(self.cost, source, target, step_weight) + self.domain.start
 
     def _largest_distance_mm(self, start_voxel: np.ndarray) -> float:
-        """1 / gamma_e (paper, Section 3.2): the farthest voxel of a box is one of its corners."""
+        """Return 1 / gamma_e (paper, Section 3.2): the distance to the farthest corner of the tight box."""
         to_low = start_voxel - self.tight_box.start
         to_high = np.array(self.tight_box.stop) - 1 - start_voxel
         return float(np.linalg.norm(np.maximum(to_low, to_high) * self.spacing_mm))
@@ -162,7 +143,6 @@ def _check(
     extremes_voxel: np.ndarray,
     spacing_mm: np.ndarray,
     background_probability: np.ndarray | None,
-    formulation: Formulation,
 ) -> None:
     if image.ndim != 3 or image.size == 0:
         raise ValueError(f"image has shape {image.shape}; expected (X, Y, Z) with no empty axis")
@@ -174,8 +154,6 @@ def _check(
     if background_probability is not None and np.shape(background_probability) != image.shape:
         found = f"shape {np.shape(background_probability)}"
         raise ValueError(f"background_probability has {found}; expected that of the image, {image.shape}")
-    if formulation not in get_args(Formulation):
-        raise ValueError(f"formulation is {formulation!r}; expected one of {get_args(Formulation)}")
 
 
 def _probability_inside(background_probability: np.ndarray, domain: Box) -> np.ndarray:
@@ -189,32 +167,22 @@ def _probability_inside(background_probability: np.ndarray, domain: Box) -> np.n
     return inside
 
 
-def _scaled_gradient(image: np.ndarray, domain: Box, spacing_mm: np.ndarray, formulation: Formulation) -> np.ndarray:
-    """gamma_g times the gradient's magnitude inside the domain (paper, Section 3.2), in [0, 1]."""
-    # A voxel's gradient is the image's, so the neighbours outside the domain count where there are any.
+def _scaled_gradient(image: np.ndarray, domain: Box, spacing_mm: np.ndarray) -> np.ndarray:
+    """Compute gamma_g times the gradient's magnitude inside the domain (paper, Section 3.2), in [0, 1]."""
+    # Central differences at the border of the domain need the neighbours outside it.
     region = domain.relaxed(1, image.shape)
     values = np.asarray(image[region.slices], np.float64)
     if not np.isfinite(values).all():
         raise ValueError("image has values that are not finite between the clicks; replace NaN and infinity first")
-    if formulation == "public_code":
-        magnitude = ndimage.generic_gradient_magnitude(values, ndimage.sobel)
-    else:
-        magnitude = _gradient_magnitude(values, spacing_mm)
-    magnitude = magnitude[domain.shifted(-np.array(region.start)).slices]
+    magnitude = _gradient_magnitude(values, spacing_mm)[domain.shifted(-np.array(region.start)).slices]
     largest = magnitude.max()
     return magnitude / largest if largest > 0 else magnitude
 
 
 def _gradient_magnitude(values: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Central differences in intensity per mm, one-sided at the border; an axis of one voxel has no gradient."""
+    """Compute central differences in intensity per mm, one-sided at the border; 0 along an axis of one voxel."""
     squares = np.zeros(values.shape)
     for axis in range(3):
         if values.shape[axis] > 1:
             squares += np.gradient(values, spacing_mm[axis], axis=axis) ** 2
     return np.sqrt(squares)
-
-
-def _scaled_distance_to(target: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    axes = np.ogrid[tuple(map(slice, shape))]
-    distance = np.sqrt(sum((axis - t) ** 2 for axis, t in zip(axes, target, strict=True)))
-    return distance / distance.max()

@@ -14,12 +14,12 @@ from lib.annotations.extreme_points import ExtremePoints
 
 @dataclass(frozen=True, eq=False)
 class StructureSupervision:
-    """The clicks on one structure in a patch, in voxels of the patch.
+    """Clicks on one structure in a patch, in voxels of the patch.
 
     Attributes:
         label_index: 1, 2, ...
-        points: its clicks; they may lie outside the patch.
-        box: (X, Y, Z) bool, inside its relaxed box.
+        points: clicks, inside or outside the patch.
+        box: (X, Y, Z) bool, True inside the relaxed box.
         geodesics: (n, 3) int paths between opposite extreme points, inside the patch.
     """
 
@@ -32,16 +32,20 @@ class StructureSupervision:
 def label_sets_of_clicks(
     shape: Sequence[int], label_count: int, structures: Sequence[StructureSupervision], absent: Iterable[int] = ()
 ) -> torch.Tensor:
-    """(1 + C, X, Y, Z) bool: is class c, 0 the background, in the label set of a voxel (paper, Section 3.1, Eq. 3)?
+    """Make the label sets of a patch from clicks (paper, Section 3.1, Eq. 3).
 
     A label is excluded outside the relaxed box of its structure; a label without clicks is excluded nowhere (label-set,
-    or marginal, supervision: Fidon et al., MICCAI 2021; Shi et al., MedIA 2021). A voxel on a geodesic is of that
-    label. Where geodesics of two labels overlap, one of them has left its structure, and the voxel is of neither by
-    its geodesics. A clicked voxel is of that label; a background click excludes that label only.
+    or marginal, supervision: Fidon et al., MICCAI 2021; Shi et al., MedIA 2021). A voxel on a geodesic has the label of
+    that geodesic only. Where geodesics of two labels overlap, one of them has left its structure, and both are
+    ignored. A clicked voxel has its label only; a background click excludes that label only.
 
     Args:
+        shape: (X, Y, Z) of the patch.
         label_count: C.
         absent: indices of labels that are not in the scan.
+
+    Returns:
+        (1 + C, X, Y, Z) bool: True where a voxel may be of class c; class 0 is the background.
     """
     label_sets = torch.ones((1 + label_count, *shape), dtype=torch.bool)
     for index in absent:
@@ -69,11 +73,12 @@ def label_sets_of_clicks(
 
 
 def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[int]) -> torch.Tensor:
-    """(1 + C, X, Y, Z) bool: the label sets by a mask.
+    """Make the label sets (1 + C, X, Y, Z) bool of a mask.
 
     Args:
         mask: (X, Y, Z) label indices, of an integer type.
-        covered: indices of the labels that the mask covers; the others stay in the label sets where it is 0.
+        label_count: C.
+        covered: indices of the labels that the mask covers; the other labels stay possible where the mask is 0.
     """
     label_sets = torch.ones((1 + label_count, *mask.shape), dtype=torch.bool)
     for index in covered:
@@ -85,12 +90,12 @@ def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[i
 
 
 def narrowed(label_sets: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """The intersection of label sets (1 + C, X, Y, Z) bool; `by` where it is empty."""
+    """Intersect label sets (1 + C, X, Y, Z) bool; voxels with an empty intersection get those of `by`."""
     both = label_sets & by
     return torch.where(both.any(dim=0), both, by)
 
 
 def _inside(points_voxel: np.ndarray, shape: Sequence[int]) -> tuple[Any, ...]:
-    """The points (N, 3) that lie in the patch, as an index."""
+    """Return the points (N, 3) inside the patch as an index."""
     inside = np.all((points_voxel >= 0) & (points_voxel < np.array(shape)), axis=1)
     return tuple(torch.from_numpy(np.ascontiguousarray(points_voxel[inside].T, dtype=np.int64)))

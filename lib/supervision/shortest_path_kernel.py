@@ -1,18 +1,18 @@
 """Search shortest paths by a compiled Dijkstra from both ends at once, on voxel grids of 26 neighbours.
 
-The key of a node, which is a voxel on one of the two sides, is the cost of the best path known to it from the end
-on its side, its own vertex cost included. Each side has settled every node up to the least key in its queue. A path
-that costs less than the two least keys together is therefore known, from one side or the other, up to a voxel that
-both have reached: the search ends when they add up to the best cost known.
+A node is a voxel on one of the two sides. Its key is the cost of the best known path to it from the end on its side,
+including its own vertex cost. Each side has settled every node up to the smallest key in its queue. A path
+that costs less than the sum of the two smallest keys is therefore known up to a voxel that both sides have reached:
+the search ends when this sum is at least the best known cost.
 
 The side with the smaller queue continues, so that an end in a uniform region does not expand far while the other end is
 still enclosed by edges.
 
-Large volumes wait for memory, not for arithmetic. A queue is therefore a heap of single integers: a key's bits, the
-lowest of them overwritten by the node. That can only lower a key, so the end above stays right. Keys that differ in
-those bits alone may leave the queue out of order; then a node is settled again when its cost falls.
+Large volumes are limited by memory access, not by arithmetic. A queue is therefore a heap of single integers: the bits
+of a key, the lowest of them overwritten by the node. This can only lower a key, so the criterion to end stays valid.
+Keys that differ in those bits only may leave the queue out of order; a node is then settled again when its cost falls.
 
-All compiled functions are in this one file: numba compiles a file again only when that file itself has changed.
+All compiled functions are in this file: numba compiles a file again only when that file itself has changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lib.jit import compiled
 N_NEIGHBOURS = 26
 HEAP_ARITY = 4
 
-# What is in `arrival`: the step that led to a node, or one of these; SETTLED is added to either.
+# Values of `arrival`: the step that led to a node, or one of the first two; SETTLED is added to settled nodes.
 AT_END = 26
 UNREACHED = 27
 SETTLED = 32
@@ -32,7 +32,7 @@ SETTLED = 32
 
 @compiled
 def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_weight: np.ndarray) -> np.ndarray:
-    """The flat indices (n,) int64 of the cheapest path.
+    """Find the cheapest path, as flat indices (n,) int64.
 
     Args:
         cost: (N,) float64, a raveled volume with a border of inf, one voxel thick.
@@ -42,8 +42,8 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
     """
     offset, length, onward, n_onward = _steps_of(strides, step_weight)
     n = cost.size
-    # Voxel v is node 2 * v on the side of the start and 2 * v + 1 on the other. Arrivals of both lie side by side,
-    # for they are looked up together; costs to reach a voxel do not, for each side scans its own.
+    # Voxel v is node 2 * v on the side of the start and 2 * v + 1 on the other. Arrivals of both sides are interleaved
+    # because they are read together; costs to reach a voxel are not, because each side scans its own.
     arrival = np.full(2 * n, UNREACHED, np.int8)
     reached = np.full(2 * n, np.inf)
     arrival[2 * start] = arrival[2 * goal + 1] = AT_END
@@ -56,7 +56,7 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
     best, meeting = np.inf, start
     found = False
     while not found:
-        # Growing here, and not at each push, spares the inner loop the counting of references.
+        # Growing here, and not at each push, avoids reference counting in the inner loop.
         if max(size[0], size[1]) + N_NEIGHBOURS > heaps.shape[1]:
             heaps = np.concatenate((heaps, np.empty_like(heaps)), axis=1)
         while max(size[0], size[1]) + N_NEIGHBOURS <= heaps.shape[1]:
@@ -92,10 +92,10 @@ def search(cost: np.ndarray, start: int, goal: int, strides: np.ndarray, step_we
 
 @compiled
 def _steps_of(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Offset and length of each step, and the steps worth trying after it.
+    """Return the offset and length of each step, and the steps to try after it.
 
-    After a step from u to v no neighbour of v that u neighbours too is tried: by the triangle inequality the way
-    straight from u is no dearer. Row `AT_END` is for an end of the path, from which all are tried.
+    After a step from u to v, neighbours of v that are also neighbours of u are skipped: by the triangle inequality,
+    the direct step from u is at most as expensive. Row `AT_END` is for an end of the path, with all steps.
     """
     shift = np.empty((N_NEIGHBOURS, 3), np.int64)
     for step in range(N_NEIGHBOURS):
@@ -115,7 +115,7 @@ def _steps_of(strides: np.ndarray, step_weight: np.ndarray) -> tuple[np.ndarray,
 
 @compiled
 def _walk(arrival: np.ndarray, offset: np.ndarray, node: int) -> np.ndarray:
-    """The nodes from `node` back to the end on its side; `offset` of each step, in nodes."""
+    """Return the nodes from `node` back to the end on its side; `offset` of each step is in nodes."""
     nodes = np.empty(64, np.int64)
     count = 1
     nodes[0] = node
@@ -138,7 +138,7 @@ def _mask(n_nodes: int) -> np.uint64:
 
 @compiled
 def _entry(key: float, node: int, node_mask: np.uint64) -> np.uint64:
-    # Floats that are not negative sort as their bits do.
+    # Non-negative floats sort in the order of their bits.
     return (np.float64(key).view(np.uint64) & ~node_mask) | np.uint64(node)
 
 

@@ -7,19 +7,18 @@ from numpy.typing import ArrayLike
 
 from lib.supervision.shortest_path_kernel import search
 
-# Paths of any length stay finite below this.
-LARGEST_COST = 1e100
+# Sums of costs up to this stay finite for paths of any length.
+MAX_COST = 1e100
 
 
 def shortest_path(vertex_cost: np.ndarray, source: ArrayLike, target: ArrayLike, step_weight: ArrayLike) -> np.ndarray:
-    """The cheapest 26-connected path between two voxels (paper, Eq. 2).
+    """Find the cheapest 26-connected path between two voxels (paper, Eq. 2).
 
-    A path costs, summed over its steps, the Euclidean length of the step, with the axes scaled by
+    The cost of a path is the sum over its steps of the Euclidean length of the step, with the axes scaled by
     `step_weight`, plus the vertex cost of the voxel that the step leaves: every voxel but the last.
-    No path is cheaper, but for the rounding of sums. Between paths of one cost the choice is always the same for
-    the same input.
+    No path is cheaper, up to the rounding of sums. Among paths of equal cost, the choice is deterministic.
 
-    The interpreter lock is released during the search, so threads run searches side by side.
+    The search releases the interpreter lock, so that threads run searches in parallel.
 
     Args:
         vertex_cost: (X, Y, Z) in [0, 1e100].
@@ -29,20 +28,20 @@ def shortest_path(vertex_cost: np.ndarray, source: ArrayLike, target: ArrayLike,
             gamma_e times the spacing in mm; zeros for vertex costs alone.
 
     Returns:
-        (n, 3) int64: the voxels from `source` to `target`; one voxel when they are the same.
+        (n, 3) int64: the voxels from `source` to `target`; one voxel if they are equal.
 
     Raises:
-        ValueError: an argument of another shape or range, or an end outside the volume.
+        ValueError: an argument has a wrong shape or range, or an end lies outside the volume.
     """
     cost = np.asarray(vertex_cost)
     if cost.ndim != 3 or cost.size == 0:
         raise ValueError(f"vertex_cost has shape {cost.shape}; expected (X, Y, Z) with no empty axis")
     lowest, highest = cost.min(), cost.max()
-    if not 0 <= lowest <= highest <= LARGEST_COST:
-        raise ValueError(f"vertex_cost ranges over [{lowest}, {highest}]; expected [0, {LARGEST_COST}]; rescale it")
+    if not 0 <= lowest <= highest <= MAX_COST:
+        raise ValueError(f"vertex_cost ranges over [{lowest}, {highest}]; expected [0, {MAX_COST}]; rescale it")
     weight = np.asarray(step_weight, dtype=np.float64)
-    if weight.shape != (3,) or not ((weight >= 0) & (weight <= LARGEST_COST)).all():
-        raise ValueError(f"step_weight is {step_weight!r}; expected three numbers in [0, {LARGEST_COST}]")
+    if weight.shape != (3,) or not ((weight >= 0) & (weight <= MAX_COST)).all():
+        raise ValueError(f"step_weight is {step_weight!r}; expected three numbers in [0, {MAX_COST}]")
     first, last = _end(source, "source", cost.shape), _end(target, "target", cost.shape)
     if np.array_equal(first, last):
         return first[None]

@@ -1,1 +1,1 @@
-"""The MONAI Label training task."""
+"""Run trainings as a task of MONAI Label."""

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class AnnotatedStudies(Protocol):
-    """What a training asks of the studies (`lib.server.studies.datastore.Studies`)."""
+    """Interface of the studies for a training (`lib.server.studies.datastore.Studies`)."""
 
     clicks: AnnotationStore
     identities: ImageIdentities
@@ -38,10 +38,10 @@ class AnnotatedStudies(Protocol):
 
 
 def annotated_scans(studies: AnnotatedStudies, labels: tuple[str, ...]) -> list[AnnotatedScan]:
-    """Every usable scan that was not skipped; one that cannot be used is named in the log and left out.
+    """Collect all scans that were not skipped; log scans that cannot be used.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is no usable scan.
     """
     answers: dict[str, list[Answer]] = defaultdict(list)
     for answer in studies.clicks.answers():
@@ -89,9 +89,9 @@ def _scan(studies: AnnotatedStudies, image_id: str, answers: list[Answer]) -> An
 def _mask(
     masks: MaskStore, image_id: str, geometry: ImageGeometry, checksum: str
 ) -> tuple[Path | None, tuple[str, ...], dict[str, MaskOrigin]]:
-    """The file of a final mask with the app's values, the labels it covers, and how each of these came about.
+    """Return the file of a final mask with the app's values, the labels it covers, and their origins.
 
-    None where it cannot be learnt from.
+    The file is None if there is no usable mask.
     """
     try:
         mask = masks.checked(image_id)

@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 class AutoTrain:
-    """Starts a training when there are so many annotations that no training has seen.
+    """Starter of trainings, after a number of new annotations.
 
-    An annotation that is changed counts once. While a training runs, further ones bring about one more after it.
+    An annotation that is changed counts once. New annotations during a training start another one after it.
 
     Args:
-        every: annotations from one start to the next; 0 starts none.
-        start: asks for a training; it may be refused.
-        unseen: names of annotations that came after the last training began.
+        every: number of annotations between two starts; 0 starts none.
+        start: requests a training, which may be refused.
+        unseen: names of annotations that were made after the last training began.
     """
 
     def __init__(self, every: int, start: Callable[[], object], unseen: Iterable[str] = ()) -> None:
@@ -29,7 +29,7 @@ class AutoTrain:
         self._guard = threading.Lock()
 
     def annotated(self, name: str) -> None:
-        """Takes note of an annotation by its name, which is that of its image and its label."""
+        """Count an annotation by its name, which consists of image and label."""
         with self._guard:
             self._unseen.add(name)
             if not 0 < self.every <= len(self._unseen):
@@ -43,6 +43,6 @@ class AutoTrain:
             logger.error("The training did not start. %s", error.detail)
 
     def began(self) -> None:
-        """A training, whoever asked for it, will see all there is."""
+        """Reset the count: a training began, and uses all annotations."""
         with self._guard:
             self._unseen.clear()

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from lib.annotations.atomic_write import write_atomically
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 Curve = list[tuple[int, float]]
-"""Iteration, in all trainings that led to the weights, and value."""
+"""Pairs of iteration, counted over all trainings that led to the weights, and value."""
 
 
 class Curves:
-    """The loss and the score of one training.
+    """Loss and score of one training.
 
     Args:
-        path: of the file; that of the training before is replaced.
+        path: of the file; the file of the previous training is replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class Curves:
 
 
 def read_curves(path: Path) -> dict[str, list[list[float]]]:
-    """The points of `loss` and `validation`, [iteration, value] each; empty where there are none that can be read."""
+    """Read the points [iteration, value] of `loss` and `validation`; empty if the file cannot be read."""
     try:
         content = json.loads(path.read_bytes())
         return {name: [_point(point) for point in content[name]] for name in ("loss", "validation")}
@@ -51,8 +51,8 @@ def read_curves(path: Path) -> dict[str, list[list[float]]]:
 
 
 def thinned(curve: Curve) -> Curve:
-    """At most `MOST_POINTS` points: of more, every second, and the last."""
-    return curve if len(curve) <= MOST_POINTS else [*curve[:-1:2], curve[-1]]
+    """Drop every second point, but not the last, if there are more than `MAX_POINTS`."""
+    return curve if len(curve) <= MAX_POINTS else [*curve[:-1:2], curve[-1]]
 
 
 def _point(point: Sequence[float]) -> list[float]:

@@ -16,10 +16,10 @@ POLL_S = 0.5
 
 
 def report_end_in_background(task: dict[str, Any]) -> None:
-    """Says in the log, and at the end of the task's own, when its process is killed by a signal.
+    """Report in the log, and in that of the task, if the process of a task is killed by a signal.
 
     Args:
-        task: as MONAI Label made it; it may still wait for its turn.
+        task: made by MONAI Label; its process need not have started.
     """
     threading.Thread(target=_report_end, args=(task,), name="training-end", daemon=True).start()
 
@@ -30,7 +30,7 @@ def _report_end(task: dict[str, Any]) -> None:
             return
         time.sleep(POLL_S)
     code = process.wait()
-    time.sleep(POLL_S)  # MONAI Label kills first and then writes down that it was asked to
+    time.sleep(POLL_S)  # MONAI Label sets the status "STOPPED" after it has killed the process
     if code < 0 and task["status"] != "STOPPED":
         sentence = end_by_signal(-code)
         logger.error(sentence)
@@ -38,7 +38,7 @@ def _report_end(task: dict[str, Any]) -> None:
 
 
 def end_by_signal(number: int, process: str = "its process") -> str:
-    """The sentence for a training of which a process was killed by a signal."""
+    """Describe in a sentence that a process of a training was killed by a signal."""
     end = signal.Signals(number)
     cause = ", perhaps for lack of memory" if end == signal.SIGKILL else ""
     return (

@@ -1,4 +1,4 @@
-"""Run a training as several processes on the GPUs of one or more machines, by torchrun's launcher."""
+"""Run a training in several processes on the GPUs of one or more machines, with torchrun's launcher."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _COMMAND = ("-m", "monailabel.interfaces.utils.app", "-m", "train", "-r")
 
 
 class GPUError(ValueError):
-    """GPUs that this machine has not; the text is for the user."""
+    """The GPUs cannot be used; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes a training has, and on how many machines.
+    """Number of processes and machines of a training.
 
     Attributes:
-        per_machine: one a GPU.
-        machines: each of which runs the same command.
-        meeting_point: HOST:PORT of one of the machines, which the others reach; None for one machine.
+        per_machine: one process for each GPU.
+        machines: number of machines, which all run the same command.
+        meeting_point: HOST:PORT of one of the machines, reachable from the others; None for one machine.
     """
 
     per_machine: int = 1
@@ -53,13 +53,13 @@ class Processes:
 
 
 def require_gpus(gpus: object) -> str:
-    """The same text, where this machine has those GPUs.
+    """Return the text if this machine has these GPUs.
 
     Args:
         gpus: "all", or numbers such as "0,1".
 
     Raises:
-        GPUError: it is of another form, or names a GPU that is not there.
+        GPUError: the form is wrong, or a GPU does not exist.
     """
     if not isinstance(gpus, str) or not re.fullmatch(GPUS, gpus):
         raise GPUError(f"{str(gpus)[:80]!r} cannot be used; expected all, or numbers such as 0,1")
@@ -76,22 +76,22 @@ def require_gpus(gpus: object) -> str:
 
 
 def processes_of(request: Mapping[str, Any]) -> Processes:
-    """One a GPU that this process sees; one alone where the request names a device, or there is no GPU."""
+    """Return one process for each visible GPU; a single one if the request names a device, or without a GPU."""
     device = request.get("device")
     names_one = isinstance(device, str) and device not in ("", "cuda")
     return Processes(1 if names_one else max(1, torch.cuda.device_count()))
 
 
 def train_in_processes(request: Mapping[str, Any], processes: Processes) -> None:
-    """Runs MONAI Label's training in several processes, and waits for their end.
+    """Run MONAI Label's training in several processes, and wait for their end.
 
     Args:
         request: of the training; MONAI Label's settings in the environment name the app and the studies.
 
     Raises:
-        SystemExit: a process failed; why stands at the end of the log.
+        SystemExit: a process failed; the reason is at the end of the log.
     """
-    # A process that fails has said why itself.
+    # A process that fails logs the reason itself.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     let_children_know_the_server()
     try:
@@ -115,7 +115,7 @@ def train_in_processes(request: Mapping[str, Any], processes: Processes) -> None
 
 def _config(processes: Processes) -> LaunchConfig:
     is_alone = processes.meeting_point is None
-    if is_alone:  # nothing listens beyond this machine
+    if is_alone:  # listen on the loopback interface only
         os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return LaunchConfig(
         min_nodes=processes.machines,
@@ -126,7 +126,7 @@ def _config(processes: Processes) -> LaunchConfig:
         rdzv_configs={"join_timeout": JOIN_TIMEOUT_S, "timeout": JOIN_TIMEOUT_S},
         run_id="inextremis",
         local_addr="127.0.0.1" if is_alone else None,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # no temporary folder stays
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # leave no temporary folder
         max_restarts=0,
         monitor_interval=0.5,
     )

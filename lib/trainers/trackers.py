@@ -1,4 +1,4 @@
-"""Log figures and pictures of a training to TensorBoard and, if wanted, to MLflow."""
+"""Log metrics and pictures of a training to TensorBoard and, as an option, to MLflow."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mlflow import MlflowClient
 from torch.utils.tensorboard import SummaryWriter
 
 KEPT_RUNS = 20
-"""Whose curves and pictures stay; those of older ones are deleted."""
+"""Number of runs whose curves and pictures are kept; those of older runs are deleted."""
 
 GEODESIC_RGB = (255, 209, 102)
 KNOWN_BACKGROUND_LIGHT = 0.35
 
 
 class Trackers:
-    """One training in both.
+    """Log of one training in TensorBoard and MLflow.
 
     Args:
-        events_dir: of TensorBoard, with a folder for each run.
-        run_name: of this one.
-        mlflow: where MLflow keeps its record, or None where none is wanted.
+        events_dir: folder of TensorBoard, with a folder for each run.
+        run_name: name of this run.
+        mlflow: run of MLflow, or None to log to TensorBoard only.
     """
 
     def __init__(self, events_dir: Path, run_name: str, mlflow: MLflowRun | None) -> None:
@@ -33,16 +33,16 @@ class Trackers:
         self._board = SummaryWriter(str(events_dir / run_name))
         self._mlflow = mlflow
 
-    def figures(self, figures: Mapping[str, float], iteration: int) -> None:
-        """Adds figures by their names."""
-        for name, value in figures.items():
+    def metrics(self, metrics: Mapping[str, float], iteration: int) -> None:
+        """Log metrics by name."""
+        for name, value in metrics.items():
             self._board.add_scalar(name, value, iteration)
             if self._mlflow is not None:
-                self._mlflow.figure(name, value, iteration)
+                self._mlflow.metric(name, value, iteration)
         self._board.flush()
 
     def picture(self, name: str, picture: np.ndarray, iteration: int) -> None:
-        """Adds a picture (H, W, 3) uint8."""
+        """Log a picture (H, W, 3) uint8."""
         self._board.add_image(name, picture, iteration, dataformats="HWC")
         self._board.flush()
         if self._mlflow is not None:
@@ -55,12 +55,12 @@ class Trackers:
 
 
 class MLflowRun:
-    """A run in MLflow's record.
+    """Run of MLflow.
 
     Args:
-        uri: of the record; MLflow refuses a folder of files.
-        experiment: its name.
-        artifacts: folder of pictures; MLflow would put them where the process happens to be.
+        uri: of the tracking store; MLflow refuses a folder of files.
+        experiment: name of the experiment.
+        artifacts: folder of pictures; by default, MLflow writes them to the working directory.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MLflowRun:
         for name, value in parameters.items():
             self.client.log_param(self._id, name, value)
 
-    def figure(self, name: str, value: float, iteration: int) -> None:
+    def metric(self, name: str, value: float, iteration: int) -> None:
         self.client.log_metric(self._id, name, value, step=iteration)
 
     def picture(self, name: str, picture: np.ndarray, iteration: int) -> None:
@@ -94,25 +94,25 @@ def _keep_newest(folder: Path, count: int) -> None:
         shutil.rmtree(run, ignore_errors=True)
 
 
-def supervision_picture(images: torch.Tensor, possible: torch.Tensor) -> np.ndarray | None:
-    """What a batch is supervised with, in the patch that has most of it; None where no voxel is known to be a label's.
+def supervision_picture(images: torch.Tensor, label_sets: torch.Tensor) -> np.ndarray | None:
+    """Draw the supervision of a batch, in the patch with most foreground.
 
-    The geodesics of all slices are drawn over the slice that holds most of their voxels; what is known to be background
-    is dark, what is unknown is as bright as it is.
+    The geodesics of all slices are drawn over the slice with most of their voxels; known background is darkened,
+    unknown voxels are not.
 
     Args:
         images: (B, 1, X, Y, Z).
-        possible: (B, 1 + C, X, Y, Z) bool label sets.
+        label_sets: (B, 1 + C, X, Y, Z) bool.
 
     Returns:
-        (Y, X, 3) uint8.
+        (Y, X, 3) uint8; None if no voxel is known to be foreground.
     """
-    foreground = ~possible[:, 0]
+    foreground = ~label_sets[:, 0]
     if not foreground.any():
         return None
     chosen = int(foreground.sum(dim=(1, 2, 3)).argmax())
     image, drawn = images[chosen, 0].float().cpu().numpy(), foreground[chosen].cpu().numpy()
-    background = (~possible[chosen, 1:].any(dim=0)).cpu().numpy()
+    background = (~label_sets[chosen, 1:].any(dim=0)).cpu().numpy()
     number = int(drawn.sum(axis=(0, 1)).argmax())
     slice_ = image[..., number]
     low, high = np.percentile(slice_, (1, 99))

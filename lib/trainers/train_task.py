@@ -42,18 +42,19 @@ logger = logging.getLogger(__name__)
 _CURVES = "curves.json"
 
 LISTINGS = 5
-"""How often the processes of a training list the annotations, until all of them see the same."""
+"""Number of attempts of the processes of a training to list the same annotations."""
 
 
 class InExtremISTrainTask(TrainTask):
-    """Gives `lib.training.run.Training` to MONAI Label.
+    """`lib.training.run.Training` as a task of MONAI Label.
 
     Args:
-        versions: the checkpoint that requests are answered with, and those before it.
-        labels: of the app.
+        versions: published checkpoint and previous versions.
+        labels: labels of the app.
         prepared: cache of scans on the network's grid.
-        tracking: "mlflow", kept in a sqlite file beside the model, or "None".
-        published: the model that requests are answered with.
+        hyperparameters: defaults, which a request may change.
+        tracking: "mlflow", stored in a sqlite file beside the model, or "None".
+        published: returns the published model.
     """
 
     def __init__(
@@ -79,19 +80,19 @@ class InExtremISTrainTask(TrainTask):
         return super().info() | {"labels": list(self.labels)}
 
     def config(self) -> dict[str, Any]:
-        """What viewers offer under the options of a training."""
+        """Return the options of a training for viewers."""
         fixed = {"device": device_list(), "pretrained": True, "tracking": self.tracking}
         return fixed | self.hyperparameters.model_dump()
 
     def stats(self) -> dict[str, Any]:
-        """Figures for viewers, which take a record without `total_time` for that of a running training.
+        """Return statistics for viewers, which take a record without `total_time` for that of a running training.
 
-        `best_metric` is the score of the published model, through a training too; missing where there is none.
+        `best_metric` is the score of the published model, also during a training; it is missing without a score.
         """
         running = list(processes("train").values())
         stats = self._kept_stats() or {"epoch": 0, "total_epochs": REPORTS}
         if running and stats.get("start_ts", 0) < _start_s(running[0].pid):
-            stats = {"epoch": 0, "total_epochs": REPORTS}  # its process begins, and the file is that of another
+            stats = {"epoch": 0, "total_epochs": REPORTS}  # the process is starting; the file is of another training
         if not running:
             stats.setdefault("total_time", stats.get("current_time", "0:00:00"))
         score = self._published_score(stats.pop("best_metric", None))
@@ -105,10 +106,10 @@ class InExtremISTrainTask(TrainTask):
         return stats
 
     def _published_score(self, of_this_run: float | None) -> float | None:
-        """Of the published model, in [0, 1], on scans that were learnt from where none is held out.
+        """Return the score of the published model, in [0, 1]; that on training scans if none is held out.
 
         Args:
-            of_this_run: of the last version that the run of the figures published.
+            of_this_run: score of the last version that the run of the statistics published.
         """
         model = self._published()
         if model is None or model.score is not None:
@@ -117,10 +118,14 @@ class InExtremISTrainTask(TrainTask):
         return next((run.score for run in reversed(runs) if run.version == model.version), of_this_run)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Runs a training. Raises: SystemExit: what is wrong stands, as a sentence, at the end of the task's log."""
+        """Run a training.
+
+        Raises:
+            SystemExit: the training failed; the reason is at the end of the task's log.
+        """
         try:
             with Ranks.joined() as ranks:
-                if not ranks.is_first:  # it would say the same
+                if not ranks.is_first:  # its warnings would repeat those of the first rank
                     logging.disable(logging.WARNING)
                 checked = self.checked_parameters(request)
                 return self._run(checked, self._scans(datastore, ranks), ranks)
@@ -142,21 +147,21 @@ class InExtremISTrainTask(TrainTask):
             raise SystemExit(1) from error
 
     def checked_parameters(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Only what a request may set; in particular no folder and no address.
+        """Return the options that a request may set; in particular no folder and no address.
 
         Raises:
-            TrainingError: a hyper-parameter out of its range.
+            TrainingError: a hyper-parameter is out of its range.
         """
         changes = {name: value for name, value in request.items() if name in Hyperparameters.model_fields}
         try:
-            changes = self._without_what_was_sent_back(changes)
+            changes = self._without_unchanged(changes)
             self.hyperparameters.changed(changes)
         except ValidationError as error:
             raise TrainingError(f"The training cannot start: {first_error(error)}") from error
         return changes | _checked_device(request)
 
-    def _without_what_was_sent_back(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """A viewer sends all options, changed or not; another method would not bring its own values then."""
+    def _without_unchanged(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Remove unchanged options if all are sent, as viewers do: they would override values of another method."""
         if changes.keys() < Hyperparameters.model_fields.keys():
             return changes
         own = self.hyperparameters
@@ -177,10 +182,10 @@ class InExtremISTrainTask(TrainTask):
         return self.folder / "train_stats.json"
 
     def _scans(self, datastore: Datastore, ranks: Ranks) -> list[AnnotatedScan]:
-        """The same on all ranks, each of which lists them itself: annotations may come in between.
+        """List the annotated scans on each rank; repeat this if annotations changed in between.
 
         Raises:
-            TrainingError: there is none, or the annotations change faster than they can be listed.
+            TrainingError: there is no scan, or the ranks do not see the same annotations.
         """
         for _ in range(LISTINGS):
             scans = annotated_scans(datastore, self.labels)
@@ -197,15 +202,15 @@ class InExtremISTrainTask(TrainTask):
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
         name = f"{datetime.now():%Y%m%d_%H%M%S}"
         trackers = Trackers(self.folder / "runs", name, self._mlflow_run(name, self._changed(checked)))
-        figures = _Figures(self._stats_path, trackers)
+        statistics = _Statistics(self._stats_path, trackers)
         try:
-            listener = Listener(figures.began, figures.reported, figures.judged)
+            listener = Listener(statistics.began, statistics.reported, statistics.judged)
             self._training(checked, scans, ranks, listener).run()
         except BaseException:
             trackers.close(failed=True)
             raise
         trackers.close(failed=False)
-        return figures.ended()
+        return statistics.ended()
 
     def _changed(self, checked: Mapping[str, Any]) -> Hyperparameters:
         changes = {name: value for name, value in checked.items() if name in Hyperparameters.model_fields}
@@ -231,12 +236,12 @@ class InExtremISTrainTask(TrainTask):
         if self.tracking != "mlflow":
             return None
         folder = self.versions.published_path.parent
-        # MONAI's default, a folder of files, is refused by MLflow.
+        # MLflow refuses MONAI's default, a folder of files.
         uri = f"sqlite:///{folder / 'mlruns.db'}"
         return MLflowRun(uri, self.versions.published_path.stem, folder / "mlartifacts", name, h.model_dump())
 
 
-class _Figures:
+class _Statistics:
     """Statistics of a run for viewers and trackers."""
 
     def __init__(self, stats_path: Path, trackers: Trackers) -> None:
@@ -244,7 +249,7 @@ class _Figures:
         self.curves = Curves(stats_path.with_name(_CURVES))
         self.trackers = trackers
         self.start_s = time.time()
-        # The record of an earlier training would hide that this one has begun.
+        # Replace the statistics of the previous training.
         self.stats: dict[str, Any] = {"epoch": 0, "total_epochs": REPORTS, "start_ts": int(self.start_s)}
         self._write()
 
@@ -255,8 +260,8 @@ class _Figures:
         value = report.step.value
         loss = value.loss.item()
         terms = {f"loss {name}": float(term) for name, term in value.terms.items()}
-        self.trackers.figures({"loss": loss, **terms}, report.iterations)
-        picture = supervision_picture(report.step.batch.image, value.possible)
+        self.trackers.metrics({"loss": loss, **terms}, report.iterations)
+        picture = supervision_picture(report.step.batch.image, value.label_sets)
         if picture is not None:
             self.trackers.picture("geodesics", picture, report.iterations)
         self.curves.add_loss(report.iterations, loss)
@@ -266,7 +271,7 @@ class _Figures:
 
     def judged(self, verdict: Verdict, iterations: int) -> None:
         if verdict.score is not None:
-            self.trackers.figures({"score": verdict.score}, iterations)
+            self.trackers.metrics({"score": verdict.score}, iterations)
             self.curves.add_score(iterations, verdict.score)
         best = {"best_metric": verdict.score} if verdict.publish and verdict.score is not None else {}
         self._write(verdict=verdict.reason, **best)
@@ -275,8 +280,8 @@ class _Figures:
         self._write(total_time=self._time())
         return self.stats
 
-    def _write(self, **figures: object) -> None:
-        self.stats |= {"current_time": self._time(), **figures}
+    def _write(self, **changes: object) -> None:
+        self.stats |= {"current_time": self._time(), **changes}
         write_atomically(self.stats_path, json.dumps(self.stats, indent=2).encode())
 
     def _time(self) -> str:
@@ -284,7 +289,7 @@ class _Figures:
 
 
 def _start_s(process: int) -> int:
-    """When a process was started, in seconds since 1970; 0 where it has ended."""
+    """Return the start of a process, in seconds since 1970; 0 if it has ended."""
     try:
         return int(psutil.Process(process).create_time())
     except psutil.NoSuchProcess:
@@ -292,10 +297,10 @@ def _start_s(process: int) -> int:
 
 
 def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What MONAI Label itself reads of a request.
+    """Return the options that MONAI Label itself reads from a request.
 
     Raises:
-        TrainingError: of another form than MONAI Label takes.
+        TrainingError: an option has a form that MONAI Label does not take.
     """
     checked: dict[str, Any] = {}
     device, gpus = request.get("device"), request.get("gpus")

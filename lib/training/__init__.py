@@ -1,1 +1,1 @@
-"""The method in plain torch: objective, loop, budget, starting point, publish gate."""
+"""Train networks: objective, loop, budget, starting point and publishing gate."""

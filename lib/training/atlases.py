@@ -27,18 +27,18 @@ from lib.inference.shape_atlases import shapes_of_mask
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "atlases_of_clicks.npz"
-"""Beside the published network."""
+"""Name of the file, in the folder of the published network."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingAtlases:
-    """The shape atlases and click networks of each label.
+    """Shape atlases and click networks of each label.
 
     Attributes:
-        accepted: by label and image id, the shapes of accepted masks.
-        of_clicks: by label, the atlas of clicks; of labels without an accepted mask.
-        clicked: by label, the ids of the images of that atlas.
-        networks: by label, what has learnt from its accepted masks.
+        accepted: shapes of accepted masks, by label and image id.
+        of_clicks: atlases made from clicks, by label, for labels without an accepted mask.
+        clicked: ids of the images of these atlases, by label.
+        networks: click networks trained on accepted masks, by label.
     """
 
     accepted: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
@@ -51,7 +51,6 @@ class TrainingAtlases:
         """Build the atlases from accepted masks, and from clicks on labels without an accepted mask.
 
         Args:
-            volumes: masks are read as they are there.
             labels: names in order of their index 1, 2, ...
         """
         accepted = _accepted(scans, volumes, labels)
@@ -64,7 +63,7 @@ class TrainingAtlases:
         return cls(accepted, of_clicks, clicked)
 
     def for_scan(self, scan: AnnotatedScan) -> dict[str, Learnt]:
-        """The atlases and networks for a scan, without its own accepted mask, which would predict itself."""
+        """Return the atlases and networks for a scan, without its own accepted mask, which would predict itself."""
         found = {
             label: Learnt(atlas, self.networks.get(label))
             for label, atlas in {**self.of_clicks, **self._of_accepted}.items()
@@ -82,14 +81,14 @@ class TrainingAtlases:
 
     @property
     def digest(self) -> str:
-        """Identify everything that a click mask depends on."""
+        """Key of everything that a click mask depends on."""
         atlases = {**self.of_clicks, **self._of_accepted}
         images = {label: sorted(shapes) for label, shapes in self.accepted.items()}
         weights = {label: network.digest for label, network in self.networks.items()}
         return f"{images} {[(label, atlas.digest) for label, atlas in atlases.items()]} {weights}"
 
     def save(self, folder: Path) -> None:
-        """Write the atlases of clicks, for click requests. Log a full disk."""
+        """Write the atlases of clicks, for click requests. Errors of the disk are logged."""
         try:
             save_atlases(folder / FILE_NAME, self.of_clicks, self.clicked)
         except OSError as error:
@@ -101,21 +100,21 @@ def _accepted(
 ) -> dict[str, dict[str, Shape]]:
     found: dict[str, dict[str, Shape]] = {label: {} for label in labels}
     for scan in (scan for scan in scans if scan.mask_path is not None):
-        wanted = [label for label in scan.mask_labels if label in found and len(found[label]) < MAX_SHAPES]
+        missing = [label for label in scan.mask_labels if label in found and len(found[label]) < MAX_SHAPES]
         try:
-            mask = volumes.mask(scan) if wanted else None
+            mask = volumes.mask(scan) if missing else None
         except VolumeError:
-            continue  # it is named in the log once a patch of it is drawn
+            continue  # it is logged when a patch of the scan is drawn
         if mask is not None:
             shapes = shapes_of_mask(mask.voxels.numpy(), mask.affine, labels)
-            for label in wanted:
+            for label in missing:
                 if label in shapes:
                     found[label][scan.image_id] = shapes[label]
     return found
 
 
 def _clicked(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> dict[str, dict[str, ClickedStructure]]:
-    """Structures of labels whose clicks show a common shape, by label and image id. Each image is read once."""
+    """Return structures of labels whose clicks show a common shape, by label and image id. Read each image once."""
     clicks = {
         label: {scan.image_id: a for scan in scans for a in scan.annotations if a.label == label} for label in labels
     }
@@ -125,12 +124,12 @@ def _clicked(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> dict[str,
         if have_shape_in_common([frame_extremes(a.points, a.geometry.affine_ras) for a in some]):
             found[label] = {}
     for scan in scans:
-        wanted = [label for label in found if scan.image_id in clicks[label] and len(found[label]) < MAX_STRUCTURES]
+        missing = [label for label in found if scan.image_id in clicks[label] and len(found[label]) < MAX_STRUCTURES]
         try:
-            volume = load_volume(scan.image_path) if wanted else None
+            volume = load_volume(scan.image_path) if missing else None
         except VolumeError:
-            continue  # it is named in the log once a patch of it is drawn
+            continue  # it is logged when a patch of the scan is drawn
         if volume is not None:
-            for label in wanted:
+            for label in missing:
                 found[label][scan.image_id] = ClickedStructure.of(volume, clicks[label][scan.image_id].points)
     return found

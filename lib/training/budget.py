@@ -12,11 +12,11 @@ from lib.training.hyperparameters import Hyperparameters
 
 @dataclass
 class TrainingBudget:
-    """Iterations or minutes, whichever are used up first.
+    """Limit of iterations and minutes, whichever is reached first.
 
     Attributes:
         iterations: at least 1.
-        max_minutes: more than 0, or 0 for as long as the iterations take.
+        max_minutes: more than 0, or 0 for no limit of time.
         used_before: share of the budget, in [0, 1), that an interrupted part of the same training has used.
     """
 
@@ -31,18 +31,17 @@ class TrainingBudget:
         self._reserved_s = seconds
 
     def used(self, iterations: int) -> float:
-        """Share of the budget, in [0, 1], that is used after a number of iterations of this part."""
+        """Return the share of the budget, in [0, 1], used after a number of iterations of this part."""
         minutes = (time.monotonic() - self._start + self._reserved_s) / 60
         of_minutes = minutes / self.max_minutes if self.max_minutes > 0 else 0.0
         return min(1.0, self.used_before + max(iterations / self.iterations, of_minutes))
 
 
 def learning_rate(h: Hyperparameters, iteration: int, used: float) -> float:
-    """The poly schedule over the budget (paper, Section 4): (1 - used)^power of the initial rate, after a warm-up.
+    """Compute the poly schedule over the budget (paper, Section 4): (1 - used)^power of the initial rate.
 
-    It begins anew with each training, which starts from weights that the last one has led to rest: a warm restart
-    (Loshchilov and Hutter, SGDR, ICLR 2017). The warm-up keeps the first steps, whose moments know nothing yet, from
-    undoing what was learnt.
+    Each training restarts the schedule from the published weights: a warm restart (Loshchilov and Hutter, SGDR,
+    ICLR 2017). A linear warm-up protects these weights from the first steps, whose moment estimates are inaccurate.
 
     Args:
         iteration: of this training, from 0.
@@ -53,7 +52,7 @@ def learning_rate(h: Hyperparameters, iteration: int, used: float) -> float:
 
 
 def make_optimizer(network: torch.nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
-    """Make the optimiser of the hyper-parameters, with no momentum yet."""
+    """Make the optimiser of the hyper-parameters, without momentum."""
     weights, decay = network.parameters(), h.weight_decay
     if h.optimizer == "sgd":
         nesterov = h.momentum > 0

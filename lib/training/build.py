@@ -11,7 +11,8 @@ import torch
 
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.augmentation import Axes
-from lib.data.patches import PatchBatch, PatchPlan, PatchSource, PatchStream, patch_batches, spare_workers
+from lib.data.patch_batches import PatchStream, patch_batches, spare_workers
+from lib.data.patches import PatchBatch, PatchPlan, PatchSource
 from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import Spacing
@@ -28,7 +29,7 @@ from lib.training.ranks import ALONE, Ranks
 logger = logging.getLogger(__name__)
 
 MASKED_SHARE = 0.5
-"""Of the patches, at least, that are of scans with an accepted mask: these are few, and tell the most."""
+"""Minimum share of patches from scans with an accepted mask: these scans are few, and the most informative."""
 
 
 def plan_network(
@@ -37,7 +38,7 @@ def plan_network(
     """Plan the network of the hyper-parameters on a grid of this spacing.
 
     Raises:
-        TrainingError: there is no such network.
+        TrainingError: the network cannot be built.
         VolumeError: a scan cannot be read.
     """
     roi_size = plan_patch(scans, spacing_mm, h)
@@ -59,12 +60,14 @@ def training_volumes(
     *,
     learns: bool = True,
 ) -> ScanVolumes:
-    """Volumes of the scans, with click masks where `click_mask_weight` is not 0.
+    """Make the volumes of the scans, with click masks if `click_mask_weight` is not 0.
 
     Args:
-        folder: in which atlases of clicks and click networks are left for click requests; None: nothing is left, and
-            no network is trained.
-        learns: False where another process has just left them in the folder: they are read from there.
+        prepared: cache of scans on the network's grid.
+        labels: names in order of their index 1, 2, ...
+        folder: where atlases of clicks and click networks are stored for click requests; None to store nothing and
+            train no click network.
+        learns: False to read the click networks from the folder, where another process has just stored them.
     """
     volumes = ScanVolumes(prepared, spacing_mm)
     if h.click_mask_weight == 0:
@@ -84,12 +87,12 @@ def training_volumes(
 def weighted_click_masks(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: tuple[str, ...], h: Hyperparameters
 ) -> tuple[ScanVolumes, Hyperparameters]:
-    """Set the weight of click masks by their agreement with drawn masks; make none at weight 0."""
+    """Set the weight of click masks by their agreement with drawn masks; remove click masks at weight 0."""
     agreement = click_masks.agreement(scans, volumes, labels) if h.click_mask_weight > 0 else None
     if agreement is None:
         return volumes, h
     weight = click_masks.weight_of(agreement)
-    logger.info("Masks of clicks have Dice %.2f with drawn masks; they weigh %.2f.", agreement, weight)
+    logger.info("Click masks have a Dice of %.2f with drawn masks; their weight is %.2f.", agreement, weight)
     changed = h.changed({"click_mask_weight": weight * h.click_mask_weight})
     return (volumes if weight > 0 else replace(volumes, click_masks=None)), changed
 
@@ -104,12 +107,12 @@ def training_batches(
     seed: int = 0,
     ranks: Ranks = ALONE,
 ) -> Iterator[PatchBatch]:
-    """Endless batches of patches.
+    """Yield batches of patches without end.
 
     Args:
         symmetric: see `lib.training.orientation.symmetric_axes`.
         seed: of the patches.
-        ranks: that train together; the patches are divided among them.
+        ranks: processes that train together; the patches are divided among them.
 
     Raises:
         VolumeError: none of the scans can be read.

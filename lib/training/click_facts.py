@@ -1,4 +1,4 @@
-"""What clicks tell of the truth, and how far a mask agrees with it. No mask of the clicks is needed."""
+"""Measure how well a mask agrees with six clicks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lib.geometry.boxes import Box
 
 @dataclass(frozen=True)
 class ClickFacts:
-    """How a mask stands to six clicks.
+    """Agreement of a mask with six clicks.
 
     Attributes:
-        box_overlap: intersection over union, in [0, 1], of the tight boxes of the clicks and of the mask's parts that
-            meet the relaxed box.
+        box_overlap: intersection over union, in [0, 1], of the tight box of the clicks and that of the components of
+            the mask that intersect the relaxed box.
         geodesics_covered: share of the voxels of the geodesics, in [0, 1], that lie in the mask.
-        faces_covered: mean share, in [0, 1], of the six faces of the tight box that lie in the mask: a structure
-            touches them with its ends only.
-        outside: share of the mask, in [0, 1], that lies outside of the relaxed box; 1 for an empty mask.
+        faces_covered: mean share, in [0, 1], of the six faces of the tight box that lie in the mask. It is small for
+            a correct mask, because a structure touches the faces with its ends only.
+        outside: share of the mask, in [0, 1], that lies outside the relaxed box; 1 for an empty mask.
     """
 
     box_overlap: float
@@ -32,12 +32,12 @@ class ClickFacts:
 
     @property
     def score(self) -> float:
-        """In [0, 1]. It ranks networks as the Dice with the truth does (docs/method.md)."""
+        """Click score in [0, 1]. It ranks networks like the Dice with the truth (docs/method.md)."""
         return (1 - self.outside) * (1 - self.faces_covered) * self.geodesics_covered * math.sqrt(self.box_overlap)
 
     @classmethod
     def of(cls, mask: np.ndarray, points: ExtremePoints, geodesics: list[np.ndarray], margin: int) -> ClickFacts:
-        """Compares.
+        """Compare a mask with clicks.
 
         Args:
             mask: (X, Y, Z) bool.
@@ -60,14 +60,14 @@ class ClickFacts:
 
 
 def _faces(mask: np.ndarray) -> float:
-    """Mean share of the faces of an array (X, Y, Z) bool that is True."""
+    """Return the mean share of the faces of an array (X, Y, Z) bool that is True."""
     if mask.size == 0:
         return 0.0
     return float(np.mean([np.take(mask, end, axis).mean() for axis in range(3) for end in (0, -1)]))
 
 
 def _part_in(mask: np.ndarray, relaxed: Box) -> Box | None:
-    """The box of the parts of a mask that reach into a box: a speck far away says nothing of the ends."""
+    """Return the tight box of the components of a mask that intersect a box; others say nothing about the ends."""
     parts, _ = ndimage.label(mask)
     meeting = np.unique(parts[relaxed.slices])
     meeting = meeting[meeting > 0]

@@ -15,23 +15,28 @@ from lib.metrics import dice
 from lib.training.atlases import TrainingAtlases
 
 NAME = "2"
-"""Changes with the way in which the masks are made."""
+"""Version of the algorithm, a part of cache keys: change it with the algorithm."""
 
 USELESS_AGREEMENT = 0.75
+"""Dice with drawn masks at and below which click masks get no weight."""
 
-MOST_SCANS = 8
-"""On which masks of clicks are compared with drawn ones."""
+MAX_SCANS = 8
+"""Maximum number of scans on which click masks are compared with drawn masks."""
 
 
 class ClickMaskMaker:
-    """Makes the label map (X, Y, Z) of a scan's clicks, without a network; see `lib.data.scan_volumes.ClickMasks`."""
+    """Make the label map (X, Y, Z) of a scan's clicks, without a network; see `lib.data.scan_volumes.ClickMasks`."""
 
     def __init__(self, labels: tuple[str, ...], atlases: TrainingAtlases) -> None:
         self.index = {label: index for index, label in enumerate(labels, start=1)}
         self.atlases = atlases
 
     def __call__(self, scan: AnnotatedScan) -> Volume:
-        """Raises: VolumeError."""
+        """Make the label map of a scan.
+
+        Raises:
+            VolumeError: the image cannot be read.
+        """
         volume = load_volume(scan.image_path)
         structures = [annotation.points for annotation in scan.annotations]
         label_map = click_label_map(volume, structures, self.index, learnt=self.atlases.for_scan(scan))
@@ -39,22 +44,20 @@ class ClickMaskMaker:
 
 
 def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequence[str]) -> float | None:
-    """Mean Dice, in [0, 1], of masks of clicks with the drawn masks of the same scans; None where no scan has both.
+    """Compute the mean Dice, in [0, 1], of click masks with drawn masks of the same scans; None if no scan has both.
 
-    Masks that were accepted, as they were or after corrective clicks, are left out: they are masks of these very clicks
-    and would be compared with themselves.
+    Accepted click masks are left out, with or without corrective clicks: they would be compared with themselves.
 
     Args:
-        volumes: with masks of the clicks.
         labels: names in order of their index 1, 2, ...
     """
     both = [scan for scan in scans if _drawn_and_clicked(scan)]
     found = []
-    for scan in both[:MOST_SCANS]:
+    for scan in both[:MAX_SCANS]:
         try:
             mask, click_mask = volumes.mask(scan), volumes.click_mask(scan)
         except VolumeError:
-            continue  # it is named in the log once a patch of it is drawn
+            continue  # it is logged when a patch of the scan is drawn
         assert mask is not None and click_mask is not None
         for label in _drawn_and_clicked(scan):
             index = 1 + labels.index(label)
@@ -68,8 +71,8 @@ def _drawn_and_clicked(scan: AnnotatedScan) -> list[str]:
 
 
 def weight_of(agreement: float | None) -> float:
-    """Weight of click masks in the loss, in [0, 1]: 1 where there is no drawn mask to compare with.
+    """Return the weight of click masks in the loss, in [0, 1]: 1 without a drawn mask to compare with.
 
-    Below `USELESS_AGREEMENT` not at all: a network that learns from a few drawn masks alone is better then.
+    At and below `USELESS_AGREEMENT` it is 0: a network trained on a few drawn masks alone is then better.
     """
     return 1.0 if agreement is None else max(0.0, (agreement - USELESS_AGREEMENT) / (1 - USELESS_AGREEMENT))

@@ -24,30 +24,30 @@ from lib.geometry.image_geometry import Spacing
 
 logger = logging.getLogger(__name__)
 
-LEAST_MASKS = 4
-"""Fewer teach a network less than the atlas knows (hippocampus, 2 masks: Dice 0.80 and 0.81; 4: 0.82 and 0.81)."""
+MIN_MASKS = 4
+"""With fewer masks, a network is not better than the atlas."""
 
-LEAST_TO_HOLD_OUT = 8
-"""From so many masks on, every fifth is held out, to see whether the network helps."""
+MIN_EXAMPLES_TO_HOLD_OUT = 8
+"""With at least this many masks, every fifth is held out to test the network."""
 
-LEAST_HELP = 0.06
-"""Share by which it has to lower the loss on these."""
+MIN_LOSS_REDUCTION = 0.06
+"""Share by which the network must lower the loss on held-out masks."""
 
 SECONDS = 45.0
 
 BATCH, LEARNING_RATE, WARM_UP, WEIGHT_DECAY, GRADIENT_CLIP = 2, 3e-3, 20, 0.05, 5.0
 CROSS_ENTROPY_WEIGHT = 4.0
-LARGEST_TURN_DEG, LARGEST_SCALING, HAND_ERROR_VOXELS = 12.0, 0.15, 0.6
+MAX_ROTATION_DEG, MAX_LOG_SCALING, CLICK_ERROR_VOXELS = 12.0, 0.15, 0.6
 CORRECTED_SHARE, CORRECTION_SHARE = 0.5, 0.6
 SEEN_CONTEXT = 0.15
-"""Of the box's extent: what a click request sees around it; farther out, the outermost voxels are repeated."""
+"""Margin that a click request reads around the box, as a share of its extent; beyond, border voxels are repeated."""
 
 MARGIN = 0.6
-"""Of the box's extent, that is kept around a structure, for boxes that are turned and scaled."""
+"""Margin that is kept around a structure for rotated and scaled boxes, as a share of the extent of the box."""
 
 
 class _Drawn(NamedTuple):
-    """Image and mask (S, S, S) in the frame of a box, and the positions (3, 2, 3) of the clicks that the box is of."""
+    """Image and mask (S, S, S) in the frame of a box, and positions (3, 2, 3) of the clicks that define the box."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -56,14 +56,14 @@ class _Drawn(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClickExample:
-    """An accepted mask with its image; axes towards right, anterior, superior.
+    """Accepted mask with its image; axes towards right, anterior, superior.
 
     Attributes:
         image: (X, Y, Z) float32.
         mask: (X, Y, Z) bool, one component.
-        surface: (N, 3) voxels of its outermost layer.
+        surface: (N, 3) voxels of the outermost layer of the mask.
         spacing_mm: (3,).
-        shape: of the mask.
+        shape: shape of the mask, for atlases.
     """
 
     image: np.ndarray
@@ -74,7 +74,7 @@ class ClickExample:
 
     @classmethod
     def of(cls, image: np.ndarray, mask: np.ndarray, spacing_mm: Spacing, shape: Shape) -> ClickExample:
-        """From an image (X, Y, Z) and a mask (X, Y, Z) bool that is not empty; only their surroundings are kept."""
+        """Crop an image (X, Y, Z) and a non-empty mask (X, Y, Z) bool to the surroundings of the mask."""
         tight = Box.around(np.argwhere(mask))
         i, j, k = (int(np.ceil(MARGIN * size)) + 1 for size in tight.shape)
         part = tight.relaxed((i, j, k), mask.shape).slices
@@ -86,7 +86,7 @@ class ClickExample:
         """Draw a random rotation, scaling and error of the clicks."""
         middle, turn = self.surface.mean(axis=0), self._turn(rng)
         ends = _extremes((self.surface - middle) @ turn.T, rng)
-        ends += rng.normal(0, HAND_ERROR_VOXELS, ends.shape)
+        ends += rng.normal(0, CLICK_ERROR_VOXELS, ends.shape)
         low, high = ends.reshape(6, 3).min(axis=0) - 0.5, ends.reshape(6, 3).max(axis=0) + 0.5
         high = np.maximum(high, low + 2)
         seen = self._where(np.clip(sample_positions(), -SEEN_CONTEXT, 1 + SEEN_CONTEXT), low, high, turn, middle)
@@ -96,9 +96,9 @@ class ClickExample:
         return _Drawn(image, mask, (ends - low) / (high - low))
 
     def _turn(self, rng: np.random.Generator) -> np.ndarray:
-        """(3, 3) from voxels to voxels: a rotation and a scaling in mm."""
-        angles = rng.uniform(-LARGEST_TURN_DEG, LARGEST_TURN_DEG, 3)
-        scaling = np.exp(rng.uniform(-LARGEST_SCALING, LARGEST_SCALING, 3))
+        """Draw a linear map (3, 3) from voxels to voxels: a rotation and a scaling in mm."""
+        angles = rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG, 3)
+        scaling = np.exp(rng.uniform(-MAX_LOG_SCALING, MAX_LOG_SCALING, 3))
         in_mm = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * scaling
         turn: np.ndarray = in_mm * self.spacing_mm[None, :] / self.spacing_mm[:, None]
         return turn
@@ -107,7 +107,7 @@ class ClickExample:
     def _where(
         positions: np.ndarray, low: np.ndarray, high: np.ndarray, turn: np.ndarray, middle: np.ndarray
     ) -> np.ndarray:
-        """(3, S, S, S) voxels of the image for positions (S,) along each axis of a box in the turned image."""
+        """Return voxels (3, S, S, S) of the image for positions (S,) along each axis of a box in the turned image."""
         lines = [low[axis] + positions * (high[axis] - low[axis]) for axis in range(3)]
         turned = np.stack(np.meshgrid(*lines, indexing="ij"))
         return np.einsum("ab,bxyz->axyz", np.linalg.inv(turn), turned) + middle[:, None, None, None]
@@ -117,17 +117,18 @@ def train_click_network(examples: Sequence[ClickExample], seconds: float, seed: 
     """Train on masks of one label.
 
     Args:
-        seconds: of wall time.
+        seconds: wall time of the training.
+        seed: of initialisation and sampling.
 
     Returns:
-        None where there are fewer than `LEAST_MASKS`, where their atlas counts nothing, or where it does not lower the
-        loss on masks that were held out.
+        The network; None with fewer than `MIN_MASKS` masks, if their atlas has no weight, or if the network does not
+        lower the loss on held-out masks.
     """
-    if len(examples) < LEAST_MASKS:
+    if len(examples) < MIN_MASKS:
         return None
     if ShapeAtlas.of([e.shape for e in examples]).weight == 0:
         return None
-    has_held_out = len(examples) >= LEAST_TO_HOLD_OUT
+    has_held_out = len(examples) >= MIN_EXAMPLES_TO_HOLD_OUT
     held_out = list(examples[::5]) if has_held_out else []
     learnt_from = [example for n, example in enumerate(examples) if not has_held_out or n % 5]
     rng = np.random.default_rng(seed)
@@ -145,7 +146,7 @@ def train_click_network(examples: Sequence[ClickExample], seconds: float, seed: 
 
 
 def _train(network: ClickNetwork, examples: Sequence[ClickExample], seconds: float, rng: np.random.Generator) -> None:
-    # Each structure is seen with the atlas of the others, as new ones will be.
+    # Each structure gets the atlas of the others, like a new structure in use.
     atlases = [ShapeAtlas.of([e.shape for m, e in enumerate(examples) if m != n]) for n in range(len(examples))]
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     start, step = time.monotonic(), 0
@@ -166,7 +167,7 @@ def _train(network: ClickNetwork, examples: Sequence[ClickExample], seconds: flo
 def _example_input(
     drawn: _Drawn, atlas: ShapeAtlas, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs (5, S, S, S), log-odds and mask (S, S, S), float32, with another contrast and some corrective clicks."""
+    """Make inputs (5, S, S, S), log-odds and mask (S, S, S), float32; change contrast and add corrective clicks."""
     none = np.empty((0, 3))
     inputs, log_odds = network_input(drawn.image, drawn.extremes, atlas, none, none)
     if rng.random() < CORRECTED_SHARE:
@@ -178,7 +179,7 @@ def _example_input(
 
 
 def _corrections(found: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n, 3) of clicks deepest in what a mask (S, S, S) misses, and in what it adds; n is 0 or 1."""
+    """Draw positions (n, 3) of clicks deepest in false negatives and false positives (S, S, S); n is 0 or 1."""
     clicks = []
     for wrong in (truth & ~found, found & ~truth):
         deepest: list[tuple[int, ...]] = []
@@ -189,7 +190,7 @@ def _corrections(found: np.ndarray, truth: np.ndarray, rng: np.random.Generator)
 
 
 def _loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy and Dice of (B, S, S, S)."""
+    """Compute cross-entropy plus Dice loss of logits and masks (B, S, S, S)."""
     probability = torch.sigmoid(logits)
     overlap, total = (probability * masks).sum((1, 2, 3)), (probability + masks).sum((1, 2, 3))
     dice_loss = 1 - (2 * overlap + 1) / (total + 1)
@@ -199,7 +200,7 @@ def _loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def _helps(
     network: ClickNetwork, held_out: Sequence[ClickExample], atlas: ShapeAtlas, rng: np.random.Generator
 ) -> bool:
-    """Does the network lower the loss on held-out structures?"""
+    """Tell whether the network lowers the loss on held-out structures by `MIN_LOSS_REDUCTION`."""
     losses = np.zeros(2)
     none = np.empty((0, 3))
     for example in held_out:
@@ -209,11 +210,11 @@ def _helps(
         for n, logits in enumerate((log_odds, log_odds + network.correction(inputs))):
             losses[n] += float(_loss(torch.from_numpy(logits)[None], mask[None]))
     logger.info("A click network changes the loss on %d held-out masks from %.3f to %.3f.", len(held_out), *losses)
-    return bool(losses[1] < (1 - LEAST_HELP) * losses[0])
+    return bool(losses[1] < (1 - MIN_LOSS_REDUCTION) * losses[0])
 
 
 def _extremes(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(3, 2, 3): of each end, one of the points (N, 3) that lie farthest out, within half a voxel."""
+    """Draw extreme points (3, 2, 3), each from the points (N, 3) within half a voxel of the extreme position."""
     ends = np.empty((3, 2, 3))
     for axis in range(3):
         for side, sign in enumerate((-1, 1)):
@@ -224,10 +225,11 @@ def _extremes(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def seconds_by_label(counts: Mapping[str, int], minutes: float) -> dict[str, float]:
-    """Wall time for the network of each label, by its number of new masks; at most a fifth of a run of so many minutes.
+    """Divide the wall time among the networks of labels with new masks, most masks first.
 
     Args:
-        minutes: 0 for no limit.
+        counts: number of new masks of each label.
+        minutes: of the training, of which the networks get at most a fifth; 0 for no limit.
     """
     total = np.inf if minutes == 0 else 60 * minutes / 5
     most_first = sorted((label for label in counts if counts[label] > 0), key=lambda label: -counts[label])

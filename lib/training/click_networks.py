@@ -1,4 +1,4 @@
-"""Retrain the click networks of a project where there are new accepted masks."""
+"""Retrain the click networks of labels with new accepted masks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lib.clickmask.shape_atlas import Shape
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
-from lib.training.click_network_training import LEAST_MASKS, ClickExample, seconds_by_label, train_click_network
+from lib.training.click_network_training import MIN_MASKS, ClickExample, seconds_by_label, train_click_network
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "click_networks.pt"
-"""Beside the published network."""
+"""Name of the file, in the folder of the published network."""
 
 
 def updated_click_networks(
@@ -30,15 +30,18 @@ def updated_click_networks(
     labels: tuple[str, ...],
     minutes: float,
 ) -> dict[str, ClickNetwork]:
-    """Train the networks of labels with new accepted masks, within the time, and store them for click requests.
+    """Train the networks of labels with new accepted masks, and store them for click requests.
 
-    Labels that nobody clicks have no use for one. A network that has learnt from a mask which is gone goes too.
+    Labels without clicks get no network. A network that was trained on a mask which was deleted is deleted.
 
     Args:
-        folder: of the file of networks.
-        accepted: by label and image id, the shapes of accepted masks.
+        folder: folder of the file of networks.
+        accepted: shapes of accepted masks, by label and image id.
         labels: names in order of their index 1, 2, ...
-        minutes: of the training that these are a part of, 0 for no limit.
+        minutes: of the training that includes this, 0 for no limit.
+
+    Returns:
+        Networks by label.
     """
     kept = {
         label: stored
@@ -46,7 +49,7 @@ def updated_click_networks(
         if stored.images and set(stored.images) <= accepted.get(label, {}).keys()
     }
     clicked = {annotation.label for scan in scans for annotation in scan.annotations}
-    enough = {label: of for label, of in accepted.items() if label in clicked and len(of) >= LEAST_MASKS}
+    enough = {label: of for label, of in accepted.items() if label in clicked and len(of) >= MIN_MASKS}
     new = {
         label: len(shapes.keys() - set(kept[label].images if label in kept else ())) for label, shapes in enough.items()
     }
@@ -57,11 +60,11 @@ def updated_click_networks(
         networks.pop(label, None)
         if network is not None:
             networks[label] = StoredNetwork(network, tuple(examples))
-            logger.info("A click network of %s has learnt from %d accepted masks.", label, len(examples))
+            logger.info("A click network of %s was trained on %d accepted masks.", label, len(examples))
     try:
         save_networks(folder / FILE_NAME, networks)
     except OSError as error:
-        logger.warning("The click networks are not kept (%s).", error.strerror)
+        logger.warning("The click networks cannot be stored (%s).", error.strerror)
     return {label: stored.network for label, stored in networks.items()}
 
 
@@ -73,13 +76,13 @@ def kept_click_networks(folder: Path) -> dict[str, ClickNetwork]:
 def _examples(
     scans: Sequence[AnnotatedScan], volumes: ScanVolumes, shapes: Mapping[str, Shape], index: int
 ) -> dict[str, ClickExample]:
-    """Training examples by image id; images that cannot be read are left out."""
+    """Read the training examples by image id; images that cannot be read are left out."""
     found = {}
     for scan in (scan for scan in scans if scan.image_id in shapes):
         try:
             image, mask = volumes.image(scan).voxels.numpy(), volumes.mask(scan)
         except VolumeError:
-            continue  # it is named in the log once a patch of it is drawn
+            continue  # it is logged when a patch of the scan is drawn
         assert mask is not None
         is_label = np.asarray(mask.voxels.numpy() == index)
         found[scan.image_id] = ClickExample.of(image, is_label, volumes.spacing_mm, shapes[scan.image_id])

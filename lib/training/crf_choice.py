@@ -1,4 +1,4 @@
-"""Decide whether a network's automatic masks go through the dense CRF."""
+"""Decide whether automatic masks of a network are refined by the dense CRF."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lib.networks.checkpoint import TrainedModel
 def crf_helps(
     model: TrainedModel, held_out: Sequence[AnnotatedScan], volumes: ScanVolumes, device: torch.device | str = "cpu"
 ) -> bool:
-    """Does the dense CRF keep or raise the mean Dice with accepted masks of scans that were not learnt from?
+    """Tell whether the dense CRF keeps or raises the mean Dice with accepted masks of held-out scans.
 
-    A network that was trained on clicks knows little of where a structure ends, and gains; one that was trained on many
-    accepted masks knows it better than the image's edges (docs/results/accuracy.md).
+    The CRF improves boundaries of networks that were trained on clicks, and may worsen those of networks that were
+    trained on many accepted masks (docs/results/accuracy.md).
 
-    Labels that were accepted as the app had made them do not decide: a graph cut ended them at the image's edges, so
-    that they would speak for the CRF, whatever the truth.
+    Labels that were accepted unchanged are not used: a graph cut has aligned their boundary with edges of the image,
+    which favours the CRF.
 
     Returns:
-        True as well where none of the scans has a drawn or corrected mask that can be read.
+        Also True if none of the scans has a drawn or corrected mask that can be read.
     """
     gains = []
     for scan in held_out:
@@ -43,7 +43,7 @@ def crf_helps(
             if mask is None:
                 continue
             probability = predict_on_grid(model, image.voxels, device)
-        except (VolumeError, BrokenModelError):  # the gate tells of them
+        except (VolumeError, BrokenModelError):  # the gate logs them
             continue
         found = most_probable(probability).numpy()
         refined = refined_label_map(
@@ -56,6 +56,6 @@ def crf_helps(
 
 
 def _probability(probability: torch.Tensor, index: int, box: Box) -> np.ndarray:
-    """Of a label 1, 2, ... in a box of the grid, float32, from (C, X, Y, Z) float16."""
+    """Return the probability of label 1, 2, ... in a box of the grid, float32, from (C, X, Y, Z) float16."""
     found: np.ndarray = probability[(index - 1, *box.slices)].float().numpy()
     return found

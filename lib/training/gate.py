@@ -27,31 +27,33 @@ from lib.training.scan_score import NAME, scan_score
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.01
-"""By which a candidate's score may be below the best kept version's: less than a handful of scans can tell apart."""
+"""Amount by which a candidate's score may be below that of the best kept version: differences on a few scans are larger
+by chance."""
 
 COLLAPSED = 0.5
-"""A candidate whose score on scans it was trained on is below this share of the published model's has collapsed."""
+"""A candidate has collapsed if its score on its training scans is below this share of that of the published model."""
 
-MOST_SCANS = 16
-"""To judge on; more would cost more time than they tell."""
+MAX_SCANS = 16
+"""Maximum number of held-out scans to score on, which limits the time."""
 
 TRAINING_SCANS = 5
-"""To judge on where none is held out: a collapse shows on few."""
+"""Number of training scans to score on if no scan is held out: a collapse shows on a few."""
 
 HELD_OUT, TRAINING = "held-out", "training"
 
 Scores = Mapping[str, float]
-"""In [0, 1], by scan and what was said of it."""
+"""Scores in [0, 1] by a key of the scan and its annotations."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to publish, and why; the figures are those of `TrainingRun`.
+    """Decision to publish a candidate or not, with its reason.
 
     Attributes:
-        best_version: the kept version with the highest score, or None where none was scored.
-        scores: of the candidate.
-        rolled_back: somebody rolled back meanwhile, so that it is kept as a version and not published.
+        judged_on, score, published_score: as in `TrainingRun`.
+        best_version: the kept version with the highest score, or None if none was scored.
+        scores: scores of the candidate.
+        rolled_back: the base was rolled back during the training: the candidate is kept as a version, not published.
     """
 
     publish: bool
@@ -64,12 +66,12 @@ class Verdict:
 
     @property
     def is_best(self) -> bool:
-        """Is no kept version better?"""
+        """True if no kept version has a higher score."""
         return self.score is None or self.published_score is None or self.score >= self.published_score
 
     @property
     def reason(self) -> str:
-        """A sentence for people."""
+        """Sentence for users that explains the decision."""
         if self.rolled_back:
             return "Another version was published while it was trained, so that it is kept as a version only."
         count, kind = self.judged_on
@@ -87,17 +89,17 @@ class Verdict:
 class PublishGate:
     """Score networks on held-out scans, and compare a candidate with the best kept version.
 
-    A held-out scan with an accepted mask counts by its Dice, one with clicks by what these tell of the truth
-    (`lib.training.scan_score`). Where no scan is held out, on some that were trained on: this shows a network that has
-    collapsed, and no more; such a score is not kept with the model.
+    A held-out scan with an accepted mask is scored by Dice, one with clicks by its click score
+    (`lib.training.scan_score`). If no scan is held out, some training scans are scored. This only detects a network
+    that has collapsed; such a score is not stored with the model.
 
-    Of many scans, those with a mask that was drawn or corrected are used first, then those with one that was accepted
-    as the app had made it, then those with clicks: a model that was wrong must not confirm itself.
+    Scans with a drawn or corrected mask are used first, then scans with a mask that was accepted unchanged, then scans
+    with clicks: a model must not be confirmed by masks of its own.
 
     Args:
         held_out: scans that no kept version was trained on.
-        trained_on: those of this training.
-        labels: of the app; a version of others is not compared with.
+        trained_on: scans of this training.
+        labels: labels of the app; versions with other labels are not compared.
         margin: voxels by which tight boxes are relaxed.
     """
 
@@ -118,14 +120,14 @@ class PublishGate:
         self.margin = margin
         self.device = device
         scans = sorted(held_out or trained_on, key=lambda scan: (_rank(scan), self._key(scan)))
-        self.scans = scans[: MOST_SCANS if held_out else TRAINING_SCANS]
+        self.scans = scans[: MAX_SCANS if held_out else TRAINING_SCANS]
         self._cache = ScoreCache(versions.folder / "scores.json")
 
     def kept_scores(self) -> dict[int, Scores]:
-        """Of the versions to compare with: those that are kept and led to the published one, or that one alone where no
-        scan is held out. A version that somebody rolled back does not set the bar.
+        """Return the scores of the versions to compare with.
 
-        Each is scored once on each scan; a file remembers it.
+        These are the published version and, with held-out scans, the kept versions that led to it; not a version
+        that was rolled back. Each version is scored once on each scan; the scores are stored in a file.
         """
         published = self.versions.published_number()
         kept = self.versions.led_to_published() if self.is_held_out else []
@@ -133,7 +135,10 @@ class PublishGate:
         return {number: of for number, of in scores.items() if of is not None}
 
     def judge(self, candidate: TrainedModel, kept: Mapping[int, Scores]) -> Verdict:
-        """Without a published network any is better than none; one that cannot be compared is published only then."""
+        """Compare a candidate with kept versions.
+
+        Without a published network, any candidate is published. With one, a candidate without a score is not.
+        """
         scores = self._of_scans(candidate, self.scans)
         common = set(scores).intersection(*kept.values())
         judged_on = (len(common), HELD_OUT if self.is_held_out else TRAINING)
@@ -148,7 +153,7 @@ class PublishGate:
         return Verdict(score >= least, judged_on, score, means[best], best, scores)
 
     def crf_helps(self, candidate: TrainedModel) -> bool:
-        """Does the dense CRF improve the candidate's automatic masks? Judged on held-out scans only."""
+        """Tell whether the dense CRF improves the candidate's automatic masks, on held-out scans only."""
         volumes = ScanVolumes(self.prepared, candidate.spec.spacing_mm)
         return crf_helps(candidate, self.scans if self.is_held_out else [], volumes, self.device)
 
@@ -157,7 +162,7 @@ class PublishGate:
         self._cache.put(version, scores, self.versions.numbers())
 
     def _scores_of_version(self, number: int) -> Scores | None:
-        """None where it cannot be compared with."""
+        """Return the scores of a version, or None if it cannot be compared."""
         keys = {self._key(scan) for scan in self.scans}
         known = self._cache.get(number)
         missing = [scan for scan in self.scans if self._key(scan) not in known]
@@ -193,12 +198,12 @@ class PublishGate:
 
     def _key(self, scan: AnnotatedScan) -> str:
         """Identify a scan with its annotations: a changed annotation changes the score."""
-        said = [NAME, str(self.margin), str(self.labels), scan.digest]
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+        parts = [NAME, str(self.margin), str(self.labels), scan.digest]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 class ScoreCache:
-    """Scores of kept versions by scan, in a file; a damaged one is replaced."""
+    """Scores of kept versions by scan, in a file; a damaged file is replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,7 +226,7 @@ class ScoreCache:
 
 
 def _rank(scan: AnnotatedScan) -> int:
-    """How early a scan is used: 0 with a label that a person drew or corrected, 1 with another mask, 2 without one."""
+    """Rank a scan: 0 with a drawn or corrected label, 1 with another mask, 2 without a mask."""
     if scan.labels_that_were(MaskOrigin.DRAWN, MaskOrigin.CORRECTED):
         return 0
     return 1 if scan.mask_path is not None else 2

@@ -16,19 +16,19 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.structures import StructureExtremes
 
 LARGE_PERCENTILE = 75
-"""Of the extents of structures: so many are at most as large as what the grid is chosen for."""
+"""Percentile of the extents of structures for which the grid is chosen."""
 
 SMALL_CHANGE = 1.25
-"""A grid is not made coarser by less than this factor, which would blur it for little."""
+"""Minimum factor by which a grid is made coarser; a smaller one would blur the image for little gain."""
 
 
 def plan_spacing(
     scans: Sequence[AnnotatedScan], structures: Sequence[StructureExtremes], h: Hyperparameters
 ) -> Spacing:
-    """Spacing in mm along right, anterior, superior: the median of the scans, but not finer than is asked for.
+    """Plan the spacing in mm along right, anterior, superior: the median of the scans, at least `min_spacing_mm`.
 
-    A patch has to show a structure and what is around it, or the network cannot tell its inside from its surroundings.
-    So the grid is so coarse that a patch reaches over `patch_context` times the extent of a large structure.
+    A patch must show a structure and its surroundings, or the network cannot distinguish them. The grid is therefore
+    so coarse that a patch extends over `patch_context` times the extent of a large structure.
 
     Raises:
         VolumeError: a scan cannot be read.
@@ -44,9 +44,9 @@ def plan_spacing(
 
 
 def plan_patch(scans: Sequence[AnnotatedScan], spacing_mm: Spacing, h: Hyperparameters) -> Size:
-    """Voxels of a patch: those that are asked for, taken from axes along which scans are shorter to the others.
+    """Plan the voxels of a patch: `roi_size`, shorter along axes along which scans are shorter, longer along others.
 
-    A patch that reaches beyond its scan costs time for nothing. Without `patch_context` the size stays as it is.
+    Parts of a patch outside the scan waste time. With `patch_context` 0, the size is `roi_size`.
 
     Raises:
         VolumeError: a scan cannot be read.

@@ -24,7 +24,7 @@ def _parse_size(value: object) -> object:
 
 _Length = Annotated[int, Field(ge=8, le=1024)]
 
-# A list in /info/ is shown as a choice by viewers, so a size travels as one word: 224x224x48.
+# Viewers show a list in /info/ as a choice, so a size is sent as one word: 224x224x48.
 Size = Annotated[
     tuple[_Length, _Length, _Length],
     BeforeValidator(_parse_size),
@@ -45,14 +45,14 @@ def _parse_arguments(value: object) -> object:
     return arguments
 
 
-# Text in /info/, for viewers do not show an object.
+# Viewers do not show an object in /info/, so arguments are sent as text.
 Arguments = Annotated[dict[str, Any], BeforeValidator(_parse_arguments), PlainSerializer(json.dumps, return_type=str)]
 
 
 class Hyperparameters(BaseModel):
-    """Defaults are those of the paper (Sections 3 and 4); what the paper does not say has a comment.
+    """Hyper-parameters with the defaults of the paper (Sections 3 and 4).
 
-    Lengths are in voxels of the network's grid unless the name says mm.
+    Lengths are in voxels of the network's grid, in mm if the name says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -96,11 +96,11 @@ class Hyperparameters(BaseModel):
 
     @classmethod
     def of_preset(cls, preset: Preset, method: Method | None = None) -> Hyperparameters:
-        """The values of a preset.
+        """Return the values of a preset.
 
         Args:
-            preset: `gpu` takes at most ten minutes, `cpu` at most five on one core; `auto` is the one of both that fits
-                the machine; `paper` reproduces the paper's training.
+            preset: `gpu` takes at most ten minutes, `cpu` at most five on one core; `auto` is `gpu` if the machine has
+                one, else `cpu`; `paper` reproduces the paper's training.
             method: by default `paper` for the preset `paper`, else `app`.
         """
         if preset == "auto":
@@ -109,10 +109,10 @@ class Hyperparameters(BaseModel):
         return cls(**{**_PRESETS[preset], **_METHODS[method], "method": method})
 
     def changed(self, changes: Mapping[str, Any]) -> Hyperparameters:
-        """A copy with some values changed, from text or numbers; another `method` brings its own values.
+        """Return a copy with values changed, from text or numbers; another `method` sets its own values too.
 
         Raises:
-            pydantic.ValidationError: a value out of its range.
+            pydantic.ValidationError: a value is out of its range.
         """
         method = changes.get("method", self.method)
         of_method = _METHODS.get(str(method), {}) if method != self.method else {}
@@ -159,7 +159,7 @@ _METHODS: dict[str, dict[str, Any]] = {
 
 
 def first_error(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong: name, value, expectation."""
+    """Describe the first error in one sentence: name, value, expectation."""
     first = error.errors()[0]
     name = first["loc"][0] if first["loc"] else "value"
     return f"{name}: {repr(first['input'])[:80]} cannot be used; {first['msg'].removeprefix('Value error, ')}."

@@ -19,19 +19,19 @@ Objective = Callable[[PatchBatch, torch.Tensor], ObjectiveValue]
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot run or continue; its text is for the user."""
+    """The training cannot run or continue; the message is for the user."""
 
 
 class DivergedError(TrainingError):
-    """The logits, the loss or the weights are not finite; the state of the run is not worth keeping."""
+    """The logits, the loss or the weights are not finite; the state of the run is unusable."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The result of an iteration.
+    """Result of an iteration.
 
     Attributes:
-        iteration: of this training, from 1.
+        iteration: number in this training, from 1.
         used: share of the budget, in [0, 1].
     """
 
@@ -51,15 +51,18 @@ def train(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
-    """Trains until the budget is used up, one step at least; what the caller does between two counts as time.
+    """Train for at least one step, until the budget is used up. Yield each step.
+
+    The time of the caller between two steps counts for the budget.
 
     Args:
-        batches: of this rank.
-        objective: normalised over all ranks.
-        budget: that of the first rank counts.
+        batches: batches of this rank.
+        objective: loss of a batch and its logits, normalised over all ranks.
+        budget: limit of the training; that of the first rank is used.
+        ranks: processes that train together.
 
     Raises:
-        DivergedError: the logits or the loss are not finite, as after a gradient that was not.
+        DivergedError: the logits or the loss are not finite.
         LostRankError: another rank has ended.
     """
     network.to(device).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
@@ -79,7 +82,7 @@ def train(
         _require_finite("output of the network", logits.detach().sum(dtype=torch.float32), ranks)
         value = objective(batch, logits)
         _require_finite("loss", value.loss, ranks)
-        with ranks.told_of_lost_rank():
+        with ranks.lost_rank_errors():
             scaler.scale(value.loss).backward()
         scaler.unscale_(optimizer)
         if h.gradient_clip > 0:
@@ -94,8 +97,8 @@ def train(
 
 
 def _require_finite(name: str, value: torch.Tensor, ranks: Ranks) -> None:
-    """Raises: DivergedError: on all ranks, where the value of one is not finite."""
+    """Raise DivergedError on all ranks if the value of one is not finite."""
     first = ranks.first_true(not bool(torch.isfinite(value)))
     if first is not None:
-        came_to = value.item() if first == ranks.rank else "infinite, or no number, in another process"
-        raise DivergedError(f"The {name} became {came_to}; try again with a lower learning_rate.")
+        found = value.item() if first == ranks.rank else "infinite, or no number, in another process"
+        raise DivergedError(f"The {name} became {found}; try again with a lower learning_rate.")

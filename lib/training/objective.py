@@ -23,32 +23,33 @@ from lib.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class ObjectiveValue:
-    """A loss with its terms and the label sets that it was computed with.
+    """Loss with its terms and the label sets that it was computed with.
 
     Attributes:
         loss: scalar with gradient.
         terms: parts of the loss by name, weighted, without gradient.
-        possible: (B, 1 + C, X, Y, Z) bool, see `lib.supervision.label_sets`.
+        label_sets: (B, 1 + C, X, Y, Z) bool, see `lib.supervision.label_sets`.
     """
 
     loss: torch.Tensor
     terms: dict[str, torch.Tensor]
-    possible: torch.Tensor
+    label_sets: torch.Tensor
 
 
 class InExtremISObjective(nn.Module):
-    """Supervise each voxel by the best annotation that there is of it.
+    """Training loss, from accepted masks, clicks and click masks.
 
-    An accepted mask says what each voxel of its labels is. Elsewhere the clicks do: geodesics are foreground, voxels
-    outside of the relaxed boxes are not, and the CRF term regularises the rest (paper, Eq. 3). Masks that were made of
-    the clicks add a loss of their own, with a weight. The focal and the CRF term are of patches with unknown voxels
-    only: where a mask says what each voxel is, Dice and cross-entropy do.
+    Accepted masks supervise every voxel of their labels. Other labels are supervised by clicks: geodesics are
+    foreground, voxels outside the relaxed boxes are background, and the CRF term regularises the rest (paper, Eq. 3).
+    Click masks add a loss of their own, with a weight. The focal and the CRF term are computed on patches with unknown
+    voxels only; patches whose voxels are all known have Dice and cross-entropy only.
 
     Args:
         labels: names in order of their index 1, 2, ...
         spacing_mm: of the patches.
-        ranks: that train together. The mean over the ranks of the losses' gradients is the gradient of the loss of the
-            batches of all of them.
+        hyperparameters: weights of the terms, and the row of the paper's Table 1.
+        ranks: processes that train together. The mean of the gradients over the ranks is the gradient of the loss of
+            all batches together.
     """
 
     def __init__(
@@ -67,16 +68,16 @@ class InExtremISObjective(nn.Module):
         self.crf_loss = CRFLoss(hyperparameters.sigma_alpha, hyperparameters.sigma_beta)
 
     def forward(self, batch: PatchBatch, logits: torch.Tensor, *, guided: bool = True) -> ObjectiveValue:
-        """The loss of logits (B, 1 + C, X, Y, Z) for a batch.
+        """Compute the loss of logits (B, 1 + C, X, Y, Z) for a batch.
 
         Args:
             guided: let the network's background probability guide the geodesics (paper, Eq. 2, deep term).
         """
         h = self.hyperparameters
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
-        possible = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
-        possible = possible.to(logits.device, non_blocking=True)
-        by_patch = self.partial_loss.terms_by_patch(logits, possible)
+        label_sets = self.label_sets(batch, probability.detach() if guided and h.geodesic == "deep" else None)
+        label_sets = label_sets.to(logits.device, non_blocking=True)
+        by_patch = self.partial_loss.terms_by_patch(logits, label_sets)
         known = [terms for terms in by_patch if terms is not None]
         clicked = [n for n, patch in enumerate(batch.patches) if not self._is_masked(patch)]
         clicked_known = [terms for n in clicked if (terms := by_patch[n]) is not None]
@@ -92,10 +93,10 @@ class InExtremISObjective(nn.Module):
             of_masks = [mean_of(click_masked, name, n_click_masked, logits) for name in ("dice", "cross_entropy")]
             terms["click_mask"] = h.click_mask_weight * torch.stack(of_masks).sum()
         loss = torch.stack(list(terms.values())).sum()
-        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, possible)
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()}, label_sets)
 
     def label_sets(self, batch: PatchBatch, probability: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, 1 + C, X, Y, Z) bool; geodesics are guided by `probability` (B, C, X, Y, Z)."""
+        """Make the label sets (B, 1 + C, X, Y, Z) bool; `probability` (B, C, X, Y, Z) guides geodesics."""
         jobs = [
             (n, points)
             for n, patch in enumerate(batch.patches)
@@ -121,33 +122,33 @@ class InExtremISObjective(nn.Module):
             for (points, box), paths in zip(clicked, geodesics, strict=True)
         ]
         absent = [self.index[label] for label in patch.absent if label in self.index]
-        possible = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
+        label_sets = label_sets_of_clicks(patch.image.shape, len(self.index), structures, absent)
         if patch.mask is None:
-            return possible
+            return label_sets
         covered = [self.index[label] for label in patch.mask_labels]
-        return narrowed(possible, label_sets_of_mask(patch.mask, len(self.index), covered))
+        return narrowed(label_sets, label_sets_of_mask(patch.mask, len(self.index), covered))
 
     def _is_masked(self, patch: Patch) -> bool:
-        """Is the class of every voxel known?"""
+        """Tell whether the class of every voxel is known."""
         return {*patch.mask_labels, *patch.absent} >= self.index.keys()
 
     def _click_mask_terms(self, batch: PatchBatch, logits: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """Terms of each patch with a mask of the clicks, of labels that no accepted mask covers."""
-        possible = torch.ones(logits.shape, dtype=torch.bool)
+        """Compute the terms of each patch with a click mask, for labels that no accepted mask covers."""
+        label_sets = torch.ones(logits.shape, dtype=torch.bool)
         for n, patch in enumerate(batch.patches):
             if patch.click_mask is None:
                 continue
             labels = [p.label for p in patch.points if p.label not in patch.mask_labels]
             covered = torch.tensor([0, *(self.index[label] for label in labels)])
             mask = torch.where(torch.isin(patch.click_mask, covered), patch.click_mask, 0)
-            possible[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
-        by_patch = self.partial_loss.terms_by_patch(logits, possible.to(logits.device, non_blocking=True))
+            label_sets[n] = label_sets_of_mask(mask, len(self.index), covered[1:].tolist())
+        by_patch = self.partial_loss.terms_by_patch(logits, label_sets.to(logits.device, non_blocking=True))
         return [terms for terms in by_patch if terms is not None]
 
     def _geodesics(
         self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor | None
     ) -> list[list[np.ndarray]]:
-        """Of each job, a patch and the clicks on one structure, the paths (n, 3) in voxels of the patch."""
+        """Return the paths (n, 3), in voxels of the patch, of each job: a patch and the clicks on one structure."""
         if self.hyperparameters.geodesic == "none":
             return [[np.empty((0, 3), dtype=np.int64)]] * len(jobs)
         return batch_extreme_point_geodesics(
@@ -162,9 +163,9 @@ class InExtremISObjective(nn.Module):
     def _background_probabilities(
         self, probability: torch.Tensor | None, jobs: Sequence[tuple[int, ExtremePoints]], shape: Sequence[int]
     ) -> list[np.ndarray] | None:
-        """1 - f of each job's own label (paper, Eq. 2), or None without guidance.
+        """Return 1 - f of the label of each job (paper, Eq. 2), or None without guidance.
 
-        Only the tight boxes, in which the paths lie, leave the device; elsewhere stands 1.
+        Only the tight boxes, which contain the paths, are copied from the device; elsewhere the value is 1.
         """
         if probability is None:
             return None

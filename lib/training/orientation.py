@@ -10,32 +10,32 @@ import numpy as np
 from lib.data.augmentation import Axes
 from lib.training.structures import StructureExtremes
 
-FEWEST_STRUCTURES = 4
-"""Of a label, to tell anything."""
+MIN_STRUCTURES = 4
+"""Minimum number of structures of each label to decide on symmetry."""
 
 ORIENTED_SHARE = 0.25
-"""From this share of what differs from its mirror image on, structures have an orientation in common."""
+"""Share of the difference from the mirror image, common to all structures, above which they have an orientation."""
 
 OFF_CENTRE = 0.15
-"""Of half a scan: structures that lie nearer to its middle in the mean are in the middle."""
+"""Mean distance from the middle of the scan, as a share of half a scan, up to which structures are central."""
 
 
 def symmetric_axes(structures: Sequence[StructureExtremes]) -> Axes:
-    """Of right, anterior, superior: could each structure as well be the mirror image of one?
+    """Find along which of right, anterior, superior structures have no common orientation.
 
-    Tumours could: their scans may be mirrored, which makes more of few. An organ could not, and a network that is shown
-    mirrored ones has to learn twice as much. Six ends tell it: where they lie in the box of the structure, and the
-    structure in its scan, must on average over the scans be as in the mirror. With d the difference of a structure from
-    its mirror image, (n |mean d|^2 / mean |d|^2 - 1) / (n - 1) is the share that is common to all, less what chance
-    gives.
+    Scans of structures without orientation, such as tumours, may be mirrored, which augments the data. A network that
+    sees mirrored organs would have to learn two shapes instead of one. The test uses the positions of the six ends in
+    the box of the structure, and the position of the structure in its scan. With d the difference of a structure from
+    its mirror image, (n |mean d|^2 / mean |d|^2 - 1) / (n - 1) is the share of d that is common to all n structures,
+    corrected for chance.
 
     Returns:
-        False along an axis with such an orientation, and along all where a label has too few structures to tell.
+        False along an axis with such an orientation, and along all axes if a label has fewer than `MIN_STRUCTURES`.
     """
     of_label: dict[int, list[StructureExtremes]] = defaultdict(list)
     for structure in structures:
         of_label[structure.label].append(structure)
-    if not of_label or min(map(len, of_label.values())) < FEWEST_STRUCTURES:
+    if not of_label or min(map(len, of_label.values())) < MIN_STRUCTURES:
         return False, False, False
     right, anterior, superior = (not any(_is_oriented(group, axis) for group in of_label.values()) for axis in range(3))
     return right, anterior, superior
@@ -49,7 +49,7 @@ def _is_oriented(structures: Sequence[StructureExtremes], axis: int) -> bool:
 
 
 def _common_share(differences: np.ndarray) -> float:
-    """Of n differences (n, d)."""
+    """Return the share of n differences (n, d) that is common to all, corrected for chance."""
     n, mean_square = len(differences), np.square(differences).sum(axis=1).mean()
     if mean_square == 0:
         return 0.0
@@ -57,7 +57,7 @@ def _common_share(differences: np.ndarray) -> float:
 
 
 def _asymmetry(structure: StructureExtremes, axis: int) -> np.ndarray:
-    """(18,): the ends in the box of the structure, from -1 to 1, less those of its mirror image."""
+    """Return the ends (18,) in the box of the structure, from -1 to 1, minus those of its mirror image."""
     ends = structure.ends_voxel
     low, high = np.diagonal(ends[:, 0]), np.diagonal(ends[:, 1])
     in_box = (2 * ends - low - high) / np.maximum(high - low, 1)
@@ -68,6 +68,6 @@ def _asymmetry(structure: StructureExtremes, axis: int) -> np.ndarray:
 
 
 def _place(structure: StructureExtremes, axis: int) -> float:
-    """The middle of a structure in its scan, from -1 to 1."""
+    """Return the position of the middle of a structure in its scan, from -1 to 1."""
     last = max(1, int(structure.scan_shape[axis]) - 1)
     return float(structure.ends_voxel[axis, :, axis].mean() / last * 2 - 1)

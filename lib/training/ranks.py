@@ -1,4 +1,4 @@
-"""Let several processes train one network together, by torch.distributed."""
+"""Train one network in several processes, with torch.distributed."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = timedelta(hours=2)
-"""How long a rank waits for another, such as for the first one while it scores a network."""
+"""Maximum time that a rank waits for another, for example while the first one scores a network."""
 
 
 class LostRankError(RuntimeError):
-    """Another process of the training has ended; the text is for the user."""
+    """Another process of the training has ended; the message is for the user."""
 
 
 def is_rank() -> bool:
-    """Is this process one of several that were started to train together?"""
+    """Tell whether this process is one of several that were started to train together."""
     return bool(dist.is_torchelastic_launched())
 
 
 def ranks_here() -> int:
-    """How many processes of this training run on this machine."""
+    """Return the number of processes of this training on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if is_rank() else 1
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of one training, as one of them sees them. Without arguments: one process alone.
+    """Processes of one training, seen from one of them. Without arguments: a single process.
 
-    All ranks call the same methods in the same order. Each method raises LostRankError where another rank has ended.
+    All ranks call the same methods in the same order. Each method raises LostRankError if another rank has ended.
 
     Attributes:
         rank: number of this process, from 0; the first one writes files, scores and publishes.
         size: number of processes on all machines.
-        local_rank, local_size: the same among those of this machine.
+        local_rank, local_size: number of this process, and of processes, on this machine.
     """
 
     rank: int = 0
@@ -51,7 +51,7 @@ class Ranks:
     @classmethod
     @contextmanager
     def joined(cls) -> Iterator[Ranks]:
-        """The ranks that torchrun has started, until the end of the block; one alone in any other process."""
+        """Join the ranks started by torchrun until the end of the block; a single rank in any other process."""
         if not is_rank():
             yield cls()
             return
@@ -59,64 +59,64 @@ class Ranks:
         local_rank = int(os.environ["LOCAL_RANK"])
         if has_gpu:
             torch.cuda.set_device(local_rank)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
         yield cls(dist.get_rank(), dist.get_world_size(), local_rank, ranks_here())
-        with _lost_rank_told():
-            dist.barrier()  # a rank that closes its connections would disturb one that still uses them
+        with _lost_rank_errors():
+            dist.barrier()  # closing connections that another rank still uses would raise errors there
         dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def device(self, wanted: torch.device) -> torch.device:
-        """The GPU of this rank; of a process alone, the device that is wanted."""
+    def device(self, default: torch.device) -> torch.device:
+        """Return the GPU of this rank; for a single process, the default."""
         if self.size == 1 or not torch.cuda.is_available():
-            return wanted
+            return default
         return torch.device("cuda", self.local_rank)
 
     def distributed(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network with the weights of the first rank, whose gradients are the mean of all ranks'.
+        """Wrap the network: weights of the first rank, gradients averaged over all ranks.
 
-        On GPUs batch normalisation is over the patches of all ranks as well.
+        On GPUs, batch normalisation also uses the patches of all ranks.
         """
         if self.size == 1:
             return network
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def mean(self, counts: Sequence[int]) -> list[float]:
-        """Of each count, the mean over the ranks."""
+        """Return the mean of each count over the ranks."""
         if self.size == 1:
             return [float(count) for count in counts]
         total = torch.tensor(counts, dtype=torch.float64)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             dist.all_reduce(total)
         return [value / self.size for value in total.tolist()]
 
     def first_true(self, condition: bool) -> int | None:
-        """The first rank whose condition is true; None where none is."""
+        """Return the first rank whose condition is true, or None."""
         if self.size == 1:
             return 0 if condition else None
         first = torch.tensor(self.rank if condition else self.size)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             dist.all_reduce(first, dist.ReduceOp.MIN)
         return int(first) if first < self.size else None
 
     def of_first(self, value: float) -> float:
-        """The value of the first rank."""
+        """Return the value of the first rank."""
         if self.size == 1:
             return value
         sent = torch.tensor(value, dtype=torch.float64)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             dist.broadcast(sent, 0)
         return float(sent)
 
     def bytes_of_first(self, content: bytes | None) -> bytes:
-        """The bytes of the first rank; what the others give is ignored."""
+        """Return the bytes of the first rank; those of the others are ignored."""
         if self.size == 1:
             assert content is not None
             return content
@@ -124,7 +124,7 @@ class Ranks:
         sent = torch.empty(length, dtype=torch.uint8)
         if self.is_first and content:
             sent = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        with _lost_rank_told():
+        with _lost_rank_errors():
             dist.broadcast(sent, 0)
         return sent.numpy().tobytes()
 
@@ -138,12 +138,12 @@ class Ranks:
             self.of_first(0)
 
     @contextmanager
-    def told_of_lost_rank(self) -> Iterator[None]:
-        """Turn failed communication in the block into LostRankError."""
+    def lost_rank_errors(self) -> Iterator[None]:
+        """Raise LostRankError if communication in the block fails."""
         if self.size == 1:
             yield
             return
-        with _lost_rank_told():
+        with _lost_rank_errors():
             yield
 
 
@@ -151,7 +151,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _lost_rank_told() -> Iterator[None]:
+def _lost_rank_errors() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:

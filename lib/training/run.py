@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,22 +28,14 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import DivergedError, Step, TrainingError, train
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
+from lib.training.publisher import Publisher
 from lib.training.ranks import ALONE, Ranks
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.starting_point import StartingPoint
 from lib.training.structures import StructureExtremes, structure_extremes
 
-logger = logging.getLogger(__name__)
-
 REPORTS = 20
-"""Parts of a run after each of which its figures are reported and its state is kept."""
-
-PUBLISH_EVERY_S = 120.0
-PUBLISH_EVERY_SHARE = 0.25
-"""Of `max_minutes`, where that is less: how long judging takes has to be known before the time is used up."""
-
-JUDGING_SHARE = 0.1
-"""Of the time of a run that judging may take on the way."""
+"""Number of parts of a run; after each, metrics are reported and the state is stored."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +43,9 @@ class Report:
     """Progress of a run.
 
     Attributes:
-        part: of `REPORTS`.
-        iterations: in all trainings that led to the weights.
-        step: the last.
+        part: number of the part, up to `REPORTS`.
+        iterations: total number in all trainings that led to the weights.
+        step: last step.
     """
 
     part: int
@@ -65,7 +55,7 @@ class Report:
 
 @dataclass
 class Listener:
-    """Callbacks of a run; a caller replaces those that it needs."""
+    """Callbacks of a run, which do nothing by default."""
 
     began: Callable[[int, int], None] = lambda scans, held_out: None
     reported: Callable[[Report], None] = lambda report: None
@@ -74,20 +64,20 @@ class Listener:
 
 @dataclass
 class Training:
-    """Train on annotated scans, from the published network if there is one, and publish what is not worse.
+    """Training on annotated scans, from the published network if there is one; publishes candidates that are not worse.
 
-    A run that was stopped, or whose process died, leaves the published model as it was; the next one goes on after its
-    last report. Of several ranks all are given the same scans; the first one writes, judges and tells the listener.
+    A run that is stopped, or whose process dies, leaves the published model unchanged; the next run resumes from its
+    last report. All ranks get the same scans; the first rank writes files, scores and calls the listener.
 
     Attributes:
-        scans: all that are annotated.
+        scans: all annotated scans.
         labels: names in order of their index 1, 2, ...
-        folder: of the state and the record of trainings.
+        folder: folder of the state and the record of trainings.
         h: the hyper-parameters.
         prepared: cache of scans on the network's grid.
-        pretrained: False to start from nothing, whatever there is.
-        objective: what is minimised; by default `InExtremISObjective`, over all ranks.
-        ranks: that train together, each with its own device.
+        pretrained: False to start from an untrained network.
+        objective: loss to minimise; by default `InExtremISObjective`, over all ranks.
+        ranks: processes that train together, each with its own device.
     """
 
     scans: Sequence[AnnotatedScan]
@@ -103,12 +93,14 @@ class Training:
     ranks: Ranks = ALONE
 
     def run(self) -> TrainingRun:
-        """Trains, and returns how the run ended.
+        """Train, and return the finished run.
 
         Raises:
-            TrainingError: there is nothing to learn from, it diverged, or another training of this folder runs.
-            VolumeError, OSError, torch.OutOfMemoryError: as their texts say.
-            LostRankError: another rank has ended; what the last report kept stays.
+            TrainingError: no scan is annotated, the training diverged, or another training of this folder runs.
+            VolumeError: no scan can be read.
+            OSError: a file cannot be written.
+            torch.OutOfMemoryError: the device has too little memory.
+            LostRankError: another rank has ended; the state of the last report remains.
         """
         if not self.ranks.is_first:
             return self._run()
@@ -127,7 +119,7 @@ class Training:
         if not trained_on:
             raise TrainingError("There is nothing to learn from: no study has extreme points or a final mask yet.")
         self.listener.began(len(trained_on), len(held_out))
-        # Each run draws other patches, or what one has seen the next would see again.
+        # Each run draws other patches than the one before.
         seed = self.h.seed + self.record.begun - 1
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -142,7 +134,7 @@ class Training:
         gate = PublishGate(
             held_out, trained_on, self.labels, self.versions, self.prepared, self.h.box_margin, self.device
         )
-        publisher = Publisher(gate, self.versions, start, budget, self.listener)
+        publisher = Publisher(gate, self.versions, start, budget, self.listener.judged)
         try:
             step = self._train(start, trained_on, symmetric_axes(structures), seed, budget, publisher)
         except DivergedError:
@@ -176,18 +168,18 @@ class Training:
         return self.folder / "unfinished.pt"
 
     def _begun_record(self) -> TrainingRecord:
-        """The record of the project, with this training."""
+        """Add this training and its scans to the record of the project."""
         content = None
         if self.ranks.is_first:
             record = TrainingRecord.load(self.record_path)
             record = record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
-            # Before the first iteration: a scan that a killed run has seen must not be held out afterwards.
+            # Saved before the first iteration: a scan that a killed run was trained on must not be held out later.
             record.save(self.record_path)
             content = record.to_bytes()
         return TrainingRecord.from_bytes(self.ranks.bytes_of_first(content))
 
     def _start(self, scans: Sequence[AnnotatedScan], structures: Sequence[StructureExtremes]) -> StartingPoint:
-        """That of the first rank: what is published may change at any time."""
+        """Return the starting point of the first rank: the published version may change at any time."""
         if not self.ranks.is_first:
             return StartingPoint.from_bytes(self.ranks.bytes_of_first(None))
         start = StartingPoint.find(
@@ -210,7 +202,7 @@ class Training:
         budget: TrainingBudget,
         publisher: Publisher | None = None,
     ) -> Step:
-        """Trains to the end of the budget; on the first rank, which has a publisher, also reports and publishes."""
+        """Train to the end of the budget; the first rank, which has a publisher, also reports and publishes."""
         network, ranks = start.network.to(self.device), self.ranks
         optimizer = self._optimizer(network, start)
         volumes, h = self._volumes(scans, start.spec.spacing_mm)
@@ -237,9 +229,9 @@ class Training:
         return step
 
     def _volumes(self, scans: Sequence[AnnotatedScan], spacing_mm: Spacing) -> tuple[ScanVolumes, Hyperparameters]:
-        """The scans on the network's grid, with masks of clicks as far as these are learnt from.
+        """Make the volumes on the network's grid, with click masks if their weight is not 0.
 
-        The first rank makes what the others then find in files.
+        The first rank makes the files that the others then read.
         """
         with self.ranks.first_before_others():
             learns = self.ranks.is_first
@@ -249,7 +241,7 @@ class Training:
             return weighted_click_masks(scans, volumes, self.labels, self.h)
 
     def _optimizer(self, network: nn.Module, start: StartingPoint) -> torch.optim.Optimizer:
-        """With the moments of the run before, and the rates that are asked for now."""
+        """Make the optimiser, with the moments of the starting point and the rates of the hyper-parameters."""
         optimizer = make_optimizer(network, self.h)
         before = start.state.optimizer if start.state else None
         if before is not None and before["param_groups"][0].keys() == optimizer.param_groups[0].keys():
@@ -260,78 +252,8 @@ class Training:
         return (start.state.iterations if start.state else 0) + step.iteration
 
 
-class Publisher:
-    """Score the network of a run at intervals, and publish it where the gate allows it.
-
-    Attributes:
-        base: number of the version that the run goes on from; that of the last one which it published.
-        published: number of the last version that the run published, None before the first. It goes with the next one
-            that the run publishes, or many short steps would push the versions of earlier runs out.
-        verdict: the last; None before the first.
-    """
-
-    def __init__(
-        self,
-        gate: PublishGate,
-        versions: ModelVersions,
-        start: StartingPoint,
-        budget: TrainingBudget,
-        listener: Listener,
-    ) -> None:
-        self.gate = gate
-        self.versions = versions
-        self.spec = start.spec
-        self.budget = budget
-        self.listener = listener
-        self.base = start.base
-        self.published: int | None = None
-        self.verdict: Verdict | None = None
-        self._is_rolled_back = False
-        share_s = 60 * PUBLISH_EVERY_SHARE * budget.max_minutes
-        self._next_s = time.monotonic() + (min(PUBLISH_EVERY_S, share_s) if share_s > 0 else PUBLISH_EVERY_S)
-
-    def is_due(self) -> bool:
-        """On the way; of a run whose base was rolled back, only what it comes to is kept."""
-        return not self._is_rolled_back and time.monotonic() >= self._next_s
-
-    def consider(self, network: nn.Module, state: TrainingState) -> None:
-        """Raises: OSError: the disk is full; the published model stays."""
-        # Versions are scored once, the network each time.
-        kept = self.gate.kept_scores()
-        began_s = time.monotonic()
-        network.eval()
-        candidate = TrainedModel(self.spec, network, self.base)
-        verdict = self.gate.judge(candidate, kept)
-        if verdict.publish:
-            verdict = self._publish(candidate, state, verdict)
-        network.train()
-        took_s = time.monotonic() - began_s
-        self.budget.reserve(took_s)
-        self._next_s = time.monotonic() + max(PUBLISH_EVERY_S, took_s / JUDGING_SHARE)
-        if verdict.publish:
-            logger.info("Version %d is published. %s", self.base, verdict.reason)
-        else:
-            logger.warning("The published model stays. %s", verdict.reason)
-        self.listener.judged(verdict, state.iterations)
-        self.verdict = verdict
-
-    def _publish(self, candidate: TrainedModel, state: TrainingState, verdict: Verdict) -> Verdict:
-        score = verdict.score if self.gate.is_held_out else None
-        spared = () if verdict.is_best or verdict.best_version is None else (verdict.best_version,)
-        judged = replace(candidate, score=score, crf=self.gate.crf_helps(candidate))
-        number, is_published = self.versions.publish(
-            judged, state, base=self.base, spared=spared, replaced=self.published
-        )
-        self.gate.remember(number, verdict.scores)
-        if not is_published:
-            self._is_rolled_back = True
-            return replace(verdict, publish=False, rolled_back=True)
-        self.base = self.published = number
-        return verdict
-
-
 def require_finite(network: nn.Module) -> None:
-    """Raises: DivergedError."""
+    """Raise DivergedError if a weight is not finite."""
     if not is_finite(network):
         raise DivergedError("The weights became infinite; try again with a lower learning_rate.")
 

@@ -18,20 +18,22 @@ from lib.supervision.geodesics import extreme_point_geodesics
 from lib.training.click_facts import ClickFacts
 
 NAME = "3"
-"""Changes with the figure, so that scores of another one are not compared with."""
+"""Version of the score, a part of cache keys: change it with the score."""
 
 
 def scan_score(
     model: TrainedModel, scan: AnnotatedScan, volumes: ScanVolumes, margin: int, device: torch.device | str = "cpu"
 ) -> float:
-    """The mean, in [0, 1], over the labels that were answered: Dice with the accepted mask, or else by the clicks.
+    """Compute the mean score, in [0, 1], over answered labels: Dice with the accepted mask, or else the click score.
+
+    An absent label scores 1 if the network draws nothing, else 0.
 
     Args:
         margin: voxels of the network's grid by which tight boxes are relaxed.
 
     Raises:
-        VolumeError: the scan cannot be read, or no label of it was answered.
-        BrokenModelError: what the network says is not finite.
+        VolumeError: the scan cannot be read, or none of its labels was answered.
+        BrokenModelError: the output of the network is not finite.
     """
     image, mask = volumes.image(scan), volumes.mask(scan)
     drawn = most_probable(predict_on_grid(model, image.voxels, device)).numpy()
@@ -53,7 +55,7 @@ def scan_score(
 def click_score(
     mask: np.ndarray, points: ExtremePoints, image: torch.Tensor, spacing_mm: tuple[float, float, float], margin: int
 ) -> float:
-    """What six clicks say of a mask (X, Y, Z) bool, in [0, 1]; it follows the Dice with the truth (docs/method.md)."""
+    """Score a mask (X, Y, Z) bool by six clicks, in [0, 1]; correlates with the true Dice (docs/method.md)."""
     region = Box.around(points.foreground_voxel).relaxed(1, tuple(image.shape))
     start = np.array(region.start)
     paths = extreme_point_geodesics(image[region.slices].float().numpy(), points.extremes_voxel - start, spacing_mm)

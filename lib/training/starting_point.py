@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """An interrupted training, or else the published network, or else an untrained one.
+    """Interrupted training, or else the published network, or else an untrained network.
 
     Attributes:
-        spec: of the network to train.
-        network: to train on.
-        base: number of the version that is published, 0 for none.
-        state: of the optimiser and the schedule, None where there is nothing to go on from.
+        spec: architecture and grid of the network.
+        network: network with its weights.
+        base: number of the published version, 0 for none.
+        state: of the optimiser and the schedule, None to start anew.
     """
 
     spec: NetworkSpec
@@ -50,16 +50,16 @@ class StartingPoint:
         *,
         pretrained: bool,
     ) -> StartingPoint:
-        """Where a training starts; what is found and left aside is in the log.
+        """Find where a training starts; log models that are not used.
 
-        Kernels and strides follow the grid, so a network that was trained keeps its own, whatever scans come later. The
-        size of its patches is the one that is asked for.
+        Kernels and strides depend on the grid, so a trained network keeps its own grid. The size of its patches is the
+        planned one.
 
         Args:
-            plan: the network that is asked for, on a grid of this spacing.
-            spacing_mm: of the grid of a network that starts from nothing.
-            unfinished_path: checkpoint of a training that has not ended, of the version that it started from.
-            pretrained: False to start from nothing, whatever there is.
+            plan: plans the requested network on a grid of a given spacing.
+            spacing_mm: of the grid of an untrained network.
+            unfinished_path: checkpoint of an interrupted training, with the version that it started from.
+            pretrained: False to start from an untrained network.
         """
         spec = plan(spacing_mm)
         published, unfinished = _load(published_path), _load(unfinished_path)
@@ -75,12 +75,12 @@ class StartingPoint:
         return cls(spec, spec.build(), base, None)
 
     def to_bytes(self) -> bytes:
-        """For another process, see `from_bytes`."""
+        """Serialise for another process, see `from_bytes`."""
         return checkpoint_bytes(TrainedModel(self.spec, self.network, self.base), self.state)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> StartingPoint:
-        """What `to_bytes` gave."""
+        """Read the content that `to_bytes` wrote."""
         model, state = read_checkpoint(content)
         return cls(model.spec, model.network, model.version, state)
 
@@ -103,14 +103,14 @@ def _load(path: Path) -> TrainedModel | None:
 
 
 def _is_of(model: TrainedModel, plan: Callable[[Spacing], NetworkSpec]) -> bool:
-    """Whether it has the labels and the weights of the network that is asked for, on the model's own grid.
+    """Tell whether a model has the labels and weights of the requested network, on the grid of the model.
 
-    Arguments of a network of MONAI may change what it does and no weight: dropout, activation.
+    Arguments of a network of MONAI are compared too, because some change no weight: dropout, activation.
     """
     planned = plan(model.spec.spacing_mm)
     if (model.spec.labels, model.spec.architecture) != (planned.labels, planned.architecture):
         return False
     if planned.architecture != PAPERS_NETWORK and model.spec.arguments != planned.arguments:
         return False
-    wanted = [(name, weight.shape) for name, weight in planned.build().named_parameters()]
-    return [(name, weight.shape) for name, weight in model.network.named_parameters()] == wanted
+    expected = [(name, weight.shape) for name, weight in planned.build().named_parameters()]
+    return [(name, weight.shape) for name, weight in model.network.named_parameters()] == expected

@@ -14,17 +14,17 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import VolumeError, load_volume
 
-MOST_MASKS = 24
-"""That are read, about a second each for a CT; more would cost more time than they tell."""
+MAX_MASKS = 24
+"""Maximum number of masks to read, about a second each for a CT."""
 
 
 @dataclass(frozen=True, eq=False)
 class StructureExtremes:
-    """The ends of a structure along right, anterior, superior, in voxels of its scan that count in these directions.
+    """Ends of a structure along right, anterior, superior, in voxels of its scan along these directions.
 
     Attributes:
-        label: its index 1, 2, ...
-        ends_voxel: (3, 2, 3): of each axis the low and the high end. Of a mask, an end is the middle of its last slice.
+        label: index 1, 2, ...
+        ends_voxel: (3, 2, 3), low and high end of each axis. An end of a mask is the middle of its outermost slice.
         scan_shape: (3,) voxels of the scan.
         spacing_mm: (3,).
     """
@@ -36,7 +36,7 @@ class StructureExtremes:
 
     @classmethod
     def of(cls, label: int, ends_voxel: np.ndarray, geometry: ImageGeometry) -> StructureExtremes:
-        """From ends (3, 2, 3) along the axes of an image, in its voxels."""
+        """Reorient ends (3, 2, 3) along the axes of an image, in its voxels."""
         axes, signs = nib.io_orientation(geometry.affine_ras).T
         order = np.argsort(axes)
         shape = np.array(geometry.shape)[order]
@@ -48,12 +48,12 @@ class StructureExtremes:
 
     @property
     def extent_mm(self) -> np.ndarray:
-        """(3,) between the middles of the first and the last voxel."""
+        """Extent (3,) in mm, between the centres of the first and the last voxel."""
         return np.diagonal(self.ends_voxel[:, 1] - self.ends_voxel[:, 0]) * self.spacing_mm
 
 
 def structure_extremes(scans: Sequence[AnnotatedScan], labels: Sequence[str]) -> list[StructureExtremes]:
-    """Of all clicked structures, and of those of masks of scans without clicks; a mask that cannot be read has none."""
+    """Locate all clicked structures, and those in masks of scans without clicks; skip masks that cannot be read."""
     index = {label: index for index, label in enumerate(labels, start=1)}
     clicked = [
         StructureExtremes.of(index[a.label], a.points.extremes_voxel, a.geometry)
@@ -62,7 +62,7 @@ def structure_extremes(scans: Sequence[AnnotatedScan], labels: Sequence[str]) ->
         if a.label in index
     ]
     masked = [scan for scan in scans if not scan.annotations and scan.mask_path is not None]
-    return clicked + [ends for scan in masked[:MOST_MASKS] for ends in _of_mask(scan)]
+    return clicked + [ends for scan in masked[:MAX_MASKS] for ends in _of_mask(scan)]
 
 
 def _of_mask(scan: AnnotatedScan) -> Iterator[StructureExtremes]:

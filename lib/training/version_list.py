@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib.networks.versions import ModelVersions
@@ -11,15 +10,15 @@ from lib.training.record import TrainingRecord, TrainingRun
 
 
 class NoVersionError(LookupError):
-    """A version that is not kept; its text is for the user."""
+    """The version is not kept; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class KeptVersion:
-    """A version.
+    """Kept version of a model.
 
     Attributes:
-        run: the training that made it; None where that is not recorded, as of a training that goes on.
+        run: training that made it; None if it is not recorded, for example while the training still runs.
     """
 
     number: int
@@ -28,17 +27,17 @@ class KeptVersion:
 
     @property
     def sentence(self) -> str | None:
-        """How it was judged; None where that is not recorded."""
+        """Sentence with its score; None if that is not recorded."""
         if self.run is None:
             return None
         return Verdict(True, self.run.judged_on, self.run.score, self.run.published_score).reason
 
 
 def kept_versions(versions: ModelVersions, record: TrainingRecord, published: int | None) -> list[KeptVersion]:
-    """All versions, the oldest first.
+    """List all versions, the oldest first.
 
     Args:
-        published: number of the published one; None where nothing is.
+        published: number of the published version, or None.
     """
     runs = {run.version: run for run in record.runs}
     numbers = {*versions.numbers(), *([published] if published is not None else [])}
@@ -46,18 +45,16 @@ def kept_versions(versions: ModelVersions, record: TrainingRecord, published: in
 
 
 def roll_back(versions: ModelVersions, number: int) -> None:
-    """Publishes a kept version again, an earlier or a later one; trainings go on from it.
+    """Publish a kept version again, an earlier or a later one; the next training starts from it.
 
     Raises:
-        NoVersionError: it is not kept.
-        CheckpointError: its file cannot be used; what is published stays.
-        OSError: it cannot be written.
+        NoVersionError: the version is not kept.
+        CheckpointError: its file cannot be used; the published version stays.
+        OSError: a file cannot be written.
     """
     try:
         versions.roll_back(number)
     except FileNotFoundError as error:
-        raise NoVersionError(f"There is no version {number}; {_told(versions.numbers())}.") from error
-
-
-def _told(numbers: Sequence[int]) -> str:
-    return f"these are kept: {', '.join(map(str, numbers))}" if numbers else "none is kept"
+        numbers = ", ".join(map(str, versions.numbers()))
+        kept = f"these are kept: {numbers}" if numbers else "none is kept"
+        raise NoVersionError(f"There is no version {number}; {kept}.") from error

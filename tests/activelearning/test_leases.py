@@ -1,4 +1,4 @@
-"""Who works on a study: so many people at a time, over servers, restarts, clocks and damaged files."""
+"""Leases of studies: limited numbers of people, across servers, restarts, clocks and damaged files."""
 
 import threading
 from collections import Counter
@@ -24,7 +24,7 @@ def clock():
 
 
 def server(file, people=1, clock=None, **options):
-    """One of the servers of a project."""
+    """Make the leases of one of the servers of a project."""
     return Leases(JsonFile(file), people, **({"now": lambda: clock.now} if clock else {}), **options)
 
 
@@ -32,7 +32,7 @@ def by_name(image_ids, seconds_ago):
     return sorted(image_ids)
 
 
-def test_lease_ends(file, clock):
+def test_lease_expires(file, clock):
     leases = server(file, clock=clock, lease_s=60)
 
     def take(after_s):
@@ -44,7 +44,7 @@ def test_lease_ends(file, clock):
     assert [take(1), take(0.1), take(0.1)] == ["b", "a", "b"]
 
 
-def test_clock_that_was_set_back_lends_nothing_for_ever(file, clock):
+def test_leases_expire_after_the_clock_was_set_back(file, clock):
     leases, orders = server(file, clock=clock, lease_s=60), []
 
     def take():
@@ -61,13 +61,13 @@ def test_clock_that_was_set_back_lends_nothing_for_ever(file, clock):
     [(("anna", "bert", "carl"), ["a"], ["a", "a", None]), (("anna",) * 3, ["a", "b"], ["a", "b", None])],
     ids=["two people and no third", "nobody twice"],
 )
-def test_two_people_read_a_study(file, people, studies, expected):
+def test_study_is_lent_to_two_readers(file, people, studies, expected):
     leases = server(file, people=2)
 
     assert [leases.take(studies, who, by_name) for who in people] == expected
 
 
-def test_nobody_gets_a_study_that_they_have_read(file, clock):
+def test_reader_does_not_get_a_study_again(file, clock):
     leases = server(file, people=2, clock=clock)
     clock.now += 10 * LEASE_S
 
@@ -75,18 +75,18 @@ def test_nobody_gets_a_study_that_they_have_read(file, clock):
     assert leases.take(["a"], "bert", by_name, {"a": {"anna"}}) == "a"
 
 
-def test_study_that_enough_have_read_is_lent_to_nobody(file):
+def test_study_with_enough_readers_is_not_lent(file):
     assert server(file, people=2).take(["a"], "carl", by_name, {"a": {"anna", "bert"}}) is None
 
 
-def test_who_has_read_a_study_and_still_has_it_counts_once(file):
+def test_reader_with_a_lease_is_counted_once(file):
     leases = server(file, people=2)
     leases.take(["a"], "anna", by_name)
 
     assert leases.take(["a"], "bert", by_name, {"a": {"anna"}}) == "a"
 
 
-def test_study_that_somebody_has_read_comes_first(file):
+def test_study_with_a_reader_comes_first(file):
     assert server(file, people=2).take(["a", "b", "c"], "bert", by_name, {"b": {"anna"}}) == "b"
 
 
@@ -101,7 +101,7 @@ def test_work_renews_a_lease(file, clock):
     assert [leases.take(["a"], who, by_name) for who in ("carl", "dora")] == ["a", None]
 
 
-def test_restart_forgets_no_lease(file):
+def test_leases_survive_a_restart(file):
     server(file, people=2).take(["a"], "anna", by_name)
 
     assert server(file, people=2).take(["a"], "anna", by_name) is None
@@ -109,7 +109,7 @@ def test_restart_forgets_no_lease(file):
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"a": 5}', b"\xff", b""])
-def test_damaged_file_is_set_aside_and_begun_anew(file, content, caplog):
+def test_damaged_file_is_renamed_and_replaced(file, content, caplog):
     file.write_bytes(content)
 
     assert server(file, people=2).take(["a"], "anna", by_name) == "a"
@@ -118,14 +118,14 @@ def test_damaged_file_is_set_aside_and_begun_anew(file, content, caplog):
 
 
 @pytest.mark.parametrize("at", [None, "noon", [], {}])
-def test_lease_without_a_time_counts_for_nothing(file, at):
+def test_lease_without_a_time_is_ignored(file, at):
     JsonFile(file).change("a", lambda kept: {"anna": at})
 
     assert server(file).take(["a"], "bert", lambda ids, ages: ids) == "a"
 
 
 @pytest.mark.parametrize("people", [1, 2, 3])
-def test_servers_that_are_asked_at_once_never_lend_a_study_to_too_many(file, people):
+def test_parallel_requests_never_lend_a_study_to_too_many(file, people):
     servers, studies = [server(file, people) for _ in range(4)], [f"study {n}" for n in range(12)]
     start = threading.Barrier(8)
 
@@ -153,8 +153,7 @@ def test_servers_that_are_asked_at_once_never_lend_a_study_to_too_many(file, peo
         max_size=40,
     ),
 )
-def test_of_any_course_no_more_people_than_wanted_have_a_study(tmp_path_factory, people, steps):
-    """Compared with a record of who was lent what when, and of who has read what."""
+def test_any_sequence_of_steps_respects_the_number_of_readers(tmp_path_factory, people, steps):
     clock, studies = SimpleNamespace(now=1e9), ["a", "b", "c"]
     leases = server(tmp_path_factory.mktemp("leases") / "leases.json", people, clock)
     lent, done = {study: {} for study in studies}, {study: set() for study in studies}

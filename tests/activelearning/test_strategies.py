@@ -1,4 +1,4 @@
-"""Which study is offered next: one that nobody has annotated or works on, and that can be opened."""
+"""Strategies offer studies that are not annotated, not on lease, and can be opened."""
 
 import threading
 import time
@@ -18,13 +18,13 @@ NAMES = ["random", "first"]
 
 @pytest.fixture
 def file(tmp_path):
-    """Where the leases of a project are kept."""
+    """File of the leases of a project."""
     return tmp_path / "leases.json"
 
 
 @pytest.fixture
 def ask(file):
-    """An offer of a server that has just started, after leases at these times, in seconds since 1970."""
+    """Asks a new server for a study, after leases at these times, in seconds since 1970."""
 
     def ask(name, leased=None, **studies):
         for image_id, at in (leased or {}).items():
@@ -37,7 +37,7 @@ def ask(file):
 
 @pytest.fixture
 def ask_afresh(ask, file):
-    """An offer where nothing was lent before, but at these times."""
+    """Asks a new server for a study, with only these leases."""
 
     def ask_afresh(name, **of):
         file.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def test_no_study_is_left_to_offer(name, ask):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_study_that_is_refused_is_passed_over(name, ask_afresh):
+def test_unusable_study_is_skipped(name, ask_afresh):
     assert [ask_afresh(name, refused=["a", "b"]) for _ in range(10)] == ["c"] * 10
     assert ask_afresh(name, refused=STUDIES) is None
 
@@ -80,20 +80,19 @@ def test_random_offers_every_study(ask_afresh):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_offered_a_short_while_ago_is_not_offered_again(name, ask_afresh):
-    """Whichever strategy chose it; a restart does not forget that."""
+def test_study_on_lease_is_not_offered(name, ask_afresh):
     recently = {"a": time.time(), "b": time.time() - LEASE_S + 60}
 
     assert {ask_afresh(name, leased=recently) for _ in range(50)} == {"c"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_leases_of_studies_that_are_gone_do_not_matter(name, ask):
+def test_leases_of_deleted_studies_are_ignored(name, ask):
     assert ask(name, unannotated=["a"], leased={"gone": time.time()}) == "a"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_study_is_offered_again_when_its_time_is_over(name, ask):
+def test_study_is_offered_again_after_its_lease(name, ask):
     seconds_ago = {"a": LEASE_S + 1, "b": LEASE_S - 60, "c": 1}
     leased = {image_id: time.time() - s for image_id, s in seconds_ago.items()}
 
@@ -101,20 +100,19 @@ def test_study_is_offered_again_when_its_time_is_over(name, ask):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_nothing_else_is_left_the_one_offered_longest_ago_is_next(name, ask):
+def test_if_all_are_on_lease_the_oldest_lease_is_next(name, ask):
     ago = {i: time.time() - s for i, s in zip(STUDIES, (300, 600, 100), strict=True)}
 
     assert ask(name, leased=ago) == "a"
 
 
 @pytest.mark.parametrize("names", [*([name] * 3 for name in NAMES), ["random", "first", "random"]])
-def test_annotators_who_ask_one_after_another_get_different_studies(names, ask):
-    """A server that has just started knows it of those before."""
+def test_consecutive_requests_get_different_studies(names, ask):
     assert sorted(ask(name) for name in names) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_annotators_who_ask_at_once_get_different_studies(name, file):
+def test_parallel_requests_get_different_studies(name, file):
     known, studies = strategies(Leases(JsonFile(file))), [f"study {n}" for n in range(64)]
     start = threading.Barrier(16)
 
@@ -129,7 +127,7 @@ def test_annotators_who_ask_at_once_get_different_studies(name, file):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_study_that_another_has_read_comes_first_and_never_to_them(name, file):
+def test_study_with_a_reader_comes_first_for_others_only(name, file):
     known = strategies(Leases(JsonFile(file), people=2))
     studies = studies_with(read_by={"b": {"anna"}, "c": {"anna", "bert"}})
 
@@ -141,7 +139,7 @@ def test_study_that_another_has_read_comes_first_and_never_to_them(name, file):
 
 
 @pytest.mark.parametrize("name", ["epistemic", "", None, ["first"]])
-def test_unknown_strategy_is_refused_with_a_sentence(name):
+def test_unknown_strategy_is_refused(name):
     with pytest.raises(HTTPException) as refused:
         require_strategy(name, {"random": 1, "first": 2})
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,29 +49,20 @@ def test_file_that_was_open_to_all_is_closed_by_the_next_write(tmp_path: Path) -
     assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
 
 
-def test_file_that_the_disk_is_not_waited_for_is_whole_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait(descriptor: int) -> None:
-        raise AssertionError("waits for the disk")
-
-    monkeypatch.setattr(os, "fsync", wait)
-    write_atomically(tmp_path / "file", b"new", durable=False)
+def test_file_that_the_disk_is_not_waited_for_is_whole_too(tmp_path: Path, failing: Any) -> None:
+    with failing("fsync"):
+        write_atomically(tmp_path / "file", b"new", durable=False)
 
     assert (tmp_path / "file").read_bytes() == b"new"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_failure_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failing: Any, step: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with failing(step), pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

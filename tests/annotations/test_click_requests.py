@@ -29,20 +29,10 @@ def test_form_with_a_key_a_label():
     assert points.background_voxel.tolist() == [[1, 1, 1]]
 
 
-def test_form_with_foreground_and_label():
-    (points,) = parse(foreground=CLICKS, background=[], label="cyst")
-
-    assert points.label == "cyst"
-
-
 def test_foreground_needs_no_label_where_there_is_only_one():
     (points,) = parse_click_request({"foreground": CLICKS}, ("lesion",), GEOMETRY).structures
 
     assert points.label == "lesion"
-
-
-def test_two_labels_in_one_request():
-    assert [points.label for points in parse(cyst=CLICKS, lesion=CLICKS)] == ["lesion", "cyst"]
 
 
 SHIFTED = [[i, j + 1, k] for i, j, k in CLICKS]
@@ -76,6 +66,7 @@ def test_background_clicks_are_about_each_label_that_is_clicked_in_the_same_requ
         ({"absent": ["cyst"], "lesion": CLICKS}, ["lesion"], ("cyst",)),
         ({"absent": ["lesion"], "foreground": CLICKS, "label": "cyst"}, ["cyst"], ("lesion",)),
         ({"absent": [], "lesion": CLICKS}, ["lesion"], ()),
+        ({"cyst": CLICKS, "lesion": CLICKS}, ["lesion", "cyst"], ()),
         ({"absent": None, "lesion": CLICKS}, ["lesion"], ()),
         ({"lesion": CLICKS}, ["lesion"], ()),
     ],

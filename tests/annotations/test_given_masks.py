@@ -1,7 +1,5 @@
 """Masks that were given: read back as they were, one for each image, label and annotator, and small."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -116,19 +114,14 @@ def test_damaged_file_is_said_in_a_sentence(store, damage):
     (path,) = store.files("scan")
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(GivenMaskError, match=r"^The mask that was kept of label 'tumour' cannot be read\.$"):
+    with pytest.raises(GivenMaskError, match=r"^The stored mask of label 'tumour' cannot be read\.$"):
         store.load("scan", "tumour", "reader")
 
 
-def test_full_disk_leaves_the_file_before(store, monkeypatch):
-    def no_space(source, target):
-        raise OSError(28, "No space left on device")
-
+def test_full_disk_leaves_the_file_before(store, failing):
     keep(store, mask=given(clicks="first"))
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "replace", no_space)
-        with pytest.raises(OSError, match="No space"):
-            keep(store, mask=given(clicks="second"))
+    with failing("replace"), pytest.raises(OSError, match="No space"):
+        keep(store, mask=given(clicks="second"))
 
     assert store.load("scan", "tumour", "reader").clicks == "first"
     assert len(list(store.folder.iterdir())) == 1

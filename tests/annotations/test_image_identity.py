@@ -43,16 +43,13 @@ def test_type_of_the_numbers_does_not_matter(identities, image, tmp_path):
     assert identities.checksum(write(tmp_path / "other.nii.gz", dtype=np.float32)) == identities.checksum(image)
 
 
-def test_one_voxel_more_or_less_bright_is_another_image():
-    array = np.zeros(SHAPE, np.float32)
+def test_checksum_depends_on_every_voxel_and_the_shape_and_not_on_the_order_in_memory():
+    array = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
     other = array.copy()
-    other[-1, -1, -1] = 1e-6
+    other[-1, -1, -1] += 1e-6
 
-    assert voxel_checksum(array) != voxel_checksum(other)
-
-
-def test_same_voxels_in_another_shape_are_another_image():
-    assert voxel_checksum(np.zeros((2, 3, 4), np.float32)) != voxel_checksum(np.zeros((4, 3, 2), np.float32))
+    assert len({voxel_checksum(one) for one in (array, other, array.reshape(SHAPE[::-1]))}) == 3
+    assert voxel_checksum(array) == voxel_checksum(np.asfortranarray(array))
 
 
 def test_image_with_voxels_that_were_not_measured_is_known_by_the_others(identities, tmp_path):
@@ -68,12 +65,6 @@ def test_image_with_voxels_that_were_not_measured_is_known_by_the_others(identit
     array[3, 3, 3] = np.nan
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "other.nii.gz")
     assert identities.checksum(tmp_path / "other.nii.gz") not in checksums
-
-
-def test_order_in_memory_does_not_matter():
-    array = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
-
-    assert voxel_checksum(array) == voxel_checksum(np.asfortranarray(array))
 
 
 def test_voxels_at_hand_are_not_read_again(identities, image):
@@ -144,9 +135,8 @@ def test_link_that_leads_elsewhere_is_noticed(identities, tmp_path):
     assert identities.checksum(link) != checksum
 
 
-@pytest.mark.parametrize("content", [b"no image", b""])
-def test_image_that_cannot_be_read_has_no_checksum(identities, image, content):
-    image.write_bytes(content)
+def test_image_that_cannot_be_read_has_no_checksum(identities, image):
+    image.write_bytes(b"no image")
 
     with pytest.raises(VolumeError, match="scan.nii.gz"):
         identities.checksum(image)
@@ -166,11 +156,7 @@ def test_damaged_file_of_checksums_is_made_anew(identities, image, content):
     assert ImageIdentities(identities.path).known(image) is not None
 
 
-def test_full_disk_keeps_nobody_from_a_checksum(identities, image, monkeypatch, caplog):
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", no_space)
-
-    assert identities.checksum(image) == voxel_checksum(load_volume(image).array)
+def test_full_disk_keeps_nobody_from_a_checksum(identities, image, failing, caplog):
+    with failing("fsync"):
+        assert identities.checksum(image) == voxel_checksum(load_volume(image).array)
     assert "No space left on device" in caplog.text

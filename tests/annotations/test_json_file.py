@@ -1,7 +1,6 @@
 """Facts in a JSON file: kept, never half, and never a reason not to start."""
 
 import json
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,18 +87,13 @@ def test_folder_in_its_place_is_set_aside(path):
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_full_disk_leaves_the_old_content_in_the_file_and_in_memory(path, monkeypatch, function):
+def test_full_disk_leaves_the_old_content_in_the_file_and_in_memory(path, failing, function):
     facts = JsonFile(path)
     facts.change("scan", lambda kept: {"a": 1})
     before = path.read_bytes()
 
-    def no_space(*arguments):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, function, no_space)
-        with pytest.raises(OSError, match="No space"):
-            facts.change("scan", lambda kept: {"a": 2})
+    with failing(function), pytest.raises(OSError, match="No space"):
+        facts.change("scan", lambda kept: {"a": 2})
 
     assert path.read_bytes() == before
     assert facts.get("scan") == {"a": 1}

@@ -74,4 +74,4 @@ def test_wrong_options_are_refused_with_a_sentence(tmp_path: Path, is_dataset: b
 def test_the_help_says_what_a_row_may_be() -> None:
     shown = table1("--help").stdout
 
-    assert all(name in shown for name in ("--small", "--seeds", "inextremis", "deepcut"))
+    assert all(name in shown for name in ("--small", "--seeds", "inextremis", "disturbed"))

@@ -1,14 +1,25 @@
-"""Bodies that lie in the patient, and images of them on any grid."""
+"""Make bodies, images of them on any grid, and clicks on them."""
 
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import nibabel as nib
 import numpy as np
+import pytest
+
+from lib.annotations.extreme_points import ExtremePoints
+from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.demo.demo_studies import DemoStudySettings, make_demo_study
 
 TURNS = [(axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 """Every order and every sign of an image's axes."""
+
+ISOTROPIC = DemoStudySettings((64, 64, 64), (1.0, 1.0, 1.0))
+FINE = DemoStudySettings()
+THICK = DemoStudySettings((80, 80, 10), (0.9, 0.9, 6.5), (10.0, 20.0))
+ALL_SETTINGS = pytest.mark.parametrize("settings", [ISOTROPIC, FINE, THICK], ids=["isotropic", "fine", "thick"])
 
 
 def lopsided(shape=(30, 36, 28), scale=1.0, shift=(0, 0, 0)):
@@ -41,3 +52,36 @@ def blobs(count, seed=0):
             for _ in range(3)
         ]
         yield np.logical_or.reduce(parts)
+
+
+@cache
+def demo(settings, index=0):
+    image, truth = make_demo_study(index, settings)
+    spacing_mm = tuple(float(s) for s in image.header.get_zooms())
+    return np.asarray(image.dataobj, np.float32), np.asarray(truth.dataobj) > 0, spacing_mm
+
+
+def clicks_on(truth, seed=0, error_voxels=0.0):
+    clicks = simulated_extreme_points(truth, np.random.default_rng(seed), error_voxels)
+    return ExtremePoints.from_clicks("lesion", clicks)
+
+
+def with_more(points, foreground=(), background=()):
+    return ExtremePoints.from_clicks(
+        points.label,
+        np.concatenate([points.foreground_voxel, np.reshape(foreground, (-1, 3))]),
+        np.reshape(background, (-1, 3)),
+    )
+
+
+def ellipsoid(shape, centre, radii):
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+
+
+def painted(mask, inside=300.0, outside=100.0, noise=15.0, seed=0):
+    return np.where(mask, inside, outside) + np.random.default_rng(seed).normal(0, noise, mask.shape)
+
+
+def obeys(mask, points):
+    return mask[tuple(points.foreground_voxel.T)].all() and not mask[tuple(points.background_voxel.T)].any()

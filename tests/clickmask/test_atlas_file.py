@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lib.clickmask.atlas_file import load_atlases, save_atlases
+from lib.clickmask.box_frame import SIDE
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from tests.clickmask.bodies import lopsided
 
@@ -50,16 +51,16 @@ def pickled(path):
     np.savez(path, figures=np.array([{"label": "lesion"}], dtype=object))
 
 
-def of_another_size(path):
-    with np.load(path) as file:
-        arrays = dict(file)
-    np.savez(path, **{**arrays, "mean_1": np.zeros((4, 4, 4))})
+def with_mean(mean):
+    def damage(path):
+        with np.load(path) as file:
+            arrays = dict(file)
+        np.savez(path, **{**arrays, "mean_1": mean})
+
+    return damage
 
 
-def not_finite(path):
-    with np.load(path) as file:
-        arrays = dict(file)
-    np.savez(path, **{**arrays, "mean_1": arrays["mean_1"] * np.nan})
+not_finite, of_another_size = with_mean(np.full((SIDE,) * 3, np.nan)), with_mean(np.zeros((4, 4, 4)))
 
 
 @pytest.mark.parametrize("damage", [cut, pickled, of_another_size, not_finite, lambda path: path.write_bytes(b"text")])

@@ -13,7 +13,7 @@ from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.click_mask_options import ClickMaskOptions
 from lib.clickmask.click_network import INPUTS, ClickNetwork, click_blobs, network_input
 from lib.clickmask.shape_atlas import Shape, ShapeAtlas, mirrored
-from tests.clickmask.bodies import TURNS, lopsided, turned
+from tests.clickmask.bodies import TURNS, clicks_on, lopsided, obeys, turned, with_more
 
 BODY = lopsided()
 ATLAS = ShapeAtlas.of([Shape.of_mask(BODY, np.eye(4))])
@@ -72,12 +72,9 @@ def test_correction_lies_in_the_patient(axes, signs):
 
 
 def test_clicks_outweigh_the_network():
-    points = ExtremePoints.from_clicks("body", simulated_extreme_points(BODY))
-    on, off = np.argwhere(BODY)[::400], np.argwhere(~BODY)[::2000]
-    points = ExtremePoints.from_clicks("body", np.concatenate([points.foreground_voxel, on]), off)
+    points = with_more(clicks_on(BODY), np.argwhere(BODY)[::400], np.argwhere(~BODY)[::2000])
 
-    found = segmented(image_of(BODY), BODY, np.eye(4), some_network(), points)
-    assert found[tuple(points.foreground_voxel.T)].all() and not found[tuple(off.T)].any()
+    assert obeys(segmented(image_of(BODY), BODY, np.eye(4), some_network(), points), points)
 
 
 # Inputs
@@ -96,15 +93,11 @@ def test_inputs_do_not_depend_on_the_scale_of_intensities():
     np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-def test_log_odds_are_an_input():
-    inputs, log_odds = frame_input()
-    np.testing.assert_allclose(inputs[2] * 5, log_odds, rtol=1e-5)
-
-
-def test_clicks_are_blobs_on_and_off():
+def test_inputs_are_log_odds_and_blobs_of_clicks():
     on, off = np.full((1, 3), 0.5), np.array([[0.1, 0.9, 0.2]])
-    before, after = frame_input()[0], frame_input(clicks_on=on, clicks_off=off)[0]
+    (before, log_odds), (after, _) = frame_input(), frame_input(clicks_on=on, clicks_off=off)
 
+    np.testing.assert_allclose(before[2] * 5, log_odds, rtol=1e-5)
     np.testing.assert_array_equal(before[4], 0)
     np.testing.assert_allclose(after[3], np.maximum(before[3], click_blobs(on)))
     np.testing.assert_array_equal(after[4], click_blobs(off))

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.annotations.extreme_points import ExtremePoints, mask_extremes
-from lib.annotations.simulated_clicks import simulated_extreme_points
+from lib.annotations.extreme_points import mask_extremes
 from lib.clickmask.box_frame import SIDE, BoxFrame
 from lib.clickmask.click_mask import segment_from_clicks
 from lib.clickmask.shape_atlas import (
@@ -20,7 +19,7 @@ from lib.clickmask.shape_atlas import (
 from lib.clickmask.working_grid import WorkingGrid
 from lib.geometry.boxes import Box
 from lib.metrics import dice
-from tests.clickmask.bodies import TURNS, blobs, lopsided, turned
+from tests.clickmask.bodies import TURNS, blobs, clicks_on, lopsided, obeys, painted, turned, with_more
 
 STRAIGHT = np.eye(4)
 
@@ -32,16 +31,9 @@ def bent(shape=(40, 30, 20), swell=1.0):
     return (np.abs(radius - 15) <= 3.5 * swell) & (y >= 4) & (np.abs(z - 10) <= 4 * swell)
 
 
-def clicks(mask, seed=0):
-    return ExtremePoints.from_clicks("arch", simulated_extreme_points(mask, np.random.default_rng(seed)))
-
-
-def image_of(mask, contrast=25.0, noise=25.0):
-    return (100 + contrast * mask + np.random.default_rng(1).normal(0, noise, mask.shape)).astype(np.float32)
-
-
-def segmented(mask, atlas, affine=STRAIGHT, **options):
-    return segment_from_clicks(image_of(mask), clicks(mask), (1, 1, 1), atlas=atlas, affine_ras=affine, **options)
+def segmented(mask, atlas, affine=STRAIGHT, points=None):
+    image = painted(mask, 125, 100, noise=25, seed=1)
+    return segment_from_clicks(image, points or clicks_on(mask), (1, 1, 1), atlas=atlas, affine_ras=affine)
 
 
 # Shapes
@@ -84,7 +76,7 @@ def test_one_mask_is_the_atlas():
     atlas = ShapeAtlas.of([shape])
 
     np.testing.assert_array_equal(atlas.mean, shape.mask)
-    assert (atlas.count, atlas.weight, atlas.mirrors) == (1, 1 / GENERIC_COUNT, False)
+    assert (atlas.count, atlas.weight, atlas.mirrors, atlas.gain) == (1, 1 / GENERIC_COUNT, False, 0)
 
 
 def test_atlas_without_shapes_is_refused():
@@ -92,15 +84,13 @@ def test_atlas_without_shapes_is_refused():
         ShapeAtlas.of([])
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_shapes_in_common_count(count):
-    atlas = ShapeAtlas.of([Shape.of_mask(bent(swell=s), STRAIGHT) for s in np.linspace(0.8, 1.2, count)])
-    assert atlas.weight == count / GENERIC_COUNT
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_shapes_count_if_they_are_alike(count):
+    alike = ShapeAtlas.of([Shape.of_mask(bent(swell=s), STRAIGHT) for s in np.linspace(0.8, 1.2, count)])
+    random = ShapeAtlas.of([Shape.of_mask(mask, STRAIGHT) for mask in blobs(count)])
 
-
-@pytest.mark.parametrize("count", [4, 12])
-def test_shapes_of_chance_count_nothing(count):
-    assert ShapeAtlas.of([Shape.of_mask(mask, STRAIGHT) for mask in blobs(count)]).weight == 0
+    assert (alike.weight, random.weight) == (count / GENERIC_COUNT, 0)
+    assert random.gain < 0.1 < 0.3 < alike.gain
 
 
 @pytest.mark.parametrize("chance", [0, 1, 2, 6])
@@ -117,14 +107,6 @@ def test_atlas_counts_where_it_predicts_left_out_masks_much_better_than_the_gene
 
     assert atlas.gain == pytest.approx(gain, abs=1e-5)
     assert atlas.weight == (len(shapes) / GENERIC_COUNT if gain > MIN_GAIN else 0)
-
-
-def test_gain_is_large_where_shapes_are_alike_and_none_of_one_shape():
-    alike = ShapeAtlas.of([Shape.of_mask(bent(swell=s), STRAIGHT) for s in np.linspace(0.8, 1.2, 4)])
-    chance = ShapeAtlas.of([Shape.of_mask(mask, STRAIGHT) for mask in blobs(4)])
-
-    assert ShapeAtlas.of([Shape.of_mask(bent(), STRAIGHT)]).gain == 0
-    assert chance.gain < 0.1 < 0.5 < alike.gain
 
 
 def test_the_last_of_many_masks_count():
@@ -166,12 +148,8 @@ def one_sided(side, count=6):
 def test_both_sides_of_one_label_are_mirrored_onto_each_other():
     atlas = ShapeAtlas.of(one_sided(1) + one_sided(-1))
 
-    assert atlas.mirrors
+    assert atlas.mirrors and not ShapeAtlas.of(one_sided(1)).mirrors
     assert np.abs(atlas.mean - one_sided(1)[0].mask).mean() < 0.05
-
-
-def test_one_side_is_not_mirrored():
-    assert not ShapeAtlas.of(one_sided(1)).mirrors
 
 
 @pytest.mark.parametrize("side", [1, -1])
@@ -216,12 +194,10 @@ def test_structures_that_have_no_shape_in_common_lose_nothing():
 def test_clicks_outweigh_the_atlas():
     mask = lopsided((40, 40, 40))
     atlas = ShapeAtlas.of([Shape.of_mask(bent(), STRAIGHT)])
-    points = clicks(mask)
     middle = np.round(np.argwhere(mask).mean(axis=0)).astype(int)
-    corrected = ExtremePoints.from_clicks("arch", np.concatenate([points.foreground_voxel, middle[None]]), [[1, 1, 1]])
+    points = with_more(clicks_on(mask), [middle], [[1, 1, 1]])
 
-    found = segment_from_clicks(image_of(mask), corrected, (1, 1, 1), atlas=atlas, affine_ras=STRAIGHT)
-    assert found[tuple(corrected.foreground_voxel.T)].all() and not found[1, 1, 1]
+    assert obeys(segmented(mask, atlas, points=points), points)
 
 
 def test_atlas_needs_the_affine():
@@ -237,19 +213,16 @@ def extremes(masks, rng, error=0.04):
     return [Shape.of_mask(mask, STRAIGHT).extremes + rng.normal(0, error, (3, 2, 3)) for mask in masks]
 
 
-def test_structures_of_one_lopsided_shape_are_alike():
-    assert likeness(extremes([lopsided()] * 6, np.random.default_rng(0))) > 2
+def test_structures_of_one_shape_are_alike_and_random_ones_are_not(rng):
+    assert likeness(extremes([lopsided()] * 6, rng)) > 2
+    assert 0.8 < likeness(extremes(blobs(12), rng)) < 1.25
 
 
-def test_structures_of_chance_are_not_alike():
-    assert 0.8 < likeness(extremes(blobs(12), np.random.default_rng(0))) < 1.25
-
-
-def test_likeness_needs_two():
+def test_likeness_needs_two(rng):
     with pytest.raises(ValueError, match="1 structures"):
-        likeness(extremes([lopsided()], np.random.default_rng(0)))
+        likeness(extremes([lopsided()], rng))
 
 
-def test_mirroring_twice_changes_nothing():
-    (ends,) = extremes([lopsided()], np.random.default_rng(0))
+def test_mirroring_twice_changes_nothing(rng):
+    (ends,) = extremes([lopsided()], rng)
     np.testing.assert_allclose(mirrored(mirrored(ends, (0, 2)), (0, 2)), ends)

@@ -21,22 +21,22 @@ def matrices(augmentation, spacing_mm=(1.0, 1.0, 1.0), **options):
 
 
 def in_mm(matrix, spacing_mm):
-    """The same map in millimetres."""
+    """Convert a map to millimetres."""
     return np.diag(spacing_mm) @ matrix @ np.diag(1 / np.array(spacing_mm))
 
 
 def scale_and_rotation(matrix, spacing_mm):
-    """The factor, and the angle in degrees; of a map that is nothing else in millimetres."""
+    """Return factor and angle in degrees of a map that is a scaling and rotation in millimetres."""
     linear = in_mm(matrix, spacing_mm)
     scale = abs(np.linalg.det(linear)) ** (1 / 3)
     np.testing.assert_allclose(linear @ linear.T, scale**2 * np.eye(3), atol=1e-9)
     return scale, np.degrees(Rotation.from_matrix(linear / scale).magnitude())
 
 
-# Places
+# Maps
 
 
-def test_without_augmentation_nothing_moves():
+def test_without_augmentation_the_map_is_the_identity():
     assert all(np.array_equal(matrix, np.eye(3)) for matrix in matrices("none"))
 
 
@@ -49,7 +49,7 @@ def test_flips_mirror_each_axis_half_of_the_time_and_do_nothing_else():
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
-def test_full_turns_and_scales_in_millimetres_whatever_the_voxels(spacing_mm):
+def test_full_rotates_and_scales_in_millimetres(spacing_mm):
     scales, degrees = zip(
         *[scale_and_rotation(matrix, spacing_mm) for matrix in matrices("full", spacing_mm, mirrored=NOT_MIRRORED)],
         strict=True,
@@ -61,14 +61,14 @@ def test_full_turns_and_scales_in_millimetres_whatever_the_voxels(spacing_mm):
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
-def test_every_axis_is_turned_into_every_other(spacing_mm):
+def test_every_axis_is_rotated_towards_every_other(spacing_mm):
     largest = np.max(np.abs(matrices("full", spacing_mm)), axis=0)
 
     assert (largest > 0.05).all()
 
 
 @pytest.mark.parametrize(("spacing_mm", "axis"), THICK_SLICES_MM)
-def test_axes_of_which_one_is_much_thicker_are_not_turned_into_each_other(spacing_mm, axis):
+def test_axes_with_very_different_spacings_are_not_rotated_towards_each_other(spacing_mm, axis):
     others = [other for other in range(3) if other != axis]
     turned = matrices("full", spacing_mm)
 
@@ -78,15 +78,15 @@ def test_axes_of_which_one_is_much_thicker_are_not_turned_into_each_other(spacin
 
 @pytest.mark.parametrize("augmentation", ["flip", "full"])
 @pytest.mark.parametrize("mirrored", [(True, False, True), (False, True, False), (True, True, True), NOT_MIRRORED])
-def test_axes_that_may_be_mirrored_are_half_of_the_time_and_no_others(augmentation, mirrored):
-    """No axis is turned by so much that it would run backwards."""
+def test_allowed_axes_are_mirrored_half_of_the_time(augmentation, mirrored):
+    # Rotations are too small to reverse an axis.
     backwards = np.mean([np.diag(matrix) < 0 for matrix in matrices(augmentation, mirrored=mirrored)], axis=0)
 
     assert backwards == pytest.approx(np.array(mirrored) / 2, abs=0.1)
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "full"])
-def test_seed_decides_all(augmentation):
+def test_maps_depend_on_the_seed(augmentation):
     np.testing.assert_array_equal(matrices(augmentation), matrices(augmentation))
 
 
@@ -98,13 +98,13 @@ def image(seed=0):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "flip"])
-def test_intensities_stay_where_only_places_are_augmented(augmentation):
+def test_only_full_changes_intensities(augmentation):
     torch.manual_seed(0)
 
     assert all(torch.equal(random_intensities(image(), augmentation), image()) for _ in range(20))
 
 
-def test_intensities_change_and_remain_those_of_the_scan():
+def test_full_changes_intensities_moderately():
     torch.manual_seed(0)
     smooth = torch.nn.functional.avg_pool3d(image()[None], 5, 1, 2)[0] * 8
 
@@ -116,7 +116,7 @@ def test_intensities_change_and_remain_those_of_the_scan():
     assert all(np.corrcoef(other.flatten(), smooth.flatten())[0, 1] > 0.8 for other in changed)
 
 
-def test_patch_that_is_augmented_is_a_copy():
+def test_augmentation_does_not_change_its_input():
     torch.manual_seed(0)
     original = image()
 
@@ -132,7 +132,7 @@ def test_patch_without_contrast_stays_finite():
     assert all(torch.isfinite(random_intensities(torch.zeros(8, 8, 8), "full")).all() for _ in range(60))
 
 
-def test_seed_decides_the_intensities():
+def test_intensities_depend_on_the_seed():
     there, back = ([torch.manual_seed(3), random_intensities(image(), "full")][1] for _ in range(2))
 
     assert torch.equal(there, back)

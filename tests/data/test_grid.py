@@ -1,4 +1,4 @@
-"""From the grid of a scan to the one of the network."""
+"""Resampling of scans to the grid of the network."""
 
 import itertools
 
@@ -43,17 +43,17 @@ def label_blocks():
 
 
 def stored_voxels(affine, shape):
-    """(3, X, Y, Z): where the voxels of a grid lie in the scan as stored."""
+    """Return the positions (3, X, Y, Z) of the voxels of a grid, in voxels of the stored scan."""
     points_ras_mm = apply_affine(affine, np.stack(np.indices(shape), axis=-1))
     return np.moveaxis(apply_affine(np.linalg.inv(AFFINE), points_ras_mm), -1, 0)
 
 
-# Where voxels go
+# Geometry
 
 
 @pytest.mark.parametrize("toward", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
-def test_axes_run_to_the_right_to_the_front_and_up(toward, signs):
+def test_axes_point_to_right_anterior_superior(toward, signs):
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[list(toward)] * signs
 
@@ -62,8 +62,8 @@ def test_axes_run_to_the_right_to_the_front_and_up(toward, signs):
     assert nib.aff2axcodes(on_network) == ("R", "A", "S")
 
 
-@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
-def test_voxels_have_the_spacing_that_was_asked_for(spacing_mm):
+@pytest.mark.parametrize("spacing_mm", [*SPACINGS_MM, (20.0, 20.0, 20.0)])
+def test_voxels_have_the_requested_spacing(spacing_mm):
     image, affine = network_image(volume(noise()), spacing_mm)
 
     assert nib.affines.voxel_sizes(affine) == pytest.approx(spacing_mm)
@@ -72,7 +72,7 @@ def test_voxels_have_the_spacing_that_was_asked_for(spacing_mm):
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
 @pytest.mark.parametrize("spot_voxel", [(12, 10, 4), (40, 12, 15), (30, 40, 9)])
-def test_what_is_at_a_point_of_the_patient_stays_there(spacing_mm, spot_voxel):
+def test_world_coordinates_do_not_change(spacing_mm, spot_voxel):
     array = np.zeros(SHAPE)
     array[spot_voxel] = 1
     array = ndimage.gaussian_filter(array, (3, 3, 1))
@@ -84,7 +84,7 @@ def test_what_is_at_a_point_of_the_patient_stays_there(spacing_mm, spot_voxel):
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.7, 0.3, 0.4), (1.5, 0.25, 0.5), (0.5, 0.5, 0.5)])
-def test_finer_grid_is_interpolated_linearly_and_nothing_is_smoothed(spacing_mm):
+def test_finer_grid_is_interpolated_linearly_without_smoothing(spacing_mm):
     array = noise()
 
     image, affine = network_image(volume(array), spacing_mm)
@@ -93,15 +93,15 @@ def test_finer_grid_is_interpolated_linearly_and_nothing_is_smoothed(spacing_mm)
     inside = ((voxels >= 0) & (voxels <= np.array(SHAPE).reshape(3, 1, 1, 1) - 1)).all(axis=0)
     found = image.double().numpy()[inside]
     expected = ndimage.map_coordinates(array.astype(float), voxels[:, inside], order=1)
-    # The normalisation is linear, but for what is clipped.
+    # The normalisation is linear, except for clipped values.
     unclipped = np.abs(expected) < 0.5
     line = np.polynomial.Polynomial.fit(expected[unclipped], found[unclipped], 1)
     np.testing.assert_allclose(found[unclipped], line(expected[unclipped]), atol=2e-3)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 3.7])
-def test_pattern_that_a_coarser_grid_cannot_hold_is_gone(factor):
-    """Of each third voxel alone, a checkerboard would be a checkerboard again."""
+def test_coarser_grid_has_no_aliasing(factor):
+    # Every third voxel of a checkerboard is a checkerboard again.
     step = np.where(np.arange(66) < 33, -1.0, 1.0)[:, None, None]
     checkerboard = 1 - 2 * (np.indices((66, 66, 66)).sum(axis=0) % 2)
 
@@ -112,7 +112,7 @@ def test_pattern_that_a_coarser_grid_cannot_hold_is_gone(factor):
 
 
 @pytest.mark.parametrize("coarser", range(3))
-def test_neighbours_are_mixed_along_the_axis_that_becomes_coarser_alone(coarser):
+def test_only_the_axis_that_becomes_coarser_is_smoothed(coarser):
     spacing_mm = tuple(2.0 if axis == coarser else 1.0 for axis in range(3))
     image, _ = network_image(volume(noise((48, 48, 48)), np.eye(4)), spacing_mm)
 
@@ -122,7 +122,7 @@ def test_neighbours_are_mixed_along_the_axis_that_becomes_coarser_alone(coarser)
 
 
 @pytest.mark.parametrize("off_mm", [0, 2e-4])
-def test_image_of_the_wanted_spacing_is_turned_and_normalised_and_not_resampled(off_mm):
+def test_image_with_the_requested_spacing_is_not_resampled(off_mm):
     array = noise()
 
     image, affine = network_image(volume(array), tuple(np.add(SPACING_MM, off_mm)))
@@ -133,7 +133,7 @@ def test_image_of_the_wanted_spacing_is_turned_and_normalised_and_not_resampled(
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.4, 0.6, 0.7), (1.1, 0.3, 0.35), (0.6, 0.8, 1.7)])
-def test_label_map_holds_the_label_of_the_nearest_voxel(spacing_mm):
+def test_label_map_has_the_label_of_the_nearest_voxel(spacing_mm):
     array = label_blocks()
 
     label_map, affine = network_label_map(volume(array), spacing_mm)
@@ -147,7 +147,7 @@ def test_label_map_holds_the_label_of_the_nearest_voxel(spacing_mm):
 
 
 @pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
-def test_label_map_and_image_lie_on_one_grid(spacing_mm):
+def test_label_map_and_image_have_the_same_grid(spacing_mm):
     image, affine = network_image(volume(noise()), spacing_mm)
     label_map, of_map = network_label_map(volume(label_blocks()), spacing_mm)
 
@@ -155,7 +155,7 @@ def test_label_map_and_image_lie_on_one_grid(spacing_mm):
     np.testing.assert_allclose(of_map, affine)
 
 
-def test_millimetres_to_the_nearest_voxel():
+def test_points_are_rounded_to_the_nearest_voxel():
     voxel = np.array([[3, 4, 5], [10, 0, 7]])
 
     np.testing.assert_array_equal(points_on_grid(apply_affine(AFFINE, voxel) + 0.1, AFFINE), voxel)
@@ -165,14 +165,14 @@ def test_millimetres_to_the_nearest_voxel():
 
 
 def reference(values):
-    """Clipped to the percentiles 0.5 and 99.5, of mean 0 and deviation 1."""
+    """Clip to the percentiles 0.5 and 99.5, and scale to mean 0 and deviation 1."""
     values = np.asarray(values, dtype=np.float64)
     clipped = np.clip(values, *np.percentile(values, (0.5, 99.5)))
     return (clipped - clipped.mean()) / clipped.std()
 
 
 def of_scan(array):
-    """(X, Y, Z) float64, as the network sees it."""
+    """Prepare an array (X, Y, Z) for the network, as float64."""
     return network_image(volume(array, np.eye(4)), (1.0, 1.0, 1.0))[0].double().numpy()
 
 
@@ -198,15 +198,14 @@ def test_few_outliers_do_not_change_the_others(outlier):
 
 @pytest.mark.parametrize("shape", [(1100, 1000, 2), (2, 1100, 1000), (700, 3, 1000), (1000, 500, 10)])
 def test_percentiles_of_large_images_are_of_all_planes(shape):
-    """Every plane along the shortest axis has intensities of its own."""
-    axis = int(np.argmin(shape))
+    axis = int(np.argmin(shape))  # every plane along this axis has its own intensities
     array = np.random.default_rng(0).uniform(0, 1, shape).swapaxes(0, axis)
     array = (array + 10 * np.arange(shape[axis]).reshape(-1, 1, 1)).swapaxes(0, axis).astype(np.float32)
 
     np.testing.assert_allclose(z_scored(torch.from_numpy(array)).numpy(), reference(array), atol=0.01)
 
 
-def test_what_contrast_there_is_counts_where_the_percentiles_are_equal():
+def test_contrast_is_used_if_the_percentiles_are_equal():
     array = np.full((20, 20, 20), 7.0)
     array[3, 4, 5] = 8
 
@@ -224,13 +223,6 @@ def test_image_without_contrast_is_0_everywhere(value):
 
 
 # Size
-
-
-@pytest.mark.parametrize("spacing_mm", [*SPACINGS_MM, (20.0, 20.0, 20.0)])
-def test_size_on_the_networks_grid_is_known_before_it_is_made(spacing_mm):
-    image, _ = network_image(volume(noise()), spacing_mm)
-
-    assert grid_shape(ImageGeometry(SHAPE, AFFINE), spacing_mm) == image.shape
 
 
 TOO_LARGE = {

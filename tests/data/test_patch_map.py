@@ -1,4 +1,4 @@
-"""Patches as maps into a scan, against scipy and against the definition."""
+"""Maps of patches, compared with scipy and with the definition."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def scan(seed=0):
 
 
 def coordinates(patch):
-    """(3, X, Y, Z) voxels of the scan, by the definition of a patch map."""
+    """Compute voxels (3, X, Y, Z) of the scan by the definition of a patch map."""
     voxels = np.indices(patch.size).reshape(3, -1)
     return (patch.matrix @ voxels + patch.offset[:, None]).reshape(3, *patch.size)
 
 
 @st.composite
 def patch_maps(draw):
-    """Turned by up to 90 degrees, scaled and mirrored, anywhere about the scan."""
+    """Draw maps with rotations up to 90 degrees, scaling and mirroring, anywhere around the scan."""
     angles = draw(st.tuples(*[st.floats(-90, 90)] * 3))
     scale = draw(st.floats(0.6, 1.6))
     mirror = draw(st.sampled_from(EIGHT_MIRRORS))
@@ -46,7 +46,7 @@ cuts = st.builds(
 )
 
 
-def test_centre_of_a_turned_patch_is_that_of_the_cut_one():
+def test_rotation_does_not_move_the_centre():
     turned = PatchMap.about_centre(SIZE, (3, 4, 5), Rotation.from_euler("z", 30, degrees=True).as_matrix())
 
     centre = (np.array(SIZE) - 1) / 2
@@ -58,7 +58,7 @@ def test_centre_of_a_turned_patch_is_that_of_the_cut_one():
 
 @settings(deadline=None)
 @given(patch_maps())
-def test_sampled_is_the_linear_interpolation_of_the_scan_with_0_around_it(patch):
+def test_sampled_is_the_linear_interpolation_of_the_scan_padded_with_0(patch):
     voxels = np.pad(scan(), 20)
 
     expected = ndimage.affine_transform(voxels, patch.matrix, patch.offset + 20, output_shape=SIZE, order=1)
@@ -67,7 +67,7 @@ def test_sampled_is_the_linear_interpolation_of_the_scan_with_0_around_it(patch)
 
 @settings(deadline=None)
 @given(patch_maps())
-def test_sampled_nearest_is_the_voxel_that_a_coordinate_lies_in(patch):
+def test_sampled_nearest_is_the_nearest_voxel(patch):
     where = coordinates(patch)
     labels = np.random.default_rng(0).integers(0, 7, SCAN)
 
@@ -83,7 +83,7 @@ def test_sampled_nearest_is_the_voxel_that_a_coordinate_lies_in(patch):
 
 @settings(deadline=None)
 @given(cuts)
-def test_cut_or_mirrored_patch_has_the_very_voxels_of_the_scan(patch):
+def test_cropped_or_mirrored_patch_has_the_voxels_of_the_scan(patch):
     assert patch.is_cut
     voxels = np.pad(scan(), 40)
 
@@ -94,7 +94,7 @@ def test_cut_or_mirrored_patch_has_the_very_voxels_of_the_scan(patch):
 
 @settings(deadline=None)
 @given(st.sampled_from(EIGHT_MIRRORS), st.tuples(*[st.integers(-8, n) for n in SCAN]))
-def test_cutting_gives_what_interpolating_gives(mirror, corner):
+def test_cropping_and_interpolating_agree(mirror, corner):
     cut = PatchMap.about_centre(SIZE, corner, mirror)
     nearly = PatchMap(SIZE, cut.matrix, cut.offset + 1e-6)
     assert cut.is_cut and not nearly.is_cut
@@ -131,10 +131,10 @@ def test_scan_of_half_precision_is_interpolated_in_single_precision():
 
 @settings(deadline=None)
 @given(patch_maps(), st.tuples(*[st.integers(0, n - 1) for n in SCAN]))
-def test_voxel_and_the_click_on_it_move_to_the_same_place(patch, click):
+def test_click_is_mapped_to_the_nearest_voxel(patch, click):
     point = patch.points(np.array(click))
 
-    # It is the nearest voxel of the patch: going to a neighbour takes one farther away.
+    # All neighbours are farther away.
     back = patch.matrix @ (point + np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])).T + patch.offset[:, None]
     distances = np.linalg.norm(back.T - click, axis=1)
     assert distances[0] <= distances.min() + 1e-9
@@ -144,7 +144,7 @@ def test_voxel_and_the_click_on_it_move_to_the_same_place(patch, click):
 
 @settings(deadline=None)
 @given(patch_maps(), st.tuples(*[st.integers(3, n - 4) for n in SCAN]))
-def test_bright_spot_at_a_click_is_at_the_moved_click(patch, click):
+def test_bright_spot_at_a_click_is_at_the_mapped_click(patch, click):
     image = np.zeros(SCAN, dtype=np.float32)
     image[click] = 1
     image = ndimage.gaussian_filter(image, 2.5)
@@ -160,7 +160,7 @@ def test_bright_spot_at_a_click_is_at_the_moved_click(patch, click):
 
 @settings(deadline=None)
 @given(cuts, st.tuples(*[st.integers(0, n - 1) for n in SCAN]))
-def test_cut_patch_holds_the_clicked_voxel_at_the_moved_click(patch, click):
+def test_cropped_patch_has_the_clicked_voxel_at_the_mapped_click(patch, click):
     image = np.zeros(SCAN, dtype=np.float32)
     image[click] = 1
 
@@ -170,7 +170,7 @@ def test_cut_patch_holds_the_clicked_voxel_at_the_moved_click(patch, click):
     assert found == ([point.tolist()] if patch.holds(np.array(click)) else [])
 
 
-def test_ends_of_a_structure_stay_the_ends_that_they_were():
+def test_mirroring_does_not_swap_low_and_high_ends():
     clicks = np.array([[5, 12, 9], [20, 12, 9], [12, 6, 9], [12, 18, 9], [12, 12, 4], [12, 12, 15]])
     points = ExtremePoints.from_clicks("lesion", clicks, np.array([[1, 2, 3]]))
     mirrored = PatchMap.about_centre(SIZE, (3, 4, 5), np.diag([-1.0, 1, 1]))
@@ -192,7 +192,7 @@ boxes = st.tuples(*[st.tuples(st.integers(0, n), st.integers(0, n)).map(sorted) 
 
 @settings(deadline=None)
 @given(patch_maps() | cuts, boxes)
-def test_inside_a_box_is_what_the_coordinates_say(patch, box):
+def test_inside_agrees_with_the_coordinates(patch, box):
     where = coordinates(patch)
     start, stop = (np.array(corner).reshape(3, 1, 1, 1) for corner in (box.start, box.stop))
     in_box = ((where >= start - 0.5) & (where < stop - 0.5)).all(axis=0)
@@ -206,8 +206,7 @@ def test_inside_a_box_is_what_the_coordinates_say(patch, box):
 
 @settings(deadline=None)
 @given(patch_maps() | cuts, boxes)
-def test_box_and_a_mask_of_it_agree(patch, box):
-    """A label map that fills the box is sampled to what `inside` says."""
+def test_inside_agrees_with_a_sampled_mask_of_the_box(patch, box):
     mask = np.zeros(SCAN, dtype=np.uint8)
     mask[box.slices] = 1
     half_way = (np.abs(coordinates(patch) % 1 - 0.5) < 1e-3).any(axis=0)

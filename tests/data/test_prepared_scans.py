@@ -24,7 +24,7 @@ AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
 
 class Maker:
-    """Gives voxels of one value, and counts how often it was asked."""
+    """Makes voxels of one value, and counts its calls."""
 
     def __init__(self, value=1.0, shape=SHAPE):
         self.voxels = torch.full(shape, value, dtype=torch.float16)
@@ -40,7 +40,7 @@ def files(cache):
 
 
 def file_of(cache, checksum, name="image"):
-    """The file that an entry makes, which is to be the only new one."""
+    """Add a volume, and return its file, which must be the only new one."""
     before = set(files(cache)) if cache.folder.exists() else set()
     cache.volume(checksum, name, SPACING_MM, Maker())
     (new,) = set(files(cache)) - before
@@ -52,10 +52,10 @@ def cache(tmp_path):
     return PreparedScans(tmp_path / "prepared")
 
 
-# What is read
+# Content
 
 
-def test_second_read_makes_nothing(cache):
+def test_volume_is_made_once(cache):
     make = Maker()
 
     first, second = (cache.volume("sum", "image", SPACING_MM, make) for _ in range(2))
@@ -70,14 +70,14 @@ def test_second_read_makes_nothing(cache):
 @pytest.mark.parametrize(
     "other", [("other", "image", SPACING_MM), ("sum", "mask", SPACING_MM), ("sum", "image", (1, 1, 2))]
 )
-def test_another_image_another_name_or_another_grid_is_another_volume(cache, other):
+def test_image_name_and_grid_identify_a_volume(cache, other):
     cache.volume("sum", "image", SPACING_MM, Maker(1))
 
     assert cache.volume(*other, Maker(2)).voxels.unique().tolist() == [2]
     assert cache.volume("sum", "image", SPACING_MM, Maker(3)).voxels.unique().tolist() == [1]
 
 
-def test_files_of_another_way_of_preparing_are_not_read(cache, monkeypatch):
+def test_files_of_other_versions_are_not_read(cache, monkeypatch):
     cache.volume("sum", "image", SPACING_MM, Maker(1))
     monkeypatch.setattr(prepared_scans, "VERSION", prepared_scans.VERSION + 1)
 
@@ -103,7 +103,7 @@ def test_image_is_that_of_the_file_on_the_grid_and_is_prepared_once(cache, scan_
         np.testing.assert_array_equal(prepared.affine, affine)
 
 
-def test_image_of_the_same_voxels_elsewhere_in_the_patient_is_another(cache, scan_path):
+def test_image_with_the_same_voxels_and_another_affine_is_another_volume(cache, scan_path):
     cache.image(scan_path, "sum", SPACING_MM)
     voxels = np.asanyarray(nib.load(scan_path).dataobj)
     mirrored = np.diag([-1.0, 2.0, 3.0, 1.0])
@@ -134,7 +134,7 @@ def test_label_map_lists_voxels_of_each_label(cache):
             assert len(voxels.unique(dim=0)) == len(voxels)
 
 
-def test_listed_voxels_are_drawn_from_all_of_a_label(cache):
+def test_listed_voxels_are_spread_over_the_label(cache):
     label_map = Volume(np.ones((40, 40, 40), np.float32), ImageGeometry((40, 40, 40), np.eye(4)))
 
     voxels = cache.label_map("sum", "mask", SPACING_MM, lambda: label_map).label_voxels[1].double()
@@ -144,7 +144,7 @@ def test_listed_voxels_are_drawn_from_all_of_a_label(cache):
 
 
 @pytest.mark.parametrize("error", [VolumeError("no image"), ValueError("a bug")])
-def test_volume_that_cannot_be_made_leaves_nothing(cache, error):
+def test_volume_that_cannot_be_made_leaves_no_file(cache, error):
     def fail():
         raise error
 
@@ -153,32 +153,20 @@ def test_volume_that_cannot_be_made_leaves_nothing(cache, error):
     assert not cache.folder.exists()
 
 
-# Files that are not as they were written
+# Damaged files
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "overwritten": lambda path: path.write_bytes(b"no torch file"),
+    "other content": lambda path: torch.save({"weights": torch.ones(3)}, path),
+    # A pickle that would run a command if it were trusted.
+    "code": lambda path: torch.save({"voxels": pytest.raises, "affine": torch.eye(4), "label_voxels": {}}, path),
+}
 
 
-def emptied(path):
-    path.write_bytes(b"")
-
-
-def cut_short(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def overwritten(path):
-    path.write_bytes(b"no torch file")
-
-
-def of_other_content(path):
-    torch.save({"weights": torch.ones(3)}, path)
-
-
-def with_code(path):
-    """A pickle that would run a command if it were trusted."""
-    torch.save({"voxels": pytest.raises, "affine": torch.eye(4), "label_voxels": {}}, path)
-
-
-@pytest.mark.parametrize("damage", [emptied, cut_short, overwritten, of_other_content, with_code])
-def test_damaged_file_is_made_anew(cache, caplog, damage):
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_file_is_made_again(cache, caplog, damage):
     damage(file_of(cache, "sum"))
     make = Maker(5)
 
@@ -197,10 +185,10 @@ def test_file_of_another_user_is_read(cache, monkeypatch):
     assert cache.volume("sum", "image", SPACING_MM, Maker(2)).voxels.unique().tolist() == [1]
 
 
-# Room
+# Size
 
 
-def test_cache_is_bounded_and_what_was_not_used_for_longest_goes_first(cache):
+def test_cache_is_bounded_and_the_least_recently_used_volume_is_deleted_first(cache):
     paths = {name: file_of(cache, name) for name in "abc"}
     size = paths["a"].stat().st_size
     for age_s, name in enumerate("cba"):
@@ -215,12 +203,11 @@ def test_cache_is_bounded_and_what_was_not_used_for_longest_goes_first(cache):
     assert set(files(cache)) == {paths[name] for name in "ade"}
 
 
-def test_nothing_goes_while_there_is_room(cache):
+def test_nothing_is_deleted_below_the_limit(cache):
     size = file_of(cache, "0").stat().st_size
-    roomy = PreparedScans(cache.folder, limit_bytes=5 * size)
 
     for name in "1234":
-        roomy.volume(name, "image", SPACING_MM, Maker())
+        PreparedScans(cache.folder, limit_bytes=5 * size).volume(name, "image", SPACING_MM, Maker())
 
     assert len(files(cache)) == 5
 
@@ -234,7 +221,7 @@ def test_limit_holds_for_any_sequence_of_volumes(tmp_path):
         assert sum(path.stat().st_size for path in files(cache)) <= 300_000
 
 
-def test_what_a_killed_process_left_counts_and_goes(cache, monkeypatch):
+def test_partial_file_of_a_killed_process_is_counted_and_deleted(cache, monkeypatch):
     size = file_of(cache, "a").stat().st_size
     monkeypatch.setattr(atomic_write.os, "replace", lambda *_: os._exit(9))
     killed = multiprocessing.get_context("fork").Process(target=file_of, args=(cache, "b"))
@@ -249,7 +236,7 @@ def test_what_a_killed_process_left_counts_and_goes(cache, monkeypatch):
     assert not left.exists() and len(files(cache)) == 2
 
 
-def test_volume_in_use_outlives_its_file(cache):
+def test_volume_in_use_stays_readable_without_its_file(cache):
     kept = cache.volume("sum", "image", SPACING_MM, Maker(3, (64, 64, 64)))
     for path in files(cache):
         path.unlink()
@@ -257,7 +244,8 @@ def test_volume_in_use_outlives_its_file(cache):
     assert (kept.voxels == 3).all()
 
 
-def test_forget_removes_all_of_one_image_and_nothing_else(cache):
+def test_forget_removes_all_volumes_of_one_image_only(cache):
+    cache.forget("sum")  # before the folder exists
     kept = {file_of(cache, "other"), file_of(cache, "other", "mask"), file_of(cache, "su")}
     for name in ("image", "mask", "click mask"):
         file_of(cache, "sum", name)
@@ -268,39 +256,26 @@ def test_forget_removes_all_of_one_image_and_nothing_else(cache):
     assert set(files(cache)) == kept
 
 
-def test_forgetting_before_anything_was_kept_is_no_error(cache):
-    cache.forget("sum")
+# Write errors
 
 
-# A disk that does not take it
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
+def test_full_disk_still_returns_the_volume(cache, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic_write.os, "fsync", full)
+    label_map = Volume(np.ones(SHAPE, np.float32), ImageGeometry(SHAPE, AFFINE))
 
+    prepared = cache.label_map("sum", "mask", (1.0, 2.0, 3.0), lambda: label_map)
 
-def test_full_disk_still_gives_the_volume(cache, full_disk, caplog):
-    make = Maker(2)
-
-    prepared = cache.volume("sum", "image", SPACING_MM, make)
-
-    assert torch.equal(prepared.voxels, make.voxels)
+    assert prepared.voxels.shape == SHAPE and (prepared.voxels == 1).all()
+    assert len(prepared.label_voxels[1]) == LABEL_VOXELS
     np.testing.assert_array_equal(prepared.affine, AFFINE)
     assert files(cache) == []
     assert "No space left on device" in caplog.text
 
 
-def test_full_disk_still_gives_a_label_map_with_its_voxels(cache, full_disk):
-    label_map = Volume(np.ones(SHAPE, np.float32), ImageGeometry(SHAPE, np.eye(4)))
-
-    assert len(cache.label_map("sum", "mask", SPACING_MM, lambda: label_map).label_voxels[1]) == LABEL_VOXELS
-
-
-def test_folder_that_cannot_be_made_still_gives_the_volume(tmp_path):
+def test_folder_that_cannot_be_created_still_returns_the_volume(tmp_path):
     (tmp_path / "prepared").write_text("a file")
 
     prepared = PreparedScans(tmp_path / "prepared").volume("sum", "image", SPACING_MM, Maker(2))
@@ -308,7 +283,7 @@ def test_folder_that_cannot_be_made_still_gives_the_volume(tmp_path):
     assert (prepared.voxels == 2).all()
 
 
-def test_file_that_another_process_removes_at_once_still_gives_the_volume(cache, monkeypatch):
+def test_file_that_another_process_deletes_at_once_still_returns_the_volume(cache, monkeypatch):
     def write_and_lose(path, content):
         atomic_write.write_atomically(path, content)
         path.unlink()
@@ -343,8 +318,8 @@ def read_much(folder, limit_bytes, seed):
 
 
 @pytest.mark.parametrize("room", [2, 100])
-def test_processes_that_share_it_read_what_was_made(tmp_path, room):
-    """With room for two of six volumes they take each other's files away all the time."""
+def test_processes_can_share_the_cache(tmp_path, room):
+    # With room for two of six volumes, the processes delete each other's files all the time.
     size = file_of(PreparedScans(tmp_path / "one"), "0").stat().st_size
     processes = [
         multiprocessing.get_context("fork").Process(target=read_much, args=(tmp_path / "all", room * size, seed))
@@ -363,7 +338,6 @@ def test_processes_that_share_it_read_what_was_made(tmp_path, room):
 
 
 def test_reading_many_scans_takes_the_memory_of_one(cache):
-    """Each of ten is read to its last voxel."""
     scan_bytes = 2 * 160**3
     for number in range(10):
         cache.volume(str(number), "image", SPACING_MM, Maker(number, (160, 160, 160)))
@@ -375,8 +349,8 @@ def test_reading_many_scans_takes_the_memory_of_one(cache):
     assert max(used[2:]) - used[1] < 1.5 * scan_bytes
 
 
-def test_volume_takes_no_memory_before_its_voxels_are_looked_at(cache):
-    """A part of each of eight is looked at, of which the system maps whole pages."""
+def test_volume_takes_memory_only_for_voxels_that_are_read(cache):
+    # A part of each of eight volumes is read; the system maps whole pages.
     scan_bytes = 2 * 256**3
     cache.volume("sum", "image", SPACING_MM, Maker(1, (256, 256, 256)))
     before = psutil.Process().memory_info().rss

@@ -33,7 +33,7 @@ def blocks(value):
 
 
 class Maker:
-    """Fills the box of the clicks, and counts how often it was asked."""
+    """Makes a mask that fills the box of the clicks, and counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -66,13 +66,13 @@ def test_image_and_masks_are_those_of_the_files_on_one_grid(scan, volumes):
         np.testing.assert_allclose(found(scan).affine, affine)
 
 
-def test_what_a_scan_does_not_have_is_none(scan, volumes):
+def test_missing_masks_are_none(scan, volumes):
     assert volumes.mask(replace(scan, mask_path=None)) is None
     assert volumes.click_mask(replace(scan, annotations=())) is None
     assert replace(volumes, click_masks=None).click_mask(scan) is None
 
 
-def test_mask_that_was_drawn_anew_is_read_anew(scan, volumes):
+def test_changed_mask_is_read_again(scan, volumes):
     assert volumes.mask(scan).voxels.unique().tolist() == [0, 2]
 
     nib.save(nib.Nifti1Image(blocks(3), AFFINE), scan.mask_path)
@@ -80,8 +80,8 @@ def test_mask_that_was_drawn_anew_is_read_anew(scan, volumes):
     assert volumes.mask(scan).voxels.unique().tolist() == [0, 3]
 
 
-def test_values_of_a_mask_are_never_taken_for_places_that_were_not_measured(scan, volumes):
-    """They would be filled with its lowest value, which is a label in a mask without background."""
+def test_mask_with_non_finite_values_is_refused(scan, volumes):
+    # In images they are filled with the lowest value, which may be a label in a mask.
     nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, np.float32), AFFINE), scan.mask_path)
 
     with pytest.raises(VolumeError, match="not finite; expected 0 and the values of labels"):
@@ -106,7 +106,7 @@ def test_click_mask_is_made_once_for_the_same_clicks(scan, volumes):
         clicked(background=np.array([[1, 1, 1]])),
     ],
 )
-def test_click_mask_of_other_clicks_is_made_anew(scan, volumes, other):
+def test_click_mask_of_other_clicks_is_made_again(scan, volumes, other):
     volumes.click_mask(scan)
 
     volumes.click_mask(replace(scan, annotations=(other,)))
@@ -115,7 +115,7 @@ def test_click_mask_of_other_clicks_is_made_anew(scan, volumes, other):
     assert volumes.click_masks.calls == 3
 
 
-def test_click_mask_that_is_made_in_another_way_is_made_anew(scan, volumes):
+def test_click_mask_of_another_algorithm_is_made_again(scan, volumes):
     volumes.click_mask(scan)
     other = replace(volumes, click_masks=Maker(), click_masks_name="2")
 
@@ -126,7 +126,7 @@ def test_click_mask_that_is_made_in_another_way_is_made_anew(scan, volumes):
 
 @pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("part", ["image", "mask"])
-def test_file_that_is_gone_is_a_volume_error(scan, volumes, part, prepared):
+def test_missing_file_is_a_volume_error(scan, volumes, part, prepared):
     if prepared:
         getattr(volumes, part)(scan)
     getattr(scan, f"{part}_path").unlink()
@@ -136,7 +136,7 @@ def test_file_that_is_gone_is_a_volume_error(scan, volumes, part, prepared):
     assert str(scan.image_path.parent) not in str(error.value)
 
 
-def test_click_mask_of_an_image_that_lies_elsewhere_in_the_patient_is_made_anew(scan, volumes):
+def test_click_mask_of_an_image_with_another_affine_is_made_again(scan, volumes):
     volumes.click_mask(scan)
     voxels = np.asanyarray(nib.load(scan.image_path).dataobj)
     nib.save(nib.Nifti1Image(voxels, AFFINE @ np.diag([2.0, 1, 1, 1])), scan.image_path)

@@ -54,7 +54,7 @@ def answering(answers, host="127.0.0.1", certificate=None):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{server.server_port}"

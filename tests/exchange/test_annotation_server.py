@@ -62,11 +62,6 @@ def test_answers_that_are_no_help_are_a_sentence(answers, sentence):
         ask(answers, AnnotationServer.label_indices)
 
 
-def test_no_server_is_a_sentence():
-    with pytest.raises(ServerError, match="There is no answer from .*; start the server, or give its address"):
-        AnnotationServer(f"http://127.0.0.1:{free_port()}").label_indices()
-
-
 def test_model_of_a_mask_and_readers_are_told_with_it():
     """As the server's headers name the model, and its list of annotations the readers."""
     origins = origins_of_clicks({"lesion": {"annotator": "anna"}, "cyst": {"annotator": "unknown"}}, ModelFile(3, "ab"))
@@ -191,8 +186,8 @@ def test_address_that_is_none_is_a_sentence(url):
         AnnotationServer(url)
 
 
-def test_no_password_is_in_a_sentence():
-    with pytest.raises(ServerError, match="There is no answer from") as error:
+def test_no_server_is_a_sentence_without_the_password():
+    with pytest.raises(ServerError, match="There is no answer from .*; start the server, or give its address") as error:
         AnnotationServer(f"http://ann:secret@127.0.0.1:{free_port()}").label_indices()
 
     assert "secret" not in str(error.value) and "ann" not in str(error.value).replace("annot", "")

@@ -40,25 +40,14 @@ def test_clicks_span_the_box_of_each_structure(mask):
         np.testing.assert_array_equal(clicks.max(axis=0), voxels.max(axis=0))
 
 
-def test_same_seed_gives_the_same_clicks_and_another_seed_others(mask):
-    def clicks(seed):
-        return [record.points for record in read_mask_clicks(mask[1], "case", INDICES, shaky, seed)]
+def test_clicks_depend_on_seed_image_and_label_and_not_on_other_labels(mask):
+    def clicks(image="case", indices=INDICES, seed=3):
+        return {record.label: record.points for record in read_mask_clicks(mask[1], image, indices, shaky, seed)}
 
-    assert clicks(3) == clicks(3)
-    assert clicks(3) != clicks(4)
-
-
-def test_clicks_of_a_label_do_not_depend_on_the_others(mask):
-    both = list(read_mask_clicks(mask[1], "case", INDICES, shaky, seed=1))
-    alone = list(read_mask_clicks(mask[1], "case", {"other": 1, "cyst": 2}, shaky, seed=1))
-
-    assert alone[1].points == both[1].points
-
-
-def test_structures_of_different_images_are_clicked_differently(mask):
-    first, second = (next(read_mask_clicks(mask[1], image, INDICES, shaky, 0)).points for image in ("a", "b"))
-
-    assert first != second
+    assert clicks() == clicks()
+    assert clicks()["cyst"] == clicks(indices={"other": 1, "cyst": 2})["cyst"]
+    for others in (clicks(seed=4), clicks(image="other")):
+        assert others["lesion"] != clicks()["lesion"] and others["cyst"] != clicks()["cyst"]
 
 
 def test_one_label_takes_every_value(mask):

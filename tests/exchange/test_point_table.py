@@ -100,12 +100,10 @@ def test_every_wrong_line_is_named(table):
     assert [sentence.split(":")[0] for sentence in sentences] == ["points.csv, line 2", "points.csv, line 4"]
 
 
-def test_file_that_is_no_text_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [b"\x1f\x8b\xff\x00", None], ids=["no text", "no file"])
+def test_file_that_cannot_be_read_is_refused(tmp_path, content):
     path = tmp_path / "points.csv"
-    path.write_bytes(b"\x1f\x8b\xff\x00")
+    if content is not None:
+        path.write_bytes(content)
 
     assert "points.csv: cannot be read as CSV" in refusal(path)[0]
-
-
-def test_missing_file_is_refused(tmp_path):
-    assert "none.csv: cannot be read" in refusal(tmp_path / "none.csv")[0]

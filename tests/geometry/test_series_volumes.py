@@ -1,4 +1,4 @@
-"""Series of several volumes and of tilted slices: what volumes are called, and every voxel where its header says."""
+"""Series of several volumes and of tilted slices: names of volumes, and positions of voxels."""
 
 import numpy as np
 import pydicom
@@ -8,48 +8,9 @@ from pydicom.dataset import Dataset
 
 from lib.geometry.dicom_frames import SeriesError
 from lib.geometry.dicom_series import read_series
-from tests.geometry.test_dicom_series import frames, move
+from tests.geometry.dicom_files import assert_lies_right, copies, frames, set_echo, stored, tilted
 from tests.installed import need_real_data
-from tests.physical import SHAPE, header_lps_mm, mask_lps_mm, object_lps_mm, series, share_in
-
-
-@pytest.fixture
-def read(tmp_path):
-    """Stores instances under names in no order, and reads their volumes by name."""
-
-    def store_and_read(instances):
-        folder = tmp_path / "series"
-        folder.mkdir()
-        for instance in instances:
-            instance.save_as(folder / f"{instance.SOPInstanceUID}.dcm", write_like_original=False)
-        return images(folder, tmp_path)
-
-    return store_and_read
-
-
-def images(folder, target):
-    read = {}
-    for volume in read_series(folder):
-        volume.write(target / f"{volume.name}.nii.gz")
-        read[volume.name] = sitk.ReadImage(str(target / f"{volume.name}.nii.gz"))
-    return read
-
-
-def copies(count, change, order="ascending"):
-    """So many volumes of a series, each changed by change(instance, number of the volume)."""
-    made = []
-    for volume in range(count):
-        for n, instance in enumerate(series("oblique", order)):
-            instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.{volume + 1}.{n + 1}"
-            instance.InstanceNumber = volume * SHAPE[2] + n + 1
-            instance.PixelData = (instance.pixel_array + volume).astype("<i2").tobytes()
-            change(instance, volume)
-            made.append(instance)
-    return made
-
-
-def set_echo(instance, volume):
-    instance.EchoTime = f"{4.6 * (volume + 1):g}"
+from tests.physical import SHAPE, header_lps_mm, object_lps_mm, series
 
 
 def set_b_value_of_ge(instance, volume):
@@ -81,51 +42,49 @@ NAMED = {
 
 @pytest.mark.parametrize("order", ["ascending", "shuffled"])
 @pytest.mark.parametrize(("count", "change", "names"), NAMED.values(), ids=NAMED)
-def test_volumes_are_named_by_what_differs_and_lie_where_the_headers_say(read, count, change, names, order):
+def test_volumes_are_named_by_what_differs_and_lie_where_the_headers_say(read_volumes, count, change, names, order):
     instances = copies(count, change, order)
 
-    volumes = read(instances)
+    volumes = read_volumes(instances)
 
     assert list(volumes) == names
     for number, image in enumerate(volumes.values()):
         own = instances[number * SHAPE[2] : (number + 1) * SHAPE[2]]
         assert set(np.unique(sitk.GetArrayFromImage(image))) == {100 + number, 900 + number}
-        read_mm, told_mm = mask_lps_mm(image, threshold=500), object_lps_mm(own)
-        assert len(read_mm) == len(told_mm)
-        assert share_in(read_mm, told_mm) == 1
+        assert_lies_right(image, own)
 
 
 @pytest.mark.parametrize("order", ["by time", "by position"])
-def test_frames_of_one_file_are_told_apart(read, order):
+def test_frames_of_one_file_are_told_apart(read_volumes, order):
     instances = copies(2, lambda instance, volume: None)
     if order == "by position":
         instances = [instances[n + SHAPE[2] * time] for n in range(SHAPE[2]) for time in range(2)]
 
-    volumes = read(frames(instances))
+    volumes = read_volumes(frames(instances))
 
     assert [set(np.unique(sitk.GetArrayFromImage(image))) for image in volumes.values()] == [{100, 900}, {101, 901}]
     assert list(volumes) == ["volume1", "volume2"]
 
 
-def test_time_points_of_frames_name_the_volumes(read):
+def test_time_points_of_frames_name_the_volumes(read_volumes):
     (together,) = frames(copies(3, lambda instance, volume: None))
     for n, groups in enumerate(together.PerFrameFunctionalGroupsSequence):
         content = Dataset()
         content.TemporalPositionIndex = n // SHAPE[2] + 1
         groups.FrameContentSequence = [content]
 
-    assert list(read([together])) == ["time1", "time2", "time3"]
+    assert list(read_volumes([together])) == ["time1", "time2", "time3"]
 
 
-def test_name_of_a_volume_stays_when_another_one_arrives(read, tmp_path):
+def test_name_of_a_volume_stays_when_another_one_arrives(read_volumes, tmp_path):
     instances = copies(3, set_echo)
-    later = tmp_path / "later"
-    later.mkdir()
 
-    assert list(read(instances[SHAPE[2] :])) == ["te9.2", "te13.8"]
-    for instance in instances:
-        instance.save_as(later / f"{instance.SOPInstanceUID}.dcm", write_like_original=False)
-    assert [volume.name for volume in read_series(later)] == ["te4.6", "te9.2", "te13.8"]
+    assert list(read_volumes(instances[SHAPE[2] :])) == ["te9.2", "te13.8"]
+    assert [volume.name for volume in read_series(stored(tmp_path / "later", instances))] == [
+        "te4.6",
+        "te9.2",
+        "te13.8",
+    ]
 
 
 def numbered_at_random(instances):
@@ -139,35 +98,24 @@ def numbered_at_random(instances):
     [numbered_at_random, lambda instances: instances[:-1], lambda instances: [*instances, *series("oblique")[:3]]],
     ids=["order that says nothing", "a slice missing", "some slices more"],
 )
-def test_volumes_that_cannot_be_told_apart_are_refused(read, spoil):
+def test_volumes_that_cannot_be_told_apart_are_refused(read_volumes, spoil):
     with pytest.raises(SeriesError, match="more than one slice at the same position.*nothing in the headers tells its"):
-        read(spoil(copies(2, lambda instance, volume: None)))
+        read_volumes(spoil(copies(2, lambda instance, volume: None)))
 
 
-def test_name_holds_nothing_that_a_path_could_be_made_of(read):
+def test_name_holds_nothing_that_a_path_could_be_made_of(read_volumes):
     def change(instance, volume):
         instance.ImageType = ["ORIGINAL", "PRIMARY", "../../etc" if volume else "A_B?\x00 C"]
 
-    assert list(read(copies(2, change))) == ["abc", "etc"]
-
-
-# Tilted slices
-
-
-def tilted(degrees, plane="axial", order="shuffled"):
-    """Slices that are shifted by k times the same way along their columns, k in the order of their positions."""
-    instances = series(plane, order)
-    normal = np.cross(*np.array(instances[0].ImageOrientationPatient, float).reshape(2, 3))
-    heights_mm = np.array([np.array(one.ImagePositionPatient, float) @ normal for one in instances])
-    return move(instances, lambda n: (heights_mm[n] - heights_mm.min()) * np.tan(np.radians(degrees)))
+    assert list(read_volumes(copies(2, change))) == ["abc", "etc"]
 
 
 @pytest.mark.parametrize("plane", ["axial", "axial, slices downwards", "oblique"])
 @pytest.mark.parametrize("degrees", [-25, -1.7, 3.3, 14, 30])
-def test_tilted_slices_are_straightened(read, plane, degrees):
+def test_tilted_slices_are_straightened(read_volumes, plane, degrees):
     instances = tilted(degrees, plane)
 
-    ((name, image),) = read(instances).items()
+    ((name, image),) = read_volumes(instances).items()
 
     assert name == "upright"
     # Of the background of 100, and of the object of 900.
@@ -181,14 +129,14 @@ def test_tilted_slices_are_straightened(read, plane, degrees):
 
 
 @pytest.mark.parametrize("degrees", [-25, 14])
-def test_intensities_between_pixels_are_those_between_them(read, degrees):
+def test_intensities_between_pixels_are_those_between_them(read_volumes, degrees):
     """A ramp along the columns stays the same ramp in millimetres."""
     instances = tilted(degrees)
     for instance in instances:
         places_mm = np.array([header_lps_mm(instance, row, 0)[1] for row in range(instance.Rows)])
         instance.PixelData = np.rint(np.outer(20 * places_mm + 3000, np.ones(instance.Columns))).astype("<i2").tobytes()
 
-    (image,) = read(instances).values()
+    (image,) = read_volumes(instances).values()
 
     array, checked = sitk.GetArrayFromImage(image), 0
     for k, j in np.ndindex(array.shape[:2]):
@@ -199,9 +147,6 @@ def test_intensities_between_pixels_are_those_between_them(read, degrees):
     assert checked >= SHAPE[1] * SHAPE[2] - 2 * SHAPE[2]
 
 
-# Series of real scanners
-
-
 REAL = {
     "mr_ge_4d_dti_signed": {"b0": (128, 128, 4), "b1000": (128, 128, 4)},
     "mr_enhanced_philips_4d_fmri": {f"time{n}": (64, 64, 8) for n in range(1, 5)},
@@ -210,17 +155,15 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_series_of_scanners_are_read(name, tmp_path):
-    folder = need_real_data("dicom") / name
-
-    volumes = images(folder, tmp_path)
+def test_series_of_scanners_are_read(name, read_folder):
+    volumes = read_folder(need_real_data("dicom") / name)
 
     assert {name: image.GetSize() for name, image in volumes.items()} == REAL[name]
 
 
-def test_slices_of_a_real_gantry_keep_their_places(tmp_path):
+def test_slices_of_a_real_gantry_keep_their_places(read_folder):
     folder = need_real_data("dicom") / "ct_tilt_siemens_4slices"
-    (image,) = images(folder, tmp_path).values()
+    (image,) = read_folder(folder).values()
 
     for path in sorted(folder.iterdir()):
         instance = pydicom.dcmread(path)

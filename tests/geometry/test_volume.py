@@ -28,21 +28,6 @@ def test_nifti_keeps_its_voxel_order_and_place(tmp_path):
     assert read_geometry(path).is_close(volume.geometry)
 
 
-def test_nrrd_voxels_lie_where_itk_says(tmp_path):
-    image = sitk.GetImageFromArray(np.arange(120, dtype=np.float32).reshape(6, 5, 4))
-    image.SetSpacing((0.5, 0.6, 6.5))
-    image.SetOrigin((3, -7, 11))
-    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
-    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
-
-    volume = load_volume(tmp_path / "a.nrrd")
-
-    assert volume.array[1, 2, 3] == image.GetPixel(1, 2, 3)
-    lps_mm = image.TransformIndexToPhysicalPoint((1, 2, 3))
-    np.testing.assert_allclose(volume.geometry.voxel_to_lps(np.array([1, 2, 3])), lps_mm, atol=1e-5)
-    assert read_geometry(tmp_path / "a.nrrd").is_close(volume.geometry)
-
-
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 1, 1), (8, 8, 8, 3), (8, 8, 1, 8), (8, 8, 8, 1, 2)])
 def test_only_volumes_are_taken(tmp_path, shape):
     path = save(tmp_path / "a.nii.gz", np.ones(shape))
@@ -103,14 +88,6 @@ def test_nifti_that_tells_of_no_place_is_refused(tmp_path):
         load_volume(tmp_path / "a.nii.gz")
 
 
-def test_sheared_grid_is_refused(tmp_path):
-    sheared = AFFINE.copy()
-    sheared[0, 2] = 0.4
-
-    with pytest.raises(VolumeError, match="axes of the image a.nii.gz are not at right angles"):
-        load_volume(save(tmp_path / "a.nii.gz", np.ones((4, 5, 6)), sheared))
-
-
 # The last has one of the largest dot products that four digits leave: 1.5e-4.
 TURNS = [(20, -35, 50), (1, 2, 3), (89, 0.5, -0.5), (-44, 33, 77), (98.5, -142, -64.5)]
 
@@ -130,14 +107,6 @@ def test_direction_cosines_of_four_digits_are_at_right_angles(tmp_path, degrees,
     np.testing.assert_allclose(load_volume(tmp_path / name).geometry.spacing_mm, (0.5, 0.6, 6.5), rtol=1e-4)
 
 
-def test_four_digits_change_the_angles_more_than_a_tolerance_of_a_ten_thousandth():
-    """So that the test above can fail."""
-    rounded = [Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().round(4) for degrees in TURNS]
-
-    off = [np.abs(axes.T @ axes - np.diag((axes**2).sum(axis=0))).max() for axes in rounded]
-    assert 1.5e-4 < max(off) < 2e-4
-
-
 @pytest.mark.parametrize("degrees", [1, 5, 15, -20])
 @pytest.mark.parametrize("axes", [(0, 2), (1, 2), (0, 1)])
 def test_tilted_gantry_is_refused(tmp_path, degrees, axes):
@@ -145,7 +114,7 @@ def test_tilted_gantry_is_refused(tmp_path, degrees, axes):
     tilted[to, along] = np.tan(np.radians(degrees))
     affine = nib.affines.from_matvec(Rotation.from_euler("xyz", TURNS[0], degrees=True).as_matrix() @ tilted)
 
-    with pytest.raises(VolumeError, match="not at right angles"):
+    with pytest.raises(VolumeError, match="axes of the image a.nii.gz are not at right angles"):
         read_geometry(save(tmp_path / "a.nii.gz", np.ones((4, 5, 6)), affine))
 
 

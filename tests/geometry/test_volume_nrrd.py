@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lib.geometry.volume import VolumeError, load_volume
+from lib.geometry.volume import VolumeError, load_volume, read_geometry
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype("<i2")
 GRID = {
@@ -64,6 +64,7 @@ def test_voxels_lie_where_itk_says(tmp_path, fields, gzipped):
     for voxel in ((0, 0, 0), (1, 2, 3)):
         lps_mm = image.TransformIndexToPhysicalPoint(voxel)
         np.testing.assert_allclose(volume.geometry.voxel_to_lps(np.array(voxel)), lps_mm, atol=1e-6)
+    assert read_geometry(path).is_close(volume.geometry)
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])

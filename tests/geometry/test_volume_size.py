@@ -101,13 +101,13 @@ def test_volume_that_does_not_fit_into_the_free_memory_is_refused(monkeypatch):
 
 def write_group(folder, names, limit, used, reclaimable):
     folder.mkdir(parents=True)
-    for name, content in zip(names, (limit, used, f"cache 7\n{names[3]} {reclaimable}"), strict=False):
-        (folder / name).write_text(f"{content}\n")
-    (folder / "memory.stat").write_text(f"cache 7\n{names[3]} {reclaimable}\n")
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"cache 7\n{names[2]} {reclaimable}\n")
 
 
-V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file")
-V2 = ("memory.max", "memory.current", "memory.stat", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Fixtures of tests of inference."""
+
 import pytest
 
 from lib.annotations.image_identity import ImageIdentities

@@ -1,4 +1,4 @@
-"""A network's mask ends where the image shows an edge, and what it found is not lost."""
+"""Automatic masks end at edges of the image, and structures are not lost."""
 
 import logging
 
@@ -30,19 +30,19 @@ def ball(centre, radius_mm):
 
 
 def image_of(*masks, noise=0.15):
-    """(X, Y, Z): the masks are 1, 2, ... on 0."""
+    """Make an image (X, Y, Z) with levels 1, 2, ... in the masks on 0."""
     image = sum(level * mask for level, mask in enumerate(masks, start=1))
     return image + np.random.default_rng(0).normal(0, noise, SHAPE)
 
 
-def opinion(mask, inside=0.8, outside=0.1):
+def probability_of(mask, inside=0.8, outside=0.1):
     return np.where(mask, inside, outside)
 
 
 @pytest.mark.parametrize("scale", [1.0, 700.0])
-def test_a_mask_that_is_too_large_ends_at_the_edge_whatever_the_scale_of_intensities(scale):
+def test_a_mask_that_is_too_large_ends_at_the_edge_for_any_scale_of_intensities(scale):
     truth = ball((20, 18, 10), 7)
-    probability = opinion(ball((20, 18, 10), 10), inside=0.6)[None]
+    probability = probability_of(ball((20, 18, 10), 10), inside=0.6)[None]
 
     refined = crf_label_map(scale * image_of(truth), probability, SPACING_MM)
 
@@ -51,13 +51,13 @@ def test_a_mask_that_is_too_large_ends_at_the_edge_whatever_the_scale_of_intensi
 
 
 def surface(mask):
-    """Its voxels at the border, by which a ragged mask has more than an even one of the same size."""
+    """Count the boundary voxels, of which a ragged mask has more than a smooth one."""
     return (mask & ~ndimage.binary_erosion(mask)).sum()
 
 
-def test_border_is_not_ragged_in_noise():
+def test_boundary_is_smooth_in_noise():
     truth = ball((20, 18, 10), 7)
-    probability = opinion(ball((20, 18, 10), 8), inside=0.6, outside=0.3)[None]
+    probability = probability_of(ball((20, 18, 10), 8), inside=0.6, outside=0.3)[None]
 
     refined = crf_label_map(image_of(truth, noise=0.35), probability, SPACING_MM) == 1
 
@@ -66,7 +66,7 @@ def test_border_is_not_ragged_in_noise():
 
 def test_labels_stay_apart():
     left, right = ball((12, 18, 10), 6), ball((28, 18, 10), 6)
-    probability = np.stack([opinion(ball((12, 18, 10), 8), 0.6), opinion(ball((28, 18, 10), 8), 0.6)])
+    probability = np.stack([probability_of(ball((12, 18, 10), 8), 0.6), probability_of(ball((28, 18, 10), 8), 0.6)])
 
     refined = crf_label_map(image_of(left, right), probability, SPACING_MM)
 
@@ -74,40 +74,37 @@ def test_labels_stay_apart():
     assert dice(refined == 2, right) > 0.9
 
 
-def test_what_the_crf_would_remove_stays_as_the_network_drew_it():
-    """A faint opinion in an image without any edge."""
-    probability = opinion(ball((20, 18, 10), 3), inside=0.55)[None]
+@pytest.mark.parametrize(
+    ("radius_mm", "image"),
+    [
+        (3, image_of(noise=1.0)),
+        (7, image_of(6.0 * ball((20, 18, 10), 2), noise=0.5)),
+        (7, image_of(6.0 * ball((20, 18, 10), 4), noise=0.5)),
+    ],
+    ids=["no edge: nothing would stay", "bright spot: a fiftieth would stay", "bright spot: a fifth would stay"],
+)
+def test_label_that_the_crf_would_remove_stays_as_the_network_drew_it(radius_mm, image):
+    probability = probability_of(ball((20, 18, 10), radius_mm), inside=0.55)[None]
 
-    refined = crf_label_map(image_of(noise=1.0), probability, SPACING_MM)
+    refined = crf_label_map(image, probability, SPACING_MM)
 
     np.testing.assert_array_equal(refined, label_map(probability))
     assert refined.any()
 
 
-@pytest.mark.parametrize("radius_mm", [2, 4])
-def test_what_the_crf_would_leave_little_of_stays_as_the_network_drew_it(radius_mm):
-    """A faint opinion of 7 mm around a bright spot: a fiftieth of it, a fifth of it."""
-    probability = opinion(ball((20, 18, 10), 7), inside=0.55)[None]
-    image = image_of(6.0 * ball((20, 18, 10), radius_mm), noise=0.5)
-
-    refined = crf_label_map(image, probability, SPACING_MM)
-
-    np.testing.assert_array_equal(refined, label_map(probability))
-
-
-def test_where_the_network_finds_nothing_there_is_nothing():
+def test_empty_mask_stays_empty():
     assert not crf_label_map(image_of(ball((20, 18, 10), 7)), np.full((2, *SHAPE), 0.2), SPACING_MM).any()
 
 
 def test_a_constant_image_keeps_the_networks_mask():
     truth = ball((20, 18, 10), 7)
 
-    refined = crf_label_map(np.full(SHAPE, 5.0), opinion(truth, 0.95, 0.02)[None], SPACING_MM)
+    refined = crf_label_map(np.full(SHAPE, 5.0), probability_of(truth, 0.95, 0.02)[None], SPACING_MM)
 
     assert dice(refined == 1, truth) > 0.9
 
 
-# Where the CRF works
+# Boxes of the CRF
 
 WIDE_SHAPE = (150, 44, 30)
 
@@ -122,8 +119,8 @@ def wide_image(*masks):
 
 
 @pytest.fixture
-def worked_on(monkeypatch):
-    """The shapes of the boxes that the CRF works on."""
+def crf_shapes(monkeypatch):
+    """Shapes of the boxes of the CRF."""
     shapes = []
 
     def counted(image, *arguments, **options):
@@ -135,7 +132,7 @@ def worked_on(monkeypatch):
 
 
 def one_box(image, probability):
-    """The CRF in one box around all that was drawn, with the context."""
+    """Apply the CRF in one box around the whole mask, with the context."""
     drawn = np.argwhere(probability[0] > 0.5)
     box = Box.around(drawn).relaxed((10, 10, 5), image.shape).slices
     z_scored = (image - image.mean()) / image.std()
@@ -146,81 +143,79 @@ def one_box(image, probability):
     return posterior > 0.5
 
 
-def test_of_one_structure_the_mask_is_that_of_one_box_around_it(worked_on):
+def test_one_structure_is_refined_in_one_box(crf_shapes):
     truth = wide_ball((30, 22, 15), 8)
-    image, probability = wide_image(truth), opinion(wide_ball((31, 23, 15), 10), 0.6)[None]
+    image, probability = wide_image(truth), probability_of(wide_ball((31, 23, 15), 10), 0.6)[None]
 
     refined = crf_label_map(image, probability, SPACING_MM)
 
     np.testing.assert_array_equal(refined == 1, one_box(image, probability))
-    assert len(worked_on) == 1
+    assert len(crf_shapes) == 1
 
 
-def test_two_structures_far_apart_cost_the_sum_and_get_the_same_masks(worked_on):
+def test_two_distant_structures_are_refined_in_separate_boxes(crf_shapes):
     places = [(25, 22, 15), (125, 20, 14)]
     image = wide_image(*(wide_ball(place, 8) for place in places))
-    opinions = [wide_ball(place, 10) for place in places]
-    alone = [crf_label_map(image, opinion(drawn, 0.6)[None], SPACING_MM) for drawn in opinions]
-    cost = sum(np.prod(shape) for shape in worked_on)
-    worked_on.clear()
+    masks = [wide_ball(place, 10) for place in places]
+    alone = [crf_label_map(image, probability_of(drawn, 0.6)[None], SPACING_MM) for drawn in masks]
+    cost = sum(np.prod(shape) for shape in crf_shapes)
+    crf_shapes.clear()
 
-    both = crf_label_map(image, opinion(opinions[0] | opinions[1], 0.6)[None], SPACING_MM)
+    both = crf_label_map(image, probability_of(masks[0] | masks[1], 0.6)[None], SPACING_MM)
 
     np.testing.assert_array_equal(both, alone[0] | alone[1])
-    assert sum(np.prod(shape) for shape in worked_on) == cost < np.prod(WIDE_SHAPE) / 2
+    assert sum(np.prod(shape) for shape in crf_shapes) == cost < np.prod(WIDE_SHAPE) / 2
 
 
-def test_structures_that_see_each_other_are_worked_on_together(worked_on):
+def test_near_structures_are_refined_in_one_box(crf_shapes):
     places = [(25, 22, 15), (48, 22, 15)]
     image = wide_image(*(wide_ball(place, 6) for place in places))
     drawn = wide_ball(places[0], 7) | wide_ball(places[1], 7)
 
-    refined = crf_label_map(image, opinion(drawn, 0.6)[None], SPACING_MM)
+    refined = crf_label_map(image, probability_of(drawn, 0.6)[None], SPACING_MM)
 
-    assert len(worked_on) == 1
-    np.testing.assert_array_equal(refined == 1, one_box(image, opinion(drawn, 0.6)[None]))
+    assert len(crf_shapes) == 1
+    np.testing.assert_array_equal(refined == 1, one_box(image, probability_of(drawn, 0.6)[None]))
 
 
-def test_specks_far_away_do_not_make_the_box_larger(worked_on):
+def test_distant_specks_do_not_enlarge_the_box(crf_shapes):
     truth = wide_ball((25, 22, 15), 8)
     drawn = wide_ball((25, 22, 15), 10)
     drawn[145, 40, 28] = drawn[140, 2, 2] = True
     image = wide_image(truth)
 
-    refined = crf_label_map(image, opinion(drawn, 0.6)[None], SPACING_MM)
+    refined = crf_label_map(image, probability_of(drawn, 0.6)[None], SPACING_MM)
 
     assert dice(refined == 1, truth) > 0.95
-    assert max(np.prod(shape) for shape in worked_on) < 45 * 45 * 31
+    assert max(np.prod(shape) for shape in crf_shapes) < 45 * 45 * 31
 
 
-def test_a_mask_of_specks_everywhere_is_worked_on_in_disjoint_boxes(worked_on):
+def test_a_mask_of_specks_is_refined_in_disjoint_boxes(crf_shapes):
     rng = np.random.default_rng(0)
-    probability = opinion(rng.random(WIDE_SHAPE) < 1e-3, 0.6)[None]
+    probability = probability_of(rng.random(WIDE_SHAPE) < 1e-3, 0.6)[None]
 
     crf_label_map(rng.normal(size=WIDE_SHAPE), probability, SPACING_MM)
 
-    assert sum(np.prod(shape) for shape in worked_on) <= np.prod(WIDE_SHAPE)
+    assert sum(np.prod(shape) for shape in crf_shapes) <= np.prod(WIDE_SHAPE)
 
 
 @pytest.mark.parametrize("coarsest_mm", [2.5, 0.5])
-def test_a_large_structure_is_refined_on_coarser_voxels_or_stays_and_the_log_says_so(
-    monkeypatch, caplog, worked_on, coarsest_mm
-):
+def test_a_large_structure_is_refined_on_coarser_voxels_or_stays(monkeypatch, caplog, crf_shapes, coarsest_mm):
     monkeypatch.setattr(automatic_mask, "MAX_VOXELS", 12_000)
     monkeypatch.setattr(automatic_mask, "COARSEST_MM", coarsest_mm)
     truth, drawn = wide_ball((30, 22, 15), 9), wide_ball((30, 22, 15), 12)
-    probability = opinion(drawn, 0.6)[None]
+    probability = probability_of(drawn, 0.6)[None]
 
     with caplog.at_level(logging.INFO):
         refined = crf_label_map(wide_image(truth), probability, SPACING_MM)
 
     if coarsest_mm > 1:
         assert dice(drawn, truth) < 0.7 and dice(refined == 1, truth) > 0.85
-        assert np.prod(worked_on) <= 12_000
+        assert np.prod(crf_shapes) <= 12_000
         assert "is refined on (2.0, 2.0, 2.0) mm, for its size" in caplog.text
     else:
         np.testing.assert_array_equal(refined == 1, drawn)
-        assert not worked_on
+        assert not crf_shapes
         assert "stays as the network drew it, for its size" in caplog.text
 
 
@@ -233,35 +228,35 @@ def holes(mask):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_mask_that_was_whole_gets_no_holes_and_no_crumbs(seed):
-    """Spots in a structure look like what is around it, and spots around it like the structure."""
+def test_holes_and_small_parts_are_removed(seed):
+    # Spots inside a structure have the intensity of the background, and spots around it that of the structure.
     rng = np.random.default_rng(seed)
     drawn, noise = ball((20, 18, 10), 9), ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.2)
     image = (drawn ^ (noise > np.quantile(noise, 0.8))) + rng.normal(0, 0.05, SHAPE)
-    probability = opinion(drawn, 0.6, 0.4)
-    as_it_comes = one_box(image, probability[None])
+    probability = probability_of(drawn, 0.6, 0.4)
+    raw = one_box(image, probability[None])
 
     refined = crf_label_map(image, probability[None], SPACING_MM) == 1
 
-    assert holes(as_it_comes).any() or parts(as_it_comes)[1] > 1, "there is nothing to mend"
+    assert holes(raw).any() or parts(raw)[1] > 1, "the CRF makes holes or small parts"
     assert not holes(refined).any()
     sizes = np.bincount(parts(refined)[0].ravel())[1:]
     assert sizes.min() >= automatic_mask.MIN_PART * sizes.max()
-    assert (refined != as_it_comes).mean() < 0.01, "no more than that is changed"
+    assert (refined != raw).mean() < 0.01, "nothing else changes"
 
 
-def test_a_hole_that_the_network_left_stays():
+def test_a_hole_of_the_network_stays():
     truth = ball((20, 18, 10), 12) & ~ball((20, 18, 10), 5)
 
-    refined = crf_label_map(image_of(truth), opinion(truth, 0.9, 0.05)[None], SPACING_MM)
+    refined = crf_label_map(image_of(truth), probability_of(truth, 0.9, 0.05)[None], SPACING_MM)
 
     assert refined[20, 18, 10] == 0
     assert dice(refined == 1, truth) > 0.95
 
 
-def test_a_structure_in_another_is_no_hole_to_fill():
+def test_a_structure_in_another_is_not_filled():
     inner, outer = ball((20, 18, 10), 5), ball((20, 18, 10), 12)
-    probability = np.stack([opinion(outer & ~inner, 0.8, 0.05), opinion(inner, 0.8, 0.05)])
+    probability = np.stack([probability_of(outer & ~inner, 0.8, 0.05), probability_of(inner, 0.8, 0.05)])
 
     refined = crf_label_map(image_of(outer, 2 * inner), probability, SPACING_MM)
 
@@ -270,7 +265,7 @@ def test_a_structure_in_another_is_no_hole_to_fill():
     assert dice(refined == 1, outer & ~inner) > 0.9
 
 
-def test_a_hole_that_another_structure_has_grown_into_is_left_to_it():
+def test_a_hole_is_filled_except_where_another_structure_is():
     before = ball((20, 18, 10), 12)
     now = np.where(before, 1, 0).astype(np.uint8)
     now[ball((20, 18, 10), 4)], now[ball((20, 18, 10), 2)] = 0, 2
@@ -281,7 +276,7 @@ def test_a_hole_that_another_structure_has_grown_into_is_left_to_it():
     assert (now > 0).sum() == before.sum()
 
 
-# From the scan to its mask
+# Masks of scans
 
 
 class Bright(nn.Module):
@@ -290,7 +285,7 @@ class Bright(nn.Module):
 
 
 @pytest.mark.parametrize("crf", [False, True])
-def test_mask_of_a_scan_is_on_its_own_voxels(crf):
+def test_mask_is_on_the_grid_of_the_scan(crf):
     truth = ball((20, 18, 10), 7)
     affine = np.array([[0, -1.0, 0, 4], [1.0, 0, 0, 5], [0, 0, -2.0, 6], [0, 0, 0, 1]])
     volume = Volume(np.asfortranarray(100 * image_of(truth)).astype(np.int16), ImageGeometry(SHAPE, affine))
@@ -303,7 +298,7 @@ def test_mask_of_a_scan_is_on_its_own_voxels(crf):
     assert dice(found == 1, truth) > 0.95
 
 
-def test_network_that_is_broken_is_refused():
+def test_broken_network_is_refused():
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 2.0), (16, 16, 16), levels=2, base_channels=2)
     network = spec.build().eval()
     nn.init.constant_(network.head.bias, torch.nan)

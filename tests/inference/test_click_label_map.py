@@ -1,4 +1,4 @@
-"""Masks of clicks that are made of the part around them are those of the whole image."""
+"""Click masks, which are computed in a part of the image, are those of the whole image."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +45,8 @@ def points(label, **clicks):
     return ExtremePoints.from_clicks(label, simulated_extreme_points(STRUCTURES[label]), **clicks)
 
 
-def opinion(label):
-    """(X, Y, Z): a network that knows a third more than it should."""
+def probability_of(label):
+    """Make the probability (X, Y, Z) of a network that is not perfect."""
     rng = np.random.default_rng(INDEX[label])
     return np.clip(0.7 * STRUCTURES[label] + rng.uniform(0, 0.3, SHAPE), 0, 1).astype(np.float32)
 
@@ -58,7 +58,7 @@ def of_whole_image(volume, structures, prior_weight):
             image,
             p,
             spacing_mm,
-            foreground_probability=opinion(p.label) if prior_weight else None,
+            foreground_probability=probability_of(p.label) if prior_weight else None,
             prior_weight=prior_weight,
         )
         for p in structures
@@ -73,7 +73,11 @@ def test_label_map_is_that_of_the_whole_image(volume, labels, prior_weight):
     structures = [points(label) for label in labels]
 
     found = click_label_map(
-        volume, structures, INDEX, lambda label, box: opinion(label)[box.slices] if prior_weight else None, prior_weight
+        volume,
+        structures,
+        INDEX,
+        lambda label, box: probability_of(label)[box.slices] if prior_weight else None,
+        prior_weight,
     )
 
     np.testing.assert_array_equal(found, of_whole_image(volume, structures, prior_weight))
@@ -81,14 +85,14 @@ def test_label_map_is_that_of_the_whole_image(volume, labels, prior_weight):
     assert found.dtype == np.uint8 and found.flags.f_contiguous
 
 
-def test_background_clicks_count_near_the_structure_and_do_no_harm_far_from_it(volume):
+def test_background_clicks_near_the_structure_are_used_and_distant_ones_are_ignored(volume):
     beside = np.array([[32, 20, 16], [59, 49, 39]])
     structures = [points("lesion", background_voxel=beside)]
 
     np.testing.assert_array_equal(click_label_map(volume, structures, INDEX), of_whole_image(volume, structures, 0.0))
 
 
-def test_only_what_surrounds_the_clicks_is_read(volume):
+def test_only_the_surroundings_of_the_clicks_are_read(volume):
     clicks = points("vessel")
     box = context_box(clicks, SHAPE)
     elsewhere = np.ones(SHAPE, bool)
@@ -101,26 +105,26 @@ def test_only_what_surrounds_the_clicks_is_read(volume):
     np.testing.assert_array_equal(mask, click_mask(volume, clicks)[1])
 
 
-def test_network_without_trust_is_not_asked(volume):
+def test_network_with_weight_0_is_not_run(volume):
     def probability(label, box):
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was run")
 
     found = click_label_map(volume, [points("lesion")], INDEX, probability, prior_weight=0.0)
 
     np.testing.assert_array_equal(found, click_label_map(volume, [points("lesion")], INDEX))
 
 
-def test_network_is_asked_for_the_label_and_the_box_of_the_clicks(volume):
-    asked = []
+def test_network_gets_the_label_and_the_box_of_the_clicks(volume):
+    calls = []
 
     def probability(label, box):
-        asked.append((label, box))
-        return opinion(label)[box.slices]
+        calls.append((label, box))
+        return probability_of(label)[box.slices]
 
     structures = [points("lesion"), points("vessel")]
     click_label_map(volume, structures, INDEX, probability, prior_weight=0.5)
 
-    assert asked == [(p.label, context_box(p, SHAPE)) for p in structures]
+    assert calls == [(p.label, context_box(p, SHAPE)) for p in structures]
 
 
 def test_without_structures_the_label_map_is_empty(volume):
@@ -128,17 +132,17 @@ def test_without_structures_the_label_map_is_empty(volume):
 
 
 @pytest.mark.parametrize(("score", "prior_weight"), [(None, 0), (0.0, 0), (0.5, 0), (0.75, 0.5), (1.0, 1)])
-def test_prior_weight_grows_from_half_a_score_on(score, prior_weight):
+def test_prior_weight_is_linear_above_a_score_of_a_half(score, prior_weight):
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
 
     assert network_prior_weight(TrainedModel(spec, spec.build(), 1, score)) == prior_weight
 
 
-# What accepted masks have taught
+# Atlases and click networks
 
 
 def learnt(network=None):
-    """Of a label whose structures are no balls."""
+    """Make the atlas of a label whose structures are not balls."""
     return Learnt(ShapeAtlas.mean_of([Shape.of_mask(lopsided(), np.eye(4))], weight=20.0), network)
 
 
@@ -150,7 +154,7 @@ def drawing_network():
 
 
 @pytest.mark.parametrize("network", [None, drawing_network()], ids=["atlas", "network"])
-def test_each_label_is_made_with_what_was_learnt_of_it(volume, network):
+def test_each_label_uses_its_own_atlas_and_network(volume, network):
     structures = [points("lesion"), points("vessel")]
     plain = click_label_map(volume, structures, INDEX)
     known = learnt(network)
@@ -165,7 +169,7 @@ def test_each_label_is_made_with_what_was_learnt_of_it(volume, network):
     assert (label_map != plain).any()
 
 
-def test_networks_are_asked_in_few_threads_however_many_requests_come(volume, monkeypatch):
+def test_networks_run_in_few_threads(volume, monkeypatch):
     threads = set()
 
     def correction(self, inputs):

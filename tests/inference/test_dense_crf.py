@@ -19,7 +19,7 @@ def mean_field_by_all_pairs(
     weights: tuple[float, float],
     spacing_mm: tuple[float, float, float],
 ) -> np.ndarray:
-    """Kraehenbuehl and Koltun's update with every pair of voxels, in float64; a voxel like no other is left alone."""
+    """Compute Kraehenbuehl and Koltun's update over all pairs of voxels, in float64."""
     places = np.argwhere(np.ones(image.shape)) * np.array(spacing_mm)
     squares = ((places[:, None] - places) ** 2).sum(axis=-1)
     steps = (image.ravel()[:, None] - image.ravel()) ** 2
@@ -68,7 +68,7 @@ def test_without_pairs_the_unary_stays() -> None:
     np.testing.assert_allclose(found, probability, rtol=1e-9)
 
 
-def test_a_voxel_like_no_other_keeps_its_unary() -> None:
+def test_a_voxel_without_similar_neighbours_keeps_its_unary() -> None:
     image = np.random.default_rng(0).normal(0, 0.3, size=(16, 14, 12))
     image[8, 7, 6], image[3, 3, 3] = 9.0, -9.0
     probability = np.full(image.shape, 0.3)
@@ -80,13 +80,14 @@ def test_a_voxel_like_no_other_keeps_its_unary() -> None:
     assert found[3, 3, 3] == pytest.approx(0.3, abs=0.03)
 
 
-def test_noisy_opinions_about_a_structure_that_stands_out_are_mended() -> None:
+def test_noisy_probabilities_of_a_structure_with_contrast_are_corrected() -> None:
     truth = ellipsoid()
     image = image_of(truth)
     image = (image - image.mean()) / image.std()
-    opinion = np.clip(0.5 + 0.2 * (2 * truth - 1) + np.random.default_rng(2).normal(0, 0.3, truth.shape), 0.02, 0.98)
+    noise = np.random.default_rng(2).normal(0, 0.3, truth.shape)
+    probability = np.clip(0.5 + 0.2 * (2 * truth - 1) + noise, 0.02, 0.98)
 
-    found = mean_field(image, opinion) > 0.5
+    found = mean_field(image, probability) > 0.5
 
-    assert dice(opinion > 0.5, truth) < 0.75
+    assert dice(probability > 0.5, truth) < 0.75
     assert dice(found, truth) > 0.95

@@ -1,4 +1,4 @@
-"""An atlas from clicks alone."""
+"""Atlases made from clicks alone."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SHAPE = (44, 34, 26)
 
 
 def comma(swell):
-    """(X, Y, Z) bool: a head at one end and a thin tail bent away from it; it fills little of its box."""
+    """Make a mask (X, Y, Z) bool with a head at one end and a thin, bent tail; it fills a small part of its box."""
     x, y, z = np.ogrid[tuple(slice(n) for n in SHAPE)]
     head = (x - 13) ** 2 + (y - 12) ** 2 + (z - 13) ** 2 <= (7 * swell) ** 2
     bend = 12 + 14 * ((x - 13) / 24) ** 2
@@ -29,7 +29,7 @@ def scan_of(mask, rng, contrast=30.0):
 
 
 def clicked(count, seed=0, flipped=False):
-    """Scans, clicks and truths; `flipped`: each mirrored along axes of chance."""
+    """Yield scans, clicks and truths; with `flipped`, mirrored along random axes."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         mask = comma(rng.uniform(0.85, 1.15))
@@ -43,7 +43,7 @@ def structures(count, **options):
     return [ClickedStructure.of(scan, points) for scan, points, _ in clicked(count, **options)]
 
 
-def test_masks_of_clicks_get_better_without_an_accepted_mask():
+def test_atlas_improves_click_masks():
     atlas = group_atlas(structures(8))
     assert atlas is not None
 
@@ -58,15 +58,12 @@ def test_masks_of_clicks_get_better_without_an_accepted_mask():
     assert after > before + 0.02
 
 
-def test_structures_without_a_shape_in_common_have_no_atlas():
-    assert group_atlas(structures(12, flipped=True)) is None
+@pytest.mark.parametrize(("count", "flipped"), [(12, True), (MIN_STRUCTURES - 1, False)])
+def test_structures_without_a_common_shape_and_few_structures_have_no_atlas(count, flipped):
+    assert group_atlas(structures(count, flipped=flipped)) is None
 
 
-def test_few_structures_have_no_atlas():
-    assert group_atlas(structures(MIN_STRUCTURES - 1)) is None
-
-
-def test_the_last_of_many_structures_are_looked_at(monkeypatch):
+def test_the_last_of_many_structures_are_used(monkeypatch):
     made, shape = [], ClickedStructure.shape
     monkeypatch.setattr(ClickedStructure, "shape", lambda self, atlas: made.append(self) or shape(self, atlas))
     monkeypatch.setattr("lib.inference.group_atlas.ROUNDS", 1)
@@ -77,8 +74,7 @@ def test_the_last_of_many_structures_are_looked_at(monkeypatch):
 
 
 @pytest.mark.parametrize("margin", [0, 9])
-def test_part_of_the_scan_gives_the_mask_that_the_scan_gives(margin):
-    """All of what surrounds the clicks lies in both scans."""
+def test_mask_does_not_depend_on_the_rest_of_the_scan(margin):
     room = 6
     scan, points, _ = next(clicked(1))
 

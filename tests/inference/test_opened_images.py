@@ -1,4 +1,4 @@
-"""An image that was opened once is there at once, as it is now, and leaves nothing that was not asked for."""
+"""Opened images are cached, up to date with their file."""
 
 import threading
 
@@ -18,7 +18,7 @@ SHAPE = (12, 10, 8)
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The files that were read."""
+    """Names of the files that were read."""
     seen = []
 
     def load(path, **options):
@@ -36,7 +36,7 @@ def write(path, dtype=np.int16, seed=0):
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [(np.int16, np.int16), (np.float32, np.float32), (np.uint8, np.int16)])
-def test_voxels_and_geometry_are_those_of_the_file_each_time(images, reads, tmp_path, dtype, kept):
+def test_voxels_and_geometry_are_those_of_the_file(images, reads, tmp_path, dtype, kept):
     path = write(tmp_path / "scan.nii.gz", dtype)
     expected = load_volume(path)
 
@@ -49,7 +49,7 @@ def test_voxels_and_geometry_are_those_of_the_file_each_time(images, reads, tmp_
     assert reads == ["scan.nii.gz"]
 
 
-def test_an_image_is_read_once_also_by_the_next_server(images, reads, tmp_path):
+def test_the_next_server_uses_the_cache(images, reads, tmp_path):
     path = write(tmp_path / "scan.nii.gz")
     images.open(path)
 
@@ -59,7 +59,7 @@ def test_an_image_is_read_once_also_by_the_next_server(images, reads, tmp_path):
     assert len(reads) == 1
 
 
-def test_a_file_that_was_replaced_is_read_anew(images, tmp_path):
+def test_replaced_file_is_read_again(images, tmp_path):
     path = write(tmp_path / "scan.nii.gz")
     before = images.open(path)
 
@@ -70,7 +70,7 @@ def test_a_file_that_was_replaced_is_read_anew(images, tmp_path):
     assert after.checksum != before.checksum
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_known_by_what_was_read(images, tmp_path, monkeypatch):
+def test_file_that_is_replaced_during_reading_has_the_checksum_of_the_read_voxels(images, tmp_path, monkeypatch):
     path = write(tmp_path / "scan.nii.gz")
     images.open(path)
     images.prepared.forget(images.identities.known(path))
@@ -86,7 +86,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_known_by_what_was_read(imag
     np.testing.assert_array_equal(images.open(path).volume.array, load_volume(path).array)
 
 
-def test_what_was_forgotten_is_read_again(images, reads, tmp_path):
+def test_forgotten_image_is_read_again(images, reads, tmp_path):
     path = write(tmp_path / "scan.nii.gz")
     images.prepared.forget(images.open(path).checksum)
 
@@ -94,7 +94,7 @@ def test_what_was_forgotten_is_read_again(images, reads, tmp_path):
     assert len(reads) == 2
 
 
-def test_nothing_is_kept_of_an_image_that_is_not_to_be_kept(images, tmp_path):
+def test_image_that_is_not_to_be_kept_is_not_cached(images, tmp_path):
     path = write(tmp_path / "upload.nii.gz")
 
     opened = images.open(path, keep=False)
@@ -119,7 +119,7 @@ def test_image_on_the_grid_is_that_of_the_file(images, tmp_path):
         np.testing.assert_array_equal(found.affine, affine)
 
 
-def test_large_images_are_not_kept(images, reads, tmp_path, monkeypatch):
+def test_large_images_are_not_cached(images, reads, tmp_path, monkeypatch):
     monkeypatch.setattr(opened_images, "_MAX_BYTES", 100)
     path = write(tmp_path / "scan.nii.gz")
 
@@ -142,7 +142,7 @@ def test_threads_that_open_an_image_wait_for_the_first(images, reads, tmp_path):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_an_image_that_cannot_be_read_is_refused(images, tmp_path, known):
+def test_unreadable_image_is_refused(images, tmp_path, known):
     path = write(tmp_path / "scan.nii.gz")
     if known:
         images.open(path)

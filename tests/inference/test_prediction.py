@@ -1,4 +1,4 @@
-"""The network applied to a scan: its answer lies where the structure lies, and a part of it is that of the whole."""
+"""Predictions of a network: their position in the scan, and predictions of a part of a scan."""
 
 from itertools import product
 
@@ -26,14 +26,14 @@ from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
 
 TURN = Rotation.from_euler("xyz", [8, -12, 15], degrees=True).as_matrix()
-# Voxel axes i, j, k point to inferior, right, posterior; 0.8 x 1.0 x 2.5 mm; turned out of the body's axes as well.
+# Voxel axes i, j, k point to inferior, right, posterior; 0.8 x 1.0 x 2.5 mm.
 AXES = np.array([[0, 1.0, 0], [0, 0, -1.0], [-1.0, 0, 0]]) * [0.8, 1.0, 2.5]
 SHAPE = (50, 40, 20)
 CENTRE_RAS_MM = np.array([12.0, -8.0, 30.0])
 
 
 class Threshold(nn.Module):
-    """Calls bright what is bright: the only network whose right answer is known without training."""
+    """Labels bright voxels: its output is known without training."""
 
     def forward(self, image):
         return torch.cat([-20 * (image - 2), 20 * (image - 2)], dim=1)
@@ -67,15 +67,15 @@ def places_ras_mm(grid):
 
 
 def scan_with_lesion(grid):
-    """A bright ellipsoid, off the scan's centre and of three different axes, so that no flip or swap can hide."""
+    """Make a bright ellipsoid with three different axes, off the centre, which reveals flips and swaps."""
     offset = (places_ras_mm(grid) - CENTRE_RAS_MM - [4, -3, 5]) / [7, 9, 11]
     return Volume((1000.0 * ((offset**2).sum(axis=-1) < 1)).astype(np.float32), grid)
 
 
-def test_mask_is_in_the_voxel_order_of_a_scan_with_turned_axes():
+def test_mask_is_in_the_voxel_order_of_a_scan_with_permuted_axes():
     volume = scan_with_lesion(geometry(AXES))
 
-    # On a grid of the scan's own spacings nothing is interpolated, so the mask is the lesion, voxel by voxel.
+    # On a grid with the spacings of the scan nothing is interpolated.
     mask = label_map(predict_probability(model(Threshold(), spacing_mm=(1.0, 2.5, 0.8)), volume))
 
     np.testing.assert_array_equal(mask, volume.array > 0)
@@ -88,7 +88,7 @@ def test_mask_lies_at_the_millimetres_of_the_lesion_in_an_oblique_scan(spacing_m
     mask = label_map(predict_probability(model(Threshold(), spacing_mm), volume)) > 0
 
     places, lesion = places_ras_mm(volume.geometry), volume.array > 0
-    # Symmetric errors of the border cancel out in the centre; a shift by half a voxel does not.
+    # Symmetric errors of the boundary do not change the centre; a shift by half a voxel does.
     np.testing.assert_allclose(places[mask].mean(axis=0), places[lesion].mean(axis=0), atol=0.25)
     np.testing.assert_allclose(places[mask].std(axis=0), places[lesion].std(axis=0), rtol=0.1)
     assert 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()) > 0.85
@@ -96,7 +96,6 @@ def test_mask_lies_at_the_millimetres_of_the_lesion_in_an_oblique_scan(spacing_m
 
 @pytest.mark.parametrize("shift, scale", [(-1024, 1), (500, 0.01)])
 def test_units_of_intensity_do_not_matter(shift, scale):
-    # CT comes in Hounsfield units, MR in whatever the scanner likes.
     volume = scan_with_lesion(geometry(AXES))
     other = Volume((volume.array * scale + shift).astype(np.float32), volume.geometry)
 
@@ -118,7 +117,7 @@ def test_probabilities_are_those_of_the_foreground_channels():
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 3.0, 3.0), (0.7, 0.7, 4.0)])
-def test_structure_is_followed_to_the_last_voxel_of_the_scan(spacing_mm):
+def test_structure_extends_to_the_last_voxel_of_the_scan(spacing_mm):
     volume = scan_with_lesion(geometry(TURN @ AXES))
 
     mask = label_map(predict_probability(model(Constant(0.0, 5.0), spacing_mm), volume))
@@ -134,7 +133,7 @@ def test_scan_smaller_than_the_window_is_segmented_whole():
     np.testing.assert_array_equal(mask, volume.array > 0)
 
 
-def test_label_map_takes_the_most_probable_class_background_among_them():
+def test_label_map_has_the_most_probable_class_including_background():
     probability = np.array([[0.2, 0.6, 0.3, 0.34], [0.2, 0.3, 0.6, 0.36]], np.float32).reshape(2, 4, 1, 1)
 
     assert label_map(probability).ravel().tolist() == [0, 1, 2, 2]
@@ -143,7 +142,7 @@ def test_label_map_takes_the_most_probable_class_background_among_them():
 
 class Unreached(nn.Module):
     def forward(self, image):
-        raise AssertionError("the network was asked about a scan that is too large for its grid")
+        raise AssertionError("the network was run on a scan that is too large for its grid")
 
 
 @pytest.mark.parametrize("own_mm", [(1000.0, 1000.0, 1000.0), (1.0, 1.0, 1e6), (1e12, 1e12, 1e12)])
@@ -154,7 +153,7 @@ def test_scan_too_large_for_the_networks_grid_is_refused_before_anything_is_comp
         predict_probability(model(Unreached()), volume)
 
 
-# A part of a scan
+# Parts of a scan
 
 WHOLE = Box((0, 0, 0), (50, 44, 21))
 BOXES = [WHOLE, Box((3, 10, 4), (20, 40, 12)), Box((44, 0, 8), (50, 5, 9)), Box((10, 12, 3), (40, 20, 21))]
@@ -176,7 +175,7 @@ def noise(shape=WHOLE.shape):
 
 
 def by_all_windows(model, image, box):
-    """The weighted mean of the logits of all windows, on an image with zeros around it."""
+    """Compute the weighted mean of the logits of all windows, on an image padded with zeros."""
     grid, around = WindowGrid.over(box, image.shape, model.spec.roi_size), 20
     padded = functional.pad(image.float(), (around,) * 6)
     total, weights = torch.zeros(1 + len(model.spec.labels), *padded.shape), torch.zeros(padded.shape)
@@ -202,7 +201,7 @@ def test_region_is_the_weighted_mean_of_windows(box):
 
 
 class Neighbours(nn.Module):
-    """Looks one voxel around each."""
+    """Averages over neighbouring voxels."""
 
     def forward(self, image):
         blurred = functional.avg_pool3d(image, 3, stride=1, padding=1, count_include_pad=False)
@@ -217,12 +216,12 @@ def test_region_of_a_network_that_sees_the_margin_is_that_of_the_whole(box):
     whole = predict_region(model, image, WHOLE)
 
     inside = whole[(slice(None), *box.slices)]
-    # Where windows meet, the outermost voxels of one, which see nothing beyond it, count for a hundredth.
+    # Border voxels of a window, which miss neighbours, have a weight of a hundredth.
     torch.testing.assert_close(predict_region(model, image, box), inside, atol=0.01, rtol=0)
 
 
 def scene(seed, size=40):
-    """Bright and dark balls in noise; the bright ones are the structure."""
+    """Make bright and dark balls in noise; the bright ones are the structure."""
     rng = np.random.default_rng(seed)
     image, truth = rng.normal(0, 0.7, (size,) * 3), np.zeros((size,) * 3, bool)
     for sign in (1, -1, 1):
@@ -235,7 +234,7 @@ def scene(seed, size=40):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A network that was trained for some seconds."""
+    """Network that was trained for some seconds."""
     torch.manual_seed(0)
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=4)
     network, scenes = spec.build().train(), [scene(seed) for seed in range(6)]
@@ -253,7 +252,7 @@ def trained():
 
 
 def test_region_of_a_trained_network_is_close_to_that_of_the_whole(trained):
-    """Its normalisation depends on what a window shows, so that voxels at the border of a structure may differ."""
+    # Instance normalisation depends on the window, so that voxels at the boundary of a structure may differ.
     image, truth = scene(10)
     voxels = np.argwhere(truth.numpy())
     box = Box.around(voxels).relaxed(3, tuple(image.shape))
@@ -262,12 +261,12 @@ def test_region_of_a_trained_network_is_close_to_that_of_the_whole(trained):
     part = predict_region(trained, image, box)[0]
 
     dice = 2 * ((whole > 0.5) & truth[box.slices]).sum() / ((whole > 0.5).sum() + truth[box.slices].sum())
-    assert dice > 0.9, "it has learnt nothing"
+    assert dice > 0.9, "the network is trained"
     assert (part - whole).abs().mean() < 0.02
     assert ((part > 0.5) != (whole > 0.5)).float().mean() < 0.01
 
 
-def test_only_what_the_windows_see_is_read():
+def test_only_voxels_of_windows_are_read():
     model, image, box = untrained(), noise((80, 80, 80)), Box((30, 32, 34), (40, 40, 44))
     seen = WindowGrid.over(box, image.shape, model.spec.roi_size).box
     elsewhere = torch.ones(image.shape, dtype=torch.bool)
@@ -279,7 +278,7 @@ def test_only_what_the_windows_see_is_read():
 
 
 @pytest.mark.parametrize("slab_bytes", [1, 3000])
-def test_memory_is_taken_slab_by_slab_for_the_same_answer(monkeypatch, slab_bytes):
+def test_result_does_not_depend_on_the_size_of_slabs(monkeypatch, slab_bytes):
     volume = scan_with_lesion(geometry(TURN @ AXES))
     model = untrained(roi_size=(16, 24, 16))
     expected = predict_label_map(model, volume), predict_probability(model, volume)
@@ -291,7 +290,7 @@ def test_memory_is_taken_slab_by_slab_for_the_same_answer(monkeypatch, slab_byte
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.8, 1.1, 3.0)])
-def test_a_box_of_the_scan_is_cut_out_of_the_whole(spacing_mm):
+def test_a_box_of_the_scan_has_the_probabilities_of_the_whole(spacing_mm):
     volume, box = scan_with_lesion(geometry(TURN @ AXES)), Box((20, 3, 5), (48, 30, 16))
     local = TrainedModel(NetworkSpec.plan(("lesion",), spacing_mm, (32, 32, 32), 2, 2), Threshold(), 1)
 
@@ -307,30 +306,30 @@ def test_label_map_is_that_of_the_probabilities(matrix):
     found = predict_label_map(model, volume)
 
     expected = label_map(predict_probability(model, volume))
-    # They are kept in 16 bits, where two classes may be equally likely that are not in 32.
+    # They are stored in 16 bits, where two classes may be equally likely that are not in 32.
     assert (found != expected).mean() < 3e-3
 
 
 class NoMemory(nn.Module):
-    """The memory of its GPU holds no activations."""
+    """Runs out of memory at its first call."""
 
-    asked = 0
+    calls = 0
 
     def forward(self, image):
-        NoMemory.asked += 1
-        if NoMemory.asked == 1:
+        NoMemory.calls += 1
+        if NoMemory.calls == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return torch.cat([-image, image], dim=1)
 
 
-def test_processor_answers_where_the_memory_of_the_gpu_is_out(caplog):
-    NoMemory.asked = 0
+def test_cpu_predicts_if_the_gpu_is_out_of_memory(caplog):
+    NoMemory.calls = 0
     model, image = TrainedModel(untrained(("lesion",)).spec, NoMemory(), 1), noise((16, 16, 16))
 
     found = predict_region(model, image, Box((0, 0, 0), (16, 16, 16)))
 
     torch.testing.assert_close(found[0], torch.sigmoid(2 * image.float()), atol=0.02, rtol=0)
-    assert caplog.text.count("The memory of the GPU is out. The processor predicts instead") == 1
+    assert caplog.text.count("The GPU is out of memory. The CPU predicts instead") == 1
 
 
 def test_probabilities_that_are_not_finite_are_refused():

@@ -1,4 +1,4 @@
-"""Pieces of work side by side, their results in order."""
+"""Parallel processing of items, with results in order."""
 
 import multiprocessing
 import threading
@@ -18,21 +18,21 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def test_results_come_in_the_order_of_the_items():
-    def slower_the_earlier(item):
+def test_results_have_the_order_of_the_items():
+    def slower_for_the_first(item):
         time.sleep(0.01 * (10 - item))
         return item * item
 
-    assert list(in_turn(slower_the_earlier, range(10))) == [n * n for n in range(10)]
+    assert list(in_turn(slower_for_the_first, range(10))) == [n * n for n in range(10)]
 
 
-def test_as_many_are_worked_on_at_once_as_pytorch_has_threads():
+def test_as_many_items_are_processed_at_once_as_pytorch_has_threads():
     together = threading.Barrier(3, timeout=30)
 
     list(in_turn(lambda item: together.wait(), range(6)))
 
 
-def test_each_piece_has_one_thread_and_all_others_keep_theirs():
+def test_each_item_has_one_thread_and_other_threads_keep_their_number():
     found = list(in_turn(lambda item: torch.get_num_threads(), range(6)))
 
     of_others = []
@@ -43,7 +43,7 @@ def test_each_piece_has_one_thread_and_all_others_keep_theirs():
     assert torch.get_num_threads() == 3 and of_others == [3]
 
 
-def test_few_results_are_kept_for_a_slow_reader():
+def test_number_of_waiting_results_is_limited():
     begun = []
     results = in_turn(begun.append, range(100))
 
@@ -53,7 +53,7 @@ def test_few_results_are_kept_for_a_slow_reader():
     assert len(begun) <= 4 + 1
 
 
-def test_an_error_is_that_of_the_item():
+def test_error_of_an_item_is_raised():
     with pytest.raises(ZeroDivisionError):
         list(in_turn(lambda item: 1 // item, [2, 1, 0, 1]))
     assert list(in_turn(lambda item: item, [1])) == [1]
@@ -63,7 +63,7 @@ def work(queue):
     queue.put(list(in_turn(lambda item: item + 1, range(3))))
 
 
-def test_a_forked_process_has_threads_of_its_own():
+def test_forked_process_has_threads_of_its_own():
     list(in_turn(lambda item: item, range(3)))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()

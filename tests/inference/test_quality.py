@@ -1,4 +1,4 @@
-"""The quality estimate falls where a mask depends on what should not matter."""
+"""The quality estimate is low for unstable masks."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SHAPE = (24, 20, 16)
 
 
 class Threshold(nn.Module):
-    """Finds in the image what is brighter than 1, and nothing of a second label."""
+    """Labels voxels brighter than 1, and none with a second label."""
 
     def forward(self, image):
         bright = 8 * (image - 1)
@@ -41,7 +41,7 @@ def quality_of(image, refined=None):
 def test_clear_structure_is_better_than_specks():
     specks = np.random.default_rng(0).random(SHAPE) < 0.1
 
-    assert quality_of(3.0 * ball(6)) > 0.4  # of two labels, one of which is nowhere
+    assert quality_of(3.0 * ball(6)) > 0.4  # one of two labels has no voxels
     assert quality_of(3.0 * specks) < quality_of(3.0 * ball(3)) < quality_of(3.0 * ball(6)) <= 0.5
 
 
@@ -51,11 +51,11 @@ def test_mask_that_the_image_contradicts_is_worse():
     assert quality_of(image, refined=smaller) < quality_of(image, refined=ball(6).astype(np.uint8))
 
 
-def test_nothing_found_has_no_quality():
+def test_empty_mask_has_quality_0():
     assert quality_of(np.zeros(SHAPE)) == 0.0
 
 
-def test_agreement_of_probabilities(monkeypatch):
+def test_soft_dice(monkeypatch):
     one, other = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
     one[0, :4], other[0, 2:6] = 1.0, 0.5
 

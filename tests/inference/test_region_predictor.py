@@ -1,4 +1,4 @@
-"""The network is asked for what is looked at, once."""
+"""Predictions of regions are cached."""
 
 import nibabel as nib
 import numpy as np
@@ -18,14 +18,14 @@ BOX = Box((5, 6, 3), (25, 20, 14))
 
 
 class Counting(nn.Module):
-    """Is the more sure of the first label the brighter an image, and counts the windows that it sees."""
+    """Gives bright voxels a high probability of the first label, and counts its windows."""
 
     def __init__(self, factor=1.0):
         super().__init__()
-        self.factor, self.seen = factor, 0
+        self.factor, self.calls = factor, 0
 
     def forward(self, image):
-        self.seen += 1
+        self.calls += 1
         return torch.cat([0 * image, self.factor * image, -image], dim=1)
 
 
@@ -54,19 +54,19 @@ def test_probabilities_are_those_of_the_box_in_the_whole_scan(images, scan):
 
 
 @pytest.mark.parametrize("box", [BOX, Box((8, 6, 5), (20, 15, 14)), Box((6, 7, 4), (7, 8, 5))])
-def test_a_second_look_into_the_same_region_asks_no_network(images, scan, box):
+def test_second_prediction_in_the_same_region_does_not_run_the_network(images, scan, box):
     predictor, network = RegionPredictor(images, "cpu"), model()
     whole = predictor.probability(network, scan, BOX)
-    seen = network.network.seen
+    calls = network.network.calls
 
     again = predictor.probability(network, scan, box)
 
-    assert network.network.seen == seen > 0
+    assert network.network.calls == calls > 0
     inside = box.shifted(-np.array(BOX.start)).slices
     np.testing.assert_allclose(again, whole[(slice(None), *inside)], atol=1e-6)
 
 
-def test_the_network_is_asked_for_another_region_image_or_network(images, scan, tmp_path):
+def test_another_region_image_or_network_has_its_own_prediction(images, scan, tmp_path):
     predictor, first, second = RegionPredictor(images, "cpu"), model(), model(factor=3.0)
     other = opened(images, tmp_path / "other.nii.gz", seed=1)
     before = predictor.probability(first, scan, BOX)
@@ -76,21 +76,21 @@ def test_the_network_is_asked_for_another_region_image_or_network(images, scan, 
     assert np.abs(predictor.probability(second, scan, BOX) - before).max() > 0.1
 
 
-def test_only_so_many_predictions_are_kept_the_last_ones(images, scan):
+def test_the_last_predictions_are_cached_up_to_the_limit(images, scan):
     network = model()
     far = Box((28, 6, 3), (39, 20, 14))
-    predictor = RegionPredictor(images, "cpu", limit_bytes=20_000)  # of which each takes more than a half
+    predictor = RegionPredictor(images, "cpu", limit_bytes=20_000)  # less than two predictions
 
     for box in (BOX, far, far, BOX):
         predictor.probability(network, scan, box)
         assert sum(region.probability.nbytes for region in predictor._regions) <= 20_000
 
-    seen = network.network.seen
+    calls = network.network.calls
     predictor.probability(network, scan, BOX)
-    assert network.network.seen == seen
+    assert network.network.calls == calls
 
 
-def test_nothing_is_kept_of_an_image_that_is_not_kept(images, scan):
+def test_prediction_of_an_image_that_is_not_cached_is_not_cached(images, scan):
     predictor, network = RegionPredictor(images, "cpu"), model()
     upload = images.open(scan.path, keep=False)
 

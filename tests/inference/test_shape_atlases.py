@@ -1,4 +1,4 @@
-"""The atlases of a project follow its accepted masks."""
+"""Atlases follow the accepted masks of a project."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ BODY = lopsided()
 
 
 def label_map(*indices):
-    """(X, Y, Z) uint8: a body for each index, one behind the other."""
+    """Make a label map (X, Y, Z) uint8 with a body for each index, one behind the other."""
     return np.concatenate([index * BODY for index in indices], axis=1).astype(np.uint8)
 
 
@@ -87,7 +87,7 @@ def test_masks_are_read_once(project, monkeypatch):
     [("two", 1, {"left": 1}, {"left": 2}), ("one", 2, {}, {"right": 1})],
     ids=["new", "replaced"],
 )
-def test_mask_joins_after_a_refresh_and_the_one_that_it_replaces_counts_no_longer(project, image, value, before, after):
+def test_new_mask_is_used_after_a_refresh_and_a_replaced_one_is_dropped_at_once(project, image, value, before, after):
     project.accept("one", 1)
     project.counts()
     project.accept(image, value)
@@ -96,7 +96,7 @@ def test_mask_joins_after_a_refresh_and_the_one_that_it_replaces_counts_no_longe
     assert project.counts() == after
 
 
-def test_deleted_mask_counts_no_longer_from_the_next_click_on(project):
+def test_deleted_mask_is_dropped_at_the_next_click(project):
     project.accept("one", 1)
     path = project.accept("two", 1)
     assert project.counts() == {"left": 2}
@@ -106,19 +106,14 @@ def test_deleted_mask_counts_no_longer_from_the_next_click_on(project):
     assert project.counts() == {"left": 1}
 
 
-def test_masks_of_a_renamed_label_are_forgotten(project):
-    for name in ("one", "two"):
-        project.accept(name, 1)
-    assert project.counts() == {"left": 2}
-
-    assert Project(project.folder, labels=("sinister", "right")).counts() == {}
-
-
-def test_app_that_lists_its_labels_in_another_order_has_the_same_atlases(project):
+@pytest.mark.parametrize(
+    ("labels", "counts"), [(("sinister", "right"), {"right": 1}), (LABELS[::-1], {"left": 1, "right": 1})]
+)
+def test_masks_have_their_labels_by_name(project, labels, counts):
     project.accept("one", 1)
     project.accept("two", 2)
 
-    assert Project(project.folder, labels=LABELS[::-1]).counts() == {"left": 1, "right": 1}
+    assert Project(project.folder, labels=labels).counts() == counts
 
 
 def test_labels_do_not_mix_where_their_boxes_overlap(project):
@@ -137,10 +132,10 @@ def test_damaged_mask_is_left_out(project, caplog):
     project.accept("two", 1).write_bytes(b"no mask")
 
     assert project.counts() == {"left": 1}
-    assert "two does not join the shape atlas" in caplog.text
+    assert "two is not used for the shape atlas" in caplog.text
 
 
-def test_as_many_masks_are_read_as_an_atlas_takes_the_newest_first(project, monkeypatch):
+def test_the_newest_masks_are_read_up_to_the_limit(project, monkeypatch):
     path = project.accept("000", 1, 2)
     for n in range(1, MAX_SHAPES + 3):
         shutil.copy(path, path.with_name(f"{n:03d}.nii.gz"))
@@ -173,7 +168,7 @@ def test_changes_are_read_in_the_background(project):
     assert project.counts(refresh=False) == {"left": 1}
 
 
-# Atlases that a training made of clicks
+# Atlases that a training made from clicks
 
 
 def made_of_clicks(project, label="left", images=("one", "two")):
@@ -184,21 +179,21 @@ def made_of_clicks(project, label="left", images=("one", "two")):
     return atlas
 
 
-def test_atlas_of_clicks_is_used_where_no_mask_was_accepted(project):
+def test_atlas_of_clicks_is_used_without_accepted_masks(project):
     atlas = made_of_clicks(project)
 
     assert project.counts() == {"left": 7}
     assert project.atlases.current()["left"].atlas.digest == atlas.digest
 
 
-def test_accepted_mask_takes_the_place_of_the_atlas_of_clicks(project):
+def test_accepted_mask_replaces_the_atlas_of_clicks(project):
     made_of_clicks(project)
     project.accept("one", 1)
 
     assert project.counts() == {"left": 1}
 
 
-def test_atlas_of_clicks_is_forgotten_with_any_of_its_images(project):
+def test_atlas_of_clicks_is_dropped_with_any_of_its_annotations(project):
     made_of_clicks(project)
     project.counts()
     project.clicks.path("two", "left").unlink()
@@ -206,12 +201,12 @@ def test_atlas_of_clicks_is_forgotten_with_any_of_its_images(project):
     assert project.counts(refresh=False) == {}
 
 
-def test_atlas_of_clicks_of_a_label_that_the_app_has_no_longer_is_forgotten(project):
+def test_atlas_of_clicks_of_a_removed_label_is_dropped(project):
     made_of_clicks(project, label="liver")
     assert project.counts() == {}
 
 
-def test_atlas_of_the_next_training_is_noticed(project):
+def test_atlas_of_the_next_training_is_loaded(project):
     made_of_clicks(project)
     project.counts()
     made_of_clicks(project, label="right")
@@ -240,7 +235,7 @@ def test_network_of_accepted_masks_is_used(project):
     assert has_network(project)
 
 
-def test_network_goes_with_any_of_its_masks(project):
+def test_network_is_dropped_with_any_of_its_masks(project):
     paths = {name: project.accept(name, 1) for name in ("one", "two", "three")}
     project.counts()
     network_of(project, "one", "two")
@@ -251,7 +246,7 @@ def test_network_goes_with_any_of_its_masks(project):
     assert not has_network(project)
 
 
-def test_network_is_none_of_another_label(project):
+def test_network_is_used_for_its_label_only(project):
     project.accept("one", 1, 2)
     project.counts()
     network_of(project, "one", label="right")

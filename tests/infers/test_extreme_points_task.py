@@ -1,4 +1,4 @@
-"""The click task: what it stores of a request, whom it tells, and what it answers."""
+"""The click task: stored annotations and masks, callbacks and answers."""
 
 import nibabel as nib
 import numpy as np
@@ -24,13 +24,13 @@ CLICKS = [[3, 8, 8], [13, 8, 8], [8, 3, 8], [8, 13, 8], [8, 8, 3], [8, 8, 13]]
 
 
 class NoModel:
-    """Counts how often it is asked for."""
+    """Counts its calls, and returns no model."""
 
     labels = ("lesion", "cyst", "vessel")
-    asked = 0
+    calls = 0
 
     def current(self):
-        self.asked += 1
+        self.calls += 1
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def task(tmp_path):
             tmp_path / "atlases.npz",
             tmp_path / "networks.pt",
         ),
-        lambda name: task.told.append(name),
+        lambda name: task.annotated.append(name),
     )
-    task.told = []
+    task.annotated = []
     return task
 
 
@@ -66,27 +66,27 @@ def ask(task, image, **request):
     return np.asarray(nib.load(path).dataobj), answer
 
 
-def test_labels_that_are_not_in_the_image_are_stored_like_clicks_and_have_no_voxel(task, image):
+def test_absent_labels_are_stored_like_clicks_and_have_no_voxels(task, image):
     mask, answer = ask(task, image, cyst=CLICKS, absent=["lesion", "vessel"])
 
     assert set(np.unique(mask)) == {0, 2}
     assert (list(answer["extreme_points"]), answer["absent"]) == (["cyst"], ("lesion", "vessel"))
-    assert sorted(task.told) == ["scan.cyst.json", "scan.lesion.json", "scan.vessel.json"]
+    assert sorted(task.annotated) == ["scan.cyst.json", "scan.lesion.json", "scan.vessel.json"]
     kept = {label: task.store.load("scan", label) for label in task.model.labels}
     assert {label for label in kept if isinstance(kept[label], Absence)} == {"lesion", "vessel"}
     assert {answer.annotator for answer in kept.values()} == {"reader"}
     assert len({answer.image_checksum for answer in kept.values()} - {None}) == 1
 
 
-def test_nothing_but_absent_labels_is_an_empty_mask_for_which_no_network_is_asked(task, image):
+def test_request_with_absent_labels_only_returns_an_empty_mask_without_a_network(task, image):
     mask, answer = ask(task, image, absent=["cyst"])
 
     assert mask.shape == (17, 17, 17) and not mask.any()
-    assert task.model.asked == 0
+    assert task.model.calls == 0
     assert (answer["stage"], answer["model_version"], answer["stored"]) == ("cold_start", None, True)
 
 
-def test_stored_answers_give_their_mask_again_and_are_not_stored_anew(task, image):
+def test_mask_of_stored_clicks_is_made_again_without_storing_them(task, image):
     ask(task, image, cyst=CLICKS, absent=["lesion"])
     before = task.store.path("scan", "lesion").read_bytes()
 
@@ -95,23 +95,23 @@ def test_stored_answers_give_their_mask_again_and_are_not_stored_anew(task, imag
     assert set(np.unique(mask)) == {0, 2}
     assert answer["absent"] == ("lesion",)
     assert task.store.path("scan", "lesion").read_bytes() == before
-    assert len(task.told) == 2
+    assert len(task.annotated) == 2
 
 
-# What is kept of an answer
+# Stored masks
 
 
 OVERLAPPING = [[3, 8, 8], [16, 8, 8], [8, 4, 8], [9, 12, 8], [8, 8, 4], [9, 8, 12]]
 
 
 def kept(task, label, annotator="reader"):
-    """The kept mask of a label, as a mask (X, Y, Z) bool of the image."""
+    """Return the stored mask of a label, (X, Y, Z) bool on the grid of the image."""
     drawn = np.zeros((17, 17, 17), np.uint8)
     task.given_masks.load("scan", label, annotator).draw(drawn, 1)
     return drawn > 0
 
 
-def test_mask_of_each_label_is_kept_as_the_answer_showed_it(task, image):
+def test_mask_of_each_label_is_stored_as_in_the_answer(task, image):
     alone, _ = ask(task, image, lesion=CLICKS)
     mask, _ = ask(task, image, lesion=CLICKS, cyst=OVERLAPPING)
 
@@ -121,14 +121,14 @@ def test_mask_of_each_label_is_kept_as_the_answer_showed_it(task, image):
     assert task.given_masks.files("scan", "vessel") == []
 
 
-def test_last_answer_is_what_is_kept(task, image):
+def test_last_mask_is_stored(task, image):
     ask(task, image, cyst=CLICKS)
     mask, _ = ask(task, image, cyst=[*CLICKS, [8, 8, 9]], background=[[8, 12, 8]])
 
     np.testing.assert_array_equal(kept(task, "cyst"), mask == 2)
 
 
-def test_mask_of_stored_clicks_is_kept_for_whom_it_was_asked(task, image):
+def test_mask_of_stored_clicks_is_stored_for_the_annotator_of_the_request(task, image):
     ask(task, image, cyst=CLICKS)
     with_network(task, 0.9, value=1.0)
 
@@ -139,8 +139,8 @@ def test_mask_of_stored_clicks_is_kept_for_whom_it_was_asked(task, image):
     assert versions == [None, 7]
 
 
-def test_answer_to_clicks_that_others_followed_is_not_kept(task, image):
-    """Of two requests at once, the earlier one is answered last."""
+def test_mask_of_outdated_clicks_is_not_stored(task, image):
+    # Of two parallel requests, the first is answered last.
     make, masks = task._mask, []
 
     def slow(*arguments):
@@ -156,7 +156,7 @@ def test_answer_to_clicks_that_others_followed_is_not_kept(task, image):
     np.testing.assert_array_equal(kept(task, "cyst"), masks[0] == 2)
 
 
-def test_mask_that_cannot_be_kept_is_a_507_with_a_sentence(task, image, monkeypatch):
+def test_full_disk_is_status_507(task, image, monkeypatch):
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -174,47 +174,47 @@ def test_mask_that_cannot_be_kept_is_a_507_with_a_sentence(task, image, monkeypa
 # With a network
 
 
-class Asked(nn.Module):
-    """Counts what it is asked, and says `value` of every voxel."""
+class Constant(nn.Module):
+    """Returns the logit `value` for every voxel, and counts its calls."""
 
     def __init__(self, value):
         super().__init__()
-        self.value, self.asked = value, 0
+        self.value, self.calls = value, 0
 
     def forward(self, image):
-        self.asked += 1
+        self.calls += 1
         return torch.cat([0 * image] + 3 * [0 * image + self.value], dim=1)
 
 
 def with_network(task, score, value=0.0):
     spec = NetworkSpec.plan(task.model.labels, (1.0, 1.0, 2.0), (16, 16, 16), levels=2, base_channels=2)
-    model = TrainedModel(spec, Asked(value), 7, score)
+    model = TrainedModel(spec, Constant(value), 7, score)
     task.model.current = lambda: model
     return model.network
 
 
-@pytest.mark.parametrize(("score", "asked"), [(None, False), (0.5, False), (0.9, True)])
-def test_a_network_is_asked_where_it_has_trust(task, image, score, asked):
+@pytest.mark.parametrize(("score", "is_run"), [(None, False), (0.5, False), (0.9, True)])
+def test_network_is_run_if_its_weight_is_not_0(task, image, score, is_run):
     network = with_network(task, score)
 
     _, answer = ask(task, image, cyst=CLICKS)
 
-    assert (network.asked > 0) == asked
+    assert (network.calls > 0) == is_run
     assert (answer["stage"], answer["model_version"]) == ("network", 7)
     assert answer["network_prior_weight"] == max(0, 2 * (score or 0) - 1)
 
 
-def test_a_corrective_click_in_the_same_region_asks_no_network(task, image):
+def test_corrective_click_in_the_same_region_does_not_run_the_network(task, image):
     network = with_network(task, 0.9)
     ask(task, image, cyst=CLICKS)
-    asked = network.asked
+    calls = network.calls
 
     ask(task, image, cyst=[*CLICKS, [8, 8, 9]], background=[[4, 4, 4]])
 
-    assert network.asked == asked
+    assert network.calls == calls
 
 
-def test_a_network_that_is_broken_leaves_the_mask_to_the_clicks(task, image, caplog):
+def test_broken_network_is_not_used(task, image, caplog):
     alone, _ = ask(task, image, cyst=CLICKS)
     with_network(task, 0.9, value=np.nan)
 
@@ -223,10 +223,10 @@ def test_a_network_that_is_broken_leaves_the_mask_to_the_clicks(task, image, cap
     np.testing.assert_array_equal(mask, alone)
     assert (answer["stage"], answer["model_version"], answer["network_prior_weight"]) == ("cold_start", None, None)
     assert "Version 7 of the model is broken" in caplog.text
-    assert "The mask is made of the clicks alone." in caplog.text
+    assert "The mask is made from the clicks alone." in caplog.text
 
 
-def test_nothing_is_kept_of_an_image_that_was_sent_along(task, image, tmp_path):
+def test_uploaded_image_leaves_no_files(task, image, tmp_path):
     with_network(task, 0.9)
     before = set(tmp_path.rglob("*"))
 

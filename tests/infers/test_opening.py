@@ -1,4 +1,4 @@
-"""Images are opened before they are clicked on, for the network that is published then."""
+"""Images are opened before the first click, also on the grid of the published network."""
 
 import time
 
@@ -44,12 +44,12 @@ def wait_for(happened, timeout_s=60):
 
 
 def kept(opener):
-    """How many volumes are in the cache."""
+    """Count the volumes in the cache."""
     return len(list(opener.images.prepared.folder.glob("*.pt")))
 
 
 @pytest.mark.parametrize(("score", "volumes"), [(None, 1), (0.5, 1), (0.9, 2)])
-def test_an_image_is_brought_onto_the_grid_of_a_network_that_clicks_ask(opener, scan, score, volumes):
+def test_image_is_also_resampled_to_the_grid_of_a_network_with_a_weight(opener, scan, score, volumes):
     publish(opener.model.path, score)
 
     opener.open(scan, opener.model.current())
@@ -58,13 +58,7 @@ def test_an_image_is_brought_onto_the_grid_of_a_network_that_clicks_ask(opener, 
     assert kept(opener) == volumes
 
 
-def test_without_a_network_the_image_is_opened(opener, scan):
-    opener.open(scan, None)
-
-    assert kept(opener) == 1
-
-
-def test_it_happens_in_the_background_and_again_after_a_publication(opener, scan, monkeypatch):
+def test_images_are_opened_in_the_background_and_again_after_a_publication(opener, scan, monkeypatch):
     monkeypatch.setattr(opening, "POLL_S", 0.05)
     opener.start()
 
@@ -75,7 +69,7 @@ def test_it_happens_in_the_background_and_again_after_a_publication(opener, scan
     wait_for(lambda: kept(opener) == 2)
 
 
-def test_images_that_cannot_be_opened_are_named_and_do_no_harm(opener, scan, tmp_path, monkeypatch, caplog):
+def test_unreadable_images_are_logged_and_skipped(opener, scan, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(opening, "POLL_S", 0.05)
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no image")

@@ -1,4 +1,4 @@
-"""Clicks that are stored already: those on this image, on structures that the app has, and no others."""
+"""Stored clicks of this image, for labels of the app."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def save_absence(store, label="cyst", geometry=GEOMETRY):
     return store.save(Absence.now("scan", label, geometry, "reader", "sha256:a"))
 
 
-def asked(store, geometry=GEOMETRY, checksum="sha256:a", labels=LABELS, **request):
+def labels_of(store, geometry=GEOMETRY, checksum="sha256:a", labels=LABELS, **request):
     answers = stored_clicks(REQUEST | request, store, labels, geometry, checksum)
     return [points.label for points in answers.structures]
 
@@ -39,11 +39,11 @@ def asked(store, geometry=GEOMETRY, checksum="sha256:a", labels=LABELS, **reques
     ("request_params", "asks"),
     [({"use_stored_clicks": True}, True), ({"use_stored_clicks": False}, False), ({}, False)],
 )
-def test_request_says_that_it_wants_them(request_params, asks):
+def test_request_for_stored_clicks(request_params, asks):
     assert asks_for_stored_clicks(request_params) is asks
 
 
-def test_clicks_come_as_they_were_stored(store):
+def test_stored_clicks_are_returned(store):
     save(store)
 
     (points,) = stored_clicks(REQUEST, store, LABELS, GEOMETRY, "sha256:a").structures
@@ -52,15 +52,15 @@ def test_clicks_come_as_they_were_stored(store):
     np.testing.assert_array_equal(points.background_voxel, [[0, 0, 0]])
 
 
-def test_structures_come_in_the_order_of_the_app_and_others_are_left_out(store):
+def test_structures_have_the_order_of_the_app_and_others_are_ignored(store):
     for label in ("cyst", "vessel", "tumour"):
         save(store, label)
 
-    assert asked(store) == ["tumour", "cyst"]
+    assert labels_of(store) == ["tumour", "cyst"]
 
 
 @pytest.mark.parametrize(("clicked", "absent"), [(["tumour"], ["cyst"]), ([], ["tumour", "cyst"]), ([], ["cyst"])])
-def test_labels_that_are_absent_come_as_such(store, clicked, absent):
+def test_absent_labels_are_returned(store, clicked, absent):
     for label in clicked:
         save(store, label)
     for label in (*absent, "vessel"):
@@ -72,28 +72,20 @@ def test_labels_that_are_absent_come_as_such(store, clicked, absent):
     assert list(answers.absent) == absent
 
 
-def test_absence_of_another_image_is_not_offered(store):
-    save(store)
-    save_absence(store, geometry=OTHER_GRIDS["size"])
-
-    with pytest.raises(ClickRequestError, match="'cyst': the image is not the one"):
-        asked(store)
-
-
 @pytest.mark.parametrize("image_id", ["other", "", None])
 def test_image_without_clicks(store, image_id):
     save(store)
 
     with pytest.raises(HTTPException) as error:
-        asked(store, image_id=image_id)
+        labels_of(store, image_id=image_id)
     assert error.value.status_code == 404
 
 
-def test_clicks_on_a_structure_that_the_app_no_longer_has_are_none(store):
+def test_clicks_for_a_removed_label_are_ignored(store):
     save(store, "vessel")
 
     with pytest.raises(HTTPException):
-        asked(store)
+        labels_of(store)
 
 
 OTHER_GRIDS = {
@@ -104,36 +96,37 @@ OTHER_GRIDS = {
 
 
 @pytest.mark.parametrize("geometry", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
-def test_clicks_made_on_another_grid_are_not_offered(store, geometry):
-    save(store)
+@pytest.mark.parametrize(("answer", "label"), [(save, "tumour"), (save_absence, "cyst")])
+def test_answers_for_another_grid_are_refused(store, geometry, answer, label):
+    answer(store)
 
     with pytest.raises(
-        ClickRequestError, match="'tumour': the image is not the one that was clicked on. Click it again"
+        ClickRequestError, match=f"'{label}': the image is not the one that was clicked on. Click it again"
     ):
-        asked(store, geometry=geometry)
+        labels_of(store, geometry=geometry)
 
 
-def test_clicks_made_on_other_voxels_of_the_same_grid_are_not_offered(store):
+def test_clicks_on_other_voxels_of_the_same_grid_are_refused(store):
     path = save(store)
 
     with pytest.raises(ClickRequestError, match="the image is not the one that was clicked on"):
-        asked(store, checksum="sha256:b")
+        labels_of(store, checksum="sha256:b")
     assert path.exists()
 
 
 @pytest.mark.parametrize(("stored", "now"), [(None, "sha256:a"), ("sha256:a", None), (None, None)])
-def test_clicks_of_an_earlier_version_or_an_unknown_image_are_offered(store, stored, now):
+def test_clicks_without_a_known_checksum_are_returned(store, stored, now):
     save(store, checksum=stored)
 
-    assert asked(store, checksum=now) == ["tumour"]
+    assert labels_of(store, checksum=now) == ["tumour"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 5000])
-def test_damaged_clicks_are_a_sentence(store, content):
+def test_damaged_clicks_are_refused(store, content):
     save(store).write_bytes(content)
 
     with pytest.raises(ClickRequestError, match="scan.tumour.json .*Click the structure again"):
-        asked(store)
+        labels_of(store)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +138,8 @@ def test_damaged_clicks_are_a_sentence(store, content):
         {"absent": ["cyst"]},
     ],
 )
-def test_request_has_clicks_of_its_own_or_asks_for_the_stored_ones(store, clicks):
+def test_request_with_clicks_and_for_stored_ones_is_refused(store, clicks):
     save(store)
 
     with pytest.raises(ClickRequestError, match="has clicks and asks for the stored ones; leave out either"):
-        asked(store, **clicks)
+        labels_of(store, **clicks)

@@ -13,11 +13,10 @@ from monai.losses import DiceLoss, FocalLoss
 from torch import Tensor
 from torch.nn import functional
 
-from lib.losses.partial import FOCAL_GAMMA, PartialLoss
+from lib.losses.partial import FOCAL_GAMMA, TERMS, PartialLoss
 
 SHAPE = (5, 4, 3)
 SMOOTH = 1e-5
-TERMS = ("dice", "cross_entropy", "focal")
 
 
 def random_logits(classes: int, patches: int = 1, seed: int = 0) -> Tensor:
@@ -26,7 +25,7 @@ def random_logits(classes: int, patches: int = 1, seed: int = 0) -> Tensor:
 
 
 def annotated(classes: int, patches: int = 1, known: float = 0.6, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Label sets of voxels that are known to be of a class or not known at all, and the labels, -1 where unknown."""
+    """Return label sets of one class or, where unknown, of all, and the labels, -1 where unknown."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (patches, *SHAPE), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) > known] = -1
@@ -39,7 +38,7 @@ def sets_of(labels: Tensor, classes: int) -> Tensor:
 
 
 def random_sets(classes: int, patches: int = 1, seed: int = 2) -> Tensor:
-    """Any set but the empty one, each about as often."""
+    """Draw label sets uniformly from all but the empty one."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(1, 2**classes, (patches, *SHAPE), generator=generator)
     return torch.stack([(codes >> c) % 2 == 1 for c in range(classes)], dim=1)
@@ -54,7 +53,7 @@ def gradient(value: Tensor, logits: Tensor) -> Tensor:
     return found
 
 
-# Voxels of one class, or of which nothing is known
+# Voxels of one class, and unknown voxels
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -86,7 +85,7 @@ def test_loss_is_the_sum_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_patches_count_alike_however_much_is_known_of_them(classes: int) -> None:
+def test_patches_have_equal_weight_whatever_the_number_of_known_voxels(classes: int) -> None:
     logits = random_logits(classes, patches=2)
     label_sets = torch.cat([annotated(classes, known=0.1)[0], annotated(classes, known=0.9)[0]])
 
@@ -96,8 +95,7 @@ def test_patches_count_alike_however_much_is_known_of_them(classes: int) -> None
     assert values(logits, label_sets) == pytest.approx(expected)
 
 
-def test_class_that_no_voxel_is_known_to_be_of_is_left_out_of_dice_and_focal() -> None:
-    """The others' means are those of a network that has no such class, with the same probabilities."""
+def test_class_without_annotated_voxels_is_left_out_of_dice_and_focal() -> None:
     logits = random_logits(3)
     labels = annotated(2)[1]
 
@@ -148,7 +146,7 @@ def test_terms_of_any_label_sets_are_those_of_a_sum_over_voxels(classes: int) ->
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
-def test_not_this_label_lowers_its_probability_and_takes_no_side_among_the_others(label: int) -> None:
+def test_not_this_label_lowers_its_probability_and_keeps_the_odds_of_the_others(label: int) -> None:
     logits = random_logits(3)
     label_sets = torch.ones(1, 3, *SHAPE, dtype=torch.bool)
     label_sets[:, label] = False
@@ -158,7 +156,6 @@ def test_not_this_label_lowers_its_probability_and_takes_no_side_among_the_other
     assert (found[label] > 0).all()
     one, other = {0, 1, 2} - {label}
     assert (found[one] < 0).all() and (found[other] < 0).all()
-    # Their odds stay: each gets its share of what is lost.
     odds = logits.detach().softmax(dim=1)[0]
     torch.testing.assert_close(found[one] * odds[other], found[other] * odds[one])
 
@@ -179,7 +176,7 @@ def test_prediction_that_is_possible_everywhere_costs_nothing() -> None:
     assert PartialLoss().terms(logits, label_sets)["cross_entropy"].item() == pytest.approx(0, abs=1e-6)
 
 
-# What does not matter
+# Invariance
 
 
 @settings(deadline=None, max_examples=30)
@@ -213,7 +210,7 @@ def test_constant_added_to_the_logits_of_a_voxel_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("garbage", [50.0, math.inf, -math.inf, math.nan])
-def test_voxels_of_which_nothing_is_known_matter_neither_to_value_nor_to_gradient(garbage: float) -> None:
+def test_unknown_voxels_change_neither_value_nor_gradient(garbage: float) -> None:
     logits, label_sets = random_logits(3, patches=2), random_sets(3, patches=2)
     unknown = label_sets.all(dim=1, keepdim=True).expand_as(logits)
     spoilt = logits.detach().masked_fill(unknown, garbage).requires_grad_()
@@ -228,7 +225,7 @@ def test_voxels_of_which_nothing_is_known_matter_neither_to_value_nor_to_gradien
 
 
 @pytest.mark.parametrize("garbage", [1.0, math.inf, math.nan])
-def test_patch_of_which_nothing_is_known_contributes_nothing(garbage: float) -> None:
+def test_patch_without_annotations_does_not_contribute(garbage: float) -> None:
     logits, label_sets = random_logits(3, patches=2), random_sets(3, patches=2)
     alone = PartialLoss()(logits[:1], label_sets[:1])
     label_sets[1] = True
@@ -241,7 +238,7 @@ def test_patch_of_which_nothing_is_known_contributes_nothing(garbage: float) -> 
 
 
 @pytest.mark.parametrize("garbage", [1.0, math.inf, math.nan])
-def test_batch_of_which_nothing_is_known_is_0_with_a_gradient_of_0(garbage: float) -> None:
+def test_batch_without_annotations_has_value_and_gradient_0(garbage: float) -> None:
     logits = torch.full((2, 3, *SHAPE), garbage, requires_grad=True)
 
     value = PartialLoss()(logits, torch.ones(2, 3, *SHAPE, dtype=torch.bool))
@@ -286,7 +283,7 @@ def test_logits_of_half_precision_are_computed_in_float32(dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize(
-    ("logits_shape", "possible_shape"),
+    ("logits_shape", "sets_shape"),
     [
         ((2, *SHAPE), (2, *SHAPE)),
         ((1, 2, *SHAPE), (1, 3, *SHAPE)),
@@ -294,12 +291,12 @@ def test_logits_of_half_precision_are_computed_in_float32(dtype: torch.dtype) ->
         ((1, 2, 3), (1, 2, 3)),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(logits_shape: tuple[int, ...], possible_shape: tuple[int, ...]) -> None:
+def test_shapes_that_do_not_fit_are_refused(logits_shape: tuple[int, ...], sets_shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"do not fit: expected \(B, 1 \+ C, X, Y, Z\) for both"):
-        PartialLoss()(torch.zeros(logits_shape), torch.ones(possible_shape, dtype=torch.bool))
+        PartialLoss()(torch.zeros(logits_shape), torch.ones(sets_shape, dtype=torch.bool))
 
 
-def test_sets_that_are_no_truth_values_are_refused() -> None:
+def test_label_sets_must_be_bool() -> None:
     with pytest.raises(ValueError, match="are torch.float32; expected torch.bool"):
         PartialLoss()(random_logits(3), random_sets(3).float())
 

@@ -1,4 +1,4 @@
-"""A network whose weights are no numbers is neither published nor used."""
+"""A network whose weights are not finite is neither published nor used."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ NO_NUMBERS = [float("nan"), float("inf"), float("-inf")]
 
 
 def broken(value):
-    """One of its weights has this value."""
+    """Make a model with a weight of this value."""
     model = untrained()
     with torch.no_grad():
         list(model.network.parameters())[-1].view(-1)[-1] = value
@@ -20,7 +20,7 @@ def broken(value):
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
-def test_file_of_it_cannot_be_loaded(tmp_path, value):
+def test_its_file_cannot_be_loaded(tmp_path, value):
     save_checkpoint(tmp_path / "model.pt", broken(value))
 
     with pytest.raises(CheckpointError, match="its weights are not finite"):
@@ -28,7 +28,7 @@ def test_file_of_it_cannot_be_loaded(tmp_path, value):
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
-def test_training_of_it_ends_with_a_sentence(value):
+def test_its_training_ends_with_a_sentence(value):
     with pytest.raises(TrainingError, match="^The weights became infinite; try again with a lower learning_rate"):
         require_finite(broken(value).network)
 

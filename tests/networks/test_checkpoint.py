@@ -1,9 +1,10 @@
-"""Trained networks as files: nothing half-written, nothing executed, nothing guessed."""
+"""Files of trained networks: written atomically, and read without executing code."""
 
 import contextlib
 import hashlib
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,29 +39,26 @@ def path(tmp_path, model):
     return tmp_path / "models" / "inextremis.pt"
 
 
-def test_network_answers_the_same_after_a_round_trip(path, model):
+def test_model_is_the_same_after_a_round_trip(path, model):
     image = torch.randn(1, 1, 16, 16, 4)
 
     loaded = load_checkpoint(path)
 
     torch.testing.assert_close(loaded.network(image), model.network(image), rtol=0, atol=0)
-
-
-def test_all_that_is_needed_to_use_a_network_comes_back(path, model):
-    loaded = load_checkpoint(path)
-
+    assert not loaded.network.training
     assert loaded.spec == model.spec
     assert (loaded.version, loaded.score) == (3, 0.75)
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_training_state(path) is None
 
 
-def test_score_of_a_network_may_be_unknown(tmp_path, spec):
-    save_checkpoint(tmp_path / "model.pt", TrainedModel(spec, spec.build(), 1))
+def test_score_may_be_unknown(path, model):
+    save_checkpoint(path, replace(model, score=None))
 
-    assert load_checkpoint(tmp_path / "model.pt").score is None
+    assert load_checkpoint(path).score is None
 
 
-def test_training_goes_on_with_the_state_that_was_saved(path, model):
+def test_training_state_is_the_same_after_a_round_trip(path, model):
     optimizer = torch.optim.AdamW(model.network.parameters(), 0.1)
     model.network(torch.randn(1, 1, 16, 16, 4)).sum().backward()
     optimizer.step()
@@ -73,21 +71,7 @@ def test_training_goes_on_with_the_state_that_was_saved(path, model):
     torch.testing.assert_close(loaded.optimizer, state.optimizer, rtol=0, atol=0)
 
 
-def test_network_may_come_without_a_state(path):
-    assert load_training_state(path) is None
-
-
-def test_loaded_network_is_ready_for_inference(path):
-    assert not load_checkpoint(path).network.training
-
-
-def test_file_holds_tensors_and_plain_values_only(path):
-    content = torch.load(path, weights_only=True)
-
-    assert content["format_version"] == FORMAT_VERSION
-
-
-def test_missing_file_is_told_from_a_bad_one(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.pt")
 
@@ -103,7 +87,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))])
-def test_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, write):
+def test_pickle_with_code_is_refused_and_not_run(tmp_path, write):
     evidence, path = tmp_path / "evidence", tmp_path / "inextremis.pt"
     write({"format_version": FORMAT_VERSION, "model": Intruder(evidence)}, path)
 
@@ -111,7 +95,7 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, write):
         load_checkpoint(path)
 
     assert not evidence.exists()
-    # The file does hold what would have run.
+    # The file contains code that would have run.
     with contextlib.suppress(Exception):
         torch.load(path, weights_only=False)
     assert evidence.exists()
@@ -174,7 +158,7 @@ def test_failed_save_leaves_the_old_model_and_no_other_file(path, model, monkeyp
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_reader_of_the_old_file_is_not_disturbed_by_a_new_one(path, model):
+def test_reader_of_the_old_file_is_not_affected_by_a_new_one(path, model):
     with path.open("rb") as reader:
         first = reader.read(100)
         save_checkpoint(path, TrainedModel(model.spec, model.network, 4))
@@ -186,7 +170,7 @@ def test_reader_of_the_old_file_is_not_disturbed_by_a_new_one(path, model):
 
 
 @pytest.mark.parametrize("roi_size", [(16, 16, 4), (33, 40, 9)])
-def test_plan_takes_a_patch_that_its_network_can_divide(roi_size):
+def test_planned_patch_is_divisible_by_the_strides_of_the_network(roi_size):
     spec = NetworkSpec.plan(("lesion",), (0.9, 0.9, 6.5), roi_size, levels=4, base_channels=2)
 
     logits = spec.build()(torch.zeros(1, 1, *spec.roi_size))
@@ -195,7 +179,7 @@ def test_plan_takes_a_patch_that_its_network_can_divide(roi_size):
     assert all(size >= asked for size, asked in zip(spec.roi_size, roi_size, strict=True))
 
 
-def test_smallest_patch_is_planned_so_that_its_network_takes_it():
+def test_smallest_patch_is_enlarged_for_its_network():
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), (8, 8, 8), levels=5, base_channels=2)
 
     assert spec.build()(torch.zeros(1, 1, *spec.roi_size)).shape == (1, 2, *spec.roi_size)

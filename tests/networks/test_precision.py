@@ -1,4 +1,4 @@
-"""16-bit arithmetic is used only where it computes what 32 bits do."""
+"""16-bit arithmetic is used only where it is correct."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def convolution(kernel, padding="same"):
         (nn.Sequential(nn.MaxPool3d(4), convolution(3)), (12, 12, 8), True),
     ],
 )
-def test_kernel_that_is_larger_than_what_it_convolves_is_found(network, size, exceeds):
+def test_kernel_that_is_larger_than_its_input_is_found(network, size, exceeds):
     assert exceeds_input(network, size) is exceeds
     assert network.training and not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_each_size_of_a_network_has_an_answer_of_its_own():
+def test_result_depends_on_the_size():
     network = convolution(3)
 
     assert [exceeds_input(network, size) for size in [(8, 8, 8), (2, 8, 8), (8, 8, 8)]] == [False, True, False]
 
 
 def fill_free_memory():
-    """What reads memory that nobody wrote to reads NaN."""
+    """Fill free memory with NaN, which a read of uninitialised memory returns."""
     blocks = [torch.full((2**power,), torch.nan, dtype=torch.bfloat16) for power in range(4, 22) for _ in range(4)]
     del blocks
 
@@ -56,7 +56,7 @@ def gradients(network, image, precision):
 
 
 @pytest.mark.parametrize("size", [(16, 24, 16), (24, 16, 16), (48, 16, 16), (16, 16, 48), (24, 24, 24), (48, 48, 48)])
-def test_gradients_are_those_of_32_bits_whatever_the_size_of_the_patch(size):
+def test_gradients_are_those_of_32_bits(size):
     torch.manual_seed(0)
     spec = NetworkSpec.plan(("lesion",), (1.0, 1.0, 1.0), size, 4, 12)
     network, image = spec.build().train(), torch.randn(2, 1, *spec.roi_size)

@@ -1,4 +1,4 @@
-"""What a network is built from."""
+"""Specifications of networks."""
 
 import pytest
 import torch
@@ -36,6 +36,6 @@ def test_networks_of_monai_give_logits_on_the_grid_of_the_image(architecture, ar
         ("UNet", {"channels": [4, 8, 8, 8, 8, 8, 8], "strides": [2] * 6}, "UNet cannot work on patches of"),
     ],
 )
-def test_networks_that_cannot_do_the_work_are_refused(architecture, arguments, sentence):
+def test_unsuitable_networks_are_refused(architecture, arguments, sentence):
     with pytest.raises(ArchitectureError, match=sentence):
         NetworkSpec.of_monai(LABELS, SPACING_MM, (16, 16, 16), architecture, arguments)

@@ -1,4 +1,4 @@
-"""The published network: replaced in one step, the last few kept, and any of those brought back."""
+"""Versions of the published network: published atomically, kept, and rolled back."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def model(seed):
 
 
 def publish(versions, count=1, spared=()):
-    """As trainings do that go on from what is published."""
+    """Publish models, each trained from the published one."""
     for _ in range(count):
         seed = versions.next_number()
         number, is_published = versions.publish(
@@ -36,27 +36,20 @@ def versions(tmp_path):
     return ModelVersions(tmp_path / "model" / "inextremis.pt", keep=3)
 
 
-def test_there_is_nothing_before_the_first(versions):
+def test_before_the_first_version(versions):
     assert versions.numbers() == []
     assert versions.next_number() == 1
     assert versions.published_number() == 0
 
 
-def test_what_is_published_is_kept_under_its_number(versions):
+def test_published_version_is_kept_under_its_number(versions):
     publish(versions, 2)
 
     assert versions.published_path.read_bytes() == versions.path(2).read_bytes()
     assert [load_checkpoint(versions.path(number)).version for number in versions.numbers()] == [1, 2]
 
 
-def test_the_last_few_are_kept(versions):
-    publish(versions, 5)
-
-    assert versions.numbers() == [3, 4, 5]
-    assert load_checkpoint(versions.published_path).version == 5
-
-
-def test_other_files_in_their_folder_are_no_versions_and_stay(versions):
+def test_the_last_versions_and_other_files_are_kept(versions):
     publish(versions)
     other = versions.folder / "uncertainty.json"
     other.write_text("{}")
@@ -64,17 +57,18 @@ def test_other_files_in_their_folder_are_no_versions_and_stay(versions):
     publish(versions, 4)
 
     assert versions.numbers() == [3, 4, 5]
+    assert load_checkpoint(versions.published_path).version == 5
     assert other.read_text() == "{}"
 
 
-def test_one_that_is_spared_stays_however_many_there_are(versions):
+def test_spared_version_is_kept(versions):
     publish(versions, 6, spared=(2,))
 
     assert versions.numbers() == [2, 5, 6]
 
 
 @pytest.mark.parametrize(("spared", "left"), [((), [1, 3]), ((2,), [1, 2, 3])])
-def test_one_that_is_replaced_goes_unless_it_is_spared(versions, spared, left):
+def test_replaced_version_is_deleted_unless_it_is_spared(versions, spared, left):
     publish(versions, 2)
 
     versions.publish(model(3), TrainingState({}, 30), base=2, spared=spared, replaced=2)
@@ -82,7 +76,7 @@ def test_one_that_is_replaced_goes_unless_it_is_spared(versions, spared, left):
     assert versions.numbers() == left
 
 
-def test_one_is_not_replaced_by_what_is_not_published(versions):
+def test_unpublished_version_replaces_none(versions):
     publish(versions, 2)
 
     versions.publish(model(3), TrainingState({}, 30), base=1, replaced=2)
@@ -91,14 +85,14 @@ def test_one_is_not_replaced_by_what_is_not_published(versions):
 
 
 @pytest.mark.parametrize("spared", [(), (1,)])
-def test_where_only_one_is_to_be_kept_it_is_the_published_one(tmp_path, spared):
+def test_with_keep_1_only_the_published_version_is_kept(tmp_path, spared):
     versions = ModelVersions(tmp_path / "inextremis.pt", keep=1)
     publish(versions, 3, spared)
 
     assert versions.numbers() == [*spared, 3]
 
 
-def test_a_version_brought_back_answers_and_is_trained_on_as_before(versions):
+def test_roll_back_publishes_network_and_training_state(versions):
     publish(versions, 3)
 
     versions.roll_back(2)
@@ -110,21 +104,21 @@ def test_a_version_brought_back_answers_and_is_trained_on_as_before(versions):
     assert training_state(versions.published_path).iterations == 20
 
 
-def test_after_a_roll_back_no_number_is_used_twice(versions):
+def test_numbers_are_not_reused_after_a_roll_back(versions):
     publish(versions, 3)
     versions.roll_back(1)
 
     assert versions.next_number() == 4
 
 
-def test_versions_that_led_to_the_published_one_are_known(versions):
+def test_predecessors_of_the_published_version(versions):
     publish(versions, 3)
 
     assert versions.led_to_published() == [1, 2, 3]
     assert load_checkpoint(versions.published_path).predecessors == (1, 2)
 
 
-def test_versions_that_were_rolled_back_did_not_lead_to_what_came_after(versions):
+def test_versions_that_were_rolled_back_are_no_predecessors(versions):
     publish(versions, 3)
     versions.roll_back(2)
     versions.publish(model(4), TrainingState({}, 40), base=2)
@@ -134,14 +128,14 @@ def test_versions_that_were_rolled_back_did_not_lead_to_what_came_after(versions
     assert versions.led_to_published() == [2, 3]
 
 
-def test_version_that_is_not_kept_any_more_does_not_hide_those_before_it(versions):
+def test_predecessors_before_a_deleted_version_are_found(versions):
     publish(versions, 2)
     versions.publish(model(3), TrainingState({}, 30), base=2, replaced=2)
 
     assert versions.led_to_published() == [1, 3]
 
 
-def test_a_model_of_another_base_than_what_is_published_by_now_is_kept_only(versions):
+def test_model_with_another_base_than_the_published_version_is_not_published(versions):
     publish(versions, 3)
     versions.roll_back(2)
 
@@ -152,7 +146,7 @@ def test_a_model_of_another_base_than_what_is_published_by_now_is_kept_only(vers
     assert load_checkpoint(versions.path(4)).version == 4
 
 
-def test_what_is_published_is_not_pruned_although_newer_ones_are_kept(versions):
+def test_published_version_is_not_pruned(versions):
     publish(versions, 3)
     versions.roll_back(1)
 
@@ -163,7 +157,7 @@ def test_what_is_published_is_not_pruned_although_newer_ones_are_kept(versions):
 
 
 @pytest.mark.parametrize("then", [publish, lambda versions: versions.roll_back(1)])
-def test_a_model_put_there_by_hand_can_be_brought_back(versions, then):
+def test_model_that_was_copied_to_the_published_path_can_be_rolled_back_to(versions, then):
     publish(versions, 2)
     versions.path(2).unlink()
 
@@ -174,7 +168,7 @@ def test_a_model_put_there_by_hand_can_be_brought_back(versions, then):
     assert versions.published_number() == 2
 
 
-def test_a_version_that_is_not_kept_or_broken_leaves_what_is_published(versions):
+def test_failed_roll_back_leaves_the_published_version(versions):
     publish(versions, 2)
     before = versions.published_path.read_bytes()
     versions.path(1).write_bytes(b"half a mod")
@@ -227,8 +221,7 @@ for turn in range(12):
 
 
 @pytest.mark.slow
-def test_two_processes_that_publish_and_roll_back_at_once_lose_nothing(versions):
-    """Each number is one process's, its file is whole, and what is published is one of them."""
+def test_two_processes_can_publish_and_roll_back_at_once(versions):
     arguments = [sys.executable, "-c", PUBLISHING, versions.published_path]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*arguments, name], cwd=ROOT, **pipes) for name in ("1", "2")]
@@ -240,9 +233,9 @@ def test_two_processes_that_publish_and_roll_back_at_once_lose_nothing(versions)
     outputs = [process.communicate() for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], outputs
-    told = [tuple(map(int, line.split())) for out, _ in outputs for line in out.splitlines()]
-    assert sorted(number for number, _, _ in told) == versions.numbers() == list(range(1, 25))
-    for number, _, iterations in told:
+    printed = [tuple(map(int, line.split())) for out, _ in outputs for line in out.splitlines()]
+    assert sorted(number for number, _, _ in printed) == versions.numbers() == list(range(1, 25))
+    for number, _, iterations in printed:
         kept = load_checkpoint(versions.path(number))
         assert (kept.version, training_state(versions.path(number)).iterations) == (number, iterations)
     assert versions.published_path.read_bytes() == versions.path(versions.published_number()).read_bytes()

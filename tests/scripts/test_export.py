@@ -115,7 +115,7 @@ def test_studies_with_labels_that_nobody_answered_are_left_out_unless_they_are_n
     assert names(folder) == ["all.nii.gz"]
     told = " ".join(capsys.readouterr().out.split())
     assert "1 masks written" in told
-    assert "2 studies are left out, as labels are not answered in them (lesion); --image writes them all the" in told
+    assert "2 studies are left out, because labels are missing in them (lesion); --image writes them anyway" in told
 
     assert run(answers, folder, "--image", "part") == 0
     assert names(folder) == ["all.nii.gz", "part.nii.gz"]
@@ -128,7 +128,7 @@ def test_mask_that_is_there_is_left_until_told(folder, capsys):
 
     assert run(FINAL, folder) == 0
     assert all_files(folder) == before
-    assert "1 were there (--overwrite makes them anew)" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 exist already (--overwrite replaces them)" in capsys.readouterr().out.replace("\n", " ")
 
     assert run(FINAL, folder, "--overwrite") == 0
     assert nib.load(folder / "scan.nii.gz").dataobj[5, 6, 4] == 2
@@ -343,5 +343,5 @@ def test_full_disk_is_a_sentence_and_leaves_no_half_file(folder, monkeypatch, ca
     monkeypatch.setattr(os, "fsync", full_after_the_labels)
 
     assert run(CLICKED, folder) == 1
-    assert "No space left on device. The same command goes on from here." in capsys.readouterr().err
+    assert "No space left on device. The same command continues from here." in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["labels.json"]

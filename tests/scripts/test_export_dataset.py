@@ -230,7 +230,7 @@ def test_folder_that_is_there_is_left(studies, out, capsys):
     assert main([str(studies), str(out)]) == 2
 
     assert list(out.iterdir()) == []
-    assert "delete it, or name another place" in capsys.readouterr().err
+    assert "delete it, or give another place" in capsys.readouterr().err
 
 
 def test_full_disk_leaves_nothing(studies, out, capsys, monkeypatch):

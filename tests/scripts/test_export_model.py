@@ -245,7 +245,7 @@ def test_what_is_there_is_left(tmp_path, studies, capsys, form):
     assert main([str(studies), str(tmp_path / "out"), "--format", form]) == 2
 
     assert (tmp_path / "out").read_text() == "mine"
-    assert "delete it, or name another place" in capsys.readouterr().err
+    assert "delete it, or give another place" in capsys.readouterr().err
 
 
 def test_bundle_is_whole_or_not_there(tmp_path, studies, monkeypatch, capsys):

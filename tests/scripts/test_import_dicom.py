@@ -309,7 +309,7 @@ def test_report_that_cannot_be_used_is_a_sentence(studies, tmp_path, capsys, mak
         ),
         (lambda path: path.mkdir(), "holds no DICOM SEG, RTSTRUCT or SR"),
         (lambda path: None, "does not exist; expected a file or a folder of DICOM"),
-        (lambda path: save(_without(_seg(), "PerFrameFunctionalGroupsSequence"), path), "is not as DICOM wants it"),
+        (lambda path: save(_without(_seg(), "PerFrameFunctionalGroupsSequence"), path), "is not valid DICOM"),
         (lambda path: save(_cut(_seg()), path), "in.dcm"),
     ],
     ids=["no DICOM", "another object", "empty folder", "missing", "no frames", "pixels cut short"],

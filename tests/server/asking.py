@@ -1,4 +1,4 @@
-"""Requests as viewers and scripts send them to a test's server, which may be any object with a `url`."""
+"""Send requests as viewers and scripts do; `server` is any object with a `url`."""
 
 import json
 
@@ -7,7 +7,7 @@ import requests
 
 
 class Session(requests.Session):
-    """A program or, as it keeps cookies, a browser; it follows no redirects."""
+    """Client that keeps cookies, as a browser does, and follows no redirects."""
 
     def __init__(self, url, token=None):
         super().__init__()
@@ -20,7 +20,7 @@ class Session(requests.Session):
         return super().request(method, url, **{"timeout": 120, **options, "allow_redirects": False})
 
     def infer(self, image, params, model="extreme_points", **query):
-        """The answer to a request for a mask; the mask alone, unless `output` says otherwise."""
+        """Request a mask; `output` is `image` unless given."""
         params = (
             {"result_extension": ".nrrd", "result_dtype": "uint8", **params} if isinstance(params, dict) else params
         )
@@ -29,12 +29,12 @@ class Session(requests.Session):
 
 
 def infer(server, image, params, model="extreme_points", **query):
-    """See `Session.infer`."""
+    """Request a mask as `Session.infer`."""
     return Session(server.url).infer(image, params, model, **query)
 
 
 def submit(server, image, mask, affine_ras, tag="final", **params):
-    """Sends a mask (X, Y, Z) of an image, as Slicer does."""
+    """Send a mask (X, Y, Z) of an image, as Slicer does."""
     return requests.put(
         f"{server.url}/datastore/label",
         params={"image": image, "tag": tag},
@@ -45,5 +45,5 @@ def submit(server, image, mask, affine_ras, tag="final", **params):
 
 
 def datastore(server, **query):
-    """The figures of the studies; with `output="all"` the list of images."""
+    """Return the statistics of the studies; with `output="all"` the list of images."""
     return requests.get(f"{server.url}/datastore/", params=query, timeout=60).json()

@@ -16,7 +16,7 @@ from tests.server.archive.archive_server import Archive
 
 @dataclass
 class Site:
-    """A running server, its studies, and the truth that it does not see."""
+    """Running server, its studies, and their true masks, which the server does not see."""
 
     url: str
     studies: Path
@@ -31,31 +31,31 @@ class Site:
 
 
 @contextmanager
-def running_site(root, count, **conf):
-    """A server on a folder of demo studies."""
+def running_site(root, count, environment=None, **conf):
+    """Run a server on a folder of demo studies."""
     write_demo_studies(root / "studies", root / "truth", count)
     conf = {"labels": "lesion,cyst", "model_dir": str(root / "model"), "tracking": "None", **conf}
-    with LocalServer(root / "studies", conf, root / "server.log") as server:
+    with LocalServer(root / "studies", conf, root / "server.log", environment=environment) as server:
         yield Site(server.url, root / "studies", root / "truth", server)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """A server for all tests; the name of its folder holds a blank, as users' folders do."""
+    """Run a server for all tests; the name of its folder has a blank, as users' folders may."""
     with running_site(tmp_path_factory.mktemp("my studies"), 8) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def own_site(tmp_path_factory):
-    """A server for the tests of one file, which may change what they find."""
+    """Run a server for the tests of one file, which may change its data."""
     with running_site(tmp_path_factory.mktemp("own studies"), 4, iterations="2", roi_size="16x16x16") as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def archive(request, tmp_path_factory):
-    """An Orthanc for the tests of one file, which asks for the module's `LOGIN` if it has one."""
+    """Run an Orthanc for the tests of one file, with the module's `LOGIN` if it has one."""
     need_orthanc()
     root = tmp_path_factory.mktemp("archive")
     with Orthanc(root / "orthanc", login=getattr(request.module, "LOGIN", None)) as orthanc:

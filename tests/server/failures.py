@@ -1,4 +1,4 @@
-"""Disks that are full, and refusals that functions raise."""
+"""Simulate full disks, and catch refusals."""
 
 import subprocess
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from fastapi import HTTPException
 
 
 def refusal(call, *arguments, **keywords):
-    """The status and the sentence of the HTTPException that a call raises."""
+    """Return the status and the sentence of the HTTPException that a call raises."""
     with pytest.raises(HTTPException) as error:
         call(*arguments, **keywords)
     assert error.value.detail.encode()
@@ -16,13 +16,13 @@ def refusal(call, *arguments, **keywords):
 
 
 def no_space(*_, **__):
-    """In the place of a function of `os` that writes."""
+    """Fail as a function of `os` that writes to a full disk."""
     raise OSError(28, "No space left on device")
 
 
 @contextmanager
 def small_disk(folder, size):
-    """Mounts a disk of a size such as "28k" on a new folder; skips the test where that is not allowed."""
+    """Mount a disk of a size such as "28k" on a new folder; skip the test if that is not allowed."""
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here")

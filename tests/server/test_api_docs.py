@@ -1,4 +1,4 @@
-"""docs/api.md shows each request of the annotation page, and what it shows works."""
+"""docs/api.md shows each request of the annotation page, and its commands work."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ ROUTES = [route for route in all_routes() if route.used_by == "annotation page"]
 
 
 def sent(command, **names):
-    """Method, address, body and form of a curl command, with the names of what is there in the place of examples."""
+    """Return the method, address, body and form of a curl command, with existing names instead of the examples."""
     method, url, body, form, words = None, None, None, {}, iter(command[1:])
     for word in words:
         if word == "-X":
@@ -46,7 +46,7 @@ def test_each_request_of_the_page_is_shown(route):
     assert any(method == route.method and re.fullmatch(pattern, url) for method, url, _, _ in map(sent, COMMANDS))
 
 
-def test_what_is_shown_works_in_this_order(own_site, tmp_path):
+def test_commands_work_in_this_order(own_site, tmp_path):
     """But for publishing a version that is not there."""
     clicks = str(own_site.clicks("study_00"))
     names = {"$S": own_site.url, "IMAGE": "study_00", "[[41,60,12], ...]": clicks, "tumour": "lesion", "=60": "=0"}

@@ -1,4 +1,4 @@
-"""Server-sent events: what changes is told to all who listen, once a second at most, until the server ends."""
+"""Changes are sent to all connected browsers, at most once a second, until the server shuts down."""
 
 import asyncio
 import itertools
@@ -12,20 +12,16 @@ from contextlib import suppress
 
 import pytest
 import requests
-from fastapi import HTTPException
 
-from lib.server.changes import Changes
 from lib.server.events import MAX_LISTENERS, Events
-from lib.server.studies.open_studies import open_studies
 from tests.server.asking import infer
 from tests.server.conftest import running_site
 from tests.server.http.serving import connect, request
-from tests.server.studies.images import LABELS, click, submit, write_image
 from tests.server.waiting import wait_for
 
 
 class Looks:
-    """What there is to be seen, one look after the other."""
+    """Function that returns one prepared change after the other."""
 
     def __init__(self, *looks):
         self.looks, self.count = iter(looks), 0
@@ -40,7 +36,7 @@ async def allowed():
 
 
 def heard(events, seconds=0.6, is_allowed=allowed):
-    """What one browser is sent."""
+    """Return the text that one browser receives."""
 
     async def listen():
         return b"".join([piece async for piece in events.stream(is_allowed, seconds)]).decode()
@@ -49,7 +45,7 @@ def heard(events, seconds=0.6, is_allowed=allowed):
 
 
 def parsed(text):
-    """Kinds and contents of events; comments are left out."""
+    """Return the kinds and contents of events, without comments."""
     blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
     return [(lines[0].removeprefix("event: "), json.loads(lines[1].removeprefix("data: "))) for lines in blocks]
 
@@ -61,7 +57,7 @@ def test_hello_comes_first_and_names_this_process():
     assert events.id != other.id
 
 
-def test_what_changes_is_told_in_order():
+def test_changes_are_sent_in_order():
     looks = Looks({}, {"studies": {"ids": ["a"]}}, {"training": {"epoch": 1}, "model": {"version": 2}})
 
     assert parsed(heard(Events(looks, look_s=0.05), 0.8))[1:] == [
@@ -71,7 +67,7 @@ def test_what_changes_is_told_in_order():
     ]
 
 
-def test_there_is_one_look_for_all_who_listen():
+def test_all_browsers_share_one_look():
     looks = Looks()
     events = Events(looks, look_s=0.2)
 
@@ -87,35 +83,23 @@ def test_there_is_one_look_for_all_who_listen():
     assert 2 <= looks.count <= 5
 
 
-def test_nobody_looks_while_nobody_listens():
-    looks = Looks()
-    events = Events(looks, look_s=0.05)
-
-    async def listen_and_wait():
-        async for _ in events.stream(allowed, 0.2):
-            pass
-        await asyncio.sleep(0.3)
-        before = looks.count
-        await asyncio.sleep(0.4)
-        return before
-
-    assert asyncio.run(listen_and_wait()) == looks.count
-
-
-def test_looks_go_on_when_somebody_listens_again():
+def test_look_is_called_only_while_somebody_listens():
     looks = Looks({}, {"model": {"version": 1}}, {}, {"model": {"version": 2}})
     events = Events(looks, look_s=0.05)
 
-    async def twice():
+    async def listen_twice():
         first = b"".join([piece async for piece in events.stream(allowed, 0.35)])
+        await asyncio.sleep(0.3)
+        before = looks.count
         await asyncio.sleep(0.4)
+        assert looks.count == before
         return first, b"".join([piece async for piece in events.stream(allowed, 0.8)])
 
-    first, second = (parsed(text.decode()) for text in asyncio.run(twice()))
+    first, second = (parsed(text.decode()) for text in asyncio.run(listen_twice()))
     assert ("model", {"version": 1}) in first and ("model", {"version": 2}) in second
 
 
-def test_of_a_slow_reader_only_the_newest_waits_and_no_study_is_lost():
+def test_slow_browser_gets_the_newest_event_of_each_kind_and_all_studies():
     looks = Looks({}, *({"training": {"epoch": n}, "studies": {"ids": [f"{n}", "a"]}} for n in range(5)))
 
     async def listen_slowly():
@@ -132,15 +116,7 @@ def test_of_a_slow_reader_only_the_newest_waits_and_no_study_is_lost():
     }
 
 
-def test_each_kind_comes_once_in_the_time_between_two_looks():
-    looks = Looks({}, *({"training": {"epoch": n}} for n in range(100)))
-
-    told = [kind for kind, _ in parsed(heard(Events(looks, look_s=0.4), 1.5))]
-
-    assert 1 <= told.count("training") <= 4
-
-
-def test_line_of_comment_keeps_the_connection_alive():
+def test_comments_keep_the_connection_alive():
     assert heard(Events(dict, keep_alive_s=0.1), 0.55).count(": still here") in (3, 4, 5)
 
 
@@ -156,7 +132,7 @@ def test_events_end_with_the_login():
     assert text.count(": still here") == 1 and time.monotonic() - begin < 2
 
 
-def test_events_end_at_once_with_the_server_whatever_the_look_waits_for():
+def test_events_end_with_the_server_although_the_look_waits():
     slow = threading.Event()
     events = Events(lambda: slow.wait(3) and {}, is_ending := threading.Event().is_set)
     ending = is_ending.__self__
@@ -174,7 +150,7 @@ def test_events_end_at_once_with_the_server_whatever_the_look_waits_for():
         slow.set()
 
 
-def test_look_that_fails_is_named_in_the_log_and_the_next_goes_on(caplog):
+def test_look_that_fails_is_logged_and_repeated(caplog):
     def looks():
         yield {}
         yield RuntimeError("the disk is away")
@@ -193,106 +169,8 @@ def test_look_that_fails_is_named_in_the_log_and_the_next_goes_on(caplog):
     assert "the disk is away" in caplog.text
 
 
-def test_browser_that_goes_away_is_forgotten_and_too_many_are_refused():
-    events = Events(dict)
-
-    async def crowd():
-        streams = [events.stream(allowed) for _ in range(MAX_LISTENERS)]
-        for stream in streams:
-            await anext(stream)
-        with pytest.raises(HTTPException) as error:
-            events.require_room()
-        await streams[0].aclose()
-        events.require_room()
-        for stream in streams:
-            await stream.aclose()
-        return error.value
-
-    refusal = asyncio.run(crowd())
-    assert refusal.status_code == 503 and f"{MAX_LISTENERS} pages" in refusal.detail
-    assert events._listeners == set()
-
-
-# What is seen.
-
-
-@pytest.fixture
-def studies(tmp_path):
-    for patient, name in enumerate(("a.nii.gz", "b.nii.gz")):
-        write_image(tmp_path / "studies" / name, patient)
-    return open_studies(str(tmp_path / "studies"), LABELS, None)
-
-
-@pytest.fixture
-def changes(studies):
-    changes = Changes(studies, lambda: {"running": False, "remaining_s": None}, lambda: None)
-    assert changes.look() == {}
-    return changes
-
-
-CHANGES = {
-    "clicks": lambda studies, folder: click(studies, "a", "tumour"),
-    "mask": lambda studies, folder: submit(studies, "a"),
-    "skip": lambda studies, folder: studies.skips.skip("a", "", "anna"),
-    "lease": lambda studies, folder: studies.leases.renew("a", "anna"),
-    "deletion": lambda studies, folder: studies.remove_image("a"),
-    "another server": lambda studies, folder: click(open_studies(str(folder), LABELS, None), "a", "cyst"),
-    "file that is gone": lambda studies, folder: (folder / "a.nii.gz").unlink(),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_study_that_changes_is_named_once_and_no_other(studies, changes, tmp_path, change):
-    change(studies, tmp_path / "studies")
-
-    assert changes.look() == {"studies": {"ids": ["a"]}}
-    assert changes.look() == {}
-
-
-def test_new_image_is_named(changes, tmp_path):
-    write_image(tmp_path / "studies" / "c.nii.gz", 5)
-
-    assert changes.look() == {"studies": {"ids": ["c"]}}
-
-
-def test_answer_that_is_given_again_is_named_again(studies, changes):
-    click(studies, "a", "tumour")
-    changes.look()
-    click(studies, "a", "tumour")
-
-    assert changes.look() == {"studies": {"ids": ["a"]}}
-
-
-def test_reading_of_one_reader_is_not_told_to_others(tmp_path):
-    write_image(tmp_path / "studies" / "a.nii.gz")
-    studies = open_studies(str(tmp_path / "studies"), LABELS, None, readers=2)
-    changes = Changes(studies, dict, lambda: None)
-    changes.look()
-    reading = studies.readings.of("anna")
-    reading.image_path = studies.image_path
-
-    click(reading, "a", "tumour")
-
-    assert changes.look() == {}
-
-
-def test_training_and_model_are_told_as_they_change(studies):
-    training, model = {"running": False, "remaining_s": 5}, None
-    changes = Changes(studies, lambda: training, lambda: model)
-    changes.look()
-    training = {"running": False, "remaining_s": 4}
-    assert changes.look() == {}
-    training, model = {"running": True, "remaining_s": 3}, {"version": 1, "published": "now"}
-    assert changes.look() == {"training": training, "model": {"version": 1}}
-    model = None
-    assert changes.look() == {"model": {"version": None}}
-
-
-# Of a running server.
-
-
 class Listening:
-    """A browser that listens in the background."""
+    """Browser that listens in the background."""
 
     def __init__(self, site):
         self.events = queue.Queue()
@@ -345,30 +223,30 @@ def test_events_are_sent_as_browsers_expect_them(own_site):
     assert parsed(answer.text)[0][0] == "hello"
 
 
-def test_clicks_of_one_are_told_to_all(own_site, listening):
+def test_clicks_are_sent_to_all_browsers(own_site, listening):
     click_at(own_site, "study_00")
 
     assert [browser.next("studies") for browser in listening] == [{"ids": ["study_00"]}] * 2
 
 
-def test_training_is_told_until_the_model_is_there(own_site, listening):
+def test_training_is_sent_until_the_model_is_published(own_site, listening):
     click_at(own_site, "study_01")
     assert requests.post(f"{own_site.url}/train/inextremis", json={}, timeout=60).ok
 
     begun = listening[0].next("training")
     assert begun["running"] and begun["progress"] == 0 and "loss" not in begun
     assert listening[0].next("model", 120) == {"version": 1}
-    while (told := listening[1].next("training", 120))["running"]:
+    while (last := listening[1].next("training", 120))["running"]:
         pass
-    assert (told["progress"], told["error"]) == (1.0, None) and told["sentence"].startswith("Its score on")
+    assert (last["progress"], last["error"]) == (1.0, None) and last["sentence"].startswith("Its score on")
 
 
 @pytest.mark.parametrize("seconds", ["-1", "soon", "nan"])
-def test_time_that_is_none_is_refused(own_site, seconds):
+def test_invalid_time_is_refused(own_site, seconds):
     assert requests.get(f"{own_site.url}/events", params={"seconds": seconds}, timeout=10).status_code == 422
 
 
-def test_more_than_the_server_keeps_are_refused(own_site):
+def test_too_many_browsers_are_refused_until_some_disconnect(own_site):
     clients = [connect(own_site.server.port) for _ in range(MAX_LISTENERS)]
     try:
         for client in clients:
@@ -385,10 +263,10 @@ def test_more_than_the_server_keeps_are_refused(own_site):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_server_ends_at_once_though_browsers_listen(tmp_path, end):
+def test_server_ends_at_once_although_browsers_listen(tmp_path, end):
     with running_site(tmp_path, 1) as site:
         browsers = [Listening(site) for _ in range(5)]
-        stuck = connect(site.server.port)  # takes nothing of what it is sent
+        stuck = connect(site.server.port)  # reads nothing
         stuck.sendall(request("GET", "/events"))
         for browser in browsers:
             browser.next("hello")

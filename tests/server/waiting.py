@@ -6,7 +6,7 @@ import requests
 
 
 def wait_for(is_true, timeout_s=60, poll_s=0.1):
-    """What a function gives, as soon as that is true."""
+    """Call a function until its value is true, and return the value."""
     end = time.monotonic() + timeout_s
     while not (found := is_true()):
         assert time.monotonic() < end, f"not so after {timeout_s} s"
@@ -15,7 +15,7 @@ def wait_for(is_true, timeout_s=60, poll_s=0.1):
 
 
 def wait_for_training(url, timeout_s=240):
-    """The last training, when it has ended."""
+    """Return the state of the last training after its end."""
 
     def ended():
         task = requests.get(f"{url}/train/", timeout=60).json()

@@ -16,8 +16,7 @@ from scipy.sparse.csgraph import dijkstra
 from lib.supervision.geodesics import batch_extreme_point_geodesics, extreme_point_geodesics
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.5), (0.8, 0.8, 6.5), (3.0, 0.4, 1.0)]
-FORMULATIONS = ["paper", "public_code"]
-VARIANTS = {  # the rows of Table 1, and what is in none of them
+VARIANTS = {  # the rows of Table 1, and the one combination that is not in it
     "gradient": {"euclidean": False},
     "gradient + Euclidean": {},
     "deep": {"guided": True},
@@ -26,7 +25,7 @@ VARIANTS = {  # the rows of Table 1, and what is in none of them
 
 
 def extremes_of(mask):
-    """Low and high end along each axis, (3, 2, 3): of the outermost voxels the one in the middle."""
+    """Return the low and high end along each axis, (3, 2, 3): the middle one of the outermost voxels."""
     voxels = np.argwhere(mask)
     ends = []
     for axis, face in itertools.product(range(3), (np.min, np.max)):
@@ -36,7 +35,7 @@ def extremes_of(mask):
 
 
 def blob(shape=(14, 13, 10), seed=0, radius=0.36):
-    """Image, background probability and extreme points of an uneven lump."""
+    """Return image, background probability and extreme points of an irregular blob."""
     rng = np.random.default_rng(seed)
     scaled = [(x - (n - 1) / 2) / (radius * n) for x, n in zip(np.indices(shape), shape, strict=True)]
     level = np.linalg.norm(scaled, axis=0) + 0.1 * rng.standard_normal(shape)
@@ -45,7 +44,7 @@ def blob(shape=(14, 13, 10), seed=0, radius=0.36):
 
 
 def box_voxels(extremes, shape):
-    """The voxels of the tight box that the image holds."""
+    """Return the voxels of the tight box that lie in the image."""
     points = extremes.reshape(-1, 3)
     low, high = np.maximum(points.min(axis=0), 0), np.minimum(points.max(axis=0), np.array(shape) - 1)
     return list(itertools.product(*(range(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))))
@@ -56,7 +55,7 @@ def distance(one, other, spacing):
 
 
 def gradient(image, voxel, spacing):
-    """Magnitude of the gradient per mm: central differences, one-sided at the image's border."""
+    """Return the magnitude of the gradient per mm: central differences, one-sided at the border of the image."""
     slopes = []
     for axis in range(3):
         before, after = list(voxel), list(voxel)
@@ -67,25 +66,18 @@ def gradient(image, voxel, spacing):
     return math.hypot(*slopes)
 
 
-def equation_2(image, extremes, spacing, axis, formulation, probability, euclidean):
-    """The cost to leave each voxel of the tight box, and gamma_e (paper, Section 3.2; or the public code)."""
+def equation_2(image, extremes, spacing, axis, probability, euclidean):
+    """Return the cost to leave each voxel of the tight box, and gamma_e (paper, Section 3.2)."""
     box, gamma_e = box_voxels(extremes, image.shape), 0.0
-    if formulation == "paper":
-        steepness = {voxel: gradient(image, voxel, spacing) for voxel in box}
-    else:
-        sobel = np.sqrt(sum(ndimage.sobel(image, axis=a) ** 2 for a in range(3)))
-        steepness = {voxel: sobel[voxel] for voxel in box}
+    steepness = {voxel: gradient(image, voxel, spacing) for voxel in box}
     gamma_g = 1 / (max(steepness.values()) or 1)
     cost = {voxel: gamma_g * steepness[voxel] for voxel in box}
     if probability is not None:
         cost = {voxel: cost[voxel] + probability[voxel] for voxel in box}
-    if euclidean and formulation == "paper":
+    if euclidean:
         whole_box = box_voxels(extremes - extremes.min(axis=(0, 1)), (10**6,) * 3)
         start = extremes[axis, 0] - extremes.min(axis=(0, 1))
         gamma_e = 1 / max(distance(start, voxel, spacing) for voxel in whole_box)
-    elif euclidean:
-        to_end = {voxel: distance(voxel, extremes[axis, 1], (1, 1, 1)) for voxel in box}
-        cost = {voxel: cost[voxel] + to_end[voxel] / max(to_end.values()) for voxel in box}
     return cost, gamma_e
 
 
@@ -108,11 +100,10 @@ def cheapest(source, target, cost, gamma_e, spacing):
     return dijkstra(graph, indices=number[tuple(source)])[number[tuple(target)]]
 
 
-def assert_geodesics(image, extremes, spacing, probability=None, *, formulation="paper", euclidean=True, guided=False):
-    """Both ends in the image: the cheapest path. One: that voxel. None: nothing."""
+def assert_geodesics(image, extremes, spacing, probability=None, *, euclidean=True, guided=False):
+    """Check for the cheapest path if both ends are in the image, one voxel if one is, and no voxel if none is."""
     probability = probability if guided else None
-    options = {"background_probability": probability, "euclidean": euclidean, "formulation": formulation}
-    paths = extreme_point_geodesics(image, extremes, spacing, **options)
+    paths = extreme_point_geodesics(image, extremes, spacing, background_probability=probability, euclidean=euclidean)
     for axis, (path, ends) in enumerate(zip(paths, extremes, strict=True)):
         held = [end.tolist() for end in ends if np.all((end >= 0) & (end < image.shape))]
         assert path.dtype == np.int64 and path.shape[1] == 3
@@ -121,7 +112,7 @@ def assert_geodesics(image, extremes, spacing, probability=None, *, formulation=
             continue
         assert [path[0].tolist(), path[-1].tolist()] == held
         assert (np.abs(np.diff(path, axis=0)).max(axis=1) == 1).all()
-        cost, gamma_e = equation_2(image, extremes, spacing, axis, formulation, probability, euclidean)
+        cost, gamma_e = equation_2(image, extremes, spacing, axis, probability, euclidean)
         expected = cheapest(*ends.tolist(), cost, gamma_e, spacing)
         assert price(path, cost, gamma_e, spacing) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     return paths
@@ -129,20 +120,18 @@ def assert_geodesics(image, extremes, spacing, probability=None, *, formulation=
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_geodesics_minimise_equation_2(formulation, variant, spacing):
+def test_geodesics_minimise_equation_2(variant, spacing):
     image, probability, extremes = blob()
 
-    assert_geodesics(image, extremes, spacing, probability, formulation=formulation, **VARIANTS[variant])
+    assert_geodesics(image, extremes, spacing, probability, **VARIANTS[variant])
 
 
-@pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_object_at_every_border_of_the_image(variant, formulation):
+def test_object_at_every_border_of_the_image(variant):
     image, probability, _ = blob((7, 8, 6), seed=1)
     extremes = extremes_of(np.ones(image.shape, bool))
 
-    assert_geodesics(image, extremes, (1, 1, 3), probability, formulation=formulation, **VARIANTS[variant])
+    assert_geodesics(image, extremes, (1, 1, 3), probability, **VARIANTS[variant])
 
 
 @settings(deadline=None, max_examples=40)
@@ -154,13 +143,11 @@ def test_any_clicks_in_or_around_any_small_patch(data):
     extremes = np.sort(rng.integers(-2, np.array(shape) + 2, (3, 2, 3)), axis=1)
     variant = VARIANTS[data.draw(st.sampled_from(sorted(VARIANTS)))]
 
-    assert_geodesics(
-        image, extremes, (1, 0.5, 2), probability, formulation=data.draw(st.sampled_from(FORMULATIONS)), **variant
-    )
+    assert_geodesics(image, extremes, (1, 0.5, 2), probability, **variant)
 
 
 def horseshoe(texture):
-    """A horseshoe of uneven brightness on a dark, even background; its open side faces high y."""
+    """Return image and mask of a textured horseshoe on a dark, even background; its open side faces high y."""
     x, y, z = np.indices((40, 36, 14))
     ring = (np.abs(np.hypot(x - 20, y - 16) - 10.5) < 3.6) & (np.abs(z - 7) < 4)
     mask = ring & ~((y > 18) & (np.abs(x - 20) < 7))
@@ -171,7 +158,7 @@ def horseshoe(texture):
 
 @pytest.mark.parametrize("texture", [0.1, 0.2, 0.3])
 def test_deep_geodesics_stay_in_the_object_where_the_gradient_leads_out_of_it(texture):
-    # Paper, Fig. 2: the clicks lie on edges, so a path round the object meets no other edge.
+    # Paper, Fig. 2: the clicks lie on edges, so that a path around the object crosses no other edge.
     image, mask = horseshoe(texture)
     extremes, probability = extremes_of(mask), 1 - ndimage.gaussian_filter(mask.astype(float), 0.5)
     outside = {
@@ -189,9 +176,8 @@ def test_deep_geodesics_stay_in_the_object_where_the_gradient_leads_out_of_it(te
 def test_only_ratios_of_intensities_and_of_lengths_count():
     image, probability, extremes = blob(seed=2)
     expected = extreme_point_geodesics(image, extremes, (0.8, 0.8, 6.5), background_probability=probability)
-    scaled = extreme_point_geodesics(
-        4 * image - 8, extremes, (1.6, 1.6, 13), background_probability=probability
-    )  # powers of two, so that nothing is rounded otherwise
+    # Powers of two, so that rounding is the same.
+    scaled = extreme_point_geodesics(4 * image - 8, extremes, (1.6, 1.6, 13), background_probability=probability)
 
     for path, same in zip(expected, scaled, strict=True):
         np.testing.assert_array_equal(path, same)
@@ -211,7 +197,7 @@ def test_axes_are_treated_alike(axes):
 
 @pytest.mark.parametrize(("thickness_mm", "slices"), [(1.0, 2), (6.5, 1)])
 def test_thick_slices_are_left_only_where_that_is_shorter_in_mm(thickness_mm, slices):
-    # A bright bar lies across the way in the first slice alone; round it is 16 mm within the slice.
+    # A bright bar blocks the straight path in the first slice only; the path around it in the slice is 16 mm long.
     image = np.zeros((17, 17, 2))
     image[8, 1:16, 0] = 1e-3
     extremes = np.array([[[0, 8, 0], [16, 8, 0]], [[8, 0, 0], [8, 16, 0]], [[0, 8, 0], [0, 8, 1]]])
@@ -226,7 +212,7 @@ def test_thick_slices_are_left_only_where_that_is_shorter_in_mm(thickness_mm, sl
 
 @pytest.mark.parametrize(("spacing", "takes_the_ramp_across_slices"), [((1, 1, 6.5), True), ((6.5, 1, 1), False)])
 def test_the_same_rise_over_more_mm_is_the_slighter_gradient(spacing, takes_the_ramp_across_slices):
-    # Two ways round a bar: where y > 8 intensity rises by 1 a slice, where y < 8 by 1 a voxel along x.
+    # Two paths around a bar: where y > 8 intensity rises by 1 a slice, where y < 8 by 1 a voxel along x.
     i, j, k = np.indices((17, 17, 9))
     image = np.where(j >= 8, k, i).astype(float)
     bar = ((abs(j - 8) < 2) & (abs(i - 8) < 5)).astype(float)
@@ -255,13 +241,11 @@ def test_finer_sampling_of_the_same_image_finds_the_same_way_in_mm():
         assert max(np.linalg.norm(ways[0] - point, axis=1).min() for point in way) < 2.0
 
 
-def test_even_image_leaves_the_straight_way():
+def test_paths_in_a_uniform_image_are_straight():
     extremes = np.array([[[1, 4, 3], [9, 4, 3]], [[5, 0, 3], [5, 8, 3]], [[5, 4, 1], [5, 4, 6]]])
 
-    for formulation in FORMULATIONS:
-        paths = extreme_point_geodesics(np.full((12, 10, 8), 7), extremes, (1, 1, 2), formulation=formulation)
-        for axis, path in enumerate(paths):
-            assert (np.delete(path, axis, axis=1) == np.delete(extremes[axis, 0], axis)).all()
+    for axis, path in enumerate(extreme_point_geodesics(np.full((12, 10, 8), 7), extremes, (1, 1, 2))):
+        assert (np.delete(path, axis, axis=1) == np.delete(extremes[axis, 0], axis)).all()
 
 
 def test_clicks_shared_between_axes():
@@ -272,33 +256,30 @@ def test_clicks_shared_between_axes():
 
 
 @pytest.mark.parametrize("axis", range(3))
-@pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_object_of_one_voxel_across(axis, formulation):
+def test_object_of_one_voxel_across(axis):
     image, probability, extremes = blob(seed=5)
     extremes[..., axis] = image.shape[axis] // 2
 
-    assert_geodesics(image, extremes, (1, 1, 6.5), probability, formulation=formulation, guided=True)
+    assert_geodesics(image, extremes, (1, 1, 6.5), probability, guided=True)
 
 
 @pytest.mark.parametrize("axis", range(3))
-@pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("size", [1, 2])
-def test_image_of_one_or_two_voxels_across(size, axis, formulation):
+def test_image_of_one_or_two_voxels_across(size, axis):
     image, probability, extremes = blob(seed=6)
     image, probability = (volume.take(range(5, 5 + size), axis=axis) for volume in (image, probability))
     extremes[..., axis] = (0, size - 1)
 
-    assert_geodesics(image, extremes, (1, 1, 6.5), probability, formulation=formulation, guided=True)
+    assert_geodesics(image, extremes, (1, 1, 6.5), probability, guided=True)
 
 
-@pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize(
-    ("size", "clicked", "path"), [(5, 2, [[2, 2, 2]]), (1, 0, [[0, 0, 0]]), (4, 50, [])], ids=["", "one voxel", "far"]
+    ("size", "clicked", "path"),
+    [(5, 2, [[2, 2, 2]]), (1, 0, [[0, 0, 0]]), (4, 50, [])],
+    ids=["middle of the image", "image of one voxel", "outside the patch"],
 )
-def test_clicks_that_all_repeat_one_voxel(size, clicked, path, formulation):
-    """In the middle of an image, in an image of one voxel, and far from a patch."""
-    extremes = np.full((3, 2, 3), clicked)
-    paths = extreme_point_geodesics(np.ones((size,) * 3), extremes, (1, 1, 1), formulation=formulation)
+def test_clicks_that_all_repeat_one_voxel(size, clicked, path):
+    paths = extreme_point_geodesics(np.ones((size,) * 3), np.full((3, 2, 3), clicked), (1, 1, 1))
 
     assert [found.tolist() for found in paths] == [path] * 3
     assert all(found.shape == (len(path), 3) for found in paths)
@@ -326,7 +307,7 @@ def test_what_lies_outside_the_box_does_not_count():
     image, probability, extremes = blob(seed=8)
     expected = extreme_point_geodesics(image, extremes, (1, 1, 2), background_probability=probability)
     points = extremes.reshape(-1, 3)
-    around = np.ones(image.shape, bool)  # but for the neighbours, which central differences look at
+    around = np.ones(image.shape, bool)  # except the neighbours, which central differences read
     around[tuple(slice(a - 1, b + 2) for a, b in zip(points.min(axis=0), points.max(axis=0), strict=True))] = False
     image[around], probability[around] = np.nan, np.nan
     paths = extreme_point_geodesics(image, extremes, (1, 1, 2), background_probability=probability)
@@ -364,10 +345,6 @@ def test_batch_is_each_patch_on_its_own(variant, threads):
             np.testing.assert_array_equal(path, same)
 
 
-def test_batch_of_nothing():
-    assert batch_extreme_point_geodesics([], [], []) == []
-
-
 GOOD = {"image": np.ones((9, 9, 9)), "extremes_voxel": extremes_of(np.ones((9, 9, 9))), "spacing_mm": (1, 1, 1)}
 
 
@@ -386,7 +363,6 @@ GOOD = {"image": np.ones((9, 9, 9)), "extremes_voxel": extremes_of(np.ones((9, 9
         ({"background_probability": np.full((9, 9, 9), 1.5)}, r"background_probability ranges over \[1.5, 1.5\]"),
         ({"background_probability": np.full((9, 9, 9), -3.0)}, "background_probability ranges over .*softmax"),
         ({"background_probability": np.full((9, 9, 9), np.nan)}, r"background_probability ranges over \[nan, nan\]"),
-        ({"formulation": "euclid"}, r"formulation is 'euclid'; expected one of \('paper', 'public_code'\)"),
     ],
 )
 def test_bad_argument_is_named(bad, message):
@@ -395,17 +371,17 @@ def test_bad_argument_is_named(bad, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "threads", "message"),
     [
-        (([GOOD["image"]], [], []), r"\[1, 0, 0, 1\] images, extremes, spacings, probabilities; expected one of each"),
-        (([GOOD["image"]], [np.zeros((6, 3), int)], [(1, 1, 1)]), r"extremes_voxel has shape \(6, 3\)"),
+        (
+            ([GOOD["image"]], [], []),
+            2,
+            r"\[1, 0, 0, 1\] images, extremes, spacings, probabilities; expected one of each",
+        ),
+        (([GOOD["image"]], [np.zeros((6, 3), int)], [(1, 1, 1)]), 2, r"extremes_voxel has shape \(6, 3\)"),
+        (([], [], []), 0, "threads is 0; expected at least 1"),
     ],
 )
-def test_bad_batch_is_named(arguments, message):
+def test_bad_batch_is_named(arguments, threads, message):
     with pytest.raises(ValueError, match=message):
-        batch_extreme_point_geodesics(*arguments)
-
-
-def test_batch_needs_a_thread():
-    with pytest.raises(ValueError, match="threads is 0; expected at least 1"):
-        batch_extreme_point_geodesics([], [], [], threads=0)
+        batch_extreme_point_geodesics(*arguments, threads=threads)

@@ -1,4 +1,4 @@
-"""Which classes a voxel may be."""
+"""Label sets of clicks and masks."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def line(axis, start=6, stop=13, through=(9, 9, 9)):
 
 
 def structure(index=A, shift=(0, 0, 0), background=(), geodesics=None):
-    """Six clicks, a relaxed box about them, and straight lines between opposite ones."""
+    """Make a structure of six clicks, their relaxed box, and straight lines between opposite clicks."""
     clicks = CLICKS + shift
     paths = [line(axis) + shift for axis in range(3)] if geodesics is None else geodesics
     voxel = np.stack(np.indices(SHAPE), axis=-1)
@@ -36,12 +36,12 @@ def structure(index=A, shift=(0, 0, 0), background=(), geodesics=None):
 
 
 def at(label_sets, voxel):
-    """The label set of a voxel."""
+    """Return the label set of a voxel."""
     return set(np.flatnonzero(label_sets[(slice(None), *voxel)]).tolist())
 
 
 def everywhere(label_sets, where=None):
-    """The label sets that occur, as a set of sorted tuples."""
+    """Return the label sets that occur, as a set of sorted tuples."""
     voxels = label_sets.flatten(1) if where is None else label_sets[:, torch.as_tensor(where)]
     return {tuple(np.flatnonzero(column).tolist()) for column in voxels.T.unique(dim=0)}
 
@@ -61,8 +61,9 @@ def test_one_label_alone_is_foreground_on_its_paths_unknown_in_its_box_and_backg
     assert everywhere(label_sets, ~only.box) == {(0,)}
 
 
-def test_nothing_that_was_said_leaves_everything_possible():
+def test_without_annotations_every_class_is_possible():
     assert everywhere(label_sets_of_clicks(SHAPE, 2, [])) == {(0, A, B)}
+    assert everywhere(label_sets_of_mask(mask_of(), 2, [])) == {(0, A, B)}
 
 
 def test_label_that_was_clicked_is_not_outside_its_box_and_the_other_may_be_anywhere():
@@ -84,15 +85,12 @@ def test_where_all_labels_were_clicked_what_is_outside_all_boxes_is_background()
     assert at(label_sets, (10, 5, 5)) == ANYTHING
 
 
-def test_labels_that_are_absent_are_nowhere():
+def test_absent_labels_are_excluded_everywhere():
     only = structure(A)
     label_sets = label_sets_of_clicks(SHAPE, 2, [only], absent=[B])
 
     assert not label_sets[B].any()
     assert torch.equal(label_sets[[0, A]], label_sets_of_clicks(SHAPE, 1, [only]))
-
-
-def test_scan_in_which_every_label_is_absent_is_background():
     assert everywhere(label_sets_of_clicks(SHAPE, 2, [], absent=[A, B])) == {(0,)}
 
 
@@ -116,7 +114,7 @@ def test_background_click_of_one_label_leaves_the_path_of_another():
 
 
 @pytest.mark.parametrize("outside", [[-1, 5, 5], [5, 20, 5], [100, 100, 100]])
-def test_background_clicks_beside_the_patch_say_nothing_of_it(outside):
+def test_background_clicks_outside_the_patch_are_ignored(outside):
     with_click = label_sets_of_clicks(SHAPE, 2, [structure(A, background=[outside])])
 
     assert torch.equal(with_click, label_sets_of_clicks(SHAPE, 2, [structure(A)]))
@@ -125,19 +123,19 @@ def test_background_clicks_beside_the_patch_say_nothing_of_it(outside):
 # Paths of several labels
 
 
-def test_voxel_on_paths_of_two_labels_is_as_if_there_were_none():
-    """The second structure's path leaves it, through the first."""
+def test_paths_of_two_labels_are_ignored_where_they_overlap():
     first = structure(A)
+    # The path of the second structure leaves it, through the first.
     second = structure(B, shift=(4, 4, 0), geodesics=[line(0, 6, 17, (9, 9, 9))])
     label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
     assert at(label_sets, (8, 9, 9)) == ANYTHING  # contested
-    assert at(label_sets, (9, 8, 9)) == {A}  # on the first's alone
-    assert at(label_sets, (15, 9, 9)) == {B}  # on the second's alone
+    assert at(label_sets, (9, 8, 9)) == {A}  # on the path of the first only
+    assert at(label_sets, (15, 9, 9)) == {B}  # on the path of the second only
     assert at(label_sets, (6, 9, 9)) == {A}  # contested, and clicked
 
 
-def test_contested_voxel_is_not_more_than_boxes_and_absences_allow():
+def test_boxes_and_absent_labels_hold_where_paths_overlap():
     path = [line(0, 0, 20)]
     first, second = structure(A, geodesics=path), structure(B, shift=(5, 0, 0), geodesics=path)
     label_sets = label_sets_of_clicks(SHAPE, 3, [first, second], absent=[3])
@@ -149,7 +147,7 @@ def test_paths_of_one_label_may_cross():
     assert at(label_sets_of_clicks(SHAPE, 1, [structure(A)]), (9, 9, 9)) == {A}
 
 
-def test_clicks_of_both_structures_stay_theirs_where_they_touch():
+def test_clicks_of_touching_structures_keep_their_labels():
     first, second = structure(A), structure(B, shift=(4, 0, 0))
     label_sets = label_sets_of_clicks(SHAPE, 2, [first, second])
 
@@ -169,7 +167,7 @@ def test_order_of_structures_does_not_matter(order):
 # Patches that cut a structure
 
 
-def test_patch_has_what_the_scan_has_there():
+def test_label_sets_of_a_patch_are_those_of_the_scan():
     whole = label_sets_of_clicks(SHAPE, 2, [structure(A), structure(B, shift=(4, 2, 1))])
     cut = []
     for index, shift in ((A, (0, 0, 0)), (B, (4, 2, 1))):
@@ -179,7 +177,7 @@ def test_patch_has_what_the_scan_has_there():
     assert torch.equal(label_sets_of_clicks((12, 12, 12), 2, cut), whole[:, 8:, 8:, 8:])
 
 
-def test_patch_far_from_the_structure_is_not_the_structure():
+def test_label_is_excluded_in_a_patch_far_from_its_structure():
     far = structure(A, shift=(100, 100, 100))
 
     assert everywhere(label_sets_of_clicks(SHAPE, 2, [far])) == {tuple(sorted(NOT_A))}
@@ -211,11 +209,7 @@ def test_label_that_a_mask_does_not_cover_may_be_where_it_is_0():
     assert everywhere(label_sets, mask == 0) == {tuple(sorted(NOT_A))}
 
 
-def test_mask_that_covers_nothing_and_is_empty_says_nothing():
-    assert everywhere(label_sets_of_mask(mask_of(), 2, [])) == {(0, A, B)}
-
-
-def test_mask_of_some_labels_and_clicks_on_another_say_more_than_either():
+def test_mask_of_one_label_is_combined_with_clicks_on_another():
     mask = mask_of(_1=np.s_[0:9])
     clicks = label_sets_of_clicks(SHAPE, 2, [structure(B, shift=(5, 0, 0))])
     label_sets = narrowed(clicks, label_sets_of_mask(mask, 2, [A]))
@@ -233,12 +227,12 @@ def test_mask_wins_where_clicks_contradict_it():
     assert everywhere(narrowed(clicks, label_sets_of_mask(mask, 2, [A]))) == {(A,)}
 
 
-# Anything at all
+# Any annotations
 
 
 @st.composite
 def anything(draw):
-    """Random structures, boxes that do not hold their clicks, paths that lead anywhere, masks and absences."""
+    """Draw structures, boxes that need not contain their clicks, arbitrary paths, masks and absent labels."""
     shape = draw(st.tuples(*[st.integers(1, 6)] * 3))
     label_count = draw(st.integers(1, 4))
     labels = st.integers(1, label_count)
@@ -275,8 +269,7 @@ def test_every_voxel_keeps_at_least_one_class(case):
 
 @settings(deadline=None, max_examples=100)
 @given(anything())
-def test_more_that_is_said_never_makes_a_class_possible(case):
-    """But for what contradicts: where both leave a class, the sets of both are those of each."""
+def test_narrowed_is_the_intersection_except_where_it_is_empty(case):
     shape, label_count, structures, absent, mask, covered = case
     clicks = label_sets_of_clicks(shape, label_count, structures, absent)
     of_mask = label_sets_of_mask(mask, label_count, covered)

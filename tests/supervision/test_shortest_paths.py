@@ -20,7 +20,7 @@ WEIGHTS = [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.02, 0.02, 0.26), (0.0, 0.5, 0.1)
 
 
 def graph(cost, weight):
-    """Every edge, from the voxel that a step leaves: its cost and the step's length."""
+    """Return all edges as a sparse matrix, each with the cost of the voxel it leaves plus its length, and the index."""
     index = np.arange(cost.size).reshape(cost.shape)
     tails, heads, prices = [], [], []
     for step in STEPS:
@@ -55,8 +55,8 @@ def assert_cheapest(cost, source, target, weight):
     assert price(path, cost, weight) == pytest.approx(cheapest(cost, source, target, weight), rel=1e-12, abs=0)
 
 
-def volume(kind, shape=(13, 11, 9)):
-    rng = np.random.default_rng(3)
+def volumes():
+    rng, shape = np.random.default_rng(3), (13, 11, 9)
     noise = rng.random(shape)
     serpentine = np.where(np.indices(shape)[0] % 2, 50.0, 0.01)
     serpentine[1::4, -1], serpentine[3::4, 0] = 0.01, 0.01
@@ -70,34 +70,22 @@ def volume(kind, shape=(13, 11, 9)):
         "serpentine of walls": serpentine,
         "all but equal": 1 + 1e-14 * noise,
         "many magnitudes": 10 ** (40 * noise - 30),
-    }[kind]
+    }
 
 
-KINDS = [
-    "noise",
-    "noise with zeros",
-    "few values",
-    "zero",
-    "constant",
-    "ball",
-    "serpentine of walls",
-    "all but equal",
-    "many magnitudes",
-]
+VOLUMES = volumes()
 
 
 @pytest.mark.parametrize("weight", WEIGHTS, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", VOLUMES)
 def test_no_path_is_cheaper(kind, weight):
-    cost = volume(kind)
-    corner = np.array(cost.shape) - 1
     for source, target in [
         ((0, 5, 4), (12, 6, 3)),
-        (corner, (0, 0, 0)),
+        ((12, 10, 8), (0, 0, 0)),
         ((6, 5, 0), (5, 5, 8)),
         ((4, 4, 4), (4, 5, 4)),
     ]:
-        assert_cheapest(cost, source, target, weight)
+        assert_cheapest(VOLUMES[kind], source, target, weight)
 
 
 @settings(deadline=None, max_examples=150)
@@ -138,7 +126,7 @@ def test_no_path_is_cheaper_in_the_box_of_a_tumour(weight):
 
 @pytest.mark.parametrize("behind_walls", ["first", "last", "both"])
 def test_no_path_is_cheaper_from_behind_walls_of_huge_cost(behind_walls):
-    # One side floods the open ground, and has settled all of it before the other is through its wall.
+    # One side has settled the whole region between the walls before the other is through its wall.
     cost = np.random.default_rng(9).random((24, 12, 8))
     cost[:3] = 1e6 if behind_walls != "last" else cost[:3]
     cost[-3:] = 1e6 if behind_walls != "first" else cost[-3:]
@@ -149,7 +137,7 @@ def test_no_path_is_cheaper_from_behind_walls_of_huge_cost(behind_walls):
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (1, 2, 0)], ids=str)
 @pytest.mark.parametrize("noise", [1e-14, 1e-12, 1e-11, 1e-9, 1e-6])
 def test_no_path_is_cheaper_where_costs_hardly_differ(noise, axes):
-    # Between two dear ends all keys are equal but for bits that the kernel gives to the voxel's number.
+    # Between two expensive ends, all keys differ only in bits that the kernel overwrites with the index of the voxel.
     cost = noise * np.random.default_rng(8).random((40, 40, 20))
     cost[[0, -1]] = 1
     cost = cost.transpose(axes)
@@ -182,7 +170,7 @@ def test_last_voxel_is_free_and_the_first_is_not():
     assert cheapest(cost, (0, 0, 0), (3, 0, 0), (0, 0, 0)) == 2
 
 
-def test_a_dear_last_voxel_does_not_drown_the_cost_of_the_others():
+def test_an_expensive_last_voxel_does_not_round_away_the_cost_of_the_others():
     cost = np.full((3, 3, 3), 1e-18)
     cost[1, 2, 1], cost[2, 1, 1] = 0, 1
 
@@ -201,8 +189,8 @@ def test_without_vertex_costs_the_straight_way_along_an_axis_is_the_shortest():
     assert path.tolist() == [[5, 5, k] for k in range(8)]
 
 
-def test_dear_steps_across_slices_are_taken_only_where_they_pay():
-    # A wall, half open in the next slice: one way round it within the slice, one over two thick slices.
+def test_expensive_steps_across_slices_are_taken_only_where_they_are_cheaper():
+    # A wall in the first slice: one path leads around it in the slice, one over the next slice.
     cost = np.zeros((11, 21, 2))
     cost[5, :-1, 0] = 1e6
     near, far = (0.01, 0.01, 0.01), (0.01, 0.01, 10.0)

@@ -1,4 +1,4 @@
-"""What there is to learn from, in a folder of real files: what is unusable is named and left out."""
+"""Scans of a training, from a folder of files; unusable files are logged and left out."""
 
 import nibabel as nib
 import numpy as np
@@ -46,7 +46,7 @@ class Site:
         return self.store.save(Absence.now(name, label, ImageGeometry(shape, affine), "reader", checksum))
 
     def submitted(self, name, labels, value=1, checksum=None, info=None):
-        """A mask as the server stores it."""
+        """Store a mask like the server."""
         mask = Volume(np.full(SHAPE, value, np.uint8), ImageGeometry(SHAPE, AFFINE))
         self.opened().masks().save(name, mask, MaskRecord(labels, image_checksum=checksum, info=info))
 
@@ -72,7 +72,7 @@ def clicked_labels(scan):
     return sorted(annotation.points.label for annotation in scan.annotations)
 
 
-def test_clicks_and_final_masks_are_to_learn_from_and_nothing_else_is(site):
+def test_scans_with_clicks_or_a_final_mask_are_used(site):
     site.clicks("one")
     site.mask("two")
 
@@ -86,24 +86,18 @@ def test_clicks_and_final_masks_are_to_learn_from_and_nothing_else_is(site):
     assert scans["one"].image_checksum == site.checksum("one")
 
 
-def test_mask_comes_with_the_clicks_which_place_its_patches(site):
-    site.clicks("one")
+def test_mask_and_clicks_on_all_labels_are_used_together(site):
+    site.clicks("one", "lesion")
+    site.clicks("one", "cyst")
     site.mask("one")
 
     scan = site.scans()["one"]
 
     assert scan.mask_path is not None
-    assert clicked_labels(scan) == ["lesion"]
+    assert clicked_labels(scan) == ["cyst", "lesion"]
 
 
-def test_every_label_that_was_clicked_counts(site):
-    site.clicks("one", "lesion")
-    site.clicks("one", "cyst")
-
-    assert clicked_labels(site.scans()["one"]) == ["cyst", "lesion"]
-
-
-def test_word_that_a_structure_is_not_there_is_to_learn_from(site):
+def test_absent_labels_are_used(site):
     site.absence("one", "lesion")
     site.clicks("two", "lesion")
     site.absence("two", "cyst")
@@ -114,7 +108,7 @@ def test_word_that_a_structure_is_not_there_is_to_learn_from(site):
     assert (clicked_labels(scans["two"]), scans["two"].absent) == (["lesion"], ("cyst",))
 
 
-def test_last_answer_counts(site):
+def test_last_answer_is_used(site):
     site.clicks("one")
     site.absence("one")
     site.absence("two")
@@ -126,7 +120,7 @@ def test_last_answer_counts(site):
     assert (clicked_labels(scans["two"]), scans["two"].absent) == (["lesion"], ())
 
 
-def test_mask_that_is_not_final_does_not_count(site):
+def test_mask_that_is_not_final_is_ignored(site):
     (site.folder / "labels" / "original").mkdir()
     site.clicks("one")
     site.image("two", folder="labels/original")
@@ -134,7 +128,7 @@ def test_mask_that_is_not_final_does_not_count(site):
     assert set(site.scans()) == {"one"}
 
 
-def test_what_was_said_of_a_label_that_the_app_no_longer_has_is_left_out(site):
+def test_answers_for_labels_that_the_app_does_not_have_are_ignored(site):
     site.clicks("one")
     site.clicks("one", "kidney")
     site.absence("one", "liver")
@@ -147,16 +141,8 @@ def test_what_was_said_of_a_label_that_the_app_no_longer_has_is_left_out(site):
     assert (clicked_labels(scans["one"]), scans["one"].absent) == (["lesion"], ())
 
 
-def test_clicks_of_an_image_that_is_gone_are_left_out(site):
-    site.clicks("one")
-    site.clicks("two")
-    (site.folder / "two.nii.gz").unlink()
-
-    assert set(site.scans()) == {"one"}
-
-
 @pytest.mark.parametrize("prepare", [lambda site: None, lambda site: site.clicks("one", "kidney")])
-def test_nothing_to_learn_from_is_said_in_a_sentence(site, prepare):
+def test_studies_without_usable_annotations_are_refused(site, prepare):
     prepare(site)
     with pytest.raises(TrainingError, match="^There is nothing to learn from: no study has"):
         site.scans()
@@ -170,7 +156,7 @@ OTHER_GRIDS = {
 
 
 @pytest.mark.parametrize("grid", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
-def test_final_mask_on_another_grid_is_named_and_the_clicks_are_used(site, caplog, grid):
+def test_final_mask_on_another_grid_is_logged_and_the_clicks_are_used(site, caplog, grid):
     site.clicks("one")
     site.mask("one", **grid)
 
@@ -183,9 +169,9 @@ def test_final_mask_on_another_grid_is_named_and_the_clicks_are_used(site, caplo
 
 
 @pytest.mark.parametrize("grid", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
-@pytest.mark.parametrize("say", [Site.clicks, Site.absence])
-def test_what_was_said_of_another_image_of_the_same_name_is_left_out(site, caplog, grid, say):
-    say(site, "one", "lesion", **grid)
+@pytest.mark.parametrize("answer", [Site.clicks, Site.absence])
+def test_answers_for_another_image_of_the_same_name_are_ignored(site, caplog, grid, answer):
+    answer(site, "one", "lesion", **grid)
     site.clicks("one", "cyst")
 
     scan = site.scans()["one"]
@@ -193,7 +179,7 @@ def test_what_was_said_of_another_image_of_the_same_name_is_left_out(site, caplo
     assert "The image one is not the one that was clicked on" in caplog.text
 
 
-def test_scan_with_neither_fitting_clicks_nor_mask_is_left_out(site):
+def test_scan_without_fitting_clicks_and_mask_is_left_out(site):
     site.clicks("one", shape=(24, 20, 13))
     site.mask("one", shape=(24, 20, 13))
     site.clicks("two")
@@ -202,82 +188,64 @@ def test_scan_with_neither_fitting_clicks_nor_mask_is_left_out(site):
 
 
 def test_mask_on_the_grid_up_to_rounding_is_used(site):
-    # NIfTI keeps its affine in single precision, and viewers write it back with their own rounding.
+    # NIfTI stores the affine in single precision, and viewers round it again.
     site.mask("one", affine=AFFINE + 1e-5)
 
     assert site.scans()["one"].mask_path is not None
 
 
-def test_corrupt_annotation_is_named_and_left_out(site, caplog):
+@pytest.mark.parametrize(
+    "content", [None, "{}", '{"schema_version": 1}', '{"schema_version": 1, "current": 7}', "[]", "null"]
+)
+def test_corrupt_annotation_is_logged_and_left_out(site, caplog, content):
     site.clicks("one")
     path = site.clicks("two")
-    path.write_bytes(path.read_bytes()[:200])
+    path.write_text(path.read_text()[:200] if content is None else content)
 
     assert set(site.scans()) == {"one"}
-    assert "two.lesion.json is not JSON" in caplog.text
+    assert ("two.lesion.json is not JSON" if content is None else "two.lesion.json") in caplog.text
     assert path.exists()
 
 
+UNUSABLE = {
+    "deleted": (lambda path: path.unlink(), ""),
+    "no image": (lambda path: path.write_bytes(b"no image"), "The image two.nii.gz cannot be read"),
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "The image two.nii.gz cannot be read"),
+    "four dimensions": (
+        lambda path: nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 3), np.float32), AFFINE), path),
+        "two.nii.gz has the size 24 x 20 x 12 x 3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("replace_image", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_image_is_logged_and_left_out(site, caplog, replace_image, message):
+    site.clicks("one")
+    site.clicks("two")
+    replace_image(site.folder / "two.nii.gz")
+
+    assert set(site.scans()) == {"one"}
+    assert message in caplog.text
+    assert ("left out of the training" in caplog.text) == bool(message)
+
+
 @pytest.mark.parametrize(
-    "content", ["{}", '{"schema_version": 1}', '{"schema_version": 1, "current": 7}', "[]", "null"]
+    ("content", "message"), [(b"no image", "one.nii.gz cannot be read"), (None, "The final mask of one")]
 )
-def test_file_that_is_json_but_no_annotation_is_left_out(site, content):
+def test_unusable_mask_is_logged_and_the_clicks_are_used(site, caplog, content, message):
     site.clicks("one")
-    site.clicks("two").write_text(content)
-
-    assert set(site.scans()) == {"one"}
-
-
-def test_unreadable_image_is_named_and_left_out(site, caplog):
-    site.clicks("one")
-    site.clicks("two")
-    (site.folder / "two.nii.gz").write_bytes(b"no image")
-
-    assert set(site.scans()) == {"one"}
-    assert "The image two.nii.gz cannot be read" in caplog.text
-    assert "left out of the training" in caplog.text
-
-
-def test_image_cut_short_after_its_header_is_left_out(site, caplog):
-    site.clicks("one")
-    site.clicks("two")
-    path = site.folder / "two.nii.gz"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-    assert set(site.scans()) == {"one"}
-    assert "The image two.nii.gz cannot be read" in caplog.text
-
-
-def test_image_that_became_a_film_is_left_out(site, caplog):
-    site.clicks("one")
-    site.clicks("two")
-    site.image("two", shape=(*SHAPE, 3))
-
-    assert set(site.scans()) == {"one"}
-    assert "two.nii.gz has the size 24 x 20 x 12 x 3" in caplog.text
-
-
-def test_unreadable_mask_is_named_and_the_clicks_are_used(site, caplog):
-    site.clicks("one")
-    site.mask("one")
-    (site.folder / "labels" / "final" / "one.nii.gz").write_bytes(b"no image")
+    site.mask("one", value=len(LABELS) + 1)  # a value that the app does not have
+    if content is not None:
+        (site.folder / "labels" / "final" / "one.nii.gz").write_bytes(content)
 
     scan = site.scans()["one"]
 
     assert scan.mask_path is None
     assert clicked_labels(scan) == ["lesion"]
-    assert "one.nii.gz cannot be read" in caplog.text
+    assert message in caplog.text
 
 
-def test_mask_of_labels_that_the_app_does_not_have_is_named_and_the_clicks_are_used(site, caplog):
-    site.clicks("one")
-    site.mask("one", value=len(LABELS) + 1)
-
-    assert site.scans()["one"].mask_path is None
-    assert "The final mask of one" in caplog.text
-
-
-def test_image_that_goes_while_scans_are_listed_is_left_out(site):
+def test_image_that_is_deleted_during_the_listing_is_left_out(site):
     site.clicks("one")
     site.clicks("two")
     studies = site.opened()
@@ -287,7 +255,7 @@ def test_image_that_goes_while_scans_are_listed_is_left_out(site):
     assert [scan.image_id for scan in annotated_scans(studies, LABELS)] == ["one"]
 
 
-def test_it_is_known_how_each_label_of_a_mask_came_about(site):
+def test_labels_of_a_mask_have_their_origin(site):
     info = {"accepted": {"lesion": {"origin": "accepted"}}}
     site.submitted("one", {"lesion": 1, "cyst": 2}, info=info)
     site.submitted("two", {"cyst": 1, "lesion": 2}, info={"accepted": {"cyst": {"origin": "corrected"}}})
@@ -303,10 +271,10 @@ def test_it_is_known_how_each_label_of_a_mask_came_about(site):
     }
 
 
-# Another image under the same name
+# Another image with the same name
 
 
-def test_clicks_on_other_voxels_of_the_same_grid_are_not_learnt_from(site):
+def test_clicks_on_other_voxels_of_the_same_grid_are_ignored(site):
     site.clicks("one", checksum=site.checksum("one"))
     site.clicks("two", checksum=site.checksum("two"))
     site.image("two", patient=1)
@@ -315,7 +283,7 @@ def test_clicks_on_other_voxels_of_the_same_grid_are_not_learnt_from(site):
     assert site.store.path("two", "lesion").exists()
 
 
-def test_only_the_clicks_on_the_image_as_it_is_are_learnt_from(site, caplog):
+def test_clicks_on_the_current_voxels_are_used(site, caplog):
     site.clicks("one", checksum=site.checksum("one"))
     site.image("one", patient=1)
     site.clicks("one", "cyst", checksum=site.checksum("one"))
@@ -324,7 +292,7 @@ def test_only_the_clicks_on_the_image_as_it_is_are_learnt_from(site, caplog):
     assert "The image one is not the one that was clicked on" in caplog.text
 
 
-def test_mask_of_other_voxels_of_the_same_grid_is_not_learnt_from(site, caplog):
+def test_mask_of_other_voxels_of_the_same_grid_is_ignored(site, caplog):
     site.clicks("one")
     site.submitted("one", {"lesion": 1}, checksum=site.checksum("one"))
     site.image("one", patient=1)
@@ -344,11 +312,11 @@ def test_compression_and_format_of_an_image_do_not_matter(site):
     assert {scan.image_id for scan in annotated_scans(site.opened(), LABELS)} == {"one", "two"}
 
 
-# Masks know their labels by name
+# Masks store their labels by name
 
 
 @pytest.mark.parametrize("labels", [("lesion", "cyst"), ("cyst", "lesion"), ("cyst",)])
-def test_label_of_a_mask_is_the_same_whatever_the_order_of_the_labels(site, labels):
+def test_values_of_a_mask_follow_the_order_of_the_labels(site, labels):
     site.submitted("one", {"cyst": 1, "lesion": 2})
 
     mask = load_volume(site.scans(labels)["one"].mask_path).array
@@ -357,8 +325,7 @@ def test_label_of_a_mask_is_the_same_whatever_the_order_of_the_labels(site, labe
 
 
 def test_mask_covers_the_labels_that_the_app_had_when_it_was_submitted(site):
-    """Its background may hold a structure whose label was added since; the clicks on that are learnt from beside it."""
-    site.clicks("one", "kidney")
+    site.clicks("one", "kidney")  # this label was added later: the background of the mask may contain the structure
     site.submitted("one", {"lesion": 1, "cyst": 2})
 
     scan = site.scans(("lesion", "cyst", "kidney"))["one"]
@@ -367,7 +334,7 @@ def test_mask_covers_the_labels_that_the_app_had_when_it_was_submitted(site):
     assert scan.answered == {"lesion", "cyst", "kidney"}
 
 
-def test_mask_covers_what_the_app_still_has_where_nothing_else_is_drawn_in_it(site):
+def test_mask_covers_the_remaining_labels_if_no_other_is_drawn_in_it(site):
     site.submitted("one", {"cyst": 1, "lesion": 2}, value=2)
 
     scan = site.scans(("kidney", "lesion"))["one"]
@@ -376,7 +343,7 @@ def test_mask_covers_what_the_app_still_has_where_nothing_else_is_drawn_in_it(si
     assert set(np.unique(load_volume(scan.mask_path).array)) == {2}
 
 
-def test_mask_of_a_label_that_the_app_no_longer_has_is_not_learnt_from(site, caplog):
+def test_mask_of_a_removed_label_is_ignored(site, caplog):
     site.clicks("one", "lesion")
     site.submitted("one", {"cyst": 1})
 
@@ -384,7 +351,7 @@ def test_mask_of_a_label_that_the_app_no_longer_has_is_not_learnt_from(site, cap
     assert "the label 'cyst', and this app has lesion" in caplog.text
 
 
-def test_mask_put_in_by_hand_has_the_labels_that_the_project_began_with(site):
+def test_mask_that_was_copied_into_the_folder_has_the_first_labels_of_the_project(site):
     site.opened(("lesion", "cyst"))
     site.mask("one", value=2)
 

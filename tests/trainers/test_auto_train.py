@@ -1,6 +1,7 @@
-"""A training starts by itself after so many new annotations, and not once for each."""
+"""A training starts automatically after a number of new annotations."""
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from fastapi import HTTPException
@@ -8,76 +9,44 @@ from fastapi import HTTPException
 from lib.trainers.auto_train import AutoTrain
 
 
-class Starts:
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self):
-        self.count += 1
-
-
-@pytest.fixture
-def starts():
-    return Starts()
-
-
-def annotate(auto_train, *names):
+def starts(every, names, unseen=()):
+    """Annotate under these names, and count the starts; "-" is the start of a training by a user."""
+    start = Mock()
+    auto_train = AutoTrain(every, start, unseen)
     for name in names:
-        auto_train.annotated(name)
+        if name == "-":
+            auto_train.began()
+        else:
+            auto_train.annotated(name)
+    return start.call_count
 
 
-def test_every_third_annotation_starts_one(starts):
-    auto_train = AutoTrain(3, starts)
-
-    annotate(auto_train, "a", "b")
-    assert starts.count == 0
-    annotate(auto_train, "c", "d", "e")
-    assert starts.count == 1
-    annotate(auto_train, "f")
-    assert starts.count == 2
-
-
-def test_changed_annotation_counts_once(starts):
-    auto_train = AutoTrain(2, starts)
-
-    annotate(auto_train, "a", "a", "a")
-
-    assert starts.count == 0
+@pytest.mark.parametrize(
+    ("every", "names", "unseen", "expected"),
+    [
+        (3, "ab", "", 0),
+        (3, "abcde", "", 1),
+        (3, "abcdef", "", 2),
+        (2, "aaa", "", 0),
+        (2, "a-b", "", 0),
+        (3, "c", "ab", 1),
+        (0, "de", "abc", 0),
+    ],
+    ids=["too few", "once", "twice", "changed", "training in between", "before a restart", "off"],
+)
+def test_training_starts_after_a_number_of_new_annotations(every, names, unseen, expected):
+    assert starts(every, names, unseen) == expected
 
 
-def test_training_that_someone_asked_for_has_seen_all(starts):
-    auto_train = AutoTrain(2, starts)
-
-    annotate(auto_train, "a")
-    auto_train.began()
-    annotate(auto_train, "b")
-
-    assert starts.count == 0
-
-
-def test_annotations_before_a_restart_count(starts):
-    annotate(AutoTrain(3, starts, unseen=["a", "b"]), "c")
-
-    assert starts.count == 1
-
-
-def test_none_starts_by_default(starts):
-    annotate(AutoTrain(0, starts, unseen="abc"), "d", "e")
-
-    assert starts.count == 0
-
-
-def test_refused_training_is_no_concern_of_the_annotator(caplog):
-    def refuse():
-        raise HTTPException(409, "There is nothing to learn from.")
-
-    annotate(AutoTrain(1, refuse), "a")
+def test_refused_training_is_logged(caplog):
+    AutoTrain(1, Mock(side_effect=HTTPException(409, "There is nothing to learn from."))).annotated("a")
 
     assert "The training did not start. There is nothing to learn from." in caplog.text
 
 
-def test_many_annotators_start_as_many_as_one(starts):
+def test_parallel_annotations_are_all_counted():
+    start = Mock()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(AutoTrain(10, starts).annotated, map(str, range(100))))
+        list(pool.map(AutoTrain(10, start).annotated, map(str, range(100))))
 
-    assert starts.count == 10
+    assert start.call_count == 10

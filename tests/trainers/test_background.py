@@ -1,4 +1,4 @@
-"""Manners of the training process."""
+"""Priority, memory and end of the training process."""
 
 import os
 import subprocess
@@ -6,6 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def output_of(program):
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
 
 PROCESS = """
 import os, torch
@@ -16,18 +23,15 @@ print(os.nice(0) - before, os.cpu_count() - torch.get_num_threads(), torch.tenso
 """
 
 
-def test_training_leaves_the_first_turn_and_a_core_to_annotators_and_denormals_aside():
-    root = Path(__file__).parents[2]
-    found = subprocess.run([sys.executable, "-c", PROCESS], cwd=root, capture_output=True, text=True, check=True)
+def test_training_has_low_priority_leaves_a_core_and_flushes_denormals():
+    niceness, free_cores, denormal = output_of(PROCESS).split()
 
-    niceness, free_cores, denormal = found.stdout.split()
     assert int(niceness) > 0
-    # A machine of one core has none to leave.
     assert int(free_cores) == (1 if os.cpu_count() > 1 else 0)
     assert float(denormal) == 0
 
 
-# No GPU is needed: torch is told that there are two, and what is asked of it is written down.
+# Simulates two GPUs.
 WITH_GPUS = """
 import torch
 from lib.trainers.background import yield_to_annotators
@@ -39,10 +43,7 @@ yield_to_annotators(0.6)
 
 
 def test_training_leaves_a_share_of_the_memory_of_each_gpu():
-    root = Path(__file__).parents[2]
-    found = subprocess.run([sys.executable, "-c", WITH_GPUS], cwd=root, capture_output=True, text=True, check=True)
-
-    assert found.stdout.splitlines() == ["0 0.6", "1 0.6"]
+    assert output_of(WITH_GPUS).splitlines() == ["0 0.6", "1 0.6"]
 
 
 TRAINING = """
@@ -57,15 +58,14 @@ print("goes on")
 @pytest.mark.parametrize(
     ("server", "says"),
     [(str(os.getpid()), "goes on"), (None, "goes on"), ("1234567890", "")],
-    ids=["it runs", "there is none", "it ended while the training started"],
+    ids=["server runs", "no server", "server ended during the start"],
 )
-def test_training_goes_on_while_its_server_runs(monkeypatch, server, says):
+def test_training_ends_with_its_server(monkeypatch, server, says):
     if server is None:
         monkeypatch.delenv("INEXTREMIS_SERVER_PID", raising=False)
     else:
         monkeypatch.setenv("INEXTREMIS_SERVER_PID", server)
-    root = Path(__file__).parents[2]
 
-    found = subprocess.run([sys.executable, "-c", TRAINING], cwd=root, capture_output=True, text=True)
+    found = subprocess.run([sys.executable, "-c", TRAINING], cwd=ROOT, capture_output=True, text=True)
 
     assert found.stdout.strip() == says

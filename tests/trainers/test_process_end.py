@@ -1,4 +1,4 @@
-"""A training process that is killed is named in the log, and no other."""
+"""A training process that is killed by a signal is logged."""
 
 import logging
 import subprocess
@@ -22,7 +22,7 @@ def quick(monkeypatch):
 
 
 def run(monkeypatch, program, status="ERROR"):
-    """A task that waits for its turn, then has a process, and has `status` when that has ended."""
+    """Run a task that waits, then has a process, and has `status` when the process has ended."""
     task, processes = {"id": "one", "status": "SUBMITTED"}, {}
     monkeypatch.setitem(monai_label.background_processes, "train", processes)
     report_end_in_background(task)
@@ -46,7 +46,7 @@ def killed_by(name):
     ("name", "words"),
     [("SIGKILL", "signal 9 (SIGKILL), perhaps for lack of memory. "), ("SIGSEGV", "signal 11 (SIGSEGV). ")],
 )
-def test_signal_is_named_and_what_becomes_of_the_model(monkeypatch, caplog, name, words):
+def test_signal_is_logged(monkeypatch, caplog, name, words):
     with caplog.at_level(logging.ERROR):
         task = run(monkeypatch, killed_by(name))
 
@@ -59,7 +59,7 @@ def test_signal_is_named_and_what_becomes_of_the_model(monkeypatch, caplog, name
 @pytest.mark.parametrize(
     ("program", "status"), [("pass", "DONE"), ("raise SystemExit(1)", "ERROR"), (killed_by("SIGKILL"), "STOPPED")]
 )
-def test_other_ends_are_told_elsewhere(monkeypatch, caplog, program, status):
+def test_other_ends_are_not_logged(monkeypatch, caplog, program, status):
     with caplog.at_level(logging.ERROR):
         task = run(monkeypatch, program, status)
 

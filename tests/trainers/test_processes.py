@@ -1,4 +1,4 @@
-"""How many processes a training has, and which GPUs may be named."""
+"""Number of processes of a training, and allowed GPUs."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from lib.trainers.processes import GPUError, processes_of, require_gpus
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets how many GPUs this machine has."""
+    """Sets the number of GPUs."""
     return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
@@ -16,15 +16,15 @@ def gpus(monkeypatch):
     ("device", "there", "processes"),
     [(None, 0, 1), (None, 1, 1), (None, 3, 3), ("", 3, 3), ("cuda", 3, 3), ("cuda:1", 3, 1), ("cpu", 3, 1)],
 )
-def test_one_process_a_gpu_unless_a_request_names_one_device(gpus, device, there, processes):
+def test_one_process_per_gpu_unless_a_request_names_one_device(gpus, device, there, processes):
     gpus(there)
 
     assert processes_of({"device": device} if device is not None else {}).count == processes
-    assert processes_of({"device": [device, "cpu"]}).count == max(1, there)  # what a viewer sends back
+    assert processes_of({"device": [device, "cpu"]}).count == max(1, there)  # viewers send the list of options back
 
 
 @pytest.mark.parametrize(("named", "there"), [("all", 0), ("all", 2), ("0", 1), ("0,1", 2), ("3,1", 4)])
-def test_gpus_that_are_there_can_be_named(gpus, named, there):
+def test_existing_gpus_are_allowed(gpus, named, there):
     gpus(there)
 
     assert require_gpus(named) == named

@@ -1,4 +1,4 @@
-"""What a training shows of itself, read back from TensorBoard's and MLflow's files."""
+"""Metrics and pictures of a training, read from the files of TensorBoard and MLflow."""
 
 import os
 
@@ -15,19 +15,19 @@ PICTURE = np.zeros((4, 5, 3), np.uint8)
 
 
 def old_runs(folder, count):
-    """Folders of earlier runs, the last the newest, and something that is none."""
+    """Make folders of earlier runs, the last the newest, and another file."""
     folder.mkdir(parents=True)
     (folder / "note.txt").write_text("not a run")
     for number in range(count):
         run = folder / f"old {number}"
         run.mkdir()
-        (run / "figures").write_text("many")
+        (run / "metrics").write_text("many")
         os.utime(run, (1e9 + number, 1e9 + number))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder of the models after a training, whose name holds a blank as users' folders do."""
+    """Folder of the models after a training, with a blank in its name."""
     folder = tmp_path_factory.mktemp("a project")
     old_runs(folder / "runs", KEPT_RUNS + 5)
     old_runs(folder / "mlartifacts", KEPT_RUNS + 5)
@@ -35,13 +35,13 @@ def folder(tmp_path_factory):
     mlflow = MLflowRun(f"sqlite:///{folder / 'mlruns.db'}", "inextremis", folder / "mlartifacts", "a run", parameters)
     trackers = Trackers(folder / "runs", "a run", mlflow)
     for iteration in (NOW, LATER):
-        trackers.figures({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
+        trackers.metrics({"loss": 1 / iteration, "loss dice": 0.5}, iteration)
         trackers.picture("geodesics", PICTURE, iteration)
     trackers.close(failed=False)
     return folder
 
 
-def test_tensorboard_shows_figures_and_pictures(folder):
+def test_tensorboard_has_metrics_and_pictures(folder):
     board = EventAccumulator(str(folder / "runs" / "a run"))
     board.Reload()
 
@@ -59,7 +59,7 @@ def mlflow_run(folder):
     return client, run
 
 
-def test_mlflow_shows_the_same_and_what_was_asked_for(folder):
+def test_mlflow_has_metrics_pictures_and_parameters(folder):
     client, run = mlflow_run(folder)
 
     assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [
@@ -69,16 +69,11 @@ def test_mlflow_shows_the_same_and_what_was_asked_for(folder):
     assert run.data.params == {"iterations": "3", "roi_size": "16x16x16"}
     assert len(client.list_artifacts(run.info.run_id, "geodesics")) == 2
     assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
-
-
-def test_pictures_stay_in_the_folder_of_the_models(folder):
-    _, run = mlflow_run(folder)
-
     assert len(list((folder / "mlartifacts" / run.info.run_id).rglob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("kind", ["runs", "mlartifacts"])
-def test_only_so_many_runs_are_kept_the_newest(folder, kind):
+def test_the_newest_runs_are_kept(folder, kind):
     kept = {path.name for path in (folder / kind).iterdir() if path.is_dir()}
 
     assert len(kept) == KEPT_RUNS
@@ -97,23 +92,23 @@ def test_few_runs_are_all_kept(tmp_path):
 def test_picture_is_of_the_patch_and_the_slice_with_most_supervision():
     images = torch.ones(2, 1, 6, 5, 4)
     images[1, 0, :, :, 2] = torch.arange(6.0)[:, None]
-    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
-    possible[1, 0, 1:3, 2, 2] = False  # foreground in the slice with most of it
-    possible[1, 0, 4, 2, 0] = False  # and in another
-    possible[1, 1, 5, :, 2] = False  # background
+    label_sets = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    label_sets[1, 0, 1:3, 2, 2] = False  # foreground in the slice with most foreground
+    label_sets[1, 0, 4, 2, 0] = False  # foreground in another slice
+    label_sets[1, 1, 5, :, 2] = False  # background
 
-    picture = supervision_picture(images, possible)
+    picture = supervision_picture(images, label_sets)
 
     assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
     rows_from_below = picture[::-1]
     for x in (1, 2, 4):
         assert tuple(rows_from_below[2, x]) == GEODESIC_RGB
     assert rows_from_below[0, 3, 0] > rows_from_below[0, 1, 0]
-    assert rows_from_below[0, 5, 0] < rows_from_below[0, 4, 0], "what is known to be background is dark"
+    assert rows_from_below[0, 5, 0] < rows_from_below[0, 4, 0], "known background is dark"
 
 
-def test_there_is_no_picture_where_no_voxel_is_known_to_be_a_label_s():
-    possible = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
-    possible[0, 1, :3] = False
+def test_without_known_foreground_there_is_no_picture():
+    label_sets = torch.ones(2, 2, 6, 5, 4, dtype=torch.bool)
+    label_sets[0, 1, :3] = False
 
-    assert supervision_picture(torch.ones(2, 1, 6, 5, 4), possible) is None
+    assert supervision_picture(torch.ones(2, 1, 6, 5, 4), label_sets) is None

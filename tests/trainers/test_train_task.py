@@ -1,4 +1,4 @@
-"""The training task of MONAI Label: what it takes of a request, what viewers see, and how it says what went wrong."""
+"""The training task of MONAI Label: options of a request, statistics for viewers, and error messages."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 from dataclasses import dataclass, replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def task(tmp_path, monkeypatch):
     return task_in(tmp_path)
 
 
-def test_training_is_run_with_what_a_request_changes(task):
+def test_request_changes_hyperparameters(task):
     stats = task({"model": "inextremis", "iterations": "3", "learning_rate": 0.001}, None)
 
     assert task.versions.published_number() == 1
@@ -53,7 +54,7 @@ def test_training_is_run_with_what_a_request_changes(task):
     assert (run.version, run.iterations) == (1, 3)
 
 
-def test_viewers_see_so_many_epochs_and_how_it_ended(task):
+def test_statistics_of_a_finished_training(task):
     task({"iterations": 40}, None)
 
     stats = task.stats()
@@ -65,8 +66,7 @@ def test_viewers_see_so_many_epochs_and_how_it_ended(task):
     assert stats["total_time"] == stats["current_time"]
 
 
-def test_viewers_see_how_far_it_is(task, monkeypatch):
-    """They take figures without `total_time` for those of a training that runs."""
+def test_statistics_of_a_running_training_have_no_total_time(task, monkeypatch):
     seen = []
     monkeypatch.setattr(train_task, "processes", lambda method: {"one": Process(os.getpid())})
     write = train_task.write_atomically
@@ -83,7 +83,7 @@ def test_viewers_see_how_far_it_is(task, monkeypatch):
     assert "total_time" in seen[-1]
 
 
-def test_training_whose_process_begins_is_shown_before_its_first_figures(task, monkeypatch):
+def test_training_is_shown_from_the_start_of_its_process(task, monkeypatch):
     task({"iterations": 40}, None)
     stats = json.loads(task._stats_path.read_text()) | {"start_ts": 1}
     task._stats_path.write_text(json.dumps(stats))
@@ -96,8 +96,8 @@ def test_training_whose_process_begins_is_shown_before_its_first_figures(task, m
     assert shown == {"epoch": 0, "total_epochs": REPORTS, "best_metric": best}
 
 
-def test_best_score_is_that_of_the_published_model_through_the_next_training(task, monkeypatch):
-    """Also where that publishes nothing, and after a roll-back."""
+def test_best_score_is_that_of_the_published_model(task, monkeypatch):
+    # During the next training, which publishes nothing, after a publication, and after a roll-back.
     task({"iterations": 40}, None)
     first = task.stats()["best_metric"]
     seen = []
@@ -120,7 +120,7 @@ def test_best_score_is_that_of_the_published_model_through_the_next_training(tas
     assert task.stats()["best_metric"] == first
 
 
-def test_where_no_scan_is_held_out_the_best_score_is_that_of_the_scans_that_were_learnt_from(task):
+def test_without_held_out_scans_the_best_score_is_that_on_training_scans(task):
     task.hyperparameters = task.hyperparameters.changed({"held_out_share": 0})
 
     task({"iterations": 40}, None)
@@ -130,18 +130,18 @@ def test_where_no_scan_is_held_out_the_best_score_is_that_of_the_scans_that_were
     assert task.stats()["best_metric"] == run.score is not None
 
 
-def test_figures_of_an_earlier_training_do_not_hide_that_one_has_begun(task):
+def test_statistics_of_the_previous_training_are_replaced(task):
     task({}, None)
-    figures = train_task._Figures(task._stats_path, None)
+    statistics = train_task._Statistics(task._stats_path, None)
 
-    figures.began(4, 1)
+    statistics.began(4, 1)
 
     assert json.loads(task._stats_path.read_text())["epoch"] == 0
     assert "verdict" not in json.loads(task._stats_path.read_text())
 
 
 @pytest.mark.parametrize("content", [None, b"half a fi"])
-def test_without_a_training_the_figures_say_that_none_runs(task, content):
+def test_statistics_without_a_training(task, content):
     if content is not None:
         task._stats_path.parent.mkdir(parents=True)
         task._stats_path.write_bytes(content)
@@ -149,15 +149,15 @@ def test_without_a_training_the_figures_say_that_none_runs(task, content):
     assert task.stats() == {"epoch": 0, "total_epochs": REPORTS, "total_time": "0:00:00"}
 
 
-def test_training_that_died_is_not_shown_as_one_that_runs(task, monkeypatch):
+def test_training_that_died_is_not_shown_as_running(task, monkeypatch):
     monkeypatch.setattr(Training, "run", lambda self: self.listener.began(4, 1))
-    monkeypatch.setattr(train_task._Figures, "ended", lambda self: None)
+    monkeypatch.setattr(train_task._Statistics, "ended", lambda self: None)
     task({}, None)
 
     assert task.stats()["total_time"] == task.stats()["current_time"]
 
 
-def test_viewers_are_offered_every_hyperparameter(task):
+def test_options_contain_every_hyperparameter(task):
     config = task.config()
 
     assert config.items() >= task.hyperparameters.model_dump().items()
@@ -165,13 +165,9 @@ def test_viewers_are_offered_every_hyperparameter(task):
     assert task.info()["labels"] == ["lesion"]
 
 
-def test_what_viewers_are_offered_can_be_sent_back(task):
+def test_options_can_be_sent_back(task):
     offered = json.loads(json.dumps(task.config())) | {"device": task.config()["device"][0]}
 
-    assert (
-        task.hyperparameters.changed({name: offered[name] for name in Hyperparameters.model_fields})
-        == task.hyperparameters
-    )
     checked = task.checked_parameters(offered)
     changes = {name: value for name, value in checked.items() if name in Hyperparameters.model_fields}
     assert task.hyperparameters.changed(changes) == task.hyperparameters
@@ -179,7 +175,7 @@ def test_what_viewers_are_offered_can_be_sent_back(task):
     assert changed.items() >= {"learning_rate": "0.5", "roi_size": "24x24x24"}.items()
 
 
-def test_another_method_brings_its_values_although_a_viewer_sends_all_options(tmp_path):
+def test_another_method_sets_its_values_although_a_viewer_sends_all_options(tmp_path):
     task = task_in(tmp_path, iterations=7)
     offered = {**task.hyperparameters.model_dump(), "method": "paper", "crf_weight": 0.5}
 
@@ -191,35 +187,22 @@ def test_another_method_brings_its_values_although_a_viewer_sends_all_options(tm
 
 
 @pytest.mark.parametrize("names", [["cpu"], ["NVIDIA H100 80GB HBM3"], ["NVIDIA A10:0", "NVIDIA A10:1"]])
-def test_every_device_that_viewers_are_offered_can_be_sent_back(task, monkeypatch, names):
+def test_every_offered_device_can_be_sent_back(task, monkeypatch, names):
     monkeypatch.setattr(train_task, "device_list", lambda: names)
 
     for name in task.config()["device"]:
         assert task.checked_parameters({"device": name}) == {"device": name}
 
 
-# What a request may set
+# Options of a request
 
 
 def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    request = {
-        "iterations": 3,
-        "device": "cuda:0",
-        "gpus": "0,1",
-        "pretrained": False,
-        "model": "inextremis",
-        "tracking_uri": "http://elsewhere",
-        "output_dir": "/",
-        "dataset": "SmartCacheDataset",
-    }
+    allowed = {"iterations": 3, "device": "cuda:0", "gpus": "0,1", "pretrained": False}
+    ignored = {"model": "inextremis", "tracking_uri": "http://elsewhere", "output_dir": "/", "dataset": "x"}
 
-    assert task.checked_parameters(request) == {
-        "iterations": 3,
-        "device": "cuda:0",
-        "gpus": "0,1",
-        "pretrained": False,
-    }
+    assert task.checked_parameters(allowed | ignored) == allowed
 
 
 @pytest.mark.parametrize(
@@ -234,21 +217,21 @@ def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task, monk
         ({"pretrained": "no"}, "pretrained is 'no'; expected a boolean."),
     ],
 )
-def test_request_that_cannot_be_met_is_refused_in_a_sentence(task, request_, sentence):
+def test_bad_option_is_refused(task, request_, sentence):
     with pytest.raises(TrainingError) as error:
         task.checked_parameters(request_)
 
     assert str(error.value) == f"The training cannot start: {sentence}"
 
 
-def test_training_starts_from_nothing_where_that_is_asked_for(task):
+def test_training_starts_from_an_untrained_network_on_request(task):
     task({"iterations": 3}, None)
     task({"iterations": 3, "pretrained": False, "held_out_share": 0}, None)
 
     assert [run.iterations for run in TrainingRecord.load(task.record_path).runs] == [3, 3]
 
 
-# What went wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -260,7 +243,6 @@ def test_training_starts_from_nothing_where_that_is_asked_for(task):
             OSError(28, "No space left on device"),
             "The training ended early: [Errno 28] No space left on device. The published model stays; make room",
         ),
-        # No GPU is needed: its error comes from where the training would run.
         (
             torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
             "for want of GPU memory. The published model stays; train again with a smaller train_batch_size or "
@@ -268,7 +250,7 @@ def test_training_starts_from_nothing_where_that_is_asked_for(task):
         ),
     ],
 )
-def test_training_that_cannot_go_on_ends_with_a_sentence(task, monkeypatch, caplog, error, sentence):
+def test_failed_training_ends_with_a_sentence_in_the_log(task, monkeypatch, caplog, error, sentence):
     def fail(self):
         raise error
 
@@ -281,56 +263,34 @@ def test_training_that_cannot_go_on_ends_with_a_sentence(task, monkeypatch, capl
     assert sentence in caplog.records[-1].getMessage()
 
 
-def test_request_out_of_range_ends_with_a_sentence_too(task, caplog):
+def test_refused_option_ends_with_a_sentence_in_the_log(task, caplog):
     with caplog.at_level(logging.ERROR), pytest.raises(SystemExit):
         task({"iterations": -1}, None)
 
     assert "The training cannot start: iterations: -1 cannot be used" in caplog.text
 
 
-@pytest.mark.parametrize(("fails", "status"), [(False, False), (True, True)])
-def test_trackers_are_told_whether_it_failed(task, monkeypatch, fails, status):
-    told = []
+@pytest.fixture
+def trackers(task, monkeypatch):
+    trackers = Mock()
+    monkeypatch.setattr(train_task, "Trackers", Mock(return_value=trackers))
+    return trackers
 
-    def run(self):
-        if fails:
-            raise TrainingError("It cannot go on.")
 
-    class Kept:
-        def __init__(self, *arguments):
-            pass
-
-        def close(self, *, failed):
-            told.append(failed)
-
-    monkeypatch.setattr(Training, "run", run)
-    monkeypatch.setattr(train_task, "Trackers", Kept)
+@pytest.mark.parametrize("error", [None, TrainingError("It cannot go on.")])
+def test_trackers_are_closed_with_the_status(task, monkeypatch, trackers, error):
+    monkeypatch.setattr(Training, "run", Mock(side_effect=error))
     with contextlib.suppress(SystemExit):
         task({}, None)
 
-    assert told == [status]
+    trackers.close.assert_called_once_with(failed=error is not None)
 
 
-def test_trackers_get_the_loss_its_parts_and_the_score(task, monkeypatch):
-    figures, pictures = {}, []
-
-    class Kept:
-        def __init__(self, events_dir, name, mlflow):
-            assert (events_dir, mlflow) == (task.folder / "runs", None)
-
-        def figures(self, of, iteration):
-            figures.update(dict.fromkeys(of, iteration))
-
-        def picture(self, name, picture, iteration):
-            pictures.append((name, iteration))
-
-        def close(self, *, failed):
-            pass
-
-    monkeypatch.setattr(train_task, "Trackers", Kept)
-
+def test_trackers_get_the_loss_its_terms_and_the_score(task, trackers):
     task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1, "crf_weight": 1e-4}, None)
 
-    parts = ("dice", "cross_entropy", "focal", "crf", "click_mask")
-    assert figures == dict.fromkeys(["loss", *(f"loss {part}" for part in parts), "score"], 4)
-    assert pictures and set(name for name, _ in pictures) == {"geodesics"}
+    assert train_task.Trackers.call_args[0][::2] == (task.folder / "runs", None)
+    metrics = {name: iteration for (values, iteration), _ in trackers.metrics.call_args_list for name in values}
+    terms = ("dice", "cross_entropy", "focal", "crf", "click_mask")
+    assert metrics == dict.fromkeys(["loss", *(f"loss {term}" for term in terms), "score"], 4)
+    assert {call.args[0] for call in trackers.picture.call_args_list} == {"geodesics"}

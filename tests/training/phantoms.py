@@ -1,10 +1,11 @@
-"""Scans of bright balls on dark ground, networks whose answer is known without training, and tiny trainings."""
+"""Scans of bright balls, networks with a known output, and tiny trainings."""
 
 import time
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -14,11 +15,12 @@ from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.data.prepared_scans import PreparedScans
 from lib.geometry.image_geometry import ImageGeometry
-from lib.networks.checkpoint import TrainedModel
+from lib.networks.checkpoint import TrainedModel, load_checkpoint
 from lib.networks.spec import NetworkSpec
 from lib.networks.versions import ModelVersions
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.objective import ObjectiveValue
+from lib.training.record import TrainingRecord
 from lib.training.run import Listener, Training
 
 SHAPE = (24, 20, 16)
@@ -36,7 +38,7 @@ TINY = {
     "augmentation": "flip",
     "click_mask_weight": 0,
 }
-"""Hyper-parameters of a training of a second."""
+"""Hyper-parameters of a training that takes a second."""
 
 
 def ball(centre, radius=4, shape=SHAPE):
@@ -44,7 +46,7 @@ def ball(centre, radius=4, shape=SHAPE):
 
 
 def label_map(labels=LABELS):
-    """(X, Y, Z) uint8 with the values of the labels."""
+    """Make the label map (X, Y, Z) uint8 of the balls."""
     return sum(index * ball(CENTRES[label]).astype(np.uint8) for index, label in enumerate(labels, start=1))
 
 
@@ -53,12 +55,12 @@ def clicks(label, mask=None):
 
 
 def scan(folder, image_id, clicked=("lesion",), absent=(), masked=(), level=1.0, labels=LABELS):
-    """A scan with a ball for each label that is not absent.
+    """Write a scan with a ball for each label that is not absent.
 
     Args:
-        clicked, absent: labels of which this was said.
+        clicked, absent: labels with these answers.
         masked: labels that an accepted mask covers; its values are those of `labels`.
-        level: how bright the balls are.
+        level: intensity of the balls.
     """
     folder.mkdir(parents=True, exist_ok=True)
     image = np.random.default_rng(0).normal(0, 0.02, SHAPE)
@@ -83,7 +85,7 @@ def scans(folder, count, **kinds):
 
 
 class Answer(nn.Module):
-    """Finds, of the bright voxels with X in given ranges, each range as the label of its place."""
+    """Labels bright voxels by the range of their X coordinate: range n gets label n."""
 
     def __init__(self, *ranges):
         super().__init__()
@@ -100,7 +102,7 @@ LEFT, RIGHT, BOTH, NOWHERE = (0, 12), (12, 24), (0, 24), (0, 0)
 
 
 def answering(*ranges, labels=("lesion",), version=1):
-    """A network that answers so on these scans, which its window covers in one piece."""
+    """Make a model with the network `Answer`, whose window covers a whole scan."""
     return TrainedModel(NetworkSpec.plan(labels, (1.0, 1.0, 1.0), SHAPE, 2, 2), Answer(*ranges), version)
 
 
@@ -109,7 +111,7 @@ def spec(labels=("lesion",), spacing_mm=(1.0, 1.0, 1.0), roi_size=(16, 16, 16), 
 
 
 def untrained(seed=0, version=1, **kinds):
-    """A network as trainings make it."""
+    """Make an untrained model, like that of a training."""
     torch.manual_seed(seed)
     planned = spec(**kinds)
     return TrainedModel(planned, planned.build(), version)
@@ -120,7 +122,7 @@ def versions_in(folder, keep=5):
 
 
 class BrightIsLabel(nn.Module):
-    """An objective that takes no time: what is bright is the first label."""
+    """Fast objective: bright voxels are the first label."""
 
     def __init__(self, labels, spacing_mm, hyperparameters):
         super().__init__()
@@ -131,7 +133,7 @@ class BrightIsLabel(nn.Module):
 
 
 def training(folder, annotated, labels=("lesion",), keep=5, objective=BrightIsLabel, listener=None, **changes):
-    """A tiny training of the project in a folder."""
+    """Make a tiny training of the project in a folder."""
     return Training(
         annotated,
         labels,
@@ -145,8 +147,54 @@ def training(folder, annotated, labels=("lesion",), keep=5, objective=BrightIsLa
     )
 
 
+def published(folder):
+    return load_checkpoint(versions_in(folder).published_path)
+
+
+def record(folder):
+    return TrainingRecord.load(folder / "model" / "inextremis" / "record.json")
+
+
+def unfinished_path(folder):
+    return folder / "model" / "inextremis" / "unfinished.pt"
+
+
+class Recorder:
+    """Records the callbacks of a run, and calls `do` after a number of reports."""
+
+    def __init__(self, after=None, do=None):
+        self.began, self.reports, self.verdicts = [], [], []
+        self.after, self.do = after, do
+
+    @property
+    def listener(self):
+        return Listener(lambda *numbers: self.began.append(numbers), self._report, self._judged)
+
+    def _report(self, report):
+        self.reports.append(report)
+        if self.after == len(self.reports):
+            self.do()
+
+    def _judged(self, verdict, iterations):
+        self.verdicts.append(verdict)
+
+
+class Stopped(BaseException):
+    """Stands in for the signal that ends the process of a training."""
+
+
+def interrupted(folder, annotated, after, **changes):
+    """Stop a training after some of its 20 parts."""
+
+    def stop():
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        training(folder, annotated, listener=Recorder(after, stop).listener, **{"iterations": 20, **changes}).run()
+
+
 def clock(monkeypatch):
-    """Time that passes as `seconds` is set."""
+    """Replace the clock by one that shows `seconds`."""
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(time, "monotonic", lambda: now.seconds)
     return now

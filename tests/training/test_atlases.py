@@ -1,4 +1,4 @@
-"""Shape atlases for the masks of clicks that a training learns from."""
+"""Shape atlases for the click masks of a training."""
 
 import numpy as np
 import pytest
@@ -21,35 +21,30 @@ def volumes(tmp_path):
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The numbers of structures that atlases of clicks were asked of; each is `ATLAS`."""
-    asked = []
+    """Numbers of structures of atlases made from clicks; each atlas is `ATLAS`."""
+    counts = []
     monkeypatch.setattr(atlases, "have_shape_in_common", lambda extremes: True)
-    monkeypatch.setattr(atlases, "group_atlas", lambda structures: asked.append(len(structures)) or ATLAS)
-    return asked
+    monkeypatch.setattr(atlases, "group_atlas", lambda structures: counts.append(len(structures)) or ATLAS)
+    return counts
 
 
 def counts(found):
     return {label: learnt.atlas.count for label, learnt in found.items()}
 
 
-def test_masks_give_the_atlas_of_the_labels_that_they_cover(tmp_path, volumes):
+def test_atlas_of_masks_leaves_out_the_mask_of_the_scan(tmp_path, volumes):
     some = [*scans(tmp_path, 2, masked=("lesion",)), scan(tmp_path, "both", masked=LABELS)]
-    found = TrainingAtlases.of(some, volumes, LABELS).for_scan(scan(tmp_path, "other"))
+    atlases = TrainingAtlases.of(some, volumes, LABELS)
+    found = atlases.for_scan(scan(tmp_path, "other"))
 
     assert counts(found) == {"lesion": 3, "cyst": 1}
+    assert counts(atlases.for_scan(some[2])) == {"lesion": 2}
+    assert counts(atlases.for_scan(some[0])) == {"lesion": 2, "cyst": 1}
     expected = Shape.of_mask(ball(CENTRES["lesion"]), AFFINE).mask
     np.testing.assert_allclose(found["lesion"].atlas.mean, expected, atol=1e-3)
 
 
-def test_mask_of_a_scan_does_not_predict_itself(tmp_path, volumes):
-    some = [*scans(tmp_path, 2, masked=("lesion",)), scan(tmp_path, "both", masked=LABELS)]
-    found = TrainingAtlases.of(some, volumes, LABELS)
-
-    assert counts(found.for_scan(some[2])) == {"lesion": 2}
-    assert counts(found.for_scan(some[0])) == {"lesion": 2, "cyst": 1}
-
-
-def test_clicks_give_the_atlas_of_labels_without_a_mask(tmp_path, volumes, groups):
+def test_labels_without_a_mask_have_an_atlas_of_clicks(tmp_path, volumes, groups):
     some = [*scans(tmp_path, 3, clicked=LABELS), scan(tmp_path, "masked", clicked=LABELS, masked=("lesion",))]
     found = TrainingAtlases.of(some, volumes, LABELS)
 
@@ -58,7 +53,7 @@ def test_clicks_give_the_atlas_of_labels_without_a_mask(tmp_path, volumes, group
     assert found.for_scan(some[0])["cyst"] == (ATLAS, None)
 
 
-def test_image_is_read_once_for_all_labels_whose_clicks_show_a_common_shape(tmp_path, volumes, groups, monkeypatch):
+def test_image_is_read_once_for_all_labels(tmp_path, volumes, groups, monkeypatch):
     read, load = [], atlases.load_volume
     monkeypatch.setattr(atlases, "load_volume", lambda path: read.append(path.stem) or load(path))
     some = scans(tmp_path, 6, clicked=LABELS)
@@ -67,13 +62,13 @@ def test_image_is_read_once_for_all_labels_whose_clicks_show_a_common_shape(tmp_
     assert sorted(read) == [s.image_id for s in some] and groups == [6, 6]
 
 
-def test_no_image_is_read_where_clicks_show_no_common_shape(tmp_path, volumes, monkeypatch):
+def test_no_image_is_read_without_a_common_shape(tmp_path, volumes, monkeypatch):
     monkeypatch.setattr(atlases, "load_volume", lambda path: pytest.fail("it was read"))
 
     assert TrainingAtlases.of(scans(tmp_path, 6, clicked=LABELS), volumes, LABELS).of_clicks == {}
 
 
-def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes, groups):
+def test_unreadable_scan_is_left_out(tmp_path, volumes, groups):
     some = scans(tmp_path, 3)
     some[1].image_path.write_bytes(b"no image")
 
@@ -84,7 +79,7 @@ def test_without_annotations_there_is_none(tmp_path, volumes):
     assert TrainingAtlases.of([], volumes, LABELS).for_scan(scan(tmp_path, "one")) == {}
 
 
-def test_masks_of_clicks_are_made_anew_when_a_mask_was_accepted(tmp_path, volumes):
+def test_digest_changes_with_accepted_masks(tmp_path, volumes):
     some = scans(tmp_path, 2, masked=("lesion",))
     digests = {TrainingAtlases.of(some[:n], volumes, LABELS).digest for n in range(3)}
 
@@ -92,7 +87,7 @@ def test_masks_of_clicks_are_made_anew_when_a_mask_was_accepted(tmp_path, volume
     assert TrainingAtlases.of(some, volumes, LABELS).digest in digests
 
 
-def test_click_requests_find_the_atlases_of_clicks(tmp_path, volumes, groups):
+def test_atlases_of_clicks_are_stored(tmp_path, volumes, groups):
     some = [scan(tmp_path, "one"), scan(tmp_path, "two")]
     TrainingAtlases.of(some, volumes, ("lesion",)).save(tmp_path)
 
@@ -100,7 +95,7 @@ def test_click_requests_find_the_atlases_of_clicks(tmp_path, volumes, groups):
     assert atlas.digest == ATLAS.digest and images == ["one", "two"]
 
 
-def test_full_disk_is_told_and_stops_no_training(tmp_path, caplog):
+def test_full_disk_is_logged(tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
     TrainingAtlases().save(tmp_path / "file")
 

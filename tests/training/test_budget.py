@@ -1,4 +1,4 @@
-"""How long a training runs: iterations or minutes, and an interruption costs neither. The learning rate on the way."""
+"""Budget of a training in iterations and minutes, also of interrupted ones, and its learning rate."""
 
 import pytest
 import torch
@@ -15,14 +15,14 @@ def now(monkeypatch):
     return clock(monkeypatch)
 
 
-def test_iterations_use_up_the_budget(now):
+def test_iterations_limit_the_budget(now):
     budget = TrainingBudget(iterations=4)
     now.seconds += 1e6
 
     assert [budget.used(iterations) for iterations in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
-def test_minutes_use_it_up_if_they_are_fewer(now):
+def test_minutes_limit_the_budget(now):
     budget = TrainingBudget(iterations=100, max_minutes=10)
 
     now.seconds += 5 * 60
@@ -31,7 +31,7 @@ def test_minutes_use_it_up_if_they_are_fewer(now):
     assert budget.used(4) == 1
 
 
-def test_what_comes_after_the_last_iteration_is_within_the_minutes(now):
+def test_reserved_time_is_a_part_of_the_minutes(now):
     budget = TrainingBudget(iterations=100, max_minutes=10)
     budget.reserve(120)
 
@@ -75,7 +75,7 @@ def test_learning_rate_is_torch_s_poly_schedule():
     assert [learning_rate(PAPER, n, budget.used(n)) for n in range(12)] == pytest.approx(expected)
 
 
-def test_learning_rate_goes_on_where_it_was_interrupted():
+def test_learning_rate_is_continued_after_an_interruption():
     whole, rest = TrainingBudget(12), TrainingBudget(12, used_before=5 / 12)
 
     expected = [learning_rate(PAPER, n, whole.used(n)) for n in range(5, 12)]
@@ -83,7 +83,7 @@ def test_learning_rate_goes_on_where_it_was_interrupted():
 
 
 @given(st.integers(1, 200), st.floats(0, 1))
-def test_warm_up_rises_from_a_little_to_the_schedule(warm_up, used):
+def test_warm_up_is_linear(warm_up, used):
     h = PAPER.changed({"warm_up_iterations": warm_up})
     rates = [learning_rate(h, n, used) for n in range(warm_up + 2)]
     schedule = learning_rate(PAPER, 0, used)
@@ -91,10 +91,6 @@ def test_warm_up_rises_from_a_little_to_the_schedule(warm_up, used):
     assert rates == sorted(rates)
     assert rates[0] == pytest.approx(schedule / (warm_up + 1))
     assert rates[-1] == rates[-2] == pytest.approx(schedule)
-
-
-def test_nothing_is_learnt_where_the_budget_is_used_up():
-    assert learning_rate(PAPER, 0, 1.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +101,7 @@ def test_nothing_is_learnt_where_the_budget_is_used_up():
         ("adamw", torch.optim.AdamW, {"weight_decay": 0.1}),
     ],
 )
-def test_optimiser_is_the_one_that_is_asked_for(name, kind, settings):
+def test_optimiser_is_the_requested_one(name, kind, settings):
     h = PAPER.changed({"optimizer": name, "momentum": settings.get("momentum", 0.8), "weight_decay": 0.1})
 
     optimizer = make_optimizer(torch.nn.Linear(2, 1), h)

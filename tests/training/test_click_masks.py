@@ -1,4 +1,4 @@
-"""Masks of clicks to learn from: of each label its own, on the voxels of the scan."""
+"""Click masks of a training, and their agreement with drawn masks."""
 
 from dataclasses import replace
 
@@ -16,36 +16,20 @@ from lib.training.click_masks import USELESS_AGREEMENT, ClickMaskMaker, agreemen
 from tests.training.phantoms import CENTRES, LABELS, ball, scan
 
 
-def test_each_clicked_structure_is_drawn_with_the_value_of_its_label(tmp_path):
-    mask = ClickMaskMaker(LABELS, TrainingAtlases())(scan(tmp_path, "one", clicked=LABELS)).array
-
-    assert set(np.unique(mask)) == {0, 1, 2}
-    for index, label in enumerate(LABELS, start=1):
-        assert dice(mask == index, ball(CENTRES[label])) > 0.9
-
-
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]])
-def test_value_is_the_place_of_the_label_in_the_app(tmp_path, labels):
-    mask = ClickMaskMaker(labels, TrainingAtlases())(scan(tmp_path, "one", clicked=("cyst",))).array
+@pytest.mark.parametrize("clicked", [LABELS, ("cyst",)])
+def test_each_clicked_structure_has_the_value_of_its_label(tmp_path, labels, clicked):
+    annotated = scan(tmp_path, "one", clicked=clicked)
 
-    assert set(np.unique(mask)) == {0, 1 + labels.index("cyst")}
+    mask = ClickMaskMaker(labels, TrainingAtlases())(annotated)
 
-
-def test_structure_that_was_not_clicked_is_not_drawn(tmp_path):
-    mask = ClickMaskMaker(LABELS, TrainingAtlases())(scan(tmp_path, "one", clicked=("lesion",))).array
-
-    assert not (mask.astype(bool) & ball(CENTRES["cyst"])).any()
-
-
-def test_it_lies_on_the_voxels_of_the_scan(tmp_path):
-    annotated = scan(tmp_path, "one")
-
-    mask = ClickMaskMaker(LABELS, TrainingAtlases())(annotated)
-
+    assert set(np.unique(mask.array)) == {0, *(1 + labels.index(label) for label in clicked)}
+    for label in clicked:
+        assert dice(mask.array == 1 + labels.index(label), ball(CENTRES[label])) > 0.9
     assert mask.geometry.is_close(read_geometry(annotated.image_path))
 
 
-def test_unreadable_scan_is_told_in_a_sentence(tmp_path):
+def test_unreadable_scan_is_refused(tmp_path):
     annotated = scan(tmp_path, "one")
     annotated.image_path.write_bytes(b"half a vol")
 
@@ -53,11 +37,11 @@ def test_unreadable_scan_is_told_in_a_sentence(tmp_path):
         ClickMaskMaker(LABELS, TrainingAtlases())(annotated)
 
 
-# How far they are trusted
+# Agreement and weight
 
 
 def both(folder, name, shift=0, labels=LABELS):
-    """A scan that was clicked, with a mask that lies so many voxels aside."""
+    """Write a clicked scan with a mask that is shifted by some voxels."""
     annotated = scan(folder, name, clicked=LABELS, masked=labels)
     mask = nib.load(annotated.mask_path)
     nib.save(nib.Nifti1Image(np.roll(np.asarray(mask.dataobj), shift, axis=2), mask.affine), annotated.mask_path)
@@ -76,24 +60,24 @@ def test_agreement_is_the_dice_with_accepted_masks(tmp_path, volumes, shift, exp
     assert agreement([both(tmp_path, "one", shift)], volumes, LABELS) == pytest.approx(expected, abs=0.08)
 
 
-def test_every_structure_counts_the_same(tmp_path, volumes):
+def test_structures_have_equal_weight(tmp_path, volumes):
     found = agreement([both(tmp_path, "one"), both(tmp_path, "two", shift=8)], volumes, LABELS)
 
     assert found == pytest.approx(agreement([both(tmp_path, "one")], volumes, LABELS) / 2, abs=0.02)
 
 
-def test_label_that_no_accepted_mask_covers_does_not_count(tmp_path, volumes):
+def test_label_without_a_mask_is_ignored(tmp_path, volumes):
     assert agreement([both(tmp_path, "one", labels=("lesion",))], volumes, LABELS) > 0.9
 
 
-def test_without_clicks_and_mask_of_one_scan_there_is_nothing_to_compare(tmp_path, volumes):
+def test_without_a_scan_with_clicks_and_mask_the_weight_is_1(tmp_path, volumes):
     apart = [scan(tmp_path, "one", clicked=LABELS), scan(tmp_path, "two", clicked=(), masked=LABELS)]
 
     assert agreement(apart, volumes, LABELS) is None
     assert weight_of(None) == 1
 
 
-def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
+def test_unreadable_mask_is_left_out(tmp_path, volumes):
     broken = both(tmp_path, "broken")
     broken.mask_path.write_bytes(b"half a mask")
 
@@ -101,7 +85,7 @@ def test_scan_that_cannot_be_read_is_left_out(tmp_path, volumes):
 
 
 @pytest.mark.parametrize("origin", [MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED])
-def test_masks_of_the_same_clicks_do_not_confirm_them(tmp_path, volumes, origin):
+def test_accepted_click_masks_are_not_compared(tmp_path, volumes, origin):
     accepted = replace(both(tmp_path, "accepted"), mask_origins=dict.fromkeys(LABELS, origin))
     assert agreement([accepted], volumes, LABELS) is None
 
@@ -111,7 +95,7 @@ def test_masks_of_the_same_clicks_do_not_confirm_them(tmp_path, volumes, origin)
     assert agreement([accepted, aside], volumes, LABELS) == agreement([drawn_label], volumes, LABELS) < 0.8
 
 
-def test_trust_grows_from_where_masks_of_clicks_are_of_use():
+def test_weight_is_linear_above_the_useless_agreement():
     halfway = (1 + USELESS_AGREEMENT) / 2
 
     assert [weight_of(dice) for dice in (0.0, USELESS_AGREEMENT, halfway, 1.0)] == pytest.approx([0, 0, 0.5, 1])

@@ -1,4 +1,4 @@
-"""Learning a click network from accepted masks."""
+"""Training of a click network on accepted masks."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from lib.clickmask.shape_atlas import Shape, ShapeAtlas
 from lib.metrics import dice
 from lib.training import click_network_training
 from lib.training.click_network_training import (
-    LEAST_MASKS,
-    LEAST_TO_HOLD_OUT,
+    MIN_EXAMPLES_TO_HOLD_OUT,
+    MIN_MASKS,
     SECONDS,
     ClickExample,
     seconds_by_label,
@@ -42,7 +42,7 @@ def example(mask=BALL, image=None):
 
 
 def capped_ball(rng):
-    """A ball without a corner, which the image shows like the rest of the ball."""
+    """Make a ball without a corner, which has the same intensity as the ball."""
     centre = rng.uniform(-2, 2, 3)
     x, y, z = (line - c for line, c in zip(grid_mm(), centre, strict=True))
     radius = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
@@ -54,7 +54,7 @@ def capped_ball(rng):
 # Examples
 
 
-def test_image_and_mask_are_turned_alike():
+def test_image_and_mask_are_transformed_alike():
     for seed in range(5):
         drawn = example().drawn(np.random.default_rng(seed))
         box = np.ix_(INSIDE, INSIDE, INSIDE)
@@ -63,9 +63,9 @@ def test_image_and_mask_are_turned_alike():
 
 
 def test_ball_stays_a_ball_in_mm_and_fills_its_box(monkeypatch):
-    monkeypatch.setattr(click_network_training, "HAND_ERROR_VOXELS", 0)
-    monkeypatch.setattr(click_network_training, "LARGEST_SCALING", 0)
-    monkeypatch.setattr(click_network_training, "LARGEST_TURN_DEG", 90)
+    monkeypatch.setattr(click_network_training, "CLICK_ERROR_VOXELS", 0)
+    monkeypatch.setattr(click_network_training, "MAX_LOG_SCALING", 0)
+    monkeypatch.setattr(click_network_training, "MAX_ROTATION_DEG", 90)
     for seed in range(5):
         drawn = example().drawn(np.random.default_rng(seed))
         filled = drawn.mask[np.ix_(INSIDE, INSIDE, INSIDE)].mean()
@@ -79,14 +79,14 @@ def test_clicks_lie_on_the_faces_of_their_box():
         assert 0 < low < 0.1 and 0.9 < high < 1
 
 
-def test_only_the_surroundings_of_the_structure_are_kept():
+def test_example_is_cropped_to_the_surroundings_of_the_structure():
     small = distance_mm() <= 3
     kept = example(small)
 
     assert kept.image.size < small.size / 4 and kept.mask.sum() == small.sum()
 
 
-def test_specks_beside_the_structure_are_no_part_of_it():
+def test_specks_are_removed():
     specked = BALL.copy()
     specked[0, 0, 0] = True
     assert example(specked).mask.sum() == BALL.sum()
@@ -95,13 +95,13 @@ def test_specks_beside_the_structure_are_no_part_of_it():
 # Training
 
 
-@pytest.mark.parametrize("count", [0, 1, LEAST_MASKS - 1])
-def test_few_masks_teach_none(count):
+@pytest.mark.parametrize("count", [0, 1, MIN_MASKS - 1])
+def test_few_masks_give_no_network(count):
     assert train_click_network([example()] * count, seconds=1) is None
 
 
 @pytest.mark.slow
-def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show():
+def test_network_learns_boundaries_without_contrast():
     rng = np.random.default_rng(0)
     learnt_from, unseen = ([capped_ball(rng) for _ in range(count)] for count in (6, 4))
     network = train_click_network(learnt_from, seconds=6)
@@ -116,8 +116,8 @@ def test_network_learns_where_a_structure_extremes_that_the_image_does_not_show(
     assert np.mean(after) > np.mean(before) + 0.01
 
 
-@pytest.mark.parametrize("count", [LEAST_MASKS, LEAST_TO_HOLD_OUT])
-def test_masks_without_a_shape_in_common_teach_none(count, monkeypatch):
+@pytest.mark.parametrize("count", [MIN_MASKS, MIN_EXAMPLES_TO_HOLD_OUT])
+def test_masks_without_a_common_shape_give_no_network(count, monkeypatch):
     monkeypatch.setattr(click_network_training, "_helps", lambda *_: True)
 
     assert train_click_network([example(mask) for mask in blobs(count)], seconds=0.3) is None
@@ -125,12 +125,12 @@ def test_masks_without_a_shape_in_common_teach_none(count, monkeypatch):
 
 
 def test_network_that_does_not_help_on_held_out_masks_is_not_used(monkeypatch):
-    asked = []
-    monkeypatch.setattr(click_network_training, "_helps", lambda _, held_out, *rest: asked.append(len(held_out)))
+    counts = []
+    monkeypatch.setattr(click_network_training, "_helps", lambda _, held_out, *rest: counts.append(len(held_out)))
 
-    assert train_click_network([example()] * LEAST_TO_HOLD_OUT, seconds=0.3) is None
-    assert train_click_network([example()] * (LEAST_TO_HOLD_OUT - 1), seconds=0.3) is not None
-    assert asked == [2]
+    assert train_click_network([example()] * MIN_EXAMPLES_TO_HOLD_OUT, seconds=0.3) is None
+    assert train_click_network([example()] * (MIN_EXAMPLES_TO_HOLD_OUT - 1), seconds=0.3) is not None
+    assert counts == [2]
 
 
 @pytest.mark.parametrize("correction", [0, 8, -8])
@@ -146,15 +146,15 @@ def test_network_that_corrects_nothing_or_everything_does_not_help(correction):
 def test_weights_that_are_not_finite_are_not_used(monkeypatch, caplog):
     monkeypatch.setattr(click_network_training, "LEARNING_RATE", np.inf)
 
-    assert train_click_network([example()] * LEAST_MASKS, seconds=0.5) is None
+    assert train_click_network([example()] * MIN_MASKS, seconds=0.5) is None
     assert "infinite" in caplog.text
 
 
-def test_the_draws_of_others_do_not_change():
+def test_global_random_state_does_not_change():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    train_click_network([example()] * LEAST_MASKS, seconds=0.3)
+    train_click_network([example()] * MIN_MASKS, seconds=0.3)
 
     assert torch.rand(1) == expected
 

@@ -1,4 +1,4 @@
-"""Click networks are brought up to date with the accepted masks."""
+"""Click networks are retrained after new accepted masks."""
 
 import pytest
 
@@ -33,37 +33,37 @@ def project(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Numbers of examples and seconds of each training, none of which takes any time."""
-    told = []
+    """Number of examples and seconds of each training, which is skipped."""
+    trainings = []
 
     def train(examples, seconds):
-        told.append((len(examples), seconds))
+        trainings.append((len(examples), seconds))
         return ClickNetwork().eval()
 
     monkeypatch.setattr(click_networks, "train_click_network", train)
-    return told
+    return trainings
 
 
 def masked(folder, count, labels=("lesion",)):
     return scans(folder, count, clicked=("lesion",), masked=labels)
 
 
-def test_network_learns_from_accepted_masks_and_is_kept_for_clicks(project, trained, tmp_path):
+def test_network_is_trained_on_accepted_masks_and_stored(project, trained, tmp_path):
     assert list(project.update(masked(tmp_path, 4))) == ["lesion"]
 
     assert trained == [(4, 45)]
     assert project.stored == {"lesion": [f"scan {n}" for n in range(4)]}
 
 
-def test_few_masks_have_no_network(project, trained, tmp_path):
+def test_few_masks_give_no_network(project, trained, tmp_path):
     assert project.update(masked(tmp_path, 3)) == {} and not trained
 
 
-def test_label_that_nobody_clicks_has_no_network(project, trained, tmp_path):
+def test_label_without_clicks_has_no_network(project, trained, tmp_path):
     assert list(project.update(masked(tmp_path, 5, LABELS))) == ["lesion"]
 
 
-def test_network_is_trained_anew_only_with_new_masks(project, trained, tmp_path):
+def test_network_is_trained_again_only_with_new_masks(project, trained, tmp_path):
     some = masked(tmp_path, 5)
     for seen in (some[:4], some[:4], some):
         project.update(seen)
@@ -71,7 +71,7 @@ def test_network_is_trained_anew_only_with_new_masks(project, trained, tmp_path)
     assert [count for count, _ in trained] == [4, 5]
 
 
-def test_network_without_time_for_it_stays(project, trained, tmp_path, monkeypatch):
+def test_network_stays_if_there_is_no_time_to_train(project, trained, tmp_path, monkeypatch):
     some = masked(tmp_path, 5)
     project.update(some[:4])
     monkeypatch.setattr(click_networks, "seconds_by_label", lambda counts, minutes: {})
@@ -79,20 +79,20 @@ def test_network_without_time_for_it_stays(project, trained, tmp_path, monkeypat
     assert list(project.update(some)) == ["lesion"] and project.stored == {"lesion": [s.image_id for s in some[:4]]}
 
 
-def test_network_goes_with_any_of_its_masks(project, trained, tmp_path):
+def test_network_is_deleted_with_any_of_its_masks(project, trained, tmp_path):
     some = masked(tmp_path, 4)
     project.update(some)
 
     assert project.update([*some[:3], scan(tmp_path, "clicked")]) == {} and project.stored == {}
 
 
-def test_network_that_does_not_help_is_none(project, tmp_path, monkeypatch):
+def test_network_that_does_not_help_is_not_stored(project, tmp_path, monkeypatch):
     monkeypatch.setattr(click_networks, "train_click_network", lambda *_: None)
 
     assert project.update(masked(tmp_path, 4)) == {} and project.stored == {}
 
 
-def test_image_that_cannot_be_read_is_left_out(project, trained, tmp_path):
+def test_unreadable_image_is_left_out(project, trained, tmp_path):
     some = masked(tmp_path, 5)
     some[2].image_path.write_bytes(b"no image")
 
@@ -100,9 +100,9 @@ def test_image_that_cannot_be_read_is_left_out(project, trained, tmp_path):
     assert project.stored == {"lesion": [s.image_id for s in (*some[:2], *some[3:])]}
 
 
-def test_full_disk_is_told_and_stops_no_training(project, trained, tmp_path, caplog):
+def test_full_disk_is_logged(project, trained, tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
     project.folder = tmp_path / "file"
 
     assert list(project.update(masked(tmp_path, 4))) == ["lesion"]
-    assert "are not kept" in caplog.text
+    assert "cannot be stored" in caplog.text

@@ -1,4 +1,4 @@
-"""The dense CRF is used unless accepted masks of held-out scans say that it lowers the Dice."""
+"""The dense CRF is used unless it lowers the Dice with accepted masks of held-out scans."""
 
 from dataclasses import replace
 
@@ -14,19 +14,17 @@ from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import load_volume
 from lib.inference.automatic_mask import automatic_mask
 from lib.inference.prediction import BrokenModelError
-from lib.networks.checkpoint import TrainedModel, load_checkpoint
+from lib.networks.checkpoint import TrainedModel
 from lib.training import crf_choice
 from lib.training.crf_choice import crf_helps
-from lib.training.hyperparameters import Hyperparameters
-from lib.training.run import Training
 from tests.training import phantoms
-from tests.training.phantoms import AFFINE, CENTRES, SHAPE, TINY, BrightIsLabel, ball
+from tests.training.phantoms import AFFINE, CENTRES, SHAPE, ball
 
 BRIGHT, LARGER = ball(CENTRES["lesion"]), ball(CENTRES["lesion"], 5)
 
 
 class Larger(nn.Module):
-    """Draws more than what is bright, unsure where the structure ends."""
+    """Draws a larger ball than the bright one, with a low probability."""
 
     def forward(self, image):
         logit = torch.where(torch.from_numpy(LARGER), 0.5, -8.0).expand(image.shape)
@@ -62,25 +60,25 @@ def test_accepted_masks_decide(model, volumes, accepted, truths, helps):
 @pytest.mark.parametrize(
     ("origin", "helps"), [(MaskOrigin.ACCEPTED, True), (MaskOrigin.CORRECTED, False), (MaskOrigin.DRAWN, False)]
 )
-def test_masks_that_were_accepted_as_they_were_do_not_decide(model, volumes, accepted, origin, helps):
+def test_masks_that_were_accepted_unchanged_are_ignored(model, volumes, accepted, origin, helps):
     scans = [replace(scan, mask_origins={"lesion": origin}) for scan in accepted(LARGER)]
 
     assert crf_helps(model, scans, volumes) is helps
 
 
-def test_it_is_used_where_nobody_can_tell(model, volumes, tmp_path):
+def test_crf_is_used_without_masks(model, volumes, tmp_path):
     assert crf_helps(model, [], volumes)
     assert crf_helps(model, phantoms.scans(tmp_path, 2), volumes)
 
 
-def test_scan_that_cannot_be_read_does_not_decide(model, volumes, accepted):
+def test_unreadable_scan_is_ignored(model, volumes, accepted):
     lost, kept = accepted(LARGER, BRIGHT)
     lost.mask_path.write_bytes(b"no image")
 
     assert crf_helps(model, [lost, kept], volumes)
 
 
-def test_broken_network_decides_nothing(model, volumes, accepted, monkeypatch):
+def test_broken_network_is_ignored(model, volumes, accepted, monkeypatch):
     def broken(*_):
         raise BrokenModelError("Its probabilities are not finite.")
 
@@ -90,23 +88,21 @@ def test_broken_network_decides_nothing(model, volumes, accepted, monkeypatch):
 
 
 @pytest.mark.parametrize("helps", [True, False])
-def test_version_that_is_published_knows_what_was_decided(tmp_path, monkeypatch, helps):
+def test_decision_is_stored_with_the_published_version(tmp_path, monkeypatch, helps):
     monkeypatch.setattr("lib.training.gate.crf_helps", lambda *_: helps)
-    versions = phantoms.versions_in(tmp_path)
-    scans = phantoms.scans(tmp_path, 5, masked=("lesion",))
-    h = Hyperparameters().changed(TINY)
-    prepared = PreparedScans(tmp_path / "prepared")
-    Training(scans, ("lesion",), versions, tmp_path, h, prepared, torch.device("cpu"), objective=BrightIsLabel).run()
+    phantoms.training(tmp_path, phantoms.scans(tmp_path, 5, masked=("lesion",))).run()
 
-    assert load_checkpoint(versions.published_path).crf is helps
+    assert phantoms.published(tmp_path).crf is helps
 
 
-@pytest.mark.parametrize(("of_model", "asked", "is_refined"), [(1, None, 1), (0, None, 0), (0, True, 1), (1, False, 0)])
-def test_mask_is_refined_as_the_model_says_unless_the_user_says_otherwise(model, tmp_path, of_model, asked, is_refined):
+@pytest.mark.parametrize("of_model", [True, False])
+@pytest.mark.parametrize("option", [None, True, False])
+def test_option_of_the_user_overrides_that_of_the_model(model, tmp_path, of_model, option):
     scan = phantoms.scan(tmp_path, "one")
     image = PreparedScans(tmp_path / "prepared").image(scan.image_path, scan.image_checksum, (1.0, 1.0, 1.0))
     volume = load_volume(scan.image_path)
 
-    mask = automatic_mask(replace(model, crf=bool(of_model)), volume, image, crf=asked) > 0
+    mask = automatic_mask(replace(model, crf=of_model), volume, image, crf=option) > 0
 
-    assert np.array_equal(mask, LARGER) is not bool(is_refined)
+    is_refined = not np.array_equal(mask, LARGER)
+    assert is_refined == (of_model if option is None else option)

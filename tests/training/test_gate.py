@@ -1,4 +1,4 @@
-"""A network is published only where it is not worse than the best version that is kept."""
+"""A network is published only if it is not worse than the best kept version."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from lib.geometry.volume import VolumeError
 from lib.inference.prediction import BrokenModelError
 from lib.networks.checkpoint import TrainedModel, TrainingState
 from lib.training import gate as gate_module
-from lib.training.gate import COLLAPSED, MOST_SCANS, TOLERANCE, PublishGate
+from lib.training.gate import COLLAPSED, MAX_SCANS, TOLERANCE, PublishGate
 from tests.training import phantoms
 
 CANDIDATE = "candidate"
@@ -19,10 +19,10 @@ UNREADABLE = VolumeError("The image cannot be read.")
 
 
 class Project:
-    """Versions, scans, and what each network scores on each scan."""
+    """Versions, scans, and the score of each network on each scan."""
 
     def __init__(self, folder, scores):
-        self.folder, self.scores, self.asked = folder, scores, []
+        self.folder, self.scores, self.scored = folder, scores, []
         self.versions = phantoms.versions_in(folder, keep=9)
         self.scans = phantoms.scans(folder, 4)
 
@@ -32,7 +32,7 @@ class Project:
             self.versions.publish(model, TrainingState({}, 10), base=self.versions.published_number())
 
     def score(self, model, scan, *_):
-        self.asked.append((model.version, scan.image_id))
+        self.scored.append((model.version, scan.image_id))
         found = self.scores[model.version]
         found = found.get(scan.image_id, UNREADABLE) if isinstance(found, dict) else found
         if isinstance(found, Exception):
@@ -62,7 +62,7 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("score", [0.0, 0.9])
-def test_first_network_is_published_whatever_its_score(project, score):
+def test_first_network_is_published_with_any_score(project, score):
     verdict = project(candidate=score).judge()
 
     assert verdict.publish
@@ -74,7 +74,7 @@ def test_first_network_is_published_whatever_its_score(project, score):
     ("candidate", "publish"),
     [(0.9, True), (0.8, True), (0.8 - 0.9 * TOLERANCE, True), (0.8 - 1.1 * TOLERANCE, False), (0.0, False)],
 )
-def test_network_is_published_where_it_is_not_worse_but_for_what_few_scans_cannot_tell(project, candidate, publish):
+def test_network_is_published_if_it_is_not_worse_by_more_than_the_tolerance(project, candidate, publish):
     verdict = project(0.8, candidate=candidate).judge()
 
     assert verdict.publish is publish
@@ -91,19 +91,19 @@ def test_network_is_published_where_it_is_not_worse_but_for_what_few_scans_canno
         (0.3, 0, "Its score on 4 training scans is 0.30, too far below the published model's, which is 0.80."),
     ],
 )
-def test_reason_says_what_was_compared(project, candidate, held_out, reason):
+def test_reason(project, candidate, held_out, reason):
     assert project(0.8, candidate=candidate).judge(held_out=held_out).reason == reason
 
 
 @pytest.mark.parametrize("order", [(0.8, 0.6, 0.7), (0.6, 0.8, 0.7), (0.6, 0.7, 0.8)])
-def test_the_best_that_is_kept_is_what_counts_and_not_the_last(project, order):
+def test_candidate_is_compared_with_the_best_kept_version(project, order):
     verdict = project(*order, candidate=0.75).judge()
 
     assert not verdict.publish
     assert (verdict.published_score, verdict.best_version) == (pytest.approx(0.8), 1 + order.index(0.8))
 
 
-def test_every_scan_counts_the_same(project):
+def test_scans_have_equal_weight(project):
     verdict = project({"scan 0": 0.2, "scan 1": 0.6}, candidate={"scan 0": 0.5, "scan 1": 0.4}).judge()
 
     assert (verdict.score, verdict.published_score) == (pytest.approx(0.45), pytest.approx(0.4))
@@ -113,7 +113,7 @@ def test_every_scan_counts_the_same(project):
 
 
 @pytest.mark.parametrize("held_out", [2, 0])
-def test_where_no_scan_can_be_read_the_model_that_is_there_stays(project, held_out):
+def test_published_model_stays_if_no_scan_can_be_read(project, held_out):
     verdict = project(0.8, candidate=UNREADABLE).judge(held_out=held_out)
 
     assert not verdict.publish
@@ -121,18 +121,17 @@ def test_where_no_scan_can_be_read_the_model_that_is_there_stays(project, held_o
     assert verdict.reason == "None of the scans to judge it on can be read; the log says why."
 
 
-def test_where_no_version_was_ever_scored_on_a_readable_scan_it_stays_too(project):
+def test_published_model_stays_if_it_has_no_score(project):
     assert not project(UNREADABLE, candidate=0.9).judge().publish
 
 
-def test_where_no_scan_can_be_read_the_first_network_is_published(project):
+def test_first_network_is_published_if_no_scan_can_be_read(project):
     verdict = project(candidate=UNREADABLE).judge()
 
     assert (verdict.publish, verdict.score) == (True, None)
 
 
-def test_networks_are_compared_on_the_scans_that_all_could_read(project, caplog):
-    """Left out for one and not for the other, a difficult scan would decide."""
+def test_networks_are_compared_on_scans_with_scores_of_all(project, caplog):
     verdict = project({"scan 0": 0.8, "scan 1": 0.1}, candidate={"scan 0": 0.7}).judge()
 
     assert not verdict.publish
@@ -140,28 +139,27 @@ def test_networks_are_compared_on_the_scans_that_all_could_read(project, caplog)
     assert "The scan scan 1 is left out of the comparison. The image cannot be read." in caplog.text
 
 
-# No scan is held out
+# Without held-out scans
 
 
 @pytest.mark.parametrize(
     ("candidate", "publish"), [(0.9, True), (0.8 * COLLAPSED, True), (0.79 * COLLAPSED, False), (0.0, False)]
 )
-def test_scans_that_were_trained_on_show_a_collapse_and_no_more(project, candidate, publish):
+def test_training_scans_detect_a_collapse_only(project, candidate, publish):
     verdict = project(0.8, candidate=candidate).judge(held_out=0)
 
     assert verdict.publish is publish
     assert verdict.judged_on == (4, "training")
 
 
-def test_collapse_is_one_of_the_published_model(project):
-    """Which version of them did best, what they were trained on cannot tell."""
+def test_collapse_is_measured_against_the_published_model(project):
     assert project(1.0, 0.4, candidate=0.3).judge(held_out=0).publish
 
 
-# Versions that cannot be compared with
+# Versions that cannot be compared
 
 
-def test_broken_version_is_named_and_not_compared_with(project, caplog):
+def test_broken_version_is_logged_and_not_compared(project, caplog):
     found = project(0.9, 0.6, candidate=0.7)
     found.versions.path(1).write_bytes(b"half a mod")
 
@@ -171,14 +169,14 @@ def test_broken_version_is_named_and_not_compared_with(project, caplog):
     assert "0001.pt cannot be used" in caplog.text
 
 
-def test_network_whose_output_is_not_finite_scores_nothing(project, caplog):
+def test_network_with_non_finite_output_scores_0(project, caplog):
     verdict = project(0.8, candidate=BrokenModelError("Version 2 of the model is broken.")).judge()
 
     assert (verdict.publish, verdict.score) == (False, 0.0)
     assert "Version 2 of the model is broken." in caplog.text
 
 
-def test_where_the_published_model_is_broken_any_is_better_than_none(project):
+def test_broken_published_model_is_replaced(project):
     found = project(0.9, candidate=0.1)
     found.versions.published_path.write_bytes(b"half a mod")
 
@@ -189,24 +187,23 @@ def test_where_the_published_model_is_broken_any_is_better_than_none(project):
 
 @pytest.mark.parametrize("held_out", [2, 0])
 @pytest.mark.parametrize("before", [("cyst",), ("lesion", "cyst"), ("cyst", "lesion")])
-def test_version_of_other_labels_is_not_compared_with(project, before, held_out):
-    """The app could use none of it."""
+def test_version_of_other_labels_is_not_compared(project, before, held_out):
     found = project(0.9, candidate=0.1, labels=before)
-    assert not found.judge(labels=before, held_out=held_out).publish, "and what it scored then says nothing now"
+    assert not found.judge(labels=before, held_out=held_out).publish, "its scores are cached"
 
     verdict = found.judge(labels=("lesion",), held_out=held_out)
 
     assert (verdict.publish, verdict.published_score) == (True, None)
 
 
-def test_published_model_that_is_no_version_is_compared_with(project):
+def test_published_model_without_a_version_is_compared(project):
     found = project(0.8, candidate=0.5)
     found.versions.path(1).unlink()
 
     assert not found.judge().publish
 
 
-def test_version_that_was_rolled_back_does_not_set_the_bar(project):
+def test_version_that_was_rolled_back_is_not_compared(project):
     found = project(0.7, 0.9, candidate=0.75)
     assert not found.judge().publish
     found.versions.roll_back(1)
@@ -217,29 +214,29 @@ def test_version_that_was_rolled_back_does_not_set_the_bar(project):
     assert (verdict.published_score, verdict.best_version) == (0.7, 1)
 
 
-# Scores are remembered
+# Stored scores
 
 
 def test_version_is_scored_once_on_each_scan(project):
     found = project(0.8, 0.7, candidate=0.75)
 
     first = found.judge()
-    found.asked.clear()
+    found.scored.clear()
     second = found.judge()
 
     assert second == first
-    assert sorted(found.asked) == [(CANDIDATE, "scan 0"), (CANDIDATE, "scan 1")]
+    assert sorted(found.scored) == [(CANDIDATE, "scan 0"), (CANDIDATE, "scan 1")]
 
 
-def test_candidate_that_is_published_is_not_scored_again(project):
+def test_published_candidate_is_not_scored_again(project):
     found = project(0.7, candidate=0.8)
     verdict = found.judge()
     found.publish(1)
     found.gate().remember(2, verdict.scores)
-    found.asked.clear()
+    found.scored.clear()
 
     assert found.gate().kept_scores()[2] == verdict.scores
-    assert found.asked == []
+    assert found.scored == []
 
 
 def other_clicks(scan):
@@ -257,15 +254,15 @@ def other_clicks(scan):
     ],
     ids=["margin", "clicks", "image", "absence", "mask"],
 )
-def test_version_is_scored_anew_where_something_else_is_said(project, change):
+def test_version_is_scored_again_after_a_change(project, change):
     found = project(0.8, candidate=0.8)
     found.judge()
-    found.asked.clear()
+    found.scored.clear()
     scans = [change.get("scan", lambda scan: scan)(found.scans[0]), *found.scans[1:]]
 
     found.judge(margin=change.get("margin", 2), scans=scans)
 
-    assert (1, "scan 0") in found.asked
+    assert (1, "scan 0") in found.scored
 
 
 @pytest.mark.parametrize("content", [b"half a fi", b"[]", b'{"1": 7}', b'{"1": {"a": "much"}}', b"null", b"[" * 99_999])
@@ -277,7 +274,7 @@ def test_damaged_scores_are_replaced(project, content):
     assert found.judge() == first
 
 
-def test_scores_of_versions_that_are_gone_go(project):
+def test_scores_of_deleted_versions_are_deleted(project):
     found = project(0.8, 0.8, candidate=0.8)
     found.judge()
     found.versions.path(1).unlink()
@@ -286,21 +283,20 @@ def test_scores_of_versions_that_are_gone_go(project):
     assert '"1"' not in (found.versions.folder / "scores.json").read_text()
 
 
-def test_judging_looks_at_some_scans_only_those_with_masks_first(tmp_path):
-    clicked = phantoms.scans(tmp_path, MOST_SCANS + 3)
+def test_number_of_scored_scans_is_limited_and_those_with_masks_come_first(tmp_path):
+    clicked = phantoms.scans(tmp_path, MAX_SCANS + 3)
     masked = [phantoms.scan(tmp_path, f"masked {n}", masked=("lesion",)) for n in range(3)]
     found = Project(tmp_path, {})
 
-    chosen = found.gate(held_out=MOST_SCANS + 6, scans=[*clicked, *masked]).scans
+    chosen = found.gate(held_out=MAX_SCANS + 6, scans=[*clicked, *masked]).scans
 
-    assert len(chosen) == MOST_SCANS
+    assert len(chosen) == MAX_SCANS
     assert {scan.image_id for scan in chosen[:3]} == {scan.image_id for scan in masked}
-    again = found.gate(held_out=MOST_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
-    assert again == chosen, "whatever their order"
+    again = found.gate(held_out=MAX_SCANS + 6, scans=[*masked, *clicked[::-1]]).scans
+    assert again == chosen, "independent of their order"
 
 
-def test_masks_that_a_person_drew_or_corrected_are_used_before_those_accepted_as_they_were(tmp_path):
-    """A model that was wrong must not confirm itself."""
+def test_drawn_and_corrected_masks_are_used_before_accepted_ones(tmp_path):
     both = ("lesion", "cyst")
     ways = {
         "accepted": {"lesion": MaskOrigin.ACCEPTED, "cyst": MaskOrigin.ACCEPTED},
@@ -313,12 +309,12 @@ def test_masks_that_a_person_drew_or_corrected_are_used_before_those_accepted_as
         for n in range(3)
         for way, origins in ways.items()
     ]
-    clicked = phantoms.scans(tmp_path, MOST_SCANS)
+    clicked = phantoms.scans(tmp_path, MAX_SCANS)
 
     scans = Project(tmp_path, {}).gate(held_out=len(masked) + len(clicked), scans=[*clicked, *masked]).scans
 
     order = [scan.image_id.rpartition(" ")[0] for scan in scans]
-    assert len(order) == MOST_SCANS
+    assert len(order) == MAX_SCANS
     assert sorted(order[:9]) == sorted(3 * ["corrected", "drawn", "half drawn"])
     assert order[9:12] == 3 * ["accepted"]
     assert order[12:] == 4 * ["scan"]

@@ -1,4 +1,4 @@
-"""The hyper-parameters: the paper's values, presets, methods, and text as viewers show and send it."""
+"""The hyper-parameters: values of the paper, presets, methods, and text for viewers."""
 
 import json
 
@@ -12,7 +12,7 @@ PRESETS = ("paper", "gpu", "cpu")
 
 
 def test_defaults_are_those_of_the_paper():
-    """Section 4, implementation details."""
+    # Section 4, implementation details.
     paper = Hyperparameters.of_preset("paper")
 
     assert paper == Hyperparameters()
@@ -27,7 +27,7 @@ def test_defaults_are_those_of_the_paper():
     assert (paper.geodesic, paper.focal_weight, paper.click_mask_weight) == ("deep", 1, 0)
 
 
-def test_cpu_preset_asks_for_less_of_everything_that_costs_time():
+def test_cpu_preset_is_smaller_than_the_paper():
     paper, cpu = Hyperparameters.of_preset("paper"), Hyperparameters.of_preset("cpu")
 
     for name in ("train_batch_size", "iterations", "base_channels", "levels"):
@@ -37,7 +37,7 @@ def test_cpu_preset_asks_for_less_of_everything_that_costs_time():
 
 
 @pytest.mark.parametrize(("preset", "minutes"), [("cpu", 5), ("gpu", 10)])
-def test_nobody_waits_longer_than_minutes(preset, minutes):
+def test_presets_limit_the_minutes(preset, minutes):
     assert 0 < Hyperparameters.of_preset(preset).max_minutes <= minutes
 
 
@@ -68,7 +68,7 @@ def test_method_is_the_objective_and_preset_the_rest(preset, method):
     assert [getattr(h, name) for name in rest] == [getattr(other, name) for name in rest]
 
 
-def test_another_method_brings_its_own_values_but_for_those_that_are_set():
+def test_another_method_sets_its_own_values_except_those_that_are_given():
     cpu = Hyperparameters.of_preset("cpu")
 
     assert cpu.changed({"method": "paper"}) == Hyperparameters.of_preset("cpu", "paper")
@@ -78,7 +78,7 @@ def test_another_method_brings_its_own_values_but_for_those_that_are_set():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_what_info_shows_can_be_sent_back(preset):
+def test_values_of_info_can_be_sent_back(preset):
     hyperparameters = Hyperparameters.of_preset(preset)
 
     shown = json.loads(json.dumps(hyperparameters.model_dump()))
@@ -86,14 +86,11 @@ def test_what_info_shows_can_be_sent_back(preset):
     assert Hyperparameters().changed(shown) == hyperparameters
 
 
-def test_viewers_get_a_size_as_one_word():
-    # They show a list as a choice.
-    assert Hyperparameters(roi_size=(64, 48, 24)).model_dump()["roi_size"] == "64x48x24"
-
-
 @pytest.mark.parametrize("size", ["64x48x24", "64X48X24", " 64 x 48 x 24 ", [64, 48, 24], (64, 48, 24)])
-def test_size_is_read_in_every_form(size):
-    assert Hyperparameters().changed({"roi_size": size}).roi_size == (64, 48, 24)
+def test_size_is_parsed_in_every_form_and_shown_as_one_word(size):
+    h = Hyperparameters().changed({"roi_size": size})
+
+    assert (h.roi_size, h.model_dump()["roi_size"]) == ((64, 48, 24), "64x48x24")
 
 
 def test_change_leaves_the_rest_and_the_original():
@@ -104,11 +101,8 @@ def test_change_leaves_the_rest_and_the_original():
     assert changed.iterations == 3
     assert changed.changed({"iterations": original.iterations}) == original
     assert original == Hyperparameters.of_preset("cpu")
-
-
-def test_values_cannot_be_changed_under_way():
     with pytest.raises(ValidationError):
-        Hyperparameters().iterations = 3
+        original.iterations = 3
 
 
 @pytest.mark.parametrize("name", ["epochs", "max_epochs", "publish_tolerance"])
@@ -139,6 +133,6 @@ def test_first_error_is_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     "arguments", ['{"weights": "/etc/passwd"}', '{"url": "C:\\\\\\\\x"}', '{"pretrained": true}', "[1]", "{", 7]
 )
-def test_arguments_of_a_network_name_no_file_and_no_address(arguments):
+def test_arguments_of_a_network_contain_no_file_and_no_address(arguments):
     with pytest.raises(ValidationError, match="network_arguments"):
         Hyperparameters().changed({"network_arguments": arguments})

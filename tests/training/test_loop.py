@@ -1,4 +1,4 @@
-"""The loop: so many steps, at these rates, and none on figures that are no numbers."""
+"""The training loop: number of steps, learning rates, and values that are not finite."""
 
 from itertools import repeat
 
@@ -22,7 +22,7 @@ def network():
 
 
 class Objective:
-    """The mean square of the logits, times what stands for this call."""
+    """Mean square of the logits, times a factor for each call."""
 
     def __init__(self, *factors):
         self.factors = iter(factors)
@@ -41,10 +41,10 @@ def steps(of, objective, budget=None, **changes):
         yield step, optimizer.param_groups[0]["lr"], h
 
 
-def test_as_many_steps_as_the_budget_has_and_their_shares():
-    told = [(step.iteration, step.used) for step, _, _ in steps(network(), Objective())]
+def test_steps_use_up_the_budget():
+    found = [(step.iteration, step.used) for step, _, _ in steps(network(), Objective())]
 
-    assert told == [(1, 0.2), (2, 0.4), (3, 0.6), (4, 0.8), (5, 1.0)]
+    assert found == [(1, 0.2), (2, 0.4), (3, 0.6), (4, 0.8), (5, 1.0)]
 
 
 def test_each_step_has_the_rate_of_the_schedule():
@@ -52,37 +52,35 @@ def test_each_step_has_the_rate_of_the_schedule():
         assert rate == pytest.approx(learning_rate(h, step.iteration - 1, (step.iteration - 1) / 5))
 
 
-def test_steps_make_the_loss_less():
+def test_steps_lower_the_loss():
     values = [step.value.loss.item() for step, _, _ in steps(network(), Objective(), learning_rate=0.1)]
 
     assert values == sorted(values, reverse=True)
     assert values[-1] < values[0]
 
 
-def test_what_is_done_between_two_steps_counts_as_time(monkeypatch):
+def test_time_of_the_caller_between_two_steps_is_counted(monkeypatch):
     now = clock(monkeypatch)
-    told = []
+    used = []
     for step, _, _ in steps(network(), Objective(), TrainingBudget(1000, max_minutes=1)):
-        told.append(step.used)
+        used.append(step.used)
         now.seconds += 25
 
-    assert told == pytest.approx([0.001, 25 / 60, 50 / 60, 1])
+    assert used == pytest.approx([0.001, 25 / 60, 50 / 60, 1])
 
 
-def test_a_budget_that_is_used_up_has_one_step():
-    """The rest of a training that was interrupted just before its end: it is judged, and nothing is learnt any more."""
+def test_a_used_up_budget_has_one_step_which_changes_no_weights():
     of = network()
     before = of.weight.clone()
 
-    told = [(step.iteration, step.used) for step, _, _ in steps(of, Objective(), TrainingBudget(5, used_before=1.0))]
+    found = [(step.iteration, step.used) for step, _, _ in steps(of, Objective(), TrainingBudget(5, used_before=1.0))]
 
-    assert told == [(1, 1.0)]
+    assert found == [(1, 1.0)]
     assert torch.equal(of.weight, before)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_output_that_is_no_number_ends_it_before_anything_is_computed_of_it(value):
-    """The geodesics, which the probabilities guide, would end in an error that nobody understands."""
+def test_non_finite_output_ends_the_training_before_the_objective(value):
     of, objective = network(), Objective()
     with torch.no_grad():
         of.bias[1] = value
@@ -93,7 +91,7 @@ def test_output_that_is_no_number_ends_it_before_anything_is_computed_of_it(valu
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_loss_that_is_no_number_ends_it_before_the_step(value):
+def test_non_finite_loss_ends_the_training_before_the_step(value):
     of = network()
     with pytest.raises(TrainingError, match=f"^The loss became {value}; try again with a lower learning_rate"):
         for _ in steps(of, Objective(1.0, value)):
@@ -101,9 +99,9 @@ def test_loss_that_is_no_number_ends_it_before_the_step(value):
     assert torch.equal(of.weight, weights)
 
 
-def test_gradient_that_is_no_number_ends_it_at_the_next_step():
+def test_non_finite_gradient_ends_the_training_at_the_next_step():
     def objective(batch, logits):
-        # 0, and the root has no slope there.
+        # The value is 0, and the gradient of the root is infinite.
         return ObjectiveValue((logits * 0).sqrt().sum(), {}, torch.empty(0))
 
     with pytest.raises(TrainingError, match="^The output of the network became nan"):
@@ -111,7 +109,7 @@ def test_gradient_that_is_no_number_ends_it_at_the_next_step():
 
 
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
-def test_gradient_is_no_longer_than_the_limit(clip):
+def test_gradient_is_clipped(clip):
     of = network()
     before = torch.cat([p.detach().flatten().clone() for p in of.parameters()])
 

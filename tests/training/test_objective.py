@@ -1,4 +1,4 @@
-"""The objective on patches small enough to see through."""
+"""The training objective on small patches."""
 
 import math
 
@@ -34,14 +34,14 @@ BOTH_CLICKED = (clicked("lesion"), clicked("cyst", CYST))
 
 
 def relaxed_box(points):
-    """(X, Y, Z) bool, by the distance of every voxel from the tight box."""
+    """Return the relaxed box (X, Y, Z) bool, by the distance of every voxel from the tight box."""
     voxels = np.stack(np.indices(SHAPE), axis=-1)
     low, high = points.foreground_voxel.min(axis=0), points.foreground_voxel.max(axis=0)
     return torch.from_numpy(((voxels >= low - MARGIN) & (voxels <= high + MARGIN)).all(axis=-1))
 
 
 def patch(*points, seed=0, image=None, **known):
-    """A patch with clicks; `known` is what else a `Patch` holds."""
+    """Make a patch with clicks; `known` are other attributes of `Patch`."""
     if image is None:
         image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
     return Patch(image, tuple(points), tuple(relaxed_box(p) for p in points), **known)
@@ -71,91 +71,85 @@ def gradient(value, logits):
     return found
 
 
-def only(possible, index):
-    """(X, Y, Z) bool of one patch: the voxels that are known to be of a class."""
-    return possible[index] & (possible.sum(dim=0) == 1)
+def only(label_sets, index):
+    """Return the voxels (X, Y, Z) bool of one patch that are known to be of a class."""
+    return label_sets[index] & (label_sets.sum(dim=0) == 1)
 
 
 def of_paths(points, image, **how):
-    """(X, Y, Z) bool: the voxels on the geodesics."""
+    """Return the voxels (X, Y, Z) bool on the geodesics."""
     visited = torch.zeros(SHAPE, dtype=torch.bool)
-    visited[
-        tuple(np.concatenate(extreme_point_geodesics(image.numpy(), points.extremes_voxel, SPACING_MM, **how)).T)
-    ] = True
+    paths = extreme_point_geodesics(image.numpy(), points.extremes_voxel, SPACING_MM, **how)
+    visited[tuple(np.concatenate(paths).T)] = True
     return visited
 
 
-# What is known
+# Label sets
+
+
+def sets_of(*patch_, labels=LABELS, **changes):
+    (label_sets,) = objective(labels, **changes).label_sets(batch(*patch_))
+    return label_sets
 
 
 def test_geodesics_are_foreground_the_relaxed_box_unknown_and_the_rest_background():
     alone = patch(clicked("lesion"))
-    (possible,) = objective(("lesion",)).label_sets(batch(alone))
+    label_sets = sets_of(alone, labels=("lesion",))
 
-    paths = of_paths(clicked("lesion"), alone.image)
-    assert torch.equal(possible[0], ~paths)
-    assert torch.equal(possible[1], relaxed_box(clicked("lesion")))
+    assert torch.equal(label_sets[0], ~of_paths(clicked("lesion"), alone.image))
+    assert torch.equal(label_sets[1], relaxed_box(clicked("lesion")))
 
 
 def test_each_label_has_its_own_index():
-    (possible,) = objective().label_sets(batch(patch(*BOTH_CLICKED)))
+    label_sets = sets_of(patch(*BOTH_CLICKED))
 
-    assert all(only(possible, 1)[tuple(click)] for click in LESION)
-    assert all(only(possible, 2)[tuple(click)] for click in CYST)
+    assert all(only(label_sets, 1)[tuple(click)] for click in LESION)
+    assert all(only(label_sets, 2)[tuple(click)] for click in CYST)
 
 
-def test_clicks_on_one_label_say_that_it_is_not_elsewhere_and_nothing_of_the_other():
-    (possible,) = objective().label_sets(batch(patch(clicked("lesion"))))
+def test_clicks_on_one_label_exclude_it_elsewhere_and_not_the_other():
+    label_sets = sets_of(patch(clicked("lesion")))
 
     outside = ~relaxed_box(clicked("lesion"))
-    assert not possible[1, outside].any()
-    assert possible[0, outside].all() and possible[2, outside].all()
+    assert not label_sets[1, outside].any()
+    assert label_sets[0, outside].all() and label_sets[2, outside].all()
 
 
-def test_absent_labels_are_nowhere():
-    (possible,) = objective().label_sets(batch(patch(clicked("lesion"), absent=("cyst", "of another project"))))
-
-    assert not possible[2].any()
+def test_absent_labels_are_excluded_everywhere():
+    assert not sets_of(patch(clicked("lesion"), absent=("cyst", "of another project")))[2].any()
 
 
-def test_mask_of_all_labels_is_known_as_it_stands():
+def test_mask_of_all_labels_is_the_only_class_of_each_voxel():
     mask = random_mask()
-    (possible,) = objective().label_sets(batch(masked(mask)))
+    label_sets = sets_of(masked(mask))
 
-    assert (possible.sum(dim=0) == 1).all()
-    assert torch.equal(possible.int().argmax(dim=0), mask)
+    assert (label_sets.sum(dim=0) == 1).all()
+    assert torch.equal(label_sets.int().argmax(dim=0), mask)
 
 
-def test_mask_of_one_label_and_clicks_on_the_other_are_known_together():
+def test_mask_of_one_label_is_combined_with_clicks_on_the_other():
     both = masked(random_mask((0, 1)), labels=("lesion",), points=[clicked("cyst", CYST)])
-    (possible,) = objective().label_sets(batch(both))
+    label_sets = sets_of(both)
 
     lesion = both.mask == 1
     paths = of_paths(clicked("cyst", CYST), both.image)
-    assert torch.equal(possible[1], lesion)
-    assert torch.equal(only(possible, 2), paths & ~lesion)
-    assert torch.equal(only(possible, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
+    assert torch.equal(label_sets[1], lesion)
+    assert torch.equal(only(label_sets, 2), paths & ~lesion)
+    assert torch.equal(only(label_sets, 0), ~relaxed_box(clicked("cyst", CYST)) & ~lesion)
 
 
-def test_clicks_on_a_label_that_the_mask_covers_add_nothing(monkeypatch):
+def test_clicks_on_a_label_that_the_mask_covers_are_ignored(monkeypatch):
     searched = []
-    search = module.batch_extreme_point_geodesics
     monkeypatch.setattr(
-        module,
-        "batch_extreme_point_geodesics",
-        lambda images, *args, **how: (searched.extend(images), search(images, *args, **how))[1],
+        module, "batch_extreme_point_geodesics", lambda images, *rest, **how: searched.extend(images) or []
     )
     mask = random_mask()
 
-    with_clicks, without = (
-        objective().label_sets(batch(masked(mask, points=points))) for points in ([clicked("lesion")], [])
-    )
-
-    assert torch.equal(with_clicks, without)
+    assert torch.equal(sets_of(masked(mask, points=[clicked("lesion")])), sets_of(masked(mask)))
     assert searched == []
 
 
-def test_patches_of_a_batch_do_not_touch_each_other():
+def test_patches_of_a_batch_are_independent():
     patches = [
         patch(*BOTH_CLICKED, seed=1),
         masked(seed=2),
@@ -172,24 +166,18 @@ def test_patches_of_a_batch_do_not_touch_each_other():
         assert torch.equal(together[n], objective().label_sets(batch(one), probability[n : n + 1])[0])
 
 
-def test_patch_beside_the_structure_is_not_the_structure():
-    (possible,) = objective(("lesion",)).label_sets(batch(patch(clicked("lesion", LESION - [100, 0, 0]))))
-
-    assert only(possible, 0).all()
-
-
 # Guidance
 
 
 def wall(label_index):
-    """Foreground probability 1, but 0 on a slab that the straight way between the lesion's low and high k crosses."""
+    """Return foreground probability 1, and 0 on a slab across the straight path between the lesion's ends in k."""
     probability = torch.ones(1, len(LABELS), *SHAPE)
     probability[0, label_index - 1, 6:9, 5:8, 4:8] = 0
     return probability
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_deep_geodesics_avoid_what_the_network_takes_for_background_of_their_own_label(label):
+def test_deep_geodesics_avoid_predicted_background_of_their_own_label(label):
     index = LABELS.index(label) + 1
     flat = patch(clicked(label), image=torch.zeros(SHAPE))
     background = (1 - wall(index))[0, index - 1].numpy()
@@ -201,7 +189,7 @@ def test_deep_geodesics_avoid_what_the_network_takes_for_background_of_their_own
 
 
 @pytest.mark.parametrize(("label", "other"), [LABELS, LABELS[::-1]])
-def test_what_the_network_says_of_another_label_does_not_guide(label, other):
+def test_probability_of_another_label_does_not_guide(label, other):
     flat = batch(patch(clicked(label), image=torch.zeros(SHAPE)))
     everywhere = torch.ones(1, len(LABELS), *SHAPE)
 
@@ -217,30 +205,30 @@ def test_what_the_network_says_of_another_label_does_not_guide(label, other):
 def test_guidance_comes_from_the_softmax_of_the_logits():
     patches, logits = batch(patch(*BOTH_CLICKED)), random_logits() * 5
 
-    guided = objective()(patches, logits, guided=True).possible
+    guided = objective()(patches, logits, guided=True).label_sets
 
     assert torch.equal(guided, objective().label_sets(patches, logits.detach().softmax(dim=1)[:, 1:]))
     assert not torch.equal(guided, objective().label_sets(patches))
 
 
 @pytest.mark.parametrize(("guided", "geodesic"), [(False, "deep"), (True, "gradient_euclidean"), (True, "gradient")])
-def test_without_guidance_the_network_does_not_change_what_is_known(guided, geodesic):
+def test_without_guidance_label_sets_do_not_depend_on_the_network(guided, geodesic):
     patches = batch(patch(*BOTH_CLICKED))
 
     sets = [
-        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).possible for seed in (1, 2)
+        objective(geodesic=geodesic)(patches, random_logits(seed=seed) * 5, guided=guided).label_sets for seed in (1, 2)
     ]
 
     assert torch.equal(*sets)
 
 
 def cut(points):
-    """A structure that reaches over the patch's end."""
+    """Shift a structure across the border of the patch."""
     return ExtremePoints.from_clicks(points.label, points.foreground_voxel + [6, 0, 0])
 
 
 @pytest.mark.parametrize("points", [BOTH_CLICKED, BOTH_CLICKED[:1], (cut(BOTH_CLICKED[1]),)])
-def test_probabilities_of_the_tight_boxes_alone_leave_the_device(monkeypatch, points):
+def test_only_probabilities_of_tight_boxes_are_copied_from_the_device(monkeypatch, points):
     probability = torch.rand(1, len(LABELS), *SHAPE)
     in_boxes, inside = 0, torch.zeros(probability.shape, dtype=torch.bool)
     for one in points:
@@ -254,23 +242,23 @@ def test_probabilities_of_the_tight_boxes_alone_leave_the_device(monkeypatch, po
     sets = objective().label_sets(batch(patch(*points)), probability)
 
     assert sum(moved) == in_boxes
-    # Whatever else is read of the others has no part in the result.
+    # Other probabilities do not change the result.
     spoilt = probability.masked_fill(~inside, torch.nan)
     assert torch.equal(objective().label_sets(batch(patch(*points)), spoilt), sets)
 
 
-def test_gradient_row_of_table_1_leaves_distances_out():
+@pytest.mark.parametrize(("geodesic", "euclidean"), [("gradient", False), ("gradient_euclidean", True), ("deep", True)])
+def test_gradient_row_of_table_1_ignores_distances(geodesic, euclidean):
     alone = patch(clicked("lesion"))
 
-    for geodesic, euclidean in (("gradient", False), ("gradient_euclidean", True), ("deep", True)):
-        (possible,) = objective(geodesic=geodesic).label_sets(batch(alone))
-        assert torch.equal(only(possible, 1), of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
+    found = only(sets_of(alone, geodesic=geodesic), 1)
+    assert torch.equal(found, of_paths(clicked("lesion"), alone.image, euclidean=euclidean))
 
 
-def test_without_geodesics_the_six_clicks_alone_are_foreground():
-    (possible,) = objective(geodesic="none").label_sets(batch(patch(clicked("lesion"))))
+def test_without_geodesics_only_the_six_clicks_are_foreground():
+    label_sets = sets_of(patch(clicked("lesion")), geodesic="none")
 
-    np.testing.assert_array_equal(np.argwhere(only(possible, 1)).T, np.unique(LESION, axis=0))
+    np.testing.assert_array_equal(np.argwhere(only(label_sets, 1)).T, np.unique(LESION, axis=0))
 
 
 # Terms and weights
@@ -292,30 +280,26 @@ def test_terms_of_the_partial_loss_are_those_of_the_label_sets():
 
     value = objective()(patches, logits)
 
-    expected = PartialLoss().terms(logits, value.possible)
+    expected = PartialLoss().terms(logits, value.label_sets)
     for name in ("dice", "cross_entropy"):
         torch.testing.assert_close(value.terms[name], expected[name].detach())
 
 
-@pytest.mark.parametrize("masks", [0, 1, 3])
-def test_focal_term_is_that_of_patches_with_unknown_voxels(masks):
-    patches = batch(*[masked()] * masks, patch(*BOTH_CLICKED))
-    logits = random_logits(masks + 1)
+@pytest.mark.parametrize(("masks", "clicks"), [(0, 1), (1, 1), (3, 1), (2, 0)])
+def test_focal_term_is_that_of_patches_with_unknown_voxels(masks, clicks):
+    patches = batch(*[masked()] * masks, *[patch(*BOTH_CLICKED)] * clicks)
+    logits = random_logits(masks + clicks)
 
     value = objective()(patches, logits)
 
-    of_clicks = PartialLoss().terms(logits[masks:], value.possible[masks:])["focal"]
-    torch.testing.assert_close(value.terms["focal"], of_clicks.detach() / (masks + 1))
-
-
-def test_full_masks_have_no_focal_term():
-    assert objective()(batch(masked(), masked()), random_logits(2)).terms["focal"] == 0
+    of_clicks = PartialLoss().terms(logits[masks:], value.label_sets[masks:])["focal"]
+    torch.testing.assert_close(value.terms["focal"], of_clicks.detach() / (masks + clicks))
 
 
 @pytest.mark.parametrize(
     ("weight", "term"), [("focal_weight", "focal"), ("crf_weight", "crf"), ("click_mask_weight", "click_mask")]
 )
-def test_term_is_weighed_and_the_others_are_not(weight, term):
+def test_weight_scales_its_own_term_only(weight, term):
     patches, logits = batch(patch(*BOTH_CLICKED, click_mask=random_mask())), random_logits()
     ones = {"focal_weight": 1, "crf_weight": 1, "click_mask_weight": 1}
 
@@ -326,7 +310,7 @@ def test_term_is_weighed_and_the_others_are_not(weight, term):
 
 
 @pytest.mark.parametrize(("weight", "term"), [("crf_weight", "crf"), ("click_mask_weight", "click_mask")])
-def test_without_its_weight_a_term_is_not_computed(weight, term):
+def test_term_with_weight_0_is_not_computed(weight, term):
     both = {"crf_weight": 1, "click_mask_weight": 1}
 
     terms = objective(**{**both, weight: 0})(batch(patch(*BOTH_CLICKED)), random_logits()).terms
@@ -335,7 +319,7 @@ def test_without_its_weight_a_term_is_not_computed(weight, term):
 
 
 @pytest.mark.parametrize("weights", [{}, {"focal_weight": 0, "crf_weight": 0}, {"click_mask_weight": 1}])
-def test_logits_that_are_no_numbers_give_a_loss_that_is_none(weights):
+def test_nan_logits_give_a_nan_loss(weights):
     logits = torch.full_like(random_logits(), torch.nan)
 
     assert torch.isnan(objective(**weights)(batch(patch(*BOTH_CLICKED)), logits, guided=False).loss)
@@ -345,7 +329,7 @@ def test_logits_that_are_no_numbers_give_a_loss_that_is_none(weights):
 
 
 def crf_energy(image, probability, alpha, beta):
-    """Mean over voxels of the sum over all pairs in float64 (paper, Section 3.3)."""
+    """Compute the mean over voxels of the sum over all pairs in float64 (paper, Section 3.3)."""
     places = np.argwhere(np.ones(SHAPE)).astype(float)
     intensity = image.double().numpy().ravel()
     probability = probability.reshape(len(LABELS), -1).numpy()
@@ -359,7 +343,7 @@ def crf_energy(image, probability, alpha, beta):
 
 
 @pytest.mark.parametrize("beside", [[], [masked()], [masked(), masked()]])
-def test_crf_term_is_the_mean_energy_of_patches_where_masked_ones_have_none(beside):
+def test_crf_term_is_the_mean_energy_and_masked_patches_have_0(beside):
     weight, alpha, beta = 0.5, 3.0, 0.8
     one = patch(*BOTH_CLICKED)
     logits = random_logits(1 + len(beside))
@@ -370,12 +354,12 @@ def test_crf_term_is_the_mean_energy_of_patches_where_masked_ones_have_none(besi
     assert found.item() == pytest.approx(weight * energy / (1 + len(beside)), rel=0.02)
 
 
-KNOWN_EVERYWHERE = {
+FULLY_KNOWN = {
     "mask of all labels": masked(),
     "mask of one label, the other absent": masked(random_mask((0, 1)), labels=("lesion",), absent=("cyst",)),
     "all labels absent": patch(absent=LABELS),
 }
-IN_DOUBT = {
+PARTLY_KNOWN = {
     "clicks": patch(*BOTH_CLICKED),
     "mask of one label": masked(random_mask((0, 1)), labels=("lesion",)),
     "mask of one label, clicks on the other": masked(
@@ -385,62 +369,61 @@ IN_DOUBT = {
 }
 
 
-@pytest.mark.parametrize("known", KNOWN_EVERYWHERE.values(), ids=KNOWN_EVERYWHERE)
-def test_patch_of_which_everything_is_known_has_no_crf_term(known):
+@pytest.mark.parametrize("known", FULLY_KNOWN.values(), ids=FULLY_KNOWN)
+def test_fully_known_patch_has_no_crf_term(known):
     value = objective()(batch(known), random_logits())
 
-    assert (value.possible.sum(dim=1) == 1).all()
+    assert (value.label_sets.sum(dim=1) == 1).all()
     assert "crf" not in value.terms
 
 
-@pytest.mark.parametrize("in_doubt", IN_DOUBT.values(), ids=IN_DOUBT)
-def test_crf_term_reaches_voxels_in_doubt(in_doubt):
+@pytest.mark.parametrize("partly_known", PARTLY_KNOWN.values(), ids=PARTLY_KNOWN)
+def test_crf_term_has_a_gradient_at_every_voxel(partly_known):
     weights = {"sigma_beta": 0.5, "focal_weight": 0}
     logits = random_logits(2)
-    value = objective(crf_weight=1, **weights)(batch(in_doubt, masked()), logits, guided=False)
-    without = objective(crf_weight=0, **weights)(batch(in_doubt, masked()), logits, guided=False)
+    value = objective(crf_weight=1, **weights)(batch(partly_known, masked()), logits, guided=False)
+    without = objective(crf_weight=0, **weights)(batch(partly_known, masked()), logits, guided=False)
 
     of_crf = gradient(value.loss, logits) - gradient(without.loss, logits)
 
-    assert (value.possible[0].sum(dim=0) > 1).any()
+    assert (value.label_sets[0].sum(dim=0) > 1).any()
     assert (of_crf[0] != 0).any(dim=0).all()
     assert (of_crf[1] == 0).all()
 
 
-@pytest.mark.parametrize("in_doubt", IN_DOUBT.values(), ids=IN_DOUBT)
-def test_voxels_of_which_nothing_is_known_have_exactly_no_gradient_without_the_crf_term(in_doubt):
+@pytest.mark.parametrize("partly_known", PARTLY_KNOWN.values(), ids=PARTLY_KNOWN)
+def test_unknown_voxels_have_no_gradient_without_the_crf_term(partly_known):
     logits = random_logits()
-    value = objective(crf_weight=0)(batch(in_doubt), logits)
+    value = objective(crf_weight=0)(batch(partly_known), logits)
 
     found = gradient(value.loss, logits)[0]
 
-    unknown = value.possible[0].all(dim=0)
+    unknown = value.label_sets[0].all(dim=0)
     assert (found[:, unknown] == 0).all()
     assert (found[:, ~unknown] != 0).any(dim=0).all()
 
 
-def test_patch_of_which_nothing_is_known_has_the_gradient_of_its_crf_term_alone():
+def test_unknown_patch_has_only_a_crf_term():
     logits = random_logits()
 
     with_crf, without = (objective(crf_weight=weight)(batch(patch()), logits) for weight in (1e-4, 0))
 
-    assert with_crf.possible.all()
+    assert with_crf.label_sets.all()
     assert with_crf.loss.item() == pytest.approx(with_crf.terms["crf"].item())
     assert without.loss.item() == 0 and (gradient(without.loss, logits) == 0).all()
 
 
-def test_geodesics_carry_no_gradient():
-    """The path is a choice of voxels; the gradient is that of the loss of the label sets as given."""
+def test_geodesics_have_no_gradient():
     patches, logits = batch(patch(*BOTH_CLICKED)), random_logits()
 
     value = objective(crf_weight=0)(patches, logits)
 
     torch.testing.assert_close(
-        gradient(value.loss, logits), gradient(PartialLoss()(logits, value.possible), logits), rtol=0, atol=0
+        gradient(value.loss, logits), gradient(PartialLoss()(logits, value.label_sets), logits), rtol=0, atol=0
     )
 
 
-# Masks of the clicks
+# Click masks
 
 
 def click_mask_term(*patches, logits):
@@ -448,8 +431,8 @@ def click_mask_term(*patches, logits):
     return value.terms["click_mask"].item()
 
 
-def dice_and_cross_entropy(logits, possible):
-    terms = PartialLoss().terms(logits, possible)
+def dice_and_cross_entropy(logits, label_sets):
+    terms = PartialLoss().terms(logits, label_sets)
     return (terms["dice"] + terms["cross_entropy"]).item()
 
 
@@ -457,7 +440,7 @@ def one_hot(mask):
     return torch.stack([mask == c for c in range(1 + len(LABELS))])[None]
 
 
-def test_click_mask_of_all_labels_is_learnt_like_a_mask():
+def test_click_mask_of_all_labels_supervises_like_a_mask():
     mask, logits = random_mask(), random_logits()
 
     found = click_mask_term(patch(*BOTH_CLICKED, click_mask=mask), logits=logits)
@@ -465,32 +448,32 @@ def test_click_mask_of_all_labels_is_learnt_like_a_mask():
     assert found == pytest.approx(dice_and_cross_entropy(logits, one_hot(mask)))
 
 
-def test_label_that_was_not_clicked_may_be_where_the_click_mask_is_0():
+def test_label_without_clicks_is_possible_where_the_click_mask_is_0():
     mask, logits = random_mask((0, 1)), random_logits()
-    possible = one_hot(mask)
-    possible[0, 2] = mask == 0
+    label_sets = one_hot(mask)
+    label_sets[0, 2] = mask == 0
 
     found = click_mask_term(patch(clicked("lesion"), click_mask=mask), logits=logits)
 
-    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+    assert found == pytest.approx(dice_and_cross_entropy(logits, label_sets))
 
 
-def test_label_that_an_accepted_mask_covers_is_not_learnt_from_its_click_mask():
-    """What is left says of each voxel: cyst, or not cyst."""
+def test_click_mask_of_a_label_that_an_accepted_mask_covers_is_ignored():
     click_mask, logits = random_mask(seed=5), random_logits()
-    possible = torch.stack([click_mask != 2, click_mask != 2, click_mask == 2])[None]
+    # The sets are "cyst" and "not cyst".
+    label_sets = torch.stack([click_mask != 2, click_mask != 2, click_mask == 2])[None]
 
     found = click_mask_term(
         masked(random_mask((0, 1)), labels=("lesion",), points=BOTH_CLICKED, click_mask=click_mask), logits=logits
     )
 
-    assert found == pytest.approx(dice_and_cross_entropy(logits, possible))
+    assert found == pytest.approx(dice_and_cross_entropy(logits, label_sets))
 
 
 @pytest.mark.parametrize(
     "other", [masked(points=BOTH_CLICKED, click_mask=random_mask()), patch(*BOTH_CLICKED), patch()]
 )
-def test_patch_without_a_click_mask_or_with_all_labels_masked_adds_nothing(other):
+def test_patch_without_a_click_mask_or_with_all_labels_masked_does_not_contribute(other):
     one, logits = patch(*BOTH_CLICKED, click_mask=random_mask()), random_logits(2)
 
     assert click_mask_term(one, other, logits=logits) == pytest.approx(click_mask_term(one, logits=logits[:1]))

@@ -1,13 +1,13 @@
-"""Scans are mirrored along axes on which their structures might as well be mirror images, and no others."""
+"""Scans are mirrored only along axes without a common orientation of structures."""
 
 import numpy as np
 import pytest
 
-from lib.training.orientation import FEWEST_STRUCTURES, OFF_CENTRE, symmetric_axes
+from lib.training.orientation import MIN_STRUCTURES, OFF_CENTRE, symmetric_axes
 from lib.training.structures import StructureExtremes
 
 SCAN_SHAPE = np.array([80, 90, 60])
-# Of the ends of a structure in its box, from -1 to 1: thick to the right, in front and above.
+# Ends of a structure in its box, from -1 to 1, without symmetry.
 PATTERN = np.array(
     [
         [[-1, 0.5, 0.4], [1, 0.6, 0.3]],
@@ -25,10 +25,10 @@ def mirrored(ends, axis):
 
 
 def structures(count, either_way=(), noise=0.2, centre=(0, 0, 0), size=(20, 30, 16), seed=0, label=1):
-    """Alike but for noise; by chance mirrored along some axes.
+    """Make similar structures with noise, randomly mirrored along some axes.
 
     Args:
-        centre: of the structures in their scans, from -1 to 1.
+        centre: position of the structures in their scans, from -1 to 1.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -44,49 +44,48 @@ def structures(count, either_way=(), noise=0.2, centre=(0, 0, 0), size=(20, 30, 
     return found
 
 
-def axes(*wanted):
-    return tuple(axis in wanted for axis in range(3))
+def axes(*chosen):
+    return tuple(axis in chosen for axis in range(3))
 
 
 @pytest.mark.parametrize("count", [20, 50])
 @pytest.mark.parametrize("either_way", [(), (0,), (1, 2), (0, 1, 2)])
-def test_axes_along_which_structures_come_either_way_are_found(either_way, count):
+def test_axes_without_orientation_are_found(either_way, count):
     found = [symmetric_axes(structures(count, either_way, seed=seed)) for seed in range(20)]
 
-    assert np.mean([axes == tuple(axis in either_way for axis in range(3)) for axes in found]) >= 0.8
+    assert np.mean([found_axes == axes(*either_way) for found_axes in found]) >= 0.8
 
 
-def test_structures_without_any_shape_in_common_come_either_way():
+def test_structures_without_a_common_shape_have_no_orientation():
     assert symmetric_axes(structures(60, noise=3.0)) == axes(0, 1, 2)
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_structure_that_always_lies_on_one_side_of_its_scan_is_not_mirrored_to_the_other(axis):
-    """Such as the left one of two alike."""
+def test_structure_on_one_side_of_its_scan_is_not_mirrored_to_the_other(axis):
     centre = np.zeros(3)
     centre[axis] = 3 * OFF_CENTRE
 
     assert symmetric_axes(structures(40, (0, 1, 2), centre=centre)) == axes(*{0, 1, 2} - {axis})
 
 
-def test_by_a_little_off_the_middle_is_in_the_middle():
+def test_structures_near_the_middle_are_mirrored():
     assert symmetric_axes(structures(40, (0, 1, 2), centre=(0.5 * OFF_CENTRE,) * 3)) == axes(0, 1, 2)
 
 
-def test_every_label_has_to_come_either_way():
+def test_axis_is_symmetric_only_if_it_is_for_every_label():
     tumours, organs = structures(40, (0, 1, 2)), structures(40, (0,), label=2)
 
     assert symmetric_axes([*tumours, *organs]) == axes(0)
 
 
-@pytest.mark.parametrize("few", [[], structures(FEWEST_STRUCTURES - 1, noise=3.0)])
-def test_few_structures_tell_nothing(few):
+@pytest.mark.parametrize("few", [[], structures(MIN_STRUCTURES - 1, noise=3.0)])
+def test_with_few_structures_no_axis_is_symmetric(few):
     assert symmetric_axes(few) == axes()
     assert symmetric_axes([*structures(40, (0, 1, 2), label=2), *few[:1]]) == (axes() if few else axes(0, 1, 2))
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (20, 1, 16)])
-def test_flat_structures_are_no_trouble(size):
+def test_flat_structures_are_accepted(size):
     flat = structures(6, size=np.array(size) - 1)
 
     assert all(isinstance(axis, bool) for axis in symmetric_axes(flat))

@@ -1,4 +1,4 @@
-"""Processes that train together share figures, and the gradient of their batches is that of one large batch."""
+"""Processes that train together: shared values, and the gradient of one large batch."""
 
 import threading
 from contextlib import suppress
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # starts processes
 
 
 def together(function, folder):
-    """What a function of the ranks returns on each of two processes."""
+    """Return the results of a function of the ranks on each of two processes."""
     torch.multiprocessing.spawn(_rank, (function, str(folder)), nprocs=SIZE)
     return [torch.load(folder / f"{rank}.pt") for rank in range(SIZE)]
 
@@ -38,15 +38,15 @@ def _rank(rank, function, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=SIZE)
     torch.save(function(Ranks(rank, SIZE, rank, SIZE)), Path(folder) / f"{rank}.pt")
     if dist.is_initialized():
-        with suppress(RuntimeError):  # the other one has ended
+        with suppress(RuntimeError):  # the other process has ended
             dist.barrier()
         dist.destroy_process_group()
 
 
-# Figures
+# Values
 
 
-def figures(ranks):
+def shared_values(ranks):
     return {
         "mean": ranks.mean([ranks.rank, 3]),
         "of_first": ranks.of_first(ranks.rank + 0.5),
@@ -58,14 +58,14 @@ def figures(ranks):
     }
 
 
-def test_figures_of_all_processes_and_those_of_the_first(tmp_path):
+def test_values_are_shared(tmp_path):
     expected = {"mean": [0.5, 3.0], "of_first": 0.5, "bytes": list(range(256)), "other_length": []}
     expected |= {"last_is_true": 1, "all_are_true": 0, "none_is_true": None}
 
-    assert together(figures, tmp_path) == [expected, expected]
+    assert together(shared_values, tmp_path) == [expected, expected]
 
 
-def test_process_alone_is_the_first_of_one():
+def test_single_process():
     alone = Ranks()
 
     assert alone.is_first and alone.mean([2, 3]) == [2.0, 3.0]
@@ -79,7 +79,7 @@ def test_process_alone_is_the_first_of_one():
 
 
 def patch(seed, kind):
-    """(16, 12, 12) with a structure, and what `kind` says is known of it."""
+    """Make a patch (16, 12, 12) with a structure and the annotations of `kind`."""
     generator = torch.Generator().manual_seed(seed)
     structure = torch.from_numpy(l_shape()[:16, :12, :12] > 500)
     assert structure.any()
@@ -101,7 +101,7 @@ def _inside(box, shape):
 
 
 KINDS = ["clicks", "nothing", "clicks and their mask", "all", "all", "clicks and their mask"]
-"""The first half for one process, in which a patch is unknown; of the others more is known."""
+"""Annotations of the patches; the first half is for one process."""
 
 
 def patches(first, last):
@@ -140,7 +140,7 @@ def test_gradient_of_all_processes_is_that_of_one_batch(tmp_path):
 
 
 class Square:
-    """The mean square of the logits; of one rank it breaks at a call."""
+    """Mean square of the logits, which is NaN at one call."""
 
     def __init__(self, broken_at):
         self.calls, self.broken_at = 0, broken_at
@@ -154,7 +154,7 @@ class Square:
 def steps(ranks, objective):
     h = Hyperparameters(optimizer="sgd", momentum=0.0)
     of, batch = network(), PatchBatch.of([patch(ranks.rank, "nothing")])
-    # The clocks of two machines differ.
+    # The ranks have different budgets, like machines with different clocks.
     budget = TrainingBudget(4 + ranks.rank)
     optimizer = make_optimizer(of, h)
     return of, train(of, optimizer, iter(lambda: batch, 0), objective, h, budget, torch.device("cpu"), ranks)
@@ -179,7 +179,7 @@ def diverged(ranks):
     return str(error.value)
 
 
-def test_figures_that_break_in_one_process_end_all(tmp_path):
+def test_non_finite_loss_of_one_process_ends_all(tmp_path):
     first, second = together(diverged, tmp_path)
 
     assert first.startswith("The loss became infinite, or no number, in another process; try again")
@@ -197,7 +197,7 @@ def left_alone(ranks):
     return str(error.value)
 
 
-def test_process_whose_other_has_ended_says_so(tmp_path):
-    said, _ = together(left_alone, tmp_path)
+def test_lost_process_is_detected(tmp_path):
+    message, _ = together(left_alone, tmp_path)
 
-    assert said.startswith("Another process of the training has ended, or cannot be reached (")
+    assert message.startswith("Another process of the training has ended, or cannot be reached (")

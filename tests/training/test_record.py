@@ -1,4 +1,4 @@
-"""Which scans a training may see, so that those it is judged on stay unseen."""
+"""Assignment of scans to training or held out, and the file of the record."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_no_scan_that_was_trained_on_is_held_out_later(growth, share):
 
 
 @given(st.lists(st.sets(st.sampled_from(IDS), min_size=1), min_size=1, max_size=6), st.floats(0, 1, exclude_max=True))
-def test_there_is_always_something_to_train_on_whatever_comes_and_goes(days, share):
+def test_some_scans_are_always_trained_on(days, share):
     record = TrainingRecord()
     for scans in days:
         before, record = record, record.with_scans(scans, share)
@@ -39,11 +39,11 @@ def test_there_is_always_something_to_train_on_whatever_comes_and_goes(days, sha
 
 
 @pytest.mark.parametrize(("scans", "held_out"), [(1, 0), (4, 0), (5, 1), (9, 1), (10, 2), (50, 10)])
-def test_share_is_held_out_as_soon_as_there_are_scans_enough(scans, held_out):
+def test_share_of_scans_is_held_out(scans, held_out):
     assert len(TrainingRecord().with_scans(IDS[:scans], 0.2).held_out) == held_out
 
 
-def test_the_next_scans_make_up_for_those_that_were_trained_on_too_early():
+def test_new_scans_are_held_out_until_the_share_is_reached():
     record = TrainingRecord().with_scans(IDS[:4], 0.2).with_scans(IDS[:5], 0.2)
 
     assert record.held_out == (IDS[4],)
@@ -53,27 +53,27 @@ def test_choice_does_not_depend_on_the_order_of_the_scans():
     assert TrainingRecord().with_scans(IDS, 0.2) == TrainingRecord().with_scans(IDS[::-1], 0.2)
 
 
-def test_no_share_trains_on_all():
+def test_share_of_0_trains_on_all():
     record = TrainingRecord().with_scans(IDS[:10], 0.2).with_scans(IDS[:10], 0)
 
     assert record.held_out == ()
     assert set(record.trained_on) == set(IDS[:10])
 
 
-def test_scan_that_is_gone_is_no_longer_held_out():
+def test_deleted_scan_is_not_held_out():
     record = TrainingRecord().with_scans(IDS[:10], 0.2)
     gone = record.held_out[0]
 
     assert gone not in record.with_scans(set(IDS[:10]) - {gone}, 0.2).held_out
 
 
-def test_scan_that_was_trained_on_and_comes_back_is_trained_on():
+def test_restored_scan_that_was_trained_on_is_trained_on_again():
     record = TrainingRecord().with_scans(IDS[:4], 0.2).with_scans(IDS[4:14], 0.2).with_scans(IDS[:14], 0.5)
 
     assert set(IDS[:4]) <= set(record.trained_on)
 
 
-def test_where_only_held_out_scans_are_left_most_are_trained_on():
+def test_held_out_scans_are_trained_on_if_all_others_were_deleted():
     record = TrainingRecord().with_scans(IDS, 0.2)
     left = record.held_out
 
@@ -83,18 +83,15 @@ def test_where_only_held_out_scans_are_left_most_are_trained_on():
     assert set(left) - set(record.held_out) <= set(record.trained_on)
 
 
-def test_trainings_that_began_are_counted():
-    assert TrainingRecord().begin().begin().begun == 2
-
-
-def test_what_was_saved_is_read_back(tmp_path):
+def test_record_is_the_same_after_a_round_trip(tmp_path):
     record = TrainingRecord().with_scans(IDS[:10], 0.2).begin().begin().with_run(RUN)
     record.save(tmp_path / "record.json")
 
     assert TrainingRecord.load(tmp_path / "record.json") == record
+    assert record.begun == 2
 
 
-def test_record_that_does_not_count_them_has_begun_as_many_as_ended(tmp_path):
+def test_record_without_the_number_of_begun_trainings_counts_finished_ones(tmp_path):
     TrainingRecord(runs=(RUN, RUN)).save(tmp_path / "record.json")
     content = json.loads((tmp_path / "record.json").read_text())
     del content["begun"]
@@ -103,12 +100,12 @@ def test_record_that_does_not_count_them_has_begun_as_many_as_ended(tmp_path):
     assert TrainingRecord.load(tmp_path / "record.json").begun == 2
 
 
-def test_there_is_an_empty_one_before_the_first(tmp_path):
+def test_record_is_empty_before_the_first_training(tmp_path):
     assert TrainingRecord.load(tmp_path / "record.json") == TrainingRecord()
 
 
 @pytest.mark.parametrize("content", ["half a fi", "[]", '{"trained_on": [], "held_out": []}', '{"runs": [{"a": 1}]}'])
-def test_unreadable_one_is_kept_aside_and_named(tmp_path, caplog, content):
+def test_unreadable_record_is_renamed_and_logged(tmp_path, caplog, content):
     path = tmp_path / "record.json"
     path.write_text(content)
 

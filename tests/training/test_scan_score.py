@@ -1,4 +1,4 @@
-"""How good a network is on a scan, where the right answer is known."""
+"""Scores of networks on scans with known answers."""
 
 import pytest
 from torch import nn
@@ -8,7 +8,7 @@ from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.volume import VolumeError
 from lib.inference.prediction import BrokenModelError
 from lib.training.scan_score import scan_score
-from tests.training.phantoms import BOTH, LABELS, LEFT, NOWHERE, RIGHT, answering, ball, scan
+from tests.training.phantoms import BOTH, LABELS, LEFT, NOWHERE, RIGHT, answering, scan
 
 
 @pytest.fixture
@@ -23,51 +23,50 @@ def score(tmp_path):
 
 
 @pytest.mark.parametrize("masked", [(), LABELS])
-def test_network_that_finds_what_was_clicked_or_drawn_is_good(score, masked):
+def test_network_that_finds_annotated_structures_has_a_high_score(score, masked):
     assert score([LEFT, RIGHT], LABELS, clicked=LABELS, masked=masked) > 0.9
 
 
 @pytest.mark.parametrize("masked", [(), ("lesion",)])
-def test_network_that_finds_nothing_or_the_wrong_thing_is_not(score, masked):
+def test_network_that_finds_nothing_or_another_structure_scores_0(score, masked):
     assert score([NOWHERE], masked=masked) == 0
     assert score([RIGHT], masked=masked) == 0
 
 
-def test_mask_counts_by_its_dice(score):
-    """Two balls of one size where one was drawn: 2 / 3."""
+def test_score_of_a_mask_is_its_dice(score):
+    # The network finds two balls of the same size, and the mask has one.
     assert score([BOTH], masked=("lesion",)) == pytest.approx(2 / 3, abs=0.02)
 
 
-def test_mask_outweighs_the_clicks_on_the_same_label(score):
+def test_mask_is_used_instead_of_clicks_on_the_same_label(score):
     assert score([BOTH], clicked=("lesion",), masked=("lesion",)) == score([BOTH], clicked=(), masked=("lesion",))
 
 
-def test_label_of_which_nothing_was_said_does_not_count(score):
+def test_unanswered_label_is_ignored(score):
     assert score([LEFT, NOWHERE], LABELS, clicked=("lesion",)) > 0.9
     assert score([LEFT, NOWHERE], LABELS, clicked=(), masked=("lesion",)) > 0.9
 
 
-def test_labels_count_the_same(score):
+def test_labels_have_equal_weight(score):
     assert score([LEFT, NOWHERE], LABELS, clicked=(), masked=LABELS) == pytest.approx(0.5, abs=0.02)
     assert score([LEFT, NOWHERE], LABELS, clicked=("cyst",), masked=("lesion",)) == pytest.approx(0.5, abs=0.02)
 
 
-def test_absent_label_is_right_where_nothing_is_found(score):
+def test_absent_label_scores_1_if_nothing_is_found(score):
     assert score([NOWHERE, RIGHT], ("lesion", "cyst"), clicked=(), absent=("lesion",)) == 1
     assert score([RIGHT, NOWHERE], ("lesion", "cyst"), clicked=(), absent=("lesion",)) == 0
 
 
 def test_mask_of_one_of_two_labels_has_the_values_of_the_app(score):
-    """Where the mask does not cover a label, its values are not those of the network's other one."""
     assert score([LEFT, RIGHT], LABELS, clicked=(), masked=("cyst",)) > 0.9
     assert score([RIGHT, LEFT], LABELS, clicked=(), masked=("cyst",)) == 0
 
 
-def test_label_that_the_app_no_longer_has_does_not_count(score):
+def test_removed_label_is_ignored(score):
     assert score([LEFT], ("lesion",), clicked=("lesion", "cyst")) == score([LEFT], ("lesion",), clicked=("lesion",))
 
 
-def test_scan_that_says_nothing_of_the_labels_has_no_score(score):
+def test_scan_without_answers_has_no_score(score):
     with pytest.raises(VolumeError, match="None of its labels was answered"):
         score([LEFT], ("lesion",), clicked=("cyst",))
 
@@ -80,7 +79,7 @@ def test_unreadable_scan_has_no_score(tmp_path):
         scan_score(answering(LEFT), annotated, ScanVolumes(PreparedScans(tmp_path / "p"), (1.0, 1.0, 1.0)), 2)
 
 
-def test_network_whose_output_is_no_number_is_broken(tmp_path):
+def test_network_with_non_finite_output_is_broken(tmp_path):
     class Broken(nn.Module):
         def forward(self, image):
             return image.new_full((len(image), 2, *image.shape[2:]), float("nan"))
@@ -91,7 +90,3 @@ def test_network_whose_output_is_no_number_is_broken(tmp_path):
 
     with pytest.raises(BrokenModelError):
         scan_score(model, scan(tmp_path, "one", masked=("lesion",)), volumes, 2)
-
-
-def test_the_phantom_is_what_it_says():
-    assert ball((7, 10, 8)).sum() == ball((17, 10, 8)).sum() > 200

@@ -1,4 +1,4 @@
-"""Where a training starts: at one that was interrupted, at the published network, or at nothing."""
+"""Starting point of a training: an interrupted training, the published network, or an untrained one."""
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ def save(path, version, iterations, progress=0.0, seed=7, **kinds):
     return model.network
 
 
-def start(paths, pretrained=True, spacing_mm=(1.0, 1.0, 1.0), **wanted):
+def start(paths, pretrained=True, spacing_mm=(1.0, 1.0, 1.0), **planned):
     return StartingPoint.find(
-        lambda spacing_mm: spec(**wanted, spacing_mm=spacing_mm), spacing_mm, *paths, pretrained=pretrained
+        lambda spacing_mm: spec(**planned, spacing_mm=spacing_mm), spacing_mm, *paths, pretrained=pretrained
     )
 
 
@@ -30,13 +30,14 @@ def same_weights(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_nothing_there(paths):
-    found = start(paths)
+def test_without_models_the_network_is_untrained(paths):
+    found = start(paths, spacing_mm=(1.0, 1.0, 6.5))
 
     assert (found.base, found.state) == (0, None)
+    assert found.spec == spec(spacing_mm=(1.0, 1.0, 6.5))
 
 
-def test_published_network_is_gone_on_from(paths):
+def test_published_network_is_continued(paths):
     network = save(paths[0], version=3, iterations=700)
 
     found = start(paths)
@@ -46,7 +47,7 @@ def test_published_network_is_gone_on_from(paths):
 
 
 @pytest.mark.parametrize("version", [0, 3])
-def test_interrupted_training_goes_on(paths, version):
+def test_interrupted_training_is_continued(paths, version):
     if version:
         save(paths[0], version, iterations=700)
     network = save(paths[1], version, iterations=760, progress=0.25, seed=8)
@@ -57,8 +58,7 @@ def test_interrupted_training_goes_on(paths, version):
     assert (found.base, found.state.iterations, found.state.progress) == (version, 760, 0.25)
 
 
-def test_one_that_started_from_another_version_is_left_aside(paths):
-    """As after a roll-back."""
+def test_interrupted_training_from_another_version_is_ignored(paths):
     network = save(paths[0], version=2, iterations=500)
     save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
 
@@ -67,7 +67,7 @@ def test_one_that_started_from_another_version_is_left_aside(paths):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("roi_size", [(32, 16, 16), (8, 8, 8)])
-def test_size_of_a_patch_is_the_one_that_is_asked_for_now(paths, interrupted, roi_size):
+def test_size_of_patches_is_the_planned_one(paths, interrupted, roi_size):
     network = save(paths[0], version=3, iterations=700)
     if interrupted:
         network = save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
@@ -78,22 +78,21 @@ def test_size_of_a_patch_is_the_one_that_is_asked_for_now(paths, interrupted, ro
     assert same_weights(found.network, network)
 
 
-@pytest.mark.parametrize("wanted", [{"levels": 3}, {"labels": ("cyst",)}, {"labels": ("lesion", "cyst")}])
-def test_other_network_or_other_labels_are_left_aside_and_replaced(paths, caplog, wanted):
-    """What becomes of it is published in place of the version that is there."""
+@pytest.mark.parametrize("planned", [{"levels": 3}, {"labels": ("cyst",)}, {"labels": ("lesion", "cyst")}])
+def test_models_of_another_network_or_other_labels_are_ignored(paths, caplog, planned):
     save(paths[0], version=3, iterations=700)
     save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
 
-    found = start(paths, **wanted)
+    found = start(paths, **planned)
 
     assert found.state is None
-    assert found.spec == spec(**wanted)
+    assert found.spec == spec(**planned)
     assert found.base == 3
     assert "The published model has other labels, or is another network; it is not trained on." in caplog.text
 
 
-@pytest.mark.parametrize(("dropout", "goes_on"), [(0.0, True), (0.5, False)])
-def test_other_arguments_make_another_network_although_its_weights_would_fit(paths, dropout, goes_on):
+@pytest.mark.parametrize(("dropout", "is_continued"), [(0.0, True), (0.5, False)])
+def test_other_arguments_are_another_network_although_its_weights_fit(paths, dropout, is_continued):
     def of_monai(dropout):
         arguments = {"channels": [2, 4, 8], "strides": [2, 2], "dropout": dropout}
         return NetworkSpec.of_monai(("lesion",), (1.0, 1.0, 1.0), (16, 16, 16), "UNet", arguments)
@@ -103,13 +102,12 @@ def test_other_arguments_make_another_network_although_its_weights_would_fit(pat
 
     found = StartingPoint.find(lambda _: of_monai(dropout), (1.0, 1.0, 1.0), *paths, pretrained=True)
 
-    assert (found.state is not None) is goes_on
+    assert (found.state is not None) is is_continued
     assert found.spec.arguments["dropout"] == dropout
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.1, 1.1, 1.1), (1.0, 1.0, 6.5)])
-def test_grid_of_the_published_network_stays(paths, spacing_mm):
-    """Scans of thick slices would be planned with other kernels, whose weights do not fit."""
+def test_published_network_keeps_its_grid(paths, spacing_mm):
     network = save(paths[0], version=3, iterations=700)
 
     found = start(paths, spacing_mm=spacing_mm)
@@ -118,12 +116,8 @@ def test_grid_of_the_published_network_stays(paths, spacing_mm):
     assert same_weights(found.network, network)
 
 
-def test_network_that_starts_from_nothing_has_the_grid_of_the_scans(paths):
-    assert start(paths, spacing_mm=(1.0, 1.0, 6.5)).spec == spec(spacing_mm=(1.0, 1.0, 6.5))
-
-
 @pytest.mark.parametrize("which", [0, 1])
-def test_broken_file_is_named_and_done_without(paths, caplog, which):
+def test_broken_file_is_logged_and_ignored(paths, caplog, which):
     paths[which].write_bytes(b"half a mod")
 
     found = start(paths)
@@ -132,7 +126,7 @@ def test_broken_file_is_named_and_done_without(paths, caplog, which):
     assert f"{paths[which].name} cannot be used" in caplog.text
 
 
-def test_start_from_nothing_where_that_is_asked_for(paths):
+def test_untrained_network_on_request(paths):
     published = save(paths[0], version=3, iterations=700)
     interrupted = save(paths[1], version=3, iterations=760, progress=0.25, seed=8)
 

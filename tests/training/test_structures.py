@@ -1,4 +1,4 @@
-"""The ends of a structure are the same however its scan is stored, and whether they were clicked or drawn."""
+"""Ends of structures from clicks and masks, for any orientation of the scan."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from lib.annotations.extreme_points import ExtremePoints
 from lib.annotations.store import Annotation
 from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.image_geometry import ImageGeometry
-from lib.training.structures import MOST_MASKS, structure_extremes
+from lib.training.structures import MAX_MASKS, structure_extremes
 
 SHAPE, AFFINE = (20, 18, 12), np.diag([0.5, 1.0, 2.5, 1.0])
-# One voxel at each end, and an edge of two.
+# One voxel at each end, except one end with two voxels.
 VOXELS = np.array([[3, 8, 5], [14, 6, 4], [9, 2, 6], [7, 13, 7], [8, 9, 1], [10, 8, 10], [3, 9, 5]])
 ENDS = [[[3, 8.5, 5], [14, 6, 4]], [[9, 2, 6], [7, 13, 7]], [[8, 9, 1], [10, 8, 10]]]
 
@@ -25,7 +25,7 @@ def drawn(value=1):
 
 
 def stored(image, orientation):
-    """The same image with its axes in another order and direction."""
+    """Reorient an image."""
     target = nib.orientations.axcodes2ornt(orientation)
     return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), target))
 
@@ -47,7 +47,7 @@ def scan(folder, image, kind, label="cyst"):
 def test_ends_lie_along_right_anterior_superior(tmp_path, orientation, kind):
     (found,) = structure_extremes([scan(tmp_path, stored(drawn(2), orientation), kind)], ("lesion", "cyst"))
 
-    # Of two voxels at an end, one was clicked.
+    # One of the two voxels at an end is clicked.
     np.testing.assert_allclose(found.ends_voxel, ENDS, atol=0.5 if kind == "clicked" else 1e-9)
     assert (found.label, *found.scan_shape, *found.spacing_mm) == pytest.approx((2, *SHAPE, 0.5, 1.0, 2.5))
     np.testing.assert_allclose(found.extent_mm, [11 * 0.5, 11 * 1.0, 9 * 2.5])
@@ -63,14 +63,14 @@ def test_every_label_of_a_mask_has_ends(tmp_path):
     np.testing.assert_array_equal(found[1].ends_voxel, np.zeros((3, 2, 3)))
 
 
-def test_clicks_say_it_before_a_mask_does(tmp_path):
+def test_clicks_are_used_instead_of_a_mask(tmp_path):
     clicked = scan(tmp_path, drawn(2), "clicked", label="lesion")
     both = replace(clicked, mask_path=clicked.image_path, mask_labels=("lesion", "cyst"))
 
     assert [ends.label for ends in structure_extremes([both], ("lesion", "cyst"))] == [1]
 
 
-def test_mask_that_cannot_be_read_and_labels_of_another_app_say_nothing(tmp_path):
+def test_unreadable_masks_and_unknown_labels_are_ignored(tmp_path):
     broken = scan(tmp_path, drawn(), "masked")
     clicked = scan(tmp_path, drawn(), "clicked")
     broken.mask_path.write_bytes(b"half a mask")
@@ -78,7 +78,7 @@ def test_mask_that_cannot_be_read_and_labels_of_another_app_say_nothing(tmp_path
     assert structure_extremes([broken, clicked], ("lesion",)) == []
 
 
-def test_some_masks_are_enough(tmp_path):
+def test_number_of_masks_is_limited(tmp_path):
     masked = scan(tmp_path, drawn(), "masked")
 
-    assert len(structure_extremes([masked] * (MOST_MASKS + 5), ("lesion",))) == MOST_MASKS
+    assert len(structure_extremes([masked] * (MAX_MASKS + 5), ("lesion",))) == MAX_MASKS

@@ -1,4 +1,4 @@
-"""Two structures that touch, each with six clicks of its own, and scans in which only one of them was clicked."""
+"""A training on two touching structures, of which some scans have clicks on one only."""
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +23,7 @@ RADIUS = 5
 
 
 def truth(seed):
-    """Two balls side by side, cut by the plane between them; where they lie is drawn."""
+    """Draw two balls at a random place, cut by the plane between them."""
     x, y, z = np.array([11, 14, 12]) + np.random.default_rng(seed).integers(-2, 3, 3)
     grid = np.ogrid[tuple(map(slice, SHAPE))]
 
@@ -54,7 +54,7 @@ def scan(folder, seed, clicked):
 
 @pytest.fixture(scope="module")
 def predicted(tmp_path_factory):
-    """Label map and truth of a scan that was never clicked."""
+    """Label map and truth of a scan without clicks."""
     root = tmp_path_factory.mktemp("touching")
     annotated = [scan(root, seed, LABELS if seed % 2 else LABELS[:1]) for seed in range(6)]
     unseen = scan(root, 99, ())
@@ -73,7 +73,7 @@ def predicted(tmp_path_factory):
     return label_map(predict_probability(model, load_volume(unseen.image_path))), truth(99)
 
 
-def test_the_two_do_touch():
+def test_structures_touch_and_do_not_overlap():
     masks = truth(99)
 
     assert (masks["lesion"][:-1] & masks["cyst"][1:]).any()
@@ -82,8 +82,8 @@ def test_the_two_do_touch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", LABELS)
-def test_each_is_learnt_although_one_was_not_clicked_in_half_of_the_scans(predicted, label):
-    """Where it was not clicked it is unknown; taken for background there, it would be lost."""
+def test_both_labels_are_learnt_although_one_has_no_clicks_in_half_of_the_scans(predicted, label):
+    # Without clicks a label is unknown; treated as background, it would not be learnt.
     mask, masks = predicted
 
     assert dice(mask == 1 + LABELS.index(label), masks[label]) > 0.8

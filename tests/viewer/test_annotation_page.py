@@ -195,8 +195,8 @@ def test_six_clicks_from_the_list_with_the_ends_named_make_the_mask_by_themselve
         page.click(voxel)
 
     assert "5 of 6 found" in page.page.locator("#structure").inner_text()
-    page.page.locator("#structure .hint").get_by_text("One more: Inferior, the lowest end").wait_for()
-    assert page.page.locator("#structure .ends .found").count() == 5
+    page.page.locator("#structure .hint").get_by_text("One more: Inferior, the lowest point").wait_for()
+    assert page.page.locator("#structure .extremes .found").count() == 5
     page.press("i")  # no points in the way of the pixel
     x, y = page.go_to(site.middle("ends"), "axial")
     red, green, blue = page.pixels()[round(y) + 5, round(x) + 5]
@@ -205,7 +205,7 @@ def test_six_clicks_from_the_list_with_the_ends_named_make_the_mask_by_themselve
     page.click(lowest)
     page.wait_for_mask()
 
-    page.says("lesion: the mask is there")
+    page.says("lesion: mask computed")
     x, y = page.go_to(site.middle("ends"), "axial")
     assert dice(page.mask(SHAPE), site.masks["ends"]["lesion"]) > 0.85
     # It is drawn: the grey lesion has the label's colour.
@@ -425,7 +425,7 @@ def test_what_is_not_stored_is_back_after_the_tab_was_closed(page, site, browser
     again.open("kept")
     assert again.work()["foreground"] == clicks[:3]
     assert drawn.any() and np.array_equal(again.mask(SHAPE, "cyst"), drawn)
-    again.says("are back from this browser")
+    again.says("were restored from this browser")
     again.page.close()
 
 

@@ -165,7 +165,7 @@ def test_list_tells_of_each_study_its_state_and_shows_its_picture(site, visit):
 
     wait_for_list(page, ["broken", *STUDIES])
     assert row(page, "scan_00").locator(".study-state").inner_text() == "clicked · anna"
-    assert row(page, "scan_05").locator(".study-state").inner_text() == "not begun"
+    assert row(page, "scan_05").locator(".study-state").inner_text() == "not started"
     assert row(page, "scan_06").locator(".study-state").inner_text() == "skipped: Motion · bert"
     assert "unreadable: The image broken.nii.gz cannot be read" in row(page, "broken").get_attribute("title")
     picture = row(page, "scan_00").locator("img")
@@ -285,7 +285,7 @@ def test_sheet_of_keys_and_theme(site, visit):
     page.locator("#stage").focus()
     page.keyboard.press("?")
     sheet = page.get_by_role("dialog", name="Keys")
-    for words in ("accept the mask of the label", "search the studies", "a point of the structure", "Page Down"):
+    for words in ("accept the mask of the label", "search the studies", "point in the structure", "Page Down"):
         assert sheet.get_by_text(words).count() == 1
     page.keyboard.press("Escape")
     assert sheet.count() == 0
@@ -331,7 +331,7 @@ def test_earlier_version_is_used_again_after_a_confirmation(site, visit):
     page.locator(".versions .in-use", has_text="Dice 0.62").wait_for()
     assert site.get("/models")["published"] == 1
     other.locator(".versions .in-use", has_text="Dice 0.62").wait_for()
-    wait_until(lambda: any("Version 1 is in use again. Proposals are made" in words for words in told()))
+    wait_until(lambda: any("Version 1 is in use again and computes proposals" in words for words in told()))
 
 
 def watch_notices(page):
@@ -365,7 +365,7 @@ def test_training_can_be_stopped_shows_its_progress_and_tells_of_its_end(site, v
     page.get_by_role("img", name="Dice on held-out scans").wait_for()
     newest = site.get("/models")["versions"][0]
     if newest["is_published"]:
-        wait_until(lambda: any(f"A new model is there: version {newest['version']}." in words for words in notices()))
+        wait_until(lambda: any(f"There is a new model: version {newest['version']} " in words for words in notices()))
 
 
 def test_refused_training_says_why(site, visit):
@@ -390,7 +390,7 @@ def test_server_that_was_away_is_found_again(site, visit):
     row(page, "scan_05").get_by_text("bert").wait_for()
     # And events come again.
     requests.delete(f"{site.url}/studies/scan_06/skip", timeout=30)
-    row(page, "scan_06").get_by_text("not begun").wait_for()
+    row(page, "scan_06").get_by_text("not started").wait_for()
     visit.pages[0][0].refused.clear()  # of the time when nobody answered
 
 
@@ -457,7 +457,7 @@ def fill_login(page, name):
 def test_roles_decide_what_is_offered(log_in):
     anna, rita, ada = log_in("anna"), log_in("rita"), log_in("ada")
 
-    anna.get_by_text("Somebody with the role admin starts trainings").wait_for()
+    anna.get_by_text("Only an admin can start trainings").wait_for()
     assert anna.get_by_role("button", name="Start training").count() == 0
     assert anna.get_by_role("link", name="Review readings").count() == 0
     ada.get_by_role("button", name="Start training").wait_for()

@@ -1,9 +1,9 @@
-// Client of the server's documented routes; nothing else in the page talks to the server.
+// Client of the server's documented routes; the only module that talks to the server.
 
 export type Voxel = [number, number, number];
 export type StudyState = "untouched" | "clicked" | "proposed" | "final" | "skipped" | "unreadable";
 export type LabelState = "none" | "clicked" | "absent" | "final";
-export type End = "left" | "right" | "anterior" | "posterior" | "inferior" | "superior";
+export type Extreme = "left" | "right" | "anterior" | "posterior" | "inferior" | "superior";
 
 export interface Me {
   name: string | null;
@@ -54,7 +54,7 @@ interface StoredLabel {
   annotator: string | null;
   created: string | null;
   clicks: { foreground_voxel: Voxel[]; background_voxel: Voxel[] } | null;
-  extremes: Record<End, Voxel> | null;
+  extremes: Record<Extreme, Voxel> | null;
 }
 
 export interface Study {
@@ -62,7 +62,7 @@ export interface Study {
   name: string;
   state: StudyState;
   geometry: Geometry;
-  /** Bytes are known once the volume was made. */
+  /** The size in bytes is known after the volume was made. */
   volume: { url: string; bytes: number | null };
   labels: Record<string, StoredLabel>;
   final: {
@@ -72,7 +72,7 @@ export interface Study {
     origin: Record<string, "accepted" | "corrected" | "drawn">;
     url: string;
   } | null;
-  /** The mask that the network made in advance, for all studies. */
+  /** Mask that the network made in advance (pre-annotation). */
   proposal: { model_version: number; model_sha256: string | null; labels: string[]; url: string } | null;
   skip: Skip | null;
 }
@@ -105,13 +105,13 @@ export interface Models {
   versions: ModelVersion[];
 }
 
-/** A mask file as the server made it, and what it says of it. */
+/** Mask file of the server, and its parameters. */
 export interface Answer {
   mask: ArrayBuffer;
   params: Record<string, unknown>;
 }
 
-/** A refusal; its message is the server's sentence. */
+/** Refusal by the server; the message is the server's sentence. */
 export class Refusal extends Error {
   constructor(
     readonly status: number,
@@ -125,17 +125,17 @@ export class Refusal extends Error {
 export class Away extends Error {}
 
 export class Api {
-  /** Told of each answer (true) and of each failure to reach the server (false). */
+  /** Called with true for each answer, with false for each failure to reach the server. */
   onReach: (reached: boolean) => void = () => {};
 
-  /** Told of each answer that asks for a login. */
+  /** Called for each answer that asks for a login. */
   onExpired: () => void = () => {};
 
   me(): Promise<Me> {
     return this.json("GET", "/me");
   }
 
-  /** `client_id`: without a login, whose own work is not shown as another's. */
+  /** `client_id`: name of the user without a login; own leases are not shown as another's. */
   studies(client_id = ""): Promise<{ project: Project; studies: StudyRow[] }> {
     return this.json("GET", client_id ? `/studies?client_id=${encodeURIComponent(client_id)}` : "/studies");
   }
@@ -144,13 +144,13 @@ export class Api {
     return this.json("GET", `/studies/${encodeURIComponent(id)}`);
   }
 
-  /** A PNG; refused with 404 while an archive's study was not opened yet. */
+  /** PNG; refused with 404 while the study of an archive was not opened yet. */
   async thumbnail(id: string): Promise<Blob> {
     const answer = await this.send("GET", `/studies/${encodeURIComponent(id)}/thumbnail`, {});
     return answer.blob();
   }
 
-  /** What is behind an address of this server; `onProgress` is told of the bytes so far and of all. */
+  /** Fetch an address of this server; `onProgress` gets the bytes so far and in all. */
   async bytes(
     url: string,
     onProgress: (loaded: number, all: number) => void,
@@ -170,7 +170,7 @@ export class Api {
     );
   }
 
-  /** The mask that a model makes of an image, as .nii.gz uint8 with the app's values. */
+  /** Return the mask of a model for an image, as .nii.gz uint8 with the app's values. */
   async infer(model: string, image: string, params: object, signal?: AbortSignal): Promise<Answer> {
     const body = new FormData();
     body.set("params", JSON.stringify({ ...params, result_extension: ".nii.gz", result_dtype: "uint8" }));
@@ -179,7 +179,7 @@ export class Api {
     return readAnswer(await answer.arrayBuffer(), answer.headers.get("content-type") ?? "");
   }
 
-  /** Stores clicks or labels that are not in the image, without an answer of a mask. */
+  /** Store clicks, or labels that are not in the image, without computing a mask. */
   async tell(model: string, image: string, params: object): Promise<void> {
     const body = new FormData();
     body.set("params", JSON.stringify(params));
@@ -197,7 +197,7 @@ export class Api {
     return this.json("DELETE", `/annotations/${encodeURIComponent(image)}/accept?${query}`);
   }
 
-  /** Stores a drawn mask (.nii.gz with the app's values) as final for these labels. */
+  /** Store a drawn mask (.nii.gz with the app's values) as final for these labels. */
   async submit(image: string, mask: Blob, params: object): Promise<{ warning?: string }> {
     const body = new FormData();
     body.set("label", mask, "mask.nii.gz");
@@ -216,7 +216,7 @@ export class Api {
     return this.json("DELETE", `/studies/${encodeURIComponent(image)}/skip?${query}`);
   }
 
-  /** Tells others that this study is worked on, for half an hour. */
+  /** Reserve this study for half an hour. */
   working(image: string, client_id: string): Promise<unknown> {
     return this.json("POST", `/studies/${encodeURIComponent(image)}/working`, { client_id });
   }
@@ -270,7 +270,7 @@ export class Api {
       this.onReach(false);
       throw new Away(String(error));
     }
-    // A proxy answers for a server that is away, with a page of its own; the server's refusals are JSON.
+    // A reverse proxy answers with its own page while the server is down; the server's refusals are JSON.
     const isJson = answer.headers.get("content-type")?.startsWith("application/json") ?? false;
     this.onReach(![502, 503, 504].includes(answer.status) || isJson);
     if (answer.status === 401) this.onExpired();
@@ -286,12 +286,12 @@ async function sentence(answer: Response): Promise<string> {
     if (typeof detail === "string") return detail;
     if (Array.isArray(detail) && detail[0]?.msg) return detail.map((one) => one.msg).join("; ");
   } catch {
-    // not JSON: of a proxy before the server
+    // not JSON: the answer of a proxy
   }
   return text && text.length < 300 && !text.startsWith("<") ? text : `${answer.status} ${answer.statusText}`;
 }
 
-/** The parts of a multipart answer: a form field "params" (JSON) and a file. */
+/** Parts of a multipart answer: the form field "params" (JSON) and a file. */
 async function readAnswer(body: ArrayBuffer, contentType: string): Promise<Answer> {
   const form = await new Response(body, { headers: { "content-type": contentType } }).formData();
   const params = form.get("params");

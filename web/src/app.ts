@@ -1,4 +1,4 @@
-// What the parts of the page share: the store, the server, and the actions that keys and buttons call by name.
+// What the parts of the page share: the store, the server, and named actions for keys and buttons.
 
 import type { Api } from "./api";
 import type { State, Store } from "./state";
@@ -21,12 +21,12 @@ export class App {
     readonly api: Api,
   ) {}
 
-  /** The part that owns an action says what it does. */
+  /** Define an action, in the module that implements it. */
   define(name: ActionName, action: Action): void {
     this.actions.set(name, action);
   }
 
-  /** Does an action; one that nobody defined does nothing. `argument`: a label's number, a preset. */
+  /** Run an action; an undefined one does nothing. `argument`: number of a label, or a preset. */
   do(name: ActionName, argument?: string): void | Promise<void> {
     return this.actions.get(name)?.(argument);
   }
@@ -35,21 +35,21 @@ export class App {
     return this.actions.has(name);
   }
 
-  /** A sentence for the line at the bottom. */
+  /** Show a sentence in the status line at the bottom. */
   say(text: string, kind: State["status"]["kind"] = "info"): void {
     this.store.set({ status: { text, kind } });
   }
 
-  /** Opens a study by its id; defined by work/open_study.ts. */
+  /** Open a study by its id; defined by work/open_study.ts. */
   open: (id: string) => Promise<void> = async () => {};
 
-  /** Reads the list of studies anew; defined by main.ts. */
+  /** Load the list of studies again; defined by main.ts. */
   refreshStudies: () => Promise<void> = async () => {};
 
-  /** Shows a short notice in a corner; defined by panels/toasts.ts. */
+  /** Show a short notice in a corner; defined by panels/toasts.ts. */
   toast: (text: string, kind?: "info" | "error" | "success") => void = (text, kind) => this.say(text, kind);
 
-  /** Asks for one line of text in a dialog; null where it is cancelled. Defined by panels/dialogs.ts. */
+  /** Ask for a line of text in a dialog; null if cancelled. Defined by panels/dialogs.ts. */
   ask: (question: Question) => Promise<string | null> = async () => null;
 }
 
@@ -58,10 +58,10 @@ export interface Question {
   text: string;
   label: string;
   value?: string;
-  /** To choose from by a click; the field can still hold other text. */
+  /** Suggestions; the field takes other text as well. */
   suggestions?: string[];
   button: string;
-  /** What the other button says. */
+  /** Text of the cancel button. */
   cancel?: string;
   longest?: number;
 }

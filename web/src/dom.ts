@@ -1,4 +1,4 @@
-// A small builder of elements. Styles are set by classes: the page's policy forbids style attributes.
+// Build elements. Styles are set by classes: the page's security policy forbids style attributes.
 
 type Child = Node | string | null | undefined | false;
 type Attributes = Record<string, string | number | boolean | null | undefined | ((event: never) => void)>;
@@ -22,12 +22,12 @@ export function svg<K extends keyof SVGElementTagNameMap>(
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Puts children in the place of what was there. */
+/** Replace the children of an element. */
 export function replace(parent: Element, ...children: Child[]): void {
   parent.replaceChildren(...children.filter((child): child is Node | string => Boolean(child)));
 }
 
-/** The element of the page with this id. */
+/** Return the element with this id. */
 export function byId<E extends Element = HTMLElement>(id: string): E {
   const found = document.getElementById(id);
   if (!found) throw new Error(`index.html has no element #${id}`);
@@ -44,7 +44,7 @@ function fill<E extends Element>(made: E, attributes: Attributes, children: Chil
   return made;
 }
 
-/** Builds a part anew; what had the focus has it again, known by its data-focus. */
+/** Rebuild a part of the page; the element that had the focus gets it back, by its data-focus. */
 export function keepingFocus(part: HTMLElement, build: () => void): void {
   const focused = document.activeElement instanceof HTMLElement ? document.activeElement : null;
   const name = focused && part.contains(focused) ? focused.dataset.focus : undefined;

@@ -1,15 +1,15 @@
-// One table of keys: what they do, and the words on the sheet under "?".
+// Table of keys: their actions, and their texts on the sheet under "?".
 
 import type { ActionName, App } from "./app";
 import { text } from "./text";
 
 export interface Key {
-  /** As KeyboardEvent.key has it, lower case; "mod+" stands for Ctrl, or Command on a Mac. */
+  /** KeyboardEvent.key in lower case; "mod+" means Ctrl, or Command on a Mac. */
   keys: string[];
   action: ActionName;
   argument?: string;
   group: keyof typeof text.keys.groups;
-  /** On the sheet; without it the key is not listed. */
+  /** Text on the sheet; without it the key is not listed. */
   does: string;
 }
 
@@ -66,13 +66,13 @@ const NAMES: Record<string, string> = {
   pagedown: "Page down", pageup: "Page up", arrowup: "↑", arrowdown: "↓", delete: "Delete", tab: "Tab", enter: "Enter",
 };
 
-/** The first key of an action, as people write it; "" where it has none. */
+/** Return the first key of an action as text; "" if it has none. */
 export function keyFor(action: ActionName): string {
   const key = KEYS.find((one) => one.action === action)?.keys[0];
   return key ? written(key) : "";
 }
 
-/** A key of the table as people write it: "mod+z" is Ctrl + Z. */
+/** Return a key of the table as text: "mod+z" is Ctrl + Z. */
 export function written(key: string): string {
   return key
     .split(/(?<=.)\+/)
@@ -80,7 +80,7 @@ export function written(key: string): string {
     .join(" + ");
 }
 
-/** Calls actions for keys, except while text is typed or a dialog is open. */
+/** Run actions on keys, except while text is typed or a dialog is open. */
 export function listenToKeys(app: App): void {
   window.addEventListener("keydown", (event) => {
     if (isTyping(event) || document.querySelector("dialog[open]")) return;
@@ -103,12 +103,12 @@ function isTyping(event: KeyboardEvent): boolean {
   return Boolean(target?.closest("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]"));
 }
 
-/** Elsewhere Enter presses a button, as everywhere. */
+/** Outside the scan, Enter presses the focused button. */
 function needsFocus(key: Key): boolean {
   return ["enter", "shift+enter"].includes(key.keys[0]!);
 }
 
-/** Has the scan the focus? */
+/** Tell whether the scan has the focus. */
 function isOverViewer(event: KeyboardEvent): boolean {
   return Boolean((event.target as HTMLElement | null)?.closest("#stage"));
 }

@@ -1,4 +1,4 @@
-// Puts the page together: its parts know the store, the server and each other's actions, and nothing else.
+// Assemble the page. Its parts know only the store, the server and each other's actions.
 
 import "./style.css";
 import "./viewer/viewer.css";
@@ -36,7 +36,7 @@ async function start(): Promise<void> {
   await app.refreshStudies();
 }
 
-/** Once the list of studies is there, which may take a server that is away at first, and at each change after that. */
+/** Run once the list of studies is loaded, which may wait for a server that is down, and at each change. */
 function openWhatTheAddressNames(): void {
   const openIt = () => {
     const id = decodeURIComponent(location.hash.slice(1));

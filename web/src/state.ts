@@ -1,25 +1,25 @@
-// What the page knows, in one store that its parts watch.
+// State of the page, in one store that its parts watch.
 
 import type { LabelState, Me, Models, Project, Study, StudyRow, Training, Voxel } from "./api";
 
-/** Where the shown mask of a label comes from. */
+/** Source of the shown mask of a label. */
 type MaskSource = "none" | "clicks" | "drawn" | "proposal" | "final";
 
-/** What is done on one label of the open study. */
+/** Work on one label of the open study. */
 export interface LabelWork {
-  /** Clicks that belong to the structure, voxel indices of the file, in the order in which they were placed. */
+  /** Clicks in the structure, voxel indices of the file, in the order of placing. */
   foreground: Voxel[];
   background: Voxel[];
-  /** What the server holds. */
+  /** State on the server. */
   stored: LabelState;
   source: MaskSource;
-  /** Of the model that made the shown mask, where one did. */
+  /** Version of the model that made the shown mask, if one did. */
   version: number | null;
   /** Checksum of that model. */
   sha256: string | null;
-  /** Did other labels keep voxels that the server's mask of this one has? */
+  /** Whether other labels kept voxels of the server's mask of this one. */
   overlaps: boolean;
-  /** The server's sentence about these clicks. */
+  /** The server's refusal of these clicks. */
   refusal: string | null;
   busy: boolean;
 }
@@ -29,29 +29,29 @@ export type Plane = "axial" | "coronal" | "sagittal";
 
 export interface State {
   me: Me | null;
-  /** Of the login, or typed once; null where nobody is known yet. */
+  /** Name of the login, or typed once; null if unknown. */
   user: string | null;
-  /** Does the server answer? */
+  /** Whether the server answers. */
   reached: boolean;
-  /** Has the login ended? */
+  /** Whether the login has expired. */
   expired: boolean;
   training: Training | null;
   models: Models | null;
   project: Project | null;
   studies: StudyRow[];
-  /** The open study; null while none is, or another is being loaded. */
+  /** Open study; null if there is none, or another one is being loaded. */
   study: Study | null;
   loading: { id: string; name: string; loaded: number; bytes: number } | null;
-  /** Why the study could not be opened. */
+  /** Reason why the study could not be opened. */
   failure: { id: string; sentence: string } | null;
   activeLabel: string;
-  /** Is the automatic mask being made, or a decision on its way? */
+  /** Whether the automatic mask is being computed, or a decision is being sent. */
   proposing: boolean;
   deciding: boolean;
   work: Record<string, LabelWork>;
-  /** Counts the changes of the label map, which is kept in work/label_map.ts. */
+  /** Number of changes of the label map, which is in work/label_map.ts. */
   maskRevision: number;
-  /** Of "next study"; "" takes the default of the project. */
+  /** Strategy of "next study"; "" is the default of the project. */
   strategy: string;
   tool: Tool;
   brush: { radius_mm: number; ball: boolean };
@@ -60,9 +60,9 @@ export interface State {
     alone: Plane | null;
     radiological: boolean;
     outline: boolean;
-    /** Of the filled masks, 0 to 1. */
+    /** Opacity of filled masks, 0 to 1. */
     opacity: number;
-    /** Shown from (black) to (white), values of the scan. */
+    /** Values of the scan shown as black and as white. */
     window: [number, number];
     showMasks: boolean;
     showPoints: boolean;
@@ -70,7 +70,7 @@ export interface State {
   };
   canUndo: boolean;
   canRedo: boolean;
-  /** The line at the bottom; read out by screen readers. */
+  /** Status line; read out by screen readers. */
   status: { text: string; kind: "info" | "error" | "success" };
 }
 
@@ -124,8 +124,8 @@ export class Store<S extends object> {
   }
 
   /**
-   * Calls `listener` now and whenever what `select` picks becomes another value (or another element of an array that
-   * it returns). Returns the function that ends this.
+   * Call `listener` now and whenever the value of `select` changes (or an element of the array that
+   * it returns). Returns the function that stops this.
    */
   watch<T>(select: (state: Readonly<S>) => T, listener: (value: T) => void): () => void {
     let last = select(this.current);

@@ -1,4 +1,4 @@
-// The line at the bottom, which screen readers read out.
+// Status line at the bottom, which screen readers read out.
 
 import type { App } from "./app";
 import { byId } from "./dom";

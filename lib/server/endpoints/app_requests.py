@@ -16,7 +16,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.activelearning.strategies import REVIEW, require_strategy
 from lib.server.endpoints.image_requests import studies
-from lib.server.endpoints.review_only import refuse_where_review_only
+from lib.server.endpoints.review_only import refuse_if_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
 from lib.server.http.guard import record_nothing
 from lib.server.http.json_input import json_object
@@ -28,18 +28,17 @@ _FOLDERS = re.compile(r"/(?:[^/\s'\":,]+/)+")
 
 
 async def health() -> dict[str, str]:
-    """That the server has started."""
+    """Answer that the server is up."""
     return {"status": "ok"}
 
 
 def app_info() -> dict[str, Any]:
-    """Labels, models, strategies, figures of the training and of the studies."""
-    info: dict[str, Any] = app_instance().info()
-    return info
+    """Return the labels, models and strategies, and statistics of the training and of the studies."""
+    return app_instance().info()
 
 
 async def next_sample(strategy: str, request: Request, user: CurrentUser) -> dict[str, Any]:
-    """A study to annotate next, or to review; empty where none is left."""
+    """Return the next study to annotate or to review; an empty object if none is left."""
     parameters = json_object(await request.body(), "parameters")
     require_strategy(strategy, app_instance().strategies)
     if studies().readings.people > 1:  # a lease keeps the study from others
@@ -53,22 +52,22 @@ def _next_sample(strategy: str, client_id: str) -> dict[str, Any]:
 
 
 async def train_all(request: Request) -> dict[str, Any]:
-    """What "Update Model" in OHIF sends: parameters by trainer, or none."""
+    """Start a training of each model, as OHIF's "Update Model" does; the body may hold parameters by model."""
     parameters = json_object(await request.body(), "parameters")
-    refuse_where_review_only()
+    refuse_if_review_only()
     started = {}
     for model in app_instance().trainers:
-        of_model = parameters.get(model) or {}
-        if not isinstance(of_model, dict):
-            raise HTTPException(422, f"The parameters of {model!r} are {str(of_model)[:80]}; expected a JSON object.")
-        task = await run_in_threadpool(training.start_training, model, of_model, True)
+        options = parameters.get(model) or {}
+        if not isinstance(options, dict):
+            raise HTTPException(422, f"The parameters of {model!r} are {str(options)[:80]}; expected a JSON object.")
+        task = await run_in_threadpool(training.start_training, model, options, True)
         started[model] = {"result": _shown(task), "detail": None}
     return started
 
 
 async def train_model(model: str, request: Request, run_sync: bool = False, enqueue: bool = False) -> dict[str, Any]:
-    """Starts a training; 429 while one runs, unless it may wait its turn (`enqueue`)."""
-    refuse_where_review_only()
+    """Start a training; 429 while another one runs, unless `enqueue` is set."""
+    refuse_if_review_only()
     if run_sync:
         raise HTTPException(422, "run_sync is set; trainings run in the background only, so leave it out.")
     parameters = json_object(await request.body(), "parameters")
@@ -76,7 +75,7 @@ async def train_model(model: str, request: Request, run_sync: bool = False, enqu
 
 
 def training_status(all: bool = False, check_if_running: bool = False) -> Any:
-    """The last training, or all of them; 404 where there is none."""
+    """Return the latest training, or all of them; 404 if there is none."""
     found, detail = AsyncTask.status("train", all, check_if_running)
     if found is None:
         raise HTTPException(404, detail)
@@ -84,9 +83,9 @@ def training_status(all: bool = False, check_if_running: bool = False) -> Any:
 
 
 def stop_training(request: Request) -> Any:
-    """Ends the training that runs, and tells of it; null where none runs.
+    """Stop the running training and return its state; null if none is running.
 
-    OHIF's panel offers to stop a training that has ended, and offers a new one only after this has succeeded.
+    OHIF offers to stop even a finished training, and offers a new training only after this request succeeds.
     """
     task = training.stop_training()
     if task is None:
@@ -96,28 +95,26 @@ def stop_training(request: Request) -> Any:
 
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:
-    """A training without tracebacks and folders of this machine in its last words."""
     return {**task, "details": list(without_folders(list(task.get("details", []))))}
 
 
 def without_folders(lines: list[str]) -> Iterator[str]:
-    """The last words of a training, without tracebacks and folders of this machine."""
+    """Yield the last log lines of a training without tracebacks and local folders."""
     in_traceback = False
     for line in lines:
         if line.startswith("Traceback (most recent call last)"):
             in_traceback = True
         elif not (in_traceback and line.startswith((" ", "\t"))):
             in_traceback = False
-            for folder in _own_folders():
+            for folder in _local_folders():
                 line = line.replace(folder, "")
             yield _FOLDERS.sub("", line)
 
 
-def _own_folders() -> list[str]:
-    """Folders of this machine, the longest first."""
-    project = studies().project.folder
+def _local_folders() -> list[str]:
+    """Return the folders of the server and its project, the longest path first."""
     folders = {
-        str(project),
+        str(studies().project.folder),
         str(studies().image_folder),
         sys.prefix,
         tempfile.gettempdir(),

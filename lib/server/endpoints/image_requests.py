@@ -19,13 +19,12 @@ from lib.server.studies.folder_studies import FolderStudies
 
 
 def studies() -> Studies:
-    """The studies of the running app."""
-    datastore: Studies = app_instance().datastore()
-    return datastore
+    """Return the studies of the running app."""
+    return app_instance().datastore()
 
 
 async def image_file(image: str) -> Path:
-    """The file of an image, which may have to be fetched.
+    """Return the file of an image; fetch it from the archive if it is not cached.
 
     Raises:
         HTTPException: see `Studies.get_image_uri`.
@@ -36,7 +35,7 @@ async def image_file(image: str) -> Path:
 
 
 async def download_image(image: str) -> Response:
-    """The file of an image."""
+    """Download the file of an image."""
     path = await image_file(image)
     if not path.is_file():
         raise HTTPException(404, f"The file of the image {image!r} is gone.")
@@ -44,23 +43,23 @@ async def download_image(image: str) -> Response:
 
 
 async def check_image(image: str, check_sum: str | None = None) -> Response:
-    """Whether there is an image, and whether its file has a checksum such as `SHA256:...`."""
+    """Tell whether an image exists, and whether its file has the checksum `check_sum` (`SHA256:...`); 404 if not."""
     path, datastore = await image_file(image), studies()
     if check_sum is not None and isinstance(datastore, FolderStudies):
-        wanted = check_sum.rpartition(":")[2].lower()
-        if wanted != await run_in_threadpool(datastore.file_checksum, path):
+        expected = check_sum.rpartition(":")[2].lower()
+        if expected != await run_in_threadpool(datastore.file_checksum, path):
             raise HTTPException(404, f"The image {image!r} has another checksum.")
     return Response()
 
 
 def image_info(image: str) -> dict[str, Any]:
-    """Its file or series, and what clients have stored about it."""
+    """Return the file or series of an image, and the information that clients have stored about it."""
     check_text(image, "image")
     return studies().get_image_info(image)
 
 
 def update_image_info(image: str, info: Annotated[str, Form()] = "{}") -> dict[str, Any]:
-    """Adds information about an image, a JSON object."""
+    """Store information about an image, a JSON object."""
     check_text(image, "image")
     studies().update_image_info(image, json_object(info, "info"))
     return {}
@@ -72,7 +71,7 @@ async def add_image(
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
 ) -> dict[str, Any]:
-    """Adds an image (.nii.gz, .nii, .nrrd) to the folder of studies; one that is there is never replaced."""
+    """Add an image (.nii.gz, .nii, .nrrd) to the studies folder; an existing image is never replaced."""
     information = json_object(params, "params")
     check_text(image or "", "image")
     check_text(file.filename or "", "file name")
@@ -95,14 +94,14 @@ def _add_image(image_id: str, extension: str, file: UploadFile, information: dic
 
 
 def remove_image(id: str) -> dict[str, Any]:
-    """Moves an image and all its annotations into `removed/` (`scripts/restore.sh` brings them back)."""
+    """Move an image and all its annotations to `removed/`; `scripts/restore.sh` restores them."""
     check_text(id, "id")
     studies().remove_image(id)
     return {}
 
 
 def list_studies(output: str | None = None) -> Any:
-    """Figures; with `output=all` all images and the tags of their annotations; with `output=train` those with masks."""
+    """Return statistics; `output=all`: all images with their annotation tags; `output=train`: images with masks."""
     if output == "all":
         return studies().json()
     if output == "train":

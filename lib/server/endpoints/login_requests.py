@@ -24,17 +24,17 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 @dataclass(frozen=True)
 class LoginPages:
-    """Endpoints of a server that asks for a login.
+    """Endpoints of a server with a login.
 
     Args:
-        flow: by which browsers log in at a realm; None where names and passwords are typed in here.
+        flow: login of browsers at a realm; None if this server checks names and passwords itself.
     """
 
     login: Login
     flow: CodeFlow | None = None
 
     async def page(self, request: Request, next: str = "/") -> Response:
-        """Where a browser logs in: by a form, or at the realm."""
+        """Show the login form, or redirect to the login of the realm."""
         target = local_path(next)
         if await self.login.user_of(request) is not None:
             return self._redirect(request, target)
@@ -53,7 +53,7 @@ class LoginPages:
         password: Annotated[str, Form()],
         next: Annotated[str, Form()] = "/",
     ) -> Response:
-        """What the form of the login sends."""
+        """Log in with the name and password of the login form."""
         if self.flow is not None:
             raise HTTPException(404, "Users of this server log in at their realm; open /login.")
         target = local_path(next)
@@ -69,7 +69,7 @@ class LoginPages:
         return await self._logged_in(request, granted, target)
 
     async def callback(self, request: Request) -> Response:
-        """Where the realm sends a browser back to."""
+        """Finish a login at the realm, which redirects the browser here."""
         if self.flow is None:
             raise HTTPException(404, "This server has no realm; open /login.")
         try:
@@ -84,14 +84,14 @@ class LoginPages:
         return answer
 
     async def done(self, request: Request) -> Response:
-        """The page after a login in a tab of its own."""
+        """Show who is logged in, after a login in a separate tab."""
         user = await self.login.user_of(request)
         if user is None:
             return _page("Not logged in", 401, "Nobody is logged in.", again="../login?next=%2Flogin%2Fdone")
         return _page("Logged in", 200, f"You are logged in as {user.name}. Close this tab and go back to your study.")
 
     async def log_out(self, request: Request) -> Response:
-        """Ends the session of this browser or token, and that at the realm."""
+        """End the session of this browser or token, and offer the logout of the realm."""
         user = await self.login.user_of(request)
         await self.login.end_session(request)
         if user is not None:
@@ -101,7 +101,7 @@ class LoginPages:
         return answer
 
     async def about(self) -> dict[str, Any]:
-        """That a login is asked for, and at which realm."""
+        """Return that the server requires a login, and the address and client id of its realm."""
         users = None if self.flow is None else self.flow.users
         return {
             "enabled": True,
@@ -112,7 +112,7 @@ class LoginPages:
     async def token(
         self, request: Request, username: Annotated[str, Form()], password: Annotated[str, Form()]
     ) -> dict[str, str]:
-        """A token for a name and a password, as Slicer asks for it."""
+        """Return a token for a name and a password, as Slicer requests it."""
         granted = await self.login.check_password(request, username, password)
         if granted is None:
             await record(request, "login refused")
@@ -122,16 +122,16 @@ class LoginPages:
         return {"access_token": token, "token_type": "Bearer"}
 
     async def valid(self, user: CurrentUser) -> dict[str, Any]:
-        """Who is logged in; 401 where nobody is, or the login has expired."""
+        """Return the name and role of the logged-in user; 401 without a valid login."""
         return {"username": user.name, "role": str(user.role)}
 
     async def script(self) -> Response:
-        """What tells users of OHIF who is logged in, and that a login has expired."""
+        """Return the script that shows the user's name in OHIF, and a note once the login has expired."""
         return Response(SCRIPT.read_bytes(), media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @property
     def _begun(self) -> str:
-        """The name of the cookie of a login that has begun."""
+        """Name of the cookie of a login that has begun."""
         return f"{self.login.cookie}-begun"
 
     async def _logged_in(self, request: Request, granted: Granted, target: str) -> Response:
@@ -151,13 +151,13 @@ class LoginPages:
             return None
         try:
             address = await self.flow.users.realm.endpoint("end_session_endpoint")
-        except HTTPException:  # the realm is away; the session here has ended all the same
+        except HTTPException:  # the realm is unreachable; the local session has ended anyway
             return None
         return None if address is None else f"{address}?{urlencode({'client_id': self.flow.users.client})}"
 
 
 def local_path(target: str) -> str:
-    """A path of this server; `/` in the place of whatever a browser could take for another server."""
+    """Return a path of this server; `/` for a target that a browser could resolve to another server."""
     parts = urlsplit(target.replace("\\", "/"))
     is_local = target.isprintable() and target.startswith("/") and not target.startswith(("//", "/\\"))
     return target if is_local and not parts.scheme and not parts.netloc else "/"

@@ -1,4 +1,4 @@
-"""Answer requests for the mask of a model."""
+"""Run a model and answer with its mask."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from lib.infers.requests import check_result_format, require_model
 from lib.infers.stored_clicks import asks_for_stored_clicks
 from lib.server.archive.archive_errors import ArchiveError
 from lib.server.endpoints.image_requests import image_file, studies
-from lib.server.endpoints.review_only import refuse_where_review_only
-from lib.server.endpoints.session_requests import sessions
+from lib.server.endpoints.review_only import refuse_if_review_only
+from lib.server.endpoints.session_requests import open_session
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.http.compression import is_worth_gzip
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import record_nothing, set_details
 from lib.server.http.json_input import json_object
@@ -37,7 +38,6 @@ from lib.server.http.refusals import answered_with
 from lib.server.http.uploads import stored_upload
 from lib.server.login.user import Role, require_role
 from lib.server.masks.annotation_set import AnnotationSet
-from lib.server.process.network import is_loopback
 from lib.server.project import CLICK_TAG
 from lib.server.studies.archive_studies import ArchiveStudies
 
@@ -59,9 +59,9 @@ async def infer(
     file: Annotated[UploadFile | None, File()] = None,
     output: str | None = None,
 ) -> Response:
-    """The mask that a model makes of an image: of the studies, of a session, or sent along as `file`."""
+    """Run a model on an image of the studies, on the image of a session, or on an uploaded `file`."""
     parameters = json_object(params, "params")
-    refuse_where_review_only()
+    refuse_if_review_only()
     require_model(model, app_instance().models)
     check_result_format(parameters)
     if output not in OUTPUTS:
@@ -97,25 +97,22 @@ async def infer(
 
 
 def _annotations(image: str, name: str, stores: bool) -> AnnotationSet:
-    """Where clicks are stored, or found."""
+    """Return the annotations in which clicks are stored, or looked up."""
     readings = studies().readings
     if not stores:
         return readings.seen_by(name, image)
-    with readings.changing(image, name) as annotations:  # refuses before anything is computed
+    with readings.changing(image, name) as annotations:  # refuses before the mask is computed
         return annotations
 
 
 def _stores_clicks(model: str, parameters: Mapping[str, Any]) -> bool:
-    """Does the model store what it is sent of an image of the studies?"""
+    """Tell whether the model stores the clicks of this request."""
     return isinstance(app_instance().models[model], ExtremePointsInferTask) and not asks_for_stored_clicks(parameters)
 
 
 async def _image(image: str, session_id: str) -> Path:
     if session_id:
-        session = sessions().get(session_id)
-        if session is None:
-            raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
-        return session.image
+        return open_session(session_id).image
     if not image:
         raise HTTPException(422, "There is no image: give 'image', 'session_id' or a file.")
     return await image_file(image)
@@ -152,11 +149,11 @@ async def _response(
         if output == "dicom_seg":
             segmentation = await wait_for_archive(_segmentation, path, image, answer, annotations)
             return Response(segmentation, media_type="application/dicom")
-        # Once the file is open, its name is not needed any more.
+        # The open file stays readable after its name is removed below.
         file, name = open(path, "rb"), os.path.basename(path)  # noqa: SIM115
     finally:
-        _remove(path)
-    as_gzip = not name.endswith(".gz") and _takes_gzip(http_request)
+        Path(path).unlink(missing_ok=True)
+    as_gzip = not name.endswith(".gz") and is_worth_gzip(http_request)
     if output == "image":
         headers = {"content-disposition": f'attachment; filename="{name}"', **_model_headers(answer)}
         return _stream(file, os.fstat(file.fileno()).st_size, "application/octet-stream", headers, as_gzip)
@@ -169,21 +166,15 @@ async def _response(
 
 
 def _model_headers(answer: Mapping[str, Any]) -> dict[str, str]:
-    """The network that took part, for those who take the mask alone."""
+    """Return the version of the network as headers, for clients that request only the mask."""
     names = {"x-model-version": "model_version", "x-model-sha256": "model_sha256"}
     return {name: str(answer[key]) for name, key in names.items() if answer.get(key) is not None}
-
-
-def _takes_gzip(http_request: Request) -> bool:
-    """Within one machine it would cost more time than it saves."""
-    is_here = http_request.client is not None and is_loopback(http_request.client.host)
-    return not is_here and "gzip" in http_request.headers.get("accept-encoding", "")
 
 
 def _stream(
     content: _Readable, length: int, media_type: str, headers: Mapping[str, str], as_gzip: bool
 ) -> StreamingResponse:
-    """A body of so many bytes, without another copy of it in memory. A mask of a large scan is a hundredth as gzip."""
+    """Stream a body of `length` bytes without another copy of it in memory; gzip shrinks a mask about 100 times."""
     pieces = iter(partial(content.read, PIECE_BYTES), b"")
     if as_gzip:
         return StreamingResponse(
@@ -201,12 +192,8 @@ def _segmentation(path: str, image: str, answer: Mapping[str, Any], annotations:
 
 
 def _origins(image: str, answer: Mapping[str, Any], annotations: AnnotationSet) -> dict[str, SegmentOrigin]:
-    """How the labels of an answer came about: from the clicks that are stored of them, or by the network alone."""
+    """Return the origin of each label of an answer: its stored clicks, or the network alone."""
     model = ModelFile.of(answer.get("model_version"), answer.get("model_sha256"))
     if "extreme_points" not in answer:
         return dict.fromkeys(answer["label_names"], SegmentOrigin("AUTOMATIC", model=model))
     return origins_of_clicks(annotations.get_label_info(image, CLICK_TAG), model)
-
-
-def _remove(path: str) -> None:
-    Path(path).unlink(missing_ok=True)

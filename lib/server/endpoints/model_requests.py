@@ -13,7 +13,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.infers.published_model import PublishedModel
 from lib.networks.checkpoint import CheckpointError
-from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
 from lib.server.http.refusals import answered_with
@@ -23,22 +23,21 @@ from lib.training.version_list import KeptVersion, NoVersionError, kept_versions
 
 
 def trainer() -> InExtremISTrainTask:
-    """The one of the running app, where it is not for reviews only."""
-    task: InExtremISTrainTask = app_instance().trainers["inextremis"]
-    return task
+    """Return the trainer of the running app, which a review-only server lacks."""
+    return app_instance().trainers["inextremis"]
 
 
 def published_model() -> dict[str, Any] | None:
-    """The version that requests are answered with, and when it was published; None without one."""
+    """Return the number and publication time of the published version; None if there is none."""
     if is_review_only():
         return None
     published: PublishedModel = app_instance().workflow.published
     model = published.current()
-    return None if model is None else {"version": model.version, "published": _moment_of(published.path)}
+    return None if model is None else {"version": model.version, "published": _time_written(published.path)}
 
 
 def list_models() -> dict[str, Any]:
-    """The version of the model that is published, and all that are kept, the newest first."""
+    """Return the published version of the model and all kept versions, the newest first."""
     if is_review_only():
         return {"published": None, "versions": []}
     model, versions = app_instance().workflow.published.current(), trainer().versions
@@ -55,7 +54,7 @@ def _shown(version: KeptVersion, path: Path) -> dict[str, Any]:
     run = version.run
     return {
         "version": version.number,
-        "created": _moment_of(path) if run is None else run.ended,
+        "created": _time_written(path) if run is None else run.ended,
         "dice": None if run is None else run.score,
         "scans": None if run is None else run.scans,
         "sentence": version.sentence,
@@ -64,11 +63,11 @@ def _shown(version: KeptVersion, path: Path) -> dict[str, Any]:
 
 
 async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)], request: Request) -> dict[str, Any]:
-    """Publishes a kept version of the model again; trainings go on from it.
+    """Publish a kept version of the model again; later trainings start from it.
 
-    A training that runs meanwhile keeps what it comes to as a version, and does not publish it.
+    A training that is running keeps its result as a version, but does not publish it.
     """
-    refuse_where_review_only()
+    refuse_if_review_only()
     set_details(request, version=version)
     try:
         with answered_with(404, NoVersionError), writing("The version", "published"):
@@ -78,8 +77,8 @@ async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]
     return await run_in_threadpool(list_models)
 
 
-def _moment_of(path: Path) -> str | None:
-    """When a file was written, in ISO 8601; None where there is none."""
+def _time_written(path: Path) -> str | None:
+    """Return when a file was last written, in ISO 8601; None if it does not exist."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
     except OSError:

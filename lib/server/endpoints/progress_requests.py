@@ -20,31 +20,31 @@ from lib.trainers.curves import read_curves
 
 
 def training(user: CurrentUser) -> dict[str, Any]:
-    """The training that runs, or ran last: its progress, its curves, and what it came to."""
+    """Return the progress, curves and result of the running or latest training."""
     curves = {"loss": [], "validation": []} if is_review_only() else read_curves(trainer().curves_path)
     return {**progress(), **curves, "may_train": user.role >= Role.ADMIN and not is_review_only()}
 
 
 def progress() -> dict[str, Any]:
-    """Without the curves, and for whoever asks."""
+    """Return the progress of the running or latest training, without curves and user rights."""
     if is_review_only():
         return training_progress(None, {}, [])
     tasks = async_tasks.tasks("train")
-    # The one that runs, not one that waits for its turn behind it.
+    # The last task may be one that waits for the running one.
     task = next((one for one in tasks if one["status"] == "RUNNING"), tasks[-1] if tasks else None)
     words = list(without_folders(list(task.get("details", ())))) if task is not None else []
     return training_progress(task, trainer().stats(), words)
 
 
 async def events(request: Request, seconds: Annotated[float | None, Query(ge=0)] = None) -> StreamingResponse:
-    """Server-sent events: `hello`, and then each change of the `training`, the published `model` and the `studies`.
+    """Stream server-sent events: `hello`, then changes of the `training`, the published `model` and the `studies`.
 
-    They never end, unless after so many `seconds`; with the login they do.
+    The stream ends after `seconds`, if given, and when the login expires.
     """
-    of_app: Events = app_instance().events
-    of_app.require_room()
+    stream: Events = app_instance().events
+    stream.require_room()
     return StreamingResponse(
-        of_app.stream(request.state.is_allowed, seconds),
+        stream.stream(request.state.is_allowed, seconds),
         media_type="text/event-stream",
-        headers={"X-Accel-Buffering": "no"},  # nginx would keep them back
+        headers={"X-Accel-Buffering": "no"},  # nginx would buffer the events
     )

@@ -10,7 +10,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.endpoints.app_requests import without_folders
 from lib.server.endpoints.model_requests import published_model
-from lib.server.endpoints.review_only import is_review_only, refuse_where_review_only
+from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.endpoints.who import CurrentUser
 from lib.server.http.disk_full import writing
 from lib.server.http.json_input import json_object
@@ -23,17 +23,21 @@ ORDERS = ("first", "random")
 
 
 async def start_proposals(request: Request, user: CurrentUser) -> dict[str, Any]:
-    """Starts to segment all studies without a final mask, by the published model; 429 while that runs.
+    """Start a pre-annotation: segment all studies without a final mask; 429 while one is running.
 
-    The body may give a `limit`, a number of studies, and the `strategy`, their order: first or random.
+    Optional fields of the body: `limit`, the number of studies, and `strategy`, their order (`first` or `random`).
     """
-    refuse_where_review_only()
+    refuse_if_review_only()
     options = _options(json_object(await request.body(), "parameters"))
     return await run_in_threadpool(_start, options, user)
 
 
 def _options(parameters: dict[str, Any]) -> list[str]:
-    """For the script. Raises: HTTPException: 422."""
+    """Return the command-line options of the pre-annotation script.
+
+    Raises:
+        HTTPException: 422, a parameter is not valid.
+    """
     limit, order = parameters.get("limit"), parameters.get("strategy", ORDERS[0])
     if limit is not None and (type(limit) is not int or limit < 1):
         raise HTTPException(422, f"The limit is {str(limit)[:80]!r}; expected a number of studies from 1.")
@@ -53,24 +57,26 @@ def _start(options: list[str], user: User) -> dict[str, Any]:
 
 
 def proposals(user: CurrentUser) -> dict[str, Any]:
-    """How far the run is, or what the last one came to: studies in all, done, stored, and failed with the reason."""
-    told = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
-    told.pop("pid", None)
-    sentences = [told["sentence"] or "", *(one["reason"] for one in told["failed"])]
-    said, *reasons = (next(without_folders([sentence]), "") for sentence in sentences)
-    failed = [{**one, "reason": reason} for one, reason in zip(told["failed"], reasons, strict=True)]
+    """Return the progress of the latest pre-annotation: numbers of studies, done and stored, and failed studies."""
+    progress = dict(NOTHING) if is_review_only() else _pre_annotation().progress()
+    progress.pop("pid", None)
+    failed = [{**one, "reason": _without_folders(one["reason"])} for one in progress["failed"]]
+    sentence = _without_folders(progress["sentence"] or "") or None
     may_start = user.role >= Role.ADMIN and not is_review_only()
-    return {**told, "sentence": said or None, "failed": failed, "may_start": may_start}
+    return {**progress, "sentence": sentence, "failed": failed, "may_start": may_start}
+
+
+def _without_folders(sentence: str) -> str:
+    return next(without_folders([sentence]), "")
 
 
 async def stop_proposals(user: CurrentUser) -> dict[str, Any]:
-    """Ends the run; what was stored stays, and the next run goes on from there. 409 where none of this server runs."""
-    refuse_where_review_only()
+    """Stop the pre-annotation; its masks stay, and the next run continues. 409 if none of this server is running."""
+    refuse_if_review_only()
     if not await run_in_threadpool(_pre_annotation().stop):
         raise HTTPException(409, "No pre-annotation of this server is running.")
     return await run_in_threadpool(proposals, user)
 
 
 def _pre_annotation() -> PreAnnotation:
-    found: PreAnnotation = app_instance().pre_annotation
-    return found
+    return app_instance().pre_annotation

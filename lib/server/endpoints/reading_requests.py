@@ -13,7 +13,7 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.annotations.mask_file import MaskRecord, encoded_mask
 from lib.annotations.names import label_values
 from lib.server.endpoints.image_requests import studies
-from lib.server.endpoints.label_requests import told_of_final_mask
+from lib.server.endpoints.label_requests import publish_final_mask
 from lib.server.endpoints.who import CurrentUser, current_user
 from lib.server.http.guard import set_details
 from lib.server.http.json_input import check_text, json_object
@@ -23,13 +23,12 @@ from lib.server.studies.archive_studies import ArchiveStudies
 
 
 def review() -> Review:
-    """That of the running app."""
-    of_app: Review = app_instance().review
-    return of_app
+    """Return the review of the running app."""
+    return app_instance().review
 
 
 def without_readings(store: Callable[[Request, str], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """The endpoint that stores segmentations in the archive, where other readers would see those of annotators."""
+    """Wrap the endpoint that stores segmentations in the archive: refuse annotators, whose work others would see."""
 
     async def endpoint(request: Request, path: str) -> Response:
         if current_user(request).role < Role.REVIEWER:
@@ -45,12 +44,12 @@ def without_readings(store: Callable[[Request, str], Awaitable[Response]]) -> Ca
 
 
 def list_readings(user: CurrentUser) -> list[dict[str, Any]]:
-    """The studies that somebody has read, those to decide first, and of these those whose readers disagree most."""
+    """List all studies with readings: undecided ones first, ordered by the disagreement of their readers."""
     return review().listing(str(user.name))
 
 
 def download_reading(user: CurrentUser, image: str, reader: str) -> Response:
-    """The mask of one reader, as NIfTI with the app's values."""
+    """Download the mask of one reader as NIfTI, with the label values of the app."""
     mask = review().reading(image, reader, str(user.name))
     content = encoded_mask(mask, MaskRecord(label_values(studies().labels), reader))
     headers = {"content-disposition": 'attachment; filename="reading.nii.gz"'}
@@ -58,10 +57,10 @@ def download_reading(user: CurrentUser, image: str, reader: str) -> Response:
 
 
 async def decide(user: CurrentUser, image: str, request: Request) -> dict[str, Any]:
-    """Makes one reading of a study its final mask and clicks.
+    """Choose one reading of a study as its final mask and clicks.
 
-    The body names the `choice`, a reader or "third" for what the reviewer has read themselves, and the `version` of the
-    readings that `GET /readings/` told. 409 where they have changed since.
+    The body gives the `choice`, a reader or "third" for the reviewer's own reading, and the `version` of the readings
+    from `GET /readings/`. The status is 409 if the readings have changed since.
     """
     check_text(image, "image")
     body, datastore = json_object(await request.body(), "decision"), studies()
@@ -73,11 +72,11 @@ async def decide(user: CurrentUser, image: str, request: Request) -> dict[str, A
     await run_in_threadpool(datastore.require_project)
     decision = await run_in_threadpool(review().decide, image, Choice(choice, version), str(user.name))
     set_details(request, reader=decision["reader"], readers=decision["readers"])
-    return {"image": image, "decision": decision, **await told_of_final_mask(datastore, image)}
+    return {"image": image, "decision": decision, **await publish_final_mask(datastore, image)}
 
 
 async def take_decision_back(image: str, request: Request) -> dict[str, Any]:
-    """Takes a decision back: the readings can be changed and decided again."""
+    """Undo a decision: its readings can be changed and decided on again."""
     check_text(image, "image")
     datastore = studies()
     await run_in_threadpool(datastore.require_project)

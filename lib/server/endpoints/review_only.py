@@ -1,4 +1,4 @@
-"""Refuse requests that a server for reviews only does not serve."""
+"""Refuse requests that a review-only server does not serve."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from monailabel.interfaces.utils.app import app_instance
 
 
 def is_review_only() -> bool:
-    """Was the server started with `--conf review true`?"""
+    """Tell whether the server was started with `--conf review true`."""
     return bool(app_instance().settings.review)
 
 
-def refuse_where_review_only() -> None:
-    """Raises: HTTPException: 409, the server has no model."""
+def refuse_if_review_only() -> None:
+    """Raise HTTPException 409 if the server is for reviews only, and so has no model."""
     if is_review_only():
         raise HTTPException(
             409,

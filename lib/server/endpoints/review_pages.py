@@ -30,12 +30,12 @@ _TEMPLATES.filters["mm"] = lambda value: f"{value:.1f}" if isinstance(value, flo
 
 
 def list_page(user: CurrentUser) -> Response:
-    """The page of all readings, those that disagree most first."""
+    """Show the list of all readings, the largest disagreement first."""
     return _page("list.html", user=user.name, studies=[_whole(one) for one in review().listing(str(user.name))])
 
 
 def study_page(user: CurrentUser, image: str) -> Response:
-    """The page of one study, with a picture of its readings and the buttons to decide."""
+    """Show the page of one study, with a picture of its readings and the buttons to decide."""
     check_text(image, "image")
     study = review().entry(image, str(user.name))
     finished = [one["reader"] for one in study["readings"] if one["finished"]]
@@ -51,7 +51,7 @@ def study_page(user: CurrentUser, image: str) -> Response:
 
 
 async def study_picture(user: CurrentUser, image: str) -> Response:
-    """A PNG: the outlines of the readings of a study, in the slices in which they differ most."""
+    """Return a PNG with the outlines of the readings of a study, in the slices where they differ most."""
     path = await image_file(image)
     content = await run_in_threadpool(_picture, image, path, str(user.name))
     return Response(content, media_type="image/png")
@@ -65,13 +65,13 @@ def _picture(image: str, path: Path, reviewer: str) -> bytes:
 
 
 async def script() -> Response:
-    """What sends the decisions of the page of a study."""
+    """Return the script of the study page, which sends the decisions."""
     content = (_FOLDER / "review.js").read_bytes()
     return Response(content, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
 
 def _whole(study: dict[str, Any]) -> dict[str, Any]:
-    """With what a study that is in work does not have."""
+    """Return a study with empty values for the fields that an unfinished study lacks, as templates require them."""
     no_agreement: dict[str, Any] = {"pairs": [], "dice": None, "largest_mm": None, "problem": ""}
     return {"decision": None, **study, "agreement": {**no_agreement, **study.get("agreement", {})}}
 

@@ -15,13 +15,12 @@ from lib.server.http.uploads import stored_upload
 
 
 def sessions() -> Sessions:
-    """The sessions of the running app."""
-    of_app: Sessions = app_instance().upload_sessions
-    return of_app
+    """Return the sessions of the running app."""
+    return app_instance().upload_sessions
 
 
 async def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) -> dict[str, Any]:
-    """Keeps one uploaded volume for `expiry` seconds, at most an hour."""
+    """Keep one uploaded volume for `expiry` seconds after its last use, at most an hour."""
     if len(files) != 1:
         raise HTTPException(422, f"There are {len(files)} files; expected one volume.")
     session = await run_in_threadpool(_create, files[0], expiry)
@@ -38,19 +37,24 @@ def _create(file: UploadFile, expiry_s: int) -> Session:
         raise HTTPException(422, str(error)) from error
 
 
-def get_session(session_id: str, image: bool = False) -> Any:
-    """What is known of a session; with `image=true` its file."""
+def open_session(session_id: str) -> Session:
+    """Return a session; raise HTTPException 404 if it does not exist or has ended."""
     session = sessions().get(session_id)
     if session is None:
         raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
+    return session
+
+
+def get_session(session_id: str, image: bool = False) -> Any:
+    """Return the information about a session, or its file with `image=true`."""
+    session = open_session(session_id)
     if image:
         return FileResponse(session.image, media_type="application/octet-stream", filename=session.image.name)
     return session.info()
 
 
 def remove_session(session_id: str) -> dict[str, Any]:
-    """Ends a session and removes its file."""
-    session = sessions().remove(session_id)
-    if session is None:
-        raise HTTPException(404, f"There is no session {session_id[:80]!r}; it may have ended.")
+    """End a session and delete its file."""
+    session = open_session(session_id)
+    sessions().remove(session_id)
     return session.info()

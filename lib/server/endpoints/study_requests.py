@@ -1,4 +1,4 @@
-"""Answer requests of the annotation page: the list of studies, one study, its scan, skips and leases."""
+"""Answer requests of the annotation page: list of studies, one study, its scan, skips and leases."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from lib.server.endpoints.image_requests import image_file, studies
 from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only
 from lib.server.endpoints.who import CurrentUser, name_of
+from lib.server.http.compression import is_worth_gzip
 from lib.server.http.disk_full import writing
 from lib.server.http.entity_tag import headers_of, is_known, not_modified
 from lib.server.http.json_input import check_text, json_object
 from lib.server.http.pools import make_thumbnail, make_view
 from lib.server.http.refusals import answered_with
 from lib.server.login.user import Role, User
-from lib.server.process.network import is_loopback
 from lib.server.studies.skips import checked_reason
 from lib.server.studies.study_details import study_details
 from lib.server.studies.study_list import StudyList, counts
 from lib.server.studies.views import View
 
-# Kept by the browser of who is logged in, which asks each time whether it may still show it.
+# Cached by the user's browser, which revalidates it at each use.
 _PRIVATE = "private, no-cache"
 CLICKS, AUTOMATIC = "extreme_points", "inextremis"
 
 
 def about_me(user: CurrentUser) -> dict[str, Any]:
-    """Who is logged in, and what they may do; without a login everybody may do everything."""
+    """Return the user and their rights; without a login everybody has all rights."""
     review_only, has_readings = is_review_only(), studies().readings.people > 1
     return {
         "name": user.name,
@@ -56,9 +56,9 @@ def about_me(user: CurrentUser) -> dict[str, Any]:
 
 
 async def list_studies(request: Request, user: CurrentUser, client_id: str = "") -> Response:
-    """The project, and every study with its state. Nothing is fetched for it.
+    """Return the project and the state of every study; no image is fetched from the archive for this.
 
-    `client_id` is the asker's name where there is no login; what they work on themselves is not shown as `working`.
+    `client_id` is the annotator's name on a server without a login; their own leases are not shown as `working`.
     """
     check_text(client_id, "client_id")
     content = await run_in_threadpool(_listed, user, client_id)
@@ -66,8 +66,7 @@ async def list_studies(request: Request, user: CurrentUser, client_id: str = "")
     if is_known(request, tag):
         return not_modified(tag, _PRIVATE)
     headers = headers_of(tag, _PRIVATE)
-    is_here = request.client is not None and is_loopback(request.client.host)
-    if not is_here and "gzip" in request.headers.get("accept-encoding", ""):
+    if is_worth_gzip(request):
         content = await run_in_threadpool(gzip.compress, content, 1)
         headers["Content-Encoding"] = "gzip"
     return Response(content, media_type="application/json", headers={**headers, "Vary": "Accept-Encoding"})
@@ -75,7 +74,9 @@ async def list_studies(request: Request, user: CurrentUser, client_id: str = "")
 
 def _listed(user: User, client_id: str) -> bytes:
     datastore, app = studies(), app_instance()
-    entries = StudyList(datastore).entries(_asker(user, client_id))
+    # Without a login, the client gives the annotator's name.
+    name = annotator_of({"client_id": client_id}) if user.name is None and client_id else user.name
+    entries = StudyList(datastore).entries(name)
     model = published_model()
     strategies = {
         name: strategy.description
@@ -99,27 +100,22 @@ def _listed(user: User, client_id: str) -> bytes:
     return json.dumps({"project": project, "studies": entries}).encode()
 
 
-def _asker(user: User, client_id: str) -> str | None:
-    """The name of the login; without one what the client says."""
-    return user.name if user.name is not None else annotator_of({"client_id": client_id}) if client_id else None
-
-
 async def study(image: str, user: CurrentUser) -> dict[str, Any]:
-    """A study with its geometry, its clicks and its final mask; of an archive it is fetched, which may take a while."""
+    """Return the geometry, clicks and final mask of a study; an image of an archive is fetched first."""
     path = await image_file(image)
     with answered_with(422, VolumeError):
         return await run_in_threadpool(study_details, studies(), image, path, user.name)
 
 
 async def volume(request: Request, image: str) -> Response:
-    """The scan as NIfTI (.nii.gz), on the voxel grid and in the place of the image; made once, then sent from disk."""
+    """Return the scan as NIfTI (.nii.gz) with the geometry of the image; it is made once, then served from disk."""
     path = await image_file(image)
     make = partial(make_view, studies().views.scan, image, path)
     return await _sent(request, path, "The scan", make, "application/octet-stream")
 
 
 async def thumbnail(request: Request, image: str) -> Response:
-    """A PNG of the middle axial slice; 404 while an archive's image was not fetched."""
+    """Return a PNG of the middle axial slice; 404 if the image has not been fetched from the archive yet."""
     check_text(image, "image")
     path = await run_in_threadpool(studies().at_hand, image)
     if path is None:
@@ -131,7 +127,7 @@ async def thumbnail(request: Request, image: str) -> Response:
 async def _sent(
     request: Request, path: Path, what: str, make: Callable[[], Awaitable[View]], media_type: str
 ) -> Response:
-    """A view of an image file, made where it is missing; 304 where the client has it."""
+    """Send a view of an image file, made if it is missing; 304 if the client has the current version."""
     version = await run_in_threadpool(_version, path)
     if is_known(request, version):
         return not_modified(version, _PRIVATE)
@@ -146,9 +142,9 @@ def _version(path: Path) -> str:
 
 
 async def skip(image: str, request: Request) -> dict[str, Any]:
-    """Skips a study: it is not offered, and nothing is learnt from it, until somebody takes that back or works on it.
+    """Skip a study: it is neither offered nor trained on until the skip is undone or somebody annotates it.
 
-    The body may give a `reason`, a text of at most 200 characters, and a `client_id`.
+    Optional fields of the body: `reason`, a text of at most 200 characters, and `client_id`.
     """
     check_text(image, "image")
     parameters = json_object(await request.body(), "parameters")
@@ -163,12 +159,12 @@ def _skip(image: str, reason: str, annotator: str) -> dict[str, Any]:
     with writing("The skip"):
         made = datastore.skips.skip(image, reason, annotator)
     datastore.leases.end(image, annotator)
-    _learn_anew()
+    _refresh_atlases()
     return dict(made)
 
 
 async def take_skip_back(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
-    """Takes a skip back: the study is offered again."""
+    """Undo a skip: the study is offered again."""
     check_text(image, "image")
     name_of(request, {"client_id": client_id})
     return await run_in_threadpool(_take_skip_back, image)
@@ -181,20 +177,20 @@ def _take_skip_back(image: str) -> dict[str, Any]:
     with writing("The end of the skip"):
         if not datastore.skips.end(image):
             raise HTTPException(404, f"The study {image[:80]!r} was not skipped.")
-    _learn_anew()
+    _refresh_atlases()
     return {}
 
 
-def _learn_anew() -> None:
-    """A skipped study is one less that shapes are learnt from, or one more again."""
+def _refresh_atlases() -> None:
+    """Recompute the shape atlases, which leave out skipped studies."""
     if not is_review_only():
         app_instance().workflow.atlases.refresh_soon()
 
 
 async def work_on(image: str, request: Request) -> dict[str, Any]:
-    """Tells others that the annotator works on a study: it is offered to nobody else for half an hour.
+    """Reserve a study for the annotator for half an hour: it is offered to nobody else.
 
-    The body may give a `client_id`. Where several people read each study it does nothing: to look is not to read.
+    Optional field of the body: `client_id`. With several readers of each study, nothing is reserved.
     """
     check_text(image, "image")
     parameters = json_object(await request.body(), "parameters")
@@ -206,7 +202,7 @@ async def work_on(image: str, request: Request) -> dict[str, Any]:
 
 
 async def leave(image: str, request: Request, client_id: str = "") -> dict[str, Any]:
-    """Tells others that the annotator no longer works on a study."""
+    """Release the annotator's reservation of a study."""
     check_text(image, "image")
     name = name_of(request, {"client_id": client_id})
     if studies().readings.people == 1:

@@ -1,4 +1,4 @@
-"""Give endpoints the user who sends a request."""
+"""Provide endpoints with the user of a request."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from lib.server.login.user import User
 
 
 def current_user(request: Request) -> User:
-    """As the guard in front of the routes has found (`lib.server.http.guard`)."""
-    user: User = request.state.user
-    return user
+    """Return the user that the guard has authenticated (`lib.server.http.guard`)."""
+    return request.state.user
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
 
 
 def name_of(request: Request, params: Mapping[str, Any]) -> str:
-    """The name of the login; without one what the client says (Slicer sends a `client_id`, OHIF nothing).
+    """Return the name of the login; without a login the `client_id` (sent by Slicer, not by OHIF) or "unknown".
 
-    The audit log names the same.
+    The name is also recorded in the audit log.
     """
     user = current_user(request)
     name = user.name if user.name is not None else str(params.get("client_id") or "unknown")[:200]

@@ -1,4 +1,4 @@
-"""Answer 507 where something cannot be written."""
+"""Answer 507 if a file cannot be written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def writing(what: str, done: str = "stored", gone: HTTPException | None = None) -> Iterator[None]:
-    """Turns an OSError into an HTTPException.
+    """Turn an OSError into an HTTPException.
 
     Args:
-        what: is written, such as "The mask".
-        done: participle of what could not be done with it.
-        gone: raised where the file to change is missing; default: 507 as for other errors.
+        what: Subject of the message, such as "The mask".
+        done: Participle for the message, as in "could not be stored".
+        gone: Raised instead if a file is missing.
 
     Raises:
         HTTPException: 507, the disk is full or the folder cannot be written.

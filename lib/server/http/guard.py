@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import URL
@@ -18,12 +19,12 @@ from lib.server.login.user import ANYBODY, Role, User, require_role
 from lib.server.process.network import is_loopback
 
 Handler = Callable[[Request], Awaitable[Response]]
-# Parts of a path or query that say what was changed.
-_TOLD = ("image", "id", "tag", "model")
+# Parameters of the path or query that are recorded in the audit log.
+_RECORDED = ("image", "id", "tag", "model")
 
 
 class GuardedRoute(Protocol):
-    """What the guard has to know of a route (`lib.server.routes.Route`)."""
+    """Properties of a route that the guard needs (`lib.server.routes.Route`)."""
 
     @property
     def role(self) -> Role | None: ...
@@ -37,18 +38,18 @@ class GuardedRoute(Protocol):
 
 @dataclass(frozen=True)
 class Guard:
-    """The checks and the record around the routes of one server.
+    """Checks and audit records of the routes of a server.
 
     Args:
-        login: None where the server asks for none, and everybody may do everything.
-        audit: where changes are recorded; None for nowhere.
+        login: None if the server requires no login and everybody has all rights.
+        audit: Log of changes; None to record nothing.
     """
 
     login: Login | None = None
     audit: AuditLog | None = None
 
     def route_class(self, route: GuardedRoute) -> type[APIRoute]:
-        """FastAPI's class for a route, with the checks before its body is read."""
+        """Return FastAPI's class for a route, with checks that run before its body is read."""
         guard = self
 
         class Guarded(APIRoute):
@@ -70,13 +71,13 @@ class Guard:
         request.state.is_allowed = lambda: self._is_allowed(request, route)
         response = await handler(request)
         if route.records and response.status_code < 300 and request.state.details is not None:
-            parts = {**request.query_params, **request.path_params}
-            told = {name: parts[name] for name in _TOLD if parts.get(name)}
-            await record(request, route.records, **{**told, **request.state.details})
+            sent = {**request.query_params, **request.path_params}
+            parameters = {name: sent[name] for name in _RECORDED if sent.get(name)}
+            await record(request, route.records, **{**parameters, **request.state.details})
         return response
 
     async def _is_allowed(self, request: Request, route: GuardedRoute) -> bool:
-        """May who sends a request still do so? For answers that take longer than a login may."""
+        """Tell whether the login is still valid, for answers that outlast it."""
         try:
             await self._user(request, route)
         except HTTPException:
@@ -84,7 +85,11 @@ class Guard:
         return True
 
     async def _user(self, request: Request, route: GuardedRoute) -> User | None:
-        """Raises: HTTPException: 401 or 303 to the login, nobody is logged in; 403, their role is too low."""
+        """Return the user of a request; None if the route is open to everybody.
+
+        Raises:
+            HTTPException: 401, or 303 to the login page, nobody is logged in; 403, the user's role is too low.
+        """
         if self.login is None:
             return ANYBODY
         if route.role is None:
@@ -97,7 +102,7 @@ class Guard:
 
 
 async def record(request: Request, action: str, **details: object) -> None:
-    """Writes into the audit log who does what in this request."""
+    """Record a change and its user in the audit log."""
     audit: AuditLog | None = request.state.audit
     if audit is None:
         return
@@ -105,23 +110,23 @@ async def record(request: Request, action: str, **details: object) -> None:
     who = details.pop("who", None) or (user.name if user is not None and user.name else "unknown")
     address = request.client.host if request.client else "this machine"
     program = request.headers.get("user-agent", "")[:200]
-    await audit.append(action, str(who), {"address": address, "program": program}, details)
+    await run_in_threadpool(audit.write, action, str(who), {"address": address, "program": program}, details)
 
 
 def set_details(request: Request, **details: object) -> None:
-    """Adds to what is recorded of this request, where it succeeds."""
+    """Add details to the audit record of a request."""
     request.state.details = {**(request.state.details or {}), **details}
 
 
 def record_nothing(request: Request) -> None:
-    """Says that this request changes nothing."""
+    """Leave a request out of the audit log, as it changes nothing."""
     request.state.details = None
 
 
 def _require_encryption(request: Request) -> None:
-    """Raises: HTTPException: 403, names and passwords would pass a network unencrypted."""
-    is_here = request.client is None or is_loopback(request.client.host)
-    if request.url.scheme != "https" and not is_here:
+    """Raise HTTPException 403 if passwords would cross the network unencrypted."""
+    is_local = request.client is None or is_loopback(request.client.host)
+    if request.url.scheme != "https" and not is_local:
         raise HTTPException(403, "This server takes logins over HTTPS only; use its https:// address.")
 
 

@@ -1,4 +1,4 @@
-"""Parse the JSON of a request, and refuse what cannot be stored or computed with."""
+"""Parse the JSON of a request, and refuse values that cannot be stored or computed with."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MAX_BYTES = 1_000_000
 
 
 def json_object(text: str | bytes, name: str) -> dict[str, Any]:
-    """The object of a JSON text of at most 1 MB, 16 levels, finite numbers and valid Unicode.
+    """Parse a JSON object of at most 1 MB and 16 levels, with finite numbers and valid Unicode.
 
     Args:
-        name: of the text in the request, for the sentence.
+        name: Name of the text in the request, for the message.
 
     Raises:
-        HTTPException: 413, too large; 422, anything else that is wrong with it.
+        HTTPException: 413, the text is too large; 422, it is not valid.
     """
     content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(content) > MAX_BYTES:
@@ -36,7 +36,7 @@ def json_object(text: str | bytes, name: str) -> dict[str, Any]:
 
 
 def check_text(text: str, name: str) -> None:
-    """Raises: HTTPException: 422, text that UTF-8 cannot hold."""
+    """Raise HTTPException 422 if UTF-8 cannot encode a text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

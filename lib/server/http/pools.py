@@ -1,4 +1,4 @@
-"""Run work in thread pools, one for each resource that it waits for."""
+"""Run work in thread pools, one for each limiting resource."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-# Few threads, and always the same: each one that has run a network keeps tens of megabytes of buffers for itself.
+# A few permanent threads: each thread that has run a network keeps tens of megabytes of buffers.
 _INFERENCE = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="inference")
 _VIEWS = ThreadPoolExecutor(2, thread_name_prefix="views")
 _THUMBNAILS = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
@@ -18,20 +18,20 @@ _ARCHIVE = ThreadPoolExecutor(32, thread_name_prefix="archive")
 
 
 async def compute(function: Callable[..., Result], *arguments: object) -> Result:
-    """Runs what needs the processor."""
+    """Run work that is limited by the processor."""
     return await asyncio.get_running_loop().run_in_executor(_INFERENCE, function, *arguments)
 
 
 async def wait_for_archive(function: Callable[..., Result], *arguments: object) -> Result:
-    """Runs what may wait for an archive."""
+    """Run work that may wait for an archive."""
     return await asyncio.get_running_loop().run_in_executor(_ARCHIVE, function, *arguments)
 
 
 async def make_view(function: Callable[..., Result], *arguments: object) -> Result:
-    """Runs what reads and writes a whole scan."""
+    """Run work that reads and writes a whole scan."""
     return await asyncio.get_running_loop().run_in_executor(_VIEWS, function, *arguments)
 
 
 async def make_thumbnail(function: Callable[..., Result], *arguments: object) -> Result:
-    """Runs what reads a slice of a scan; a list asks for many at once."""
+    """Run work that reads a slice of a scan; pages request many at once."""
     return await asyncio.get_running_loop().run_in_executor(_THUMBNAILS, function, *arguments)

@@ -12,12 +12,12 @@ SHOWN_CHARACTERS = 80
 
 
 class RefusedError(Exception):
-    """A request that is not served.
+    """Request that is not served.
 
     Args:
-        status: of HTTP, 400 to 599.
-        sentence: for the user: what was wrong, what was expected, what to do.
-        headers: of the answer, beside those of its JSON.
+        status: HTTP status, 400 to 599.
+        sentence: Message for the user: what was wrong, what was expected, what to do.
+        headers: Further headers of the answer.
     """
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
@@ -26,13 +26,13 @@ class RefusedError(Exception):
 
     @property
     def body(self) -> bytes:
-        """As FastAPI answers: {"detail": sentence}."""
+        """JSON of the answer, in FastAPI's form: {"detail": sentence}."""
         return json.dumps({"detail": self.sentence}).encode()
 
 
 @contextmanager
 def answered_with(status: int, *errors: type[Exception]) -> Iterator[None]:
-    """Turns errors whose text is for the user into an HTTPException of a status."""
+    """Turn errors whose text is for the user into an HTTPException with a status."""
     try:
         yield
     except errors as error:
@@ -40,6 +40,6 @@ def answered_with(status: int, *errors: type[Exception]) -> Iterator[None]:
 
 
 def shown(value: bytes | str) -> str:
-    """A part of a request as a sentence may repeat it: ASCII, quoted, no longer than 80 characters."""
+    """Quote a part of a request for a message, as ASCII of at most 80 characters."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     return ascii(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")

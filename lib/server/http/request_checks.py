@@ -1,4 +1,4 @@
-"""Decide from the head of a request whether it may be served: its syntax, its Host and the page that sends it."""
+"""Check the head of a request: its syntax, its Host and the origin of the page that sends it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lib.server.http.refusals import RefusedError, shown
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{0,5})?")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _CUT_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-# A realm sends browsers to the callback.
+# The callback is included: a realm redirects browsers to it.
 _PAGES = ("/", "/annotate", "/ohif", "/login", "/login/callback", "/login/done", "/review")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def check_syntax(scope: Scope) -> None:
-    """Raises: RefusedError: 400, the path, the query or a header is not UTF-8 or holds control characters."""
+    """Raise RefusedError 400 if the path, the query or a header is not UTF-8, or holds control characters."""
     path = scope.get("raw_path") or scope["path"].encode()
     if not path.startswith(b"/") or _CUT_ESCAPE.search(path):
         raise RefusedError(400, f"The path {shown(path)} is not valid; expected one such as /info/, percent-encoded.")
@@ -44,23 +44,23 @@ def _check_text(text: bytes, what: str, sent: bytes) -> None:
 
 
 class HostCheck:
-    """Accept requests that call the server by an address or by one of its own names.
+    """Accept requests whose Host is an IP address or one of the server's names, against DNS rebinding.
 
-    A web page can let a name of its own point to this machine (DNS rebinding) and is then, for the browser, of the
-    same origin; it can do so neither with an address nor with a name that it does not own.
+    A web page can make its own domain resolve to this machine; the browser then treats the server as same-origin. This
+    is impossible with an IP address or with a name that the page's owner does not control.
 
     Args:
-        names: of the server, beside localhost and this machine's own; with a port, that port only.
+        names: Names of the server besides localhost and the machine's name; a name with a port accepts only that port.
     """
 
     def __init__(self, names: Collection[str] = ()) -> None:
         machine = socket.gethostname().lower()
         self._names = {"localhost", machine, machine.partition(".")[0], *(name.lower() for name in names)}
-        # The full name is asked of DNS, which may take seconds.
+        # The full name requires a DNS look-up, which may take seconds.
         threading.Thread(target=lambda: self._names.add(socket.getfqdn().lower()), daemon=True).start()
 
     def __call__(self, scope: Scope) -> None:
-        """Raises: RefusedError: 400 or 421, the request has no Host, several, or another's."""
+        """Raise RefusedError 400 for no Host or several ones, 421 for a Host that is not a name of this server."""
         hosts = header_values(scope, b"host")
         if len(hosts) != 1:
             raise RefusedError(
@@ -90,17 +90,17 @@ def _is_address(name: str) -> bool:
 
 
 class OriginCheck:
-    """Accept requests of programs, of the server's own pages and of the origins that are named.
+    """Accept requests of programs, of the server's own pages and of allowed origins.
 
     Args:
-        origins: such as https://viewer.hospital.example, whose pages may use the server too.
+        origins: Allowed origins, such as https://viewer.hospital.example.
     """
 
     def __init__(self, origins: Collection[str] = ()) -> None:
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
     def __call__(self, scope: Scope) -> None:
-        """Raises: RefusedError: 403, a page of another origin sends the request."""
+        """Raise RefusedError 403 if a page of another origin sends the request."""
         origins = header_values(scope, b"origin")
         if origins:
             if not set(origins) <= {*self._origins, _own_origin(scope)}:
@@ -125,7 +125,7 @@ def _own_origin(scope: Scope) -> str:
 
 
 def _opens_page(scope: Scope) -> bool:
-    """Does the browser show a page of ours because of a link on another?"""
+    """Tell whether the browser follows a link of another site to a page of this server."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return (
         scope["method"] == "GET"

@@ -1,4 +1,4 @@
-"""Check every request before its route, and set the security headers of every answer."""
+"""Check every request before it is routed, and set the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lib.server.http.request_checks import HostCheck, OriginCheck, check_syntax
 
 logger = logging.getLogger(__name__)
 
-# Where an answer has one of its own, as pages have, that one stays.
 NOT_MODIFIED = 304
 
+# Headers of answers that do not set them themselves, as pages do.
 DEFAULT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: by it a browser sends "Origin: null" with some requests of our own pages.
+    # With no-referrer, browsers would send "Origin: null" with some requests of the server's own pages.
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,18 +34,18 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 
 class Gate:
-    """ASGI middleware that passes on what may be served and answers everything else with a status and a sentence.
+    """ASGI middleware that refuses bad requests with a status and a sentence, and passes the others on.
 
-    Refused are: a Host that is no name of this server (421, or 400 where there is not exactly one), pages of other
-    origins (403), what is not valid text (400), bodies that are too large (413) or do not come (408). What the
-    application does not catch is a 500 without its text. WebSockets are closed.
+    It refuses a Host that is not a name of this server (421; 400 unless there is exactly one), pages of other origins
+    (403), invalid text (400), and bodies that are too large (413) or too slow (408). An uncaught exception becomes a
+    500 without its text. WebSockets are closed.
 
     Args:
-        app: what is behind the gate.
-        hosts: names of the server beside localhost and this machine's own (setting `allowed_hosts`).
-        origins: whose pages may use the server, such as https://viewer.example (setting `allowed_origins`); they are
-            answered with CORS headers, without credentials. Without any there is no CORS.
-        limits: of bodies.
+        app: Application behind the gate.
+        hosts: Names of the server besides localhost and the machine's name (setting `allowed_hosts`).
+        origins: Origins whose pages may use the server, such as https://viewer.example (setting `allowed_origins`);
+            they get CORS headers, without credentials. Without origins there is no CORS.
+        limits: Limits of request bodies.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Gate:
         except RefusedError as refusal:
             await answer.refuse(refusal)
         except ClientDisconnect:
-            logger.info("%s %s: the client went away", scope["method"], shown(scope["path"]))
-        except Exception:  # the last resort: a request without an answer
+            logger.info("%s %s: the client disconnected", scope["method"], shown(scope["path"]))
+        except Exception:  # every request has to be answered
             logger.exception("%s %s failed", scope["method"], shown(scope["path"]))
             await answer.refuse(RefusedError(500, "The server failed to answer this request; its log says why."))
 
 
 class _Answer:
-    """What is sent to the client: one answer, with the headers that all have."""
+    """Answer to one request, with the default headers."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._is_head, self._send = scope["method"] == "HEAD", send
@@ -101,7 +101,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._is_started = True
             headers = MutableHeaders(raw=list(message.get("headers", [])))
-            # A browser gives the headers of a 304 to the page that it has kept, in the place of that page's own.
+            # A browser would replace the headers of its cached page by those of a 304.
             if message["status"] != NOT_MODIFIED:
                 for name, value in DEFAULT_HEADERS.items():
                     headers.setdefault(name, value)
@@ -109,7 +109,7 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, refusal: RefusedError) -> None:
-        """The answer where none has begun; one that has is cut short, by which the server closes the connection."""
+        """Send a refusal; if an answer has already started, cut it off, so that the server closes the connection."""
         if not self._is_started:
             headers = MutableHeaders({"Content-Type": "application/json", **refusal.headers})
             headers["Content-Length"] = str(len(refusal.body))

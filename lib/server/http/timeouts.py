@@ -1,4 +1,4 @@
-"""Close connections whose client stalls; uvicorn itself waits for the head of a request without a limit."""
+"""Close connections of stalled clients; uvicorn itself waits for the head of a request without a limit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import uvicorn
 
 MAX_FILES = 65536
 UNSENT_BYTES = 128 * 1024
-"""What the kernel holds of an answer that the client has no room for yet; of more, it would not tell for megabytes
-whether the client takes any."""
+"""Limit of the kernel's send buffer. A larger buffer would hide for megabytes whether the client reads its answer."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,11 @@ class ConnectionLimits:
     """Limits of every connection.
 
     Args:
-        head_s: for the head of a request, from the opening of the connection, or from when the last answer was taken.
-        drain_s: for the client to take more of what waits to be sent.
-        connections: kept open at once; of more, those are closed that have waited for their client for longest.
-            None takes half of the files that the process may open.
-        check_s: how often each connection is looked at.
+        head_s: Time to receive the head of a request, from the start of the connection or the end of the last answer.
+        drain_s: Longest time in which the client reads nothing of an answer.
+        connections: Largest number of open connections; beyond it, those that wait longest for their client are
+            closed. None: half of the files that the process may open.
+        check_s: Interval of the checks of each connection.
     """
 
     head_s: float = 10.0
@@ -36,40 +35,40 @@ class ConnectionLimits:
 
 
 def limit_connections(config: uvicorn.Config, limits: ConnectionLimits = ConnectionLimits()) -> None:  # noqa: B008
-    """Hold the connections of a server to limits; to be called before it listens, as from its lifespan."""
+    """Apply limits to the connections of a server; call this before it listens, such as in its lifespan."""
     files = raise_file_limit()
     if not config.loaded:
         config.load()
-    most = limits.connections or files // 2
-    # asyncio accepts as many at once before it looks at any; without files left it accepts none for a second.
-    config.backlog = min(config.backlog, max(1, (files - most) // 2))
-    config.http_protocol_class = _limited(config.http_protocol_class, limits, most)
+    max_connections = limits.connections or files // 2
+    # asyncio accepts the whole backlog at once; when it runs out of files, it stops accepting for a second.
+    config.backlog = min(config.backlog, max(1, (files - max_connections) // 2))
+    config.http_protocol_class = _limited(config.http_protocol_class, limits, max_connections)
 
 
 def raise_file_limit() -> int:
-    """Allow this process as many open files, which connections are too, as it may have; returns how many."""
+    """Raise the process's limit of open files, which includes connections, as far as allowed; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    limit = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= limit:
         return MAX_FILES if soft == resource.RLIM_INFINITY else soft
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
-def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio.Protocol]:
-    """A subclass of one of uvicorn's protocols for HTTP/1.1, all of which have `cycle`, `connections`, `transport`."""
+def _limited(protocol: Any, limits: ConnectionLimits, max_connections: int) -> type[asyncio.Protocol]:
+    """Subclass one of uvicorn's HTTP/1.1 protocols, all of which have `cycle`, `connections` and `transport`."""
 
     class Limited(protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self._waited_for: object = None  # the request behind which the client has to send another
-            self.waiting_since = self._taken_since = time.monotonic()
+            self._waited_for: object = None  # the last request, after which the client has to send another one
+            self.waiting_since = self._read_since = time.monotonic()
             self._is_blocked = False
             self._unsent = 0
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._timer = self.loop.call_later(limits.check_s, self._check)
-            if len(self.connections) > most:
+            if len(self.connections) > max_connections:
                 _longest_waiting(self.connections).abort()
 
         def connection_lost(self, error: Exception | None) -> None:
@@ -99,16 +98,16 @@ def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio
                 self._waited_for, self.waiting_since = self.cycle, now
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
-                self._unsent, self._taken_since = unsent, now
+                self._unsent, self._read_since = unsent, now
             if unsent > 0:
-                is_late = now - self._taken_since > limits.drain_s
+                is_late = now - self._read_since > limits.drain_s
             else:
-                is_late = self.is_waiting_for_head and now - max(self.waiting_since, self._taken_since) > limits.head_s
+                is_late = self.is_waiting_for_head and now - max(self.waiting_since, self._read_since) > limits.head_s
             if is_late:
                 self.abort()
 
         def abort(self) -> None:
-            # Out of the set at once, so that the next connection does not choose this one again.
+            # Removed from the set now, so that the next connection does not choose this one again.
             self.connections.discard(self)
             self.transport.abort()
 
@@ -116,7 +115,7 @@ def _limited(protocol: Any, limits: ConnectionLimits, most: int) -> type[asyncio
 
 
 def _longest_waiting(connections: Any) -> Any:
-    """Of all connections the one that waits for its client for longest; where none waits, the newest."""
+    """Return the connection that waits longest for its client; the newest one if none waits."""
     waiting = [one for one in connections if one.is_waiting_for_client]
     if waiting:
         return min(waiting, key=lambda one: one.waiting_since)

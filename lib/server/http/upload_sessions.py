@@ -14,12 +14,12 @@ MAX_SESSIONS = 64
 
 @dataclass
 class Session:
-    """An uploaded image.
+    """Uploaded image.
 
     Attributes:
-        image: its file.
-        expiry_s: after the last use.
-        created, used: seconds since 1970.
+        image: File of the image.
+        expiry_s: Lifetime after the last use, in seconds.
+        created, used: Time in seconds since 1970.
     """
 
     id: str
@@ -39,22 +39,23 @@ class Session:
 
 
 class Sessions:
-    """The sessions of a server. They end with it, and the oldest one ends where there are too many."""
+    """Sessions of a server. They end with it; beyond the largest number, the least recently used session ends."""
 
-    def __init__(self, lifetime_s: int = LIFETIME_S, most: int = MAX_SESSIONS) -> None:
-        self._lifetime_s, self._most = lifetime_s, most
+    def __init__(self, lifetime_s: int = LIFETIME_S, max_sessions: int = MAX_SESSIONS) -> None:
+        self._lifetime_s, self._max_sessions = lifetime_s, max_sessions
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     def add(self, image: Path, expiry_s: int = 0) -> Session:
-        """Takes over an uploaded file.
+        """Start a session for an uploaded file, which the session deletes at its end.
 
         Args:
-            expiry_s: 0 for the longest.
+            image: File of the image.
+            expiry_s: Lifetime after the last use, in seconds; 0 for the longest.
         """
         with self._lock:
             self._remove_expired()
-            while len(self._sessions) >= self._most:
+            while len(self._sessions) >= self._max_sessions:
                 self._remove(min(self._sessions.values(), key=lambda session: session.used).id)
             expiry_s = min(expiry_s, self._lifetime_s) if expiry_s > 0 else self._lifetime_s
             session = Session(secrets.token_hex(16), image, expiry_s, time.time(), time.time())
@@ -62,7 +63,7 @@ class Sessions:
             return session
 
     def get(self, session_id: str) -> Session | None:
-        """A session, which is used by that; None where it is not there or has ended."""
+        """Return a session and count this as its last use; None if it does not exist or has ended."""
         with self._lock:
             self._remove_expired()
             session = self._sessions.get(session_id)
@@ -70,9 +71,9 @@ class Sessions:
                 session.used = time.time()
             return session
 
-    def remove(self, session_id: str) -> Session | None:
+    def remove(self, session_id: str) -> None:
         with self._lock:
-            return self._remove(session_id)
+            self._remove(session_id)
 
     def _remove_expired(self) -> None:
         now = time.time()
@@ -80,8 +81,7 @@ class Sessions:
             if abs(now - session.used) > session.expiry_s:
                 self._remove(session.id)
 
-    def _remove(self, session_id: str) -> Session | None:
+    def _remove(self, session_id: str) -> None:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             session.image.unlink(missing_ok=True)
-        return session

@@ -15,12 +15,12 @@ from lib.server.process.private_folder import new_temporary_file
 
 
 def name_and_extension(upload: UploadFile) -> tuple[str, str]:
-    """The name of an uploaded volume without and its extension.
+    """Return the name of an uploaded volume without its extension, and the extension.
 
-    Slicer's client sends the path that the file has on its own machine; only the last part counts.
+    Slicer's client sends the path of the file on its own machine; only the last part is used.
 
     Raises:
-        HTTPException: 422, not a volume's name.
+        HTTPException: 422, the extension is not that of a volume.
     """
     name = re.split(r"[/\\]", upload.filename or "")[-1]
     extension = next((extension for extension in EXTENSIONS if name.endswith(extension)), None)
@@ -30,10 +30,10 @@ def name_and_extension(upload: UploadFile) -> tuple[str, str]:
 
 
 def stored_upload(upload: UploadFile) -> Path:
-    """Writes an upload to a temporary file with its extension; whoever asks for it removes it.
+    """Write an upload to a temporary file with its extension, which the caller has to delete.
 
     Raises:
-        HTTPException: 422, not a volume's name; 507, the disk is full.
+        HTTPException: 422, the extension is not that of a volume; 507, the disk is full.
     """
     _, extension = name_and_extension(upload)
     with writing("The upload"):

@@ -19,15 +19,15 @@ LIFETIME_S = 600
 
 
 class FlowError(ValueError):
-    """A login that was begun and cannot be ended; the text is for the user."""
+    """Login at the realm that cannot be finished; its text is for the user."""
 
 
 @dataclass(frozen=True)
 class CodeFlow:
-    """Sends a browser to the realm, and takes the code that it comes back with.
+    """Authorisation code flow of browsers.
 
-    What has to be remembered meanwhile is in a signed cookie, so that the code of one browser is of no use in another.
-    A restart of the server in between makes the user begin anew.
+    A signed cookie keeps the state of a login, so that the code of one browser is useless in another. Logins that are
+    in progress when the server restarts have to be started again.
     """
 
     users: RealmUsers
@@ -36,14 +36,14 @@ class CodeFlow:
     )
 
     async def begin(self, callback: str, target: str) -> tuple[str, str]:
-        """Where the browser goes, and the cookie that it brings back.
+        """Return the address of the realm's login, and the cookie that `finish` requires.
 
         Args:
-            callback: address of this server that the realm sends the browser to.
-            target: path to show in the end.
+            callback: Address of this server to which the realm redirects the browser.
+            target: Path to show after the login.
 
         Raises:
-            HTTPException: 503, the realm is away.
+            HTTPException: 503, the realm is unreachable.
         """
         begun = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
         challenge = base64.urlsafe_b64encode(hashlib.sha256(begun["verifier"].encode()).digest()).rstrip(b"=").decode()
@@ -65,11 +65,11 @@ class CodeFlow:
         return f"{address}{separator}{urlencode(query)}", str(cookie)
 
     async def finish(self, query: Mapping[str, str], cookie: str) -> tuple[Granted, str]:
-        """The user who comes back from the realm, and the path to show.
+        """Exchange the code in the query of the callback for the user, and return the path to show.
 
         Raises:
-            FlowError: the login was refused, took too long, or was begun in another browser.
-            HTTPException: 403, the user has no role; 503, the realm is away.
+            FlowError: The login was refused, took too long, or was started in another browser.
+            HTTPException: 403, the user has no role; 503, the realm is unreachable.
         """
         try:
             begun = self._signer.loads(cookie, max_age=LIFETIME_S)

@@ -1,4 +1,4 @@
-"""Define what a directory of users does; a file and a realm of OpenID Connect are two."""
+"""Define the interface of user directories: a users file, or a realm of OpenID Connect."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lib.server.login.user import User
 
 @dataclass(frozen=True)
 class Granted:
-    """A login that was right.
+    """Successful login.
 
     Attributes:
-        proof: as in `LoginSession`.
-        token: that stands for the user; None where a session is to be started for that.
+        proof: As in `LoginSession`.
+        token: Access token of the user; None if the server has to start a session.
     """
 
     user: User
@@ -23,13 +23,16 @@ class Granted:
 
 
 class Directory(Protocol):
-    """Raises: HTTPException: 403, a user without a role; 503, the directory cannot be asked now."""
+    """Directory of users.
+
+    Its methods raise HTTPException: 403, the user has no role; 503, the directory is unavailable.
+    """
 
     async def of_token(self, token: str) -> User | None:
-        """The user of a token of the directory; None where it is not valid."""
+        """Return the user of a token of the directory; None if the token is not valid."""
 
     async def of_password(self, name: str, password: str) -> Granted | None:
-        """None: there is no such user, or the password is wrong."""
+        """Check a password; return None if the name or the password is wrong."""
 
     def of_session(self, user: User, proof: str) -> User | None:
-        """The user of a session as they are now; None where it has ended."""
+        """Return the user of a session with their current role; None if the session is no longer valid."""

@@ -1,4 +1,4 @@
-"""Check logins by a file of users."""
+"""Check logins against a users file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 from fastapi import HTTPException
 
 from lib.server.login.directory import Granted
-from lib.server.login.passwords import NOBODYS_HASH, is_password
+from lib.server.login.passwords import DUMMY_HASH, is_password
 from lib.server.login.user import User
 from lib.server.login.users_file import Account, UsersFile, UsersFileError
 
@@ -20,19 +20,18 @@ _MAX_CHECKS_AT_ONCE = 2
 
 
 class LocalUsers:
-    """Checks passwords by a file of users; a user who is taken out of it, or gets another role, is so at once."""
+    """Directory of the users in a file; changes of the file apply immediately."""
 
     def __init__(self, file: UsersFile) -> None:
         self._file = file
         self._limiter = anyio.CapacityLimiter(_MAX_CHECKS_AT_ONCE)
 
     async def of_token(self, token: str) -> User | None:
-        """None: the tokens are ids of sessions."""
-        return None
+        return None  # tokens are session ids, which the directory does not know
 
     async def of_password(self, name: str, password: str) -> Granted | None:
         account = self._accounts().get(name)
-        hashed = NOBODYS_HASH if account is None else account.hashed
+        hashed = DUMMY_HASH if account is None else account.hashed
         is_right = await anyio.to_thread.run_sync(is_password, password, hashed, limiter=self._limiter)
         if account is None or not is_right:
             return None

@@ -17,12 +17,10 @@ from lib.server.login.user import User
 
 @dataclass(frozen=True)
 class Login:
-    """The login of a server.
+    """Login of a server.
 
     Args:
-        directory: of the users.
-        sessions: of those who have logged in.
-        cookie: its name; servers of one machine share their cookies, so each project has a name of its own.
+        cookie: Name of the session cookie; it differs between projects, as servers on one machine share cookies.
     """
 
     directory: Directory
@@ -31,10 +29,10 @@ class Login:
     attempts: Attempts = field(default_factory=Attempts)
 
     async def user_of(self, request: Request) -> User | None:
-        """Who sends a request; None where nobody is logged in.
+        """Return the user who sends a request; None if nobody is logged in.
 
         Raises:
-            HTTPException: see `Directory`.
+            HTTPException: As `Directory`.
         """
         if "authorization" in request.headers:
             token = bearer_token(request)
@@ -43,10 +41,10 @@ class Login:
         return None if session_id is None else self._of_session(session_id)
 
     async def check_password(self, request: Request, name: str, password: str) -> Granted | None:
-        """None: there is no such user, or the password is wrong.
+        """Check a password; return None if the name or the password is wrong.
 
         Raises:
-            HTTPException: 429, too many were wrong; and see `Directory`.
+            HTTPException: 429, too many logins have failed; 403 or 503, as `Directory`.
         """
         address = request.client.host if request.client else ""
         self.attempts.begin(name, address)
@@ -60,19 +58,19 @@ class Login:
         return granted
 
     async def start_session(self, granted: Granted) -> str:
-        """The id of a new session.
+        """Start a session and return its id.
 
         Raises:
-            HTTPException: 507, it cannot be kept.
+            HTTPException: 507, the session cannot be stored.
         """
         with writing("The session"):
             return await run_in_threadpool(self.sessions.start, granted.user, granted.proof)
 
     async def end_session(self, request: Request) -> None:
-        """Ends the session of a request, if it has one.
+        """End the session of a request, if it has one.
 
         Raises:
-            HTTPException: 507, the end cannot be kept.
+            HTTPException: 507, the end cannot be stored.
         """
         with writing("The end of the session"):
             for session_id in (bearer_token(request), request.cookies.get(self.cookie)):
@@ -80,7 +78,7 @@ class Login:
                     await run_in_threadpool(self.sessions.end, session_id)
 
     def set_cookie(self, request: Request, response: Response, session_id: str) -> None:
-        """Scripts cannot read it, pages of others cannot send it with what changes something."""
+        """Set the session cookie: hidden from scripts, and not sent with changing requests of other sites."""
         response.set_cookie(
             self.cookie,
             session_id,
@@ -99,6 +97,6 @@ class Login:
 
 
 def bearer_token(request: Request) -> str | None:
-    """The token of `Authorization: Bearer`."""
+    """Return the token of the header `Authorization: Bearer`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None

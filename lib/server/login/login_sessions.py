@@ -1,4 +1,4 @@
-"""Keep the sessions of users on disk until they expire or log out."""
+"""Store the sessions of logged-in users on disk."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lib.server.login.user import Role, User
 
 @dataclass(frozen=True)
 class LoginSession:
-    """A user who has logged in.
+    """Session of a logged-in user.
 
     Attributes:
-        proof: of the password, so that a new one ends the session; empty where a realm checked it.
-        until: when it expires, in seconds since 1970.
+        proof: Digest of the password hash, so that a new password ends the session; empty for a login at a realm.
+        until: Expiry, in seconds since 1970.
     """
 
     user: User
@@ -27,21 +27,21 @@ class LoginSession:
 
 
 class LoginSessions:
-    """The sessions of a project, on disk. Only hashes of their ids are kept, so that the file lets nobody in.
+    """Sessions of a project. The file holds only hashes of their ids, so that reading it gives no access.
 
     Args:
-        path: of the file.
-        lifetime_s: after which a session expires, used or not.
+        path: File of the sessions.
+        lifetime_s: Lifetime of a session in seconds, whether it is used or not.
     """
 
     def __init__(self, path: Path, lifetime_s: float) -> None:
         self._file, self.lifetime_s = JsonFile(path), lifetime_s
 
     def start(self, user: User, proof: str = "") -> str:
-        """The id of a new session, which is as good as a password.
+        """Start a session and return its secret id; remove expired sessions.
 
         Raises:
-            OSError: it cannot be kept.
+            OSError: The session cannot be stored.
         """
         for key, content in self._file.items().items():
             if _session(content) is None:
@@ -52,11 +52,11 @@ class LoginSessions:
         return session_id
 
     def find(self, session_id: str) -> LoginSession | None:
-        """A session that has not expired."""
+        """Return a session; None if it does not exist or has expired."""
         return _session(self._file.get(_key(session_id)))
 
     def end(self, session_id: str) -> None:
-        """Raises: OSError: the end cannot be kept."""
+        """End a session; raise OSError if the end cannot be stored."""
         self._file.change(_key(session_id), lambda _: None)
 
 

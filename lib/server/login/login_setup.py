@@ -1,4 +1,4 @@
-"""Set up the login of the settings: a file of users, a realm of OpenID Connect, or none."""
+"""Set up the login from the settings: a users file, a realm of OpenID Connect, or none."""
 
 from __future__ import annotations
 
@@ -24,17 +24,14 @@ CLIENT_SECRET = "MONAI_LABEL_AUTH_CLIENT_SECRET"
 
 
 class LoginSetupError(ValueError):
-    """The login cannot be used as it is set; the text says why, and what to do."""
+    """Login settings that cannot be used; the text states the reason and the remedy."""
 
 
 def directory_of(users: Path | None) -> Directory | None:
-    """What knows the users; None where no login is asked for.
-
-    Args:
-        users: file of users (setting `users`).
+    """Return the directory of a users file or of the realm; None if the server requires no login.
 
     Raises:
-        LoginSetupError: two logins are set, or one that cannot be used.
+        LoginSetupError: Two logins are set, or one that cannot be used.
     """
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         return None if users is None else _local_users(users)
@@ -58,7 +55,7 @@ def directory_of(users: Path | None) -> Directory | None:
 
 
 def require_login(directory: Directory | None) -> None:
-    """Raises: LoginSetupError: several people would read each study without a login."""
+    """Raise LoginSetupError if several people would read each study without a login."""
     if directory is None:
         raise LoginSetupError(
             "Several people would read each study (--conf readers, --conf review) without a login, and nobody could "
@@ -78,12 +75,12 @@ def _local_users(path: Path) -> LocalUsers:
 
 
 def login_of(directory: Directory, project: Project, session_hours: float) -> Login:
-    """The login of a project, with the sessions that it keeps."""
-    mark = hashlib.sha256(str(project.folder).encode()).hexdigest()[:8]
+    """Return the login of a project, with its stored sessions."""
+    suffix = hashlib.sha256(str(project.folder).encode()).hexdigest()[:8]
     sessions = LoginSessions(project.login_sessions, session_hours * 3600)
-    return Login(directory, sessions, f"inextremis-{mark}")
+    return Login(directory, sessions, f"inextremis-{suffix}")
 
 
 def code_flow_of(directory: Directory) -> CodeFlow | None:
-    """How browsers log in at a realm; None where there is none."""
+    """Return the login of browsers at a realm; None without a realm."""
     return CodeFlow(directory) if isinstance(directory, RealmUsers) else None

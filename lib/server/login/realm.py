@@ -1,4 +1,4 @@
-"""Ask a realm of OpenID Connect for its endpoints, signing keys and tokens."""
+"""Request the endpoints, signing keys and tokens of a realm of OpenID Connect."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RealmTimes:
-    """How often a realm is asked, in seconds.
+    """Intervals and limits of the requests to a realm, in seconds.
 
     Attributes:
-        keys: after which its keys are read anew.
-        unknown_key: at least between two readings because of a key that is not known.
-        away: for which a realm that was away is not asked again.
-        answer: that it may take for an answer.
+        keys: Age at which the realm's keys are read again.
+        unknown_key: Least age at which an unknown key causes another reading.
+        away: Pause after a failed request.
+        answer: Time limit of an answer.
     """
 
     keys: float = 600.0
@@ -38,7 +38,7 @@ class RealmTimes:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a realm has said, and when, in seconds of the monotonic clock."""
+    """Configuration and keys of a realm, and when they were read (monotonic clock, seconds)."""
 
     configuration: Mapping[str, Any]
     keys: Mapping[str | None, jwt.PyJWK]
@@ -46,10 +46,10 @@ class _Known:
 
 
 class Realm:
-    """Asks a realm, and keeps what it answers for a while.
+    """Client of a realm, with a cache of its configuration and keys.
 
     Args:
-        address: such as https://login.hospital.example/realms/monailabel, which is the issuer of its tokens too.
+        address: Such as https://login.hospital.example/realms/monailabel; also the issuer of its tokens.
     """
 
     def __init__(self, address: str, times: RealmTimes = RealmTimes()) -> None:  # noqa: B008
@@ -65,20 +65,20 @@ class Realm:
         )
 
     async def endpoint(self, name: str) -> str | None:
-        """An address in the realm's configuration, such as that of the `token_endpoint`; None where it has none.
+        """Return an entry of the realm's configuration, such as the `token_endpoint`; None if it is missing.
 
         Raises:
-            HTTPException: 503, the realm is away.
+            HTTPException: 503, the realm is unreachable.
         """
         known = await self._current(self._times.keys)
         value = known.configuration.get(name)
         return value if isinstance(value, str) else None
 
     async def key(self, key_id: str | None) -> jwt.PyJWK | None:
-        """A key that the realm signs with; None where it has no such key.
+        """Return a signing key of the realm; None if it has no such key.
 
         Raises:
-            HTTPException: 503, the realm is away.
+            HTTPException: 503, the realm is unreachable.
         """
         known = await self._current(self._times.keys)
         if key_id not in known.keys:
@@ -86,10 +86,10 @@ class Realm:
         return known.keys.get(key_id)
 
     async def tokens(self, form: Mapping[str, str]) -> dict[str, Any] | None:
-        """What the realm gives for a code or a password; None where it refuses them.
+        """Request tokens for a code or a password; return None if the realm refuses them.
 
         Raises:
-            HTTPException: 503, the realm is away.
+            HTTPException: 503, the realm is unreachable.
         """
         address = await self.endpoint("token_endpoint")
         if address is None:
@@ -99,17 +99,16 @@ class Realm:
             return None
         return self._object(answer)
 
-    async def _current(self, most_age_s: float) -> _Known:
-        """What is known of the realm, and is not older than that."""
+    async def _current(self, max_age_s: float) -> _Known:
         async with self._lock:
             now = time.monotonic()
-            if self._known is None or now - self._known.read > most_age_s:
+            if self._known is None or now - self._known.read > max_age_s:
                 self._known = await self._read(now)
             return self._known
 
     async def _read(self, now: float) -> _Known:
         if now - self._away_since < self._times.away:
-            raise self._is_away("it was so just now")
+            raise self._is_away("its last answer failed a moment ago")
         address = f"{self.address.rstrip('/')}/.well-known/openid-configuration"
         configuration = self._object(await self._ask(lambda: self._client.get(address)))
         if str(configuration.get("issuer")).rstrip("/") != self.address.rstrip("/"):
@@ -141,7 +140,7 @@ class Realm:
 
 
 def _signing_keys(content: Mapping[str, Any]) -> dict[str | None, jwt.PyJWK]:
-    """The RSA keys by their ids; those that cannot be read, or are for something else, are left out."""
+    """Return the RSA signing keys by their ids; unreadable keys and keys for other uses are left out."""
     keys: dict[str | None, jwt.PyJWK] = {}
     listed = content.get("keys")
     for key in listed if isinstance(listed, list) else []:

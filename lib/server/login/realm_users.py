@@ -1,4 +1,4 @@
-"""Check logins by a realm of OpenID Connect: verify tokens and map claims to users."""
+"""Check logins at a realm of OpenID Connect: verify tokens and map claims to users."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lib.server.login.user import Role, User
 logger = logging.getLogger(__name__)
 
 ALGORITHM = "RS256"
-CLOCKS_DIFFER_S = 10
+CLOCK_SKEW_S = 10
 
 
 @dataclass(frozen=True)
 class RealmUsers:
-    """Checks tokens of a realm.
+    """Directory of the users of a realm.
 
     Args:
-        client: id by which the realm knows this server.
-        secret: of this client; empty for a public one.
+        client: Client id of this server at the realm.
+        secret: Secret of this client; empty for a public client.
     """
 
     realm: Realm
@@ -39,29 +39,29 @@ class RealmUsers:
         return None if claims is None else user_of(claims)
 
     async def of_password(self, name: str, password: str) -> Granted | None:
-        """As MONAI Label's client in Slicer logs in, where the realm allows that ("direct access grants")."""
+        """Log in as Slicer's client does; the realm has to allow it ("direct access grants")."""
         tokens = await self.tokens(grant_type="password", username=name, password=password, scope="openid")
         token = str((tokens or {}).get("access_token", ""))
         user = await self.of_token(token)
         return None if user is None else Granted(user, token=token)
 
     def of_session(self, user: User, proof: str) -> User | None:
-        """As they were when they logged in; none is left over from a file of users."""
+        """Return the user as of the login; None for a session of a users file, which has a proof."""
         return user if proof == "" else None
 
     async def tokens(self, **form: str) -> dict[str, Any] | None:
-        """See `Realm.tokens`."""
+        """Request tokens as `Realm.tokens`, with the id and secret of this client."""
         secret = {"client_secret": self.secret} if self.secret else {}
         return await self.realm.tokens({"client_id": self.client, **secret, **form})
 
     async def claims(self, token: str, nonce: str | None = None) -> Mapping[str, Any] | None:
-        """What a token says that the realm has signed for this server, and that has not expired; None of any other.
+        """Return the claims of a token; None unless the realm signed it for this server and it has not expired.
 
         Args:
-            nonce: that it must have.
+            nonce: Nonce that the token must have, if given.
 
         Raises:
-            HTTPException: 503, the realm is away.
+            HTTPException: 503, the realm is unreachable.
         """
         try:
             key = await self.realm.key(jwt.get_unverified_header(token).get("kid"))
@@ -72,7 +72,7 @@ class RealmUsers:
                 key.key,
                 algorithms=[ALGORITHM],
                 issuer=await self.realm.endpoint("issuer"),
-                leeway=CLOCKS_DIFFER_S,
+                leeway=CLOCK_SKEW_S,
                 options={"require": ["exp", "iss"], "verify_aud": False},
             )
             self._require_for_this_server(claims)
@@ -91,10 +91,10 @@ class RealmUsers:
 
 
 def user_of(*tokens: Mapping[str, Any]) -> User:
-    """Whom claims stand for; where the first ones give no role, those after them may.
+    """Return the user of the claims of one or several tokens; the first token with a role gives the role.
 
     Raises:
-        HTTPException: 403, they have no name or no role.
+        HTTPException: 403, the claims have no name or no role.
     """
     name = tokens[0].get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME)
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:

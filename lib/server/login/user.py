@@ -11,7 +11,7 @@ from monailabel.config import settings
 
 
 class Role(IntEnum):
-    """What a user may do; each role may do what the ones before it may."""
+    """Rights of a user; each role includes the rights of the lower ones."""
 
     USER = 1
     ANNOTATOR = 2
@@ -23,7 +23,7 @@ class Role(IntEnum):
 
     @classmethod
     def of_realm(cls, names: Iterable[object]) -> Role | None:
-        """The highest role among those that a realm gives (settings MONAI_LABEL_AUTH_ROLE_*); None without any."""
+        """Return the highest of the roles that a realm names (settings MONAI_LABEL_AUTH_ROLE_*); None without any."""
         of_name = {
             settings.MONAI_LABEL_AUTH_ROLE_USER: cls.USER,
             settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR: cls.ANNOTATOR,
@@ -35,22 +35,22 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class User:
-    """Who sends a request.
+    """Sender of a request.
 
     Attributes:
-        name: of the login; None where the server asks for none.
+        name: Name of the login; None on a server without a login.
     """
 
     name: str | None
     role: Role
 
 
-# Where the server asks for no login.
+# The user of all requests to a server without a login.
 ANYBODY = User(None, Role.ADMIN)
 
 
 def require_role(user: User, role: Role) -> None:
-    """Raises: HTTPException: 403, the user has a lower role."""
+    """Raise HTTPException 403 unless the user has this role or a higher one."""
     if user.role < role:
         raise HTTPException(
             403,

@@ -1,4 +1,4 @@
-"""Read and write the file of users: names, roles and password hashes."""
+"""Read and write the users file: names, roles and password hashes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _HEAD = "# NAME:ROLE:HASH, one user a line; scripts/users.sh writes this file.\n
 
 
 class UsersFileError(ValueError):
-    """The file of users cannot be used; the text says why, and what to do."""
+    """Users file that cannot be used; the text states the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user of the file.
+    """Line of the users file.
 
     Attributes:
-        hashed: bcrypt hash of the password.
+        hashed: Bcrypt hash of the password.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Account:
 
 
 def check_name(name: str) -> str:
-    """Raises: UsersFileError: it is no name of a user."""
+    """Return a user name; raise UsersFileError if it is not valid."""
     if not _NAME.fullmatch(name):
         raise UsersFileError(
             f"The name is {name[:80]!r}; expected at most 64 letters, digits, blanks and . @ - _, no blank at an end."
@@ -41,7 +41,7 @@ def check_name(name: str) -> str:
 
 
 def role_named(text: str) -> Role:
-    """Raises: UsersFileError: there is no such role."""
+    """Return the role of a name; raise UsersFileError if there is none."""
     try:
         return Role[text.upper()]
     except KeyError as error:
@@ -49,7 +49,7 @@ def role_named(text: str) -> Role:
 
 
 class UsersFile:
-    """The accounts of a file, which are read anew when it has changed."""
+    """Users file, which is read again whenever it has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,10 +57,10 @@ class UsersFile:
         self._accounts: dict[str, Account] = {}
 
     def accounts(self) -> dict[str, Account]:
-        """By name.
+        """Return the accounts by name.
 
         Raises:
-            UsersFileError: it is not there, others may read it, or a line cannot be read.
+            UsersFileError: The file is missing, readable by others, or has a line that is not valid.
         """
         try:
             status = self._path.stat()
@@ -77,11 +77,11 @@ class UsersFile:
         return self._accounts
 
     def change(self, account: Account | None, name: str) -> None:
-        """Puts an account in the place of the one of this name, or takes that away.
+        """Replace the account of this name, or remove it.
 
         Raises:
-            UsersFileError: as `accounts`.
-            OSError: it cannot be written; it is as it was then.
+            UsersFileError: As `accounts`.
+            OSError: The file cannot be written; it is left unchanged.
         """
         accounts = dict(self.accounts()) if self._path.exists() else {}
         accounts.pop(name, None)
@@ -96,7 +96,7 @@ def _parsed(text: str) -> dict[str, Account]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        # The line itself is not repeated: it may hold a password.
+        # Messages do not quote the line: it may hold a password.
         parts = line.strip().split(":")
         if len(parts) != 3 or not _HASH.fullmatch(parts[2]):
             raise UsersFileError(

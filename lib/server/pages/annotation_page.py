@@ -1,4 +1,4 @@
-"""Serve the files of the annotation page, as `scripts/environment.sh` builds them."""
+"""Serve the files of the annotation page, which `scripts/build_page.sh` builds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-"""Under which the page loads nothing from another host, and runs no script that is not a file of its own."""
+"""The page loads nothing from other hosts, and runs only scripts from its own files."""
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -50,15 +50,15 @@ _TYPES = {
     ".woff2": "font/woff2",
 }
 _NAME = re.compile(r"(?=.{1,100}$)[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
-# As esbuild names what it may name by its content.
+# Files that esbuild names after a hash of their content.
 _HASHED = re.compile(r".*-[A-Z0-9]{8}\.[a-z0-9.]+")
-_NO_CACHE, _FOR_EVER = "no-cache", "private, max-age=31536000, immutable"
-_ALREADY_SMALL = (".png", ".woff2")
+_NO_CACHE, _IMMUTABLE = "no-cache", "private, max-age=31536000, immutable"
+_COMPRESSED = (".png", ".woff2")
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file in memory, with what it is sent as."""
+    """File in memory, with its compressed content and its entity tag."""
 
     stamp: Stamp
     content: bytes
@@ -67,10 +67,10 @@ class _File:
 
 
 class AnnotationPage:
-    """Answers with the page and its files, from memory.
+    """Annotation page and its files, served from memory.
 
     Args:
-        folder: of the build, without folders in it; it may come and go.
+        folder: Folder of the build, without subfolders; it may be missing, and may change at any time.
     """
 
     def __init__(self, folder: Path = WEB) -> None:
@@ -82,7 +82,7 @@ class AnnotationPage:
         return (self._folder / "index.html").is_file()
 
     async def index(self, request: Request) -> Response:
-        """Raises: HTTPException: 503, the page is not built."""
+        """Answer with the page; raise HTTPException 503 if it is not built."""
         if not self.is_built:
             raise HTTPException(
                 503, "The annotation page is not built; run scripts/environment.sh once, then reload this page."
@@ -90,13 +90,13 @@ class AnnotationPage:
         return await self.file(request, "index.html")
 
     async def file(self, request: Request, name: str) -> Response:
-        """Raises: HTTPException: 404, there is no such file."""
+        """Answer with a file of the page; raise HTTPException 404 if it does not exist."""
         path = self._folder / name
         if not _NAME.fullmatch(name) or path.suffix not in _TYPES or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "The annotation page has no such file.")
         file = await run_in_threadpool(self._read, path)
-        cache_control = _FOR_EVER if _HASHED.fullmatch(name) else _NO_CACHE
-        takes_gzip = "gzip" in request.headers.get("accept-encoding", "") and path.suffix not in _ALREADY_SMALL
+        cache_control = _IMMUTABLE if _HASHED.fullmatch(name) else _NO_CACHE
+        takes_gzip = "gzip" in request.headers.get("accept-encoding", "") and path.suffix not in _COMPRESSED
         tag = f"{file.tag}-gzip" if takes_gzip else file.tag
         if is_known(request, tag):
             return not_modified(tag, cache_control)
@@ -106,7 +106,7 @@ class AnnotationPage:
         return Response(file.zipped if takes_gzip else file.content, media_type=_TYPES[path.suffix], headers=headers)
 
     def _read(self, path: Path) -> _File:
-        """The content of a file, read and compressed once a version of it."""
+        """Read and compress a file, once for each version of it."""
         stamp, kept = file_stamp(path), self._files.get(path.name)
         if kept is None or kept.stamp != stamp:
             if stamp is None:

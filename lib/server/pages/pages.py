@@ -15,11 +15,10 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from lib.server.login.user import Role
 from lib.server.pages.annotation_page import ANNOTATION_PAGE, AnnotationPage
-from lib.server.pages.viewer_files import ViewerFiles, no_archive_page
+from lib.server.pages.viewer_files import NO_CACHE, ViewerFiles, no_archive_page
 
 STATIC = Path(monailabel.endpoints.__file__).parent / "static"
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-_NO_CACHE = "no-cache"  # keep it, but ask each time whether it is still the same
 
 _START_PAGE = """<!doctype html>
 <html lang="en">
@@ -45,15 +44,13 @@ _NO_VIEWER = "<li>The studies are a folder of files; the OHIF viewer shows those
 
 
 class Pages:
-    """Endpoints for GET and HEAD.
+    """Endpoints of the pages.
 
     Args:
-        title: of the start page.
-        has_archive: are the studies those of a DICOMweb archive, which OHIF can show?
-        static: folder with `favicon.ico` and the folder `ohif`.
-        asks_login: do the pages show who is logged in?
-        has_readings: do several people read each study, and reviewers decide?
-        annotation_page: may not be built.
+        has_archive: The studies come from a DICOMweb archive, so that OHIF can show them.
+        static: Folder with `favicon.ico` and the folder `ohif`.
+        asks_login: The pages show who is logged in.
+        has_readings: Several people read each study, and reviewers decide.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class Pages:
         self._viewer_policy = _viewer_policy(self._viewer.index.read_text("utf-8"))
 
     async def start(self, request: Request) -> Response:
-        """`/`: to the annotation page; where it was not built, where to go from here."""
+        """Redirect to the annotation page; show a start page if it is not built."""
         if self._annotation_page.is_built:
             return RedirectResponse("annotate", 302)
         name = request.state.user.name if self._asks_login else None
@@ -87,29 +84,21 @@ class Pages:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy + "frame-ancestors 'none'"})
 
     async def annotate(self, request: Request) -> Response:
-        """The page on which studies are clicked, corrected and accepted.
-
-        Raises:
-            HTTPException: 503, it is not built.
-        """
+        """Show the annotation page, on which users click, correct and accept; 503 if it is not built."""
         return await self._annotation_page.index(request)
 
     async def annotate_file(self, request: Request, file: str) -> Response:
-        """A file of the annotation page. Raises: HTTPException: 404, there is no such file."""
+        """Return a file of the annotation page; 404 if it does not exist."""
         return await self._annotation_page.file(request, file)
 
     async def favicon(self) -> Response:
-        """The icon of the browser's tab."""
-        return FileResponse(self._static / "favicon.ico", headers={"Cache-Control": _NO_CACHE})
+        """Return the icon for browser tabs."""
+        return FileResponse(self._static / "favicon.ico", headers={"Cache-Control": NO_CACHE})
 
     async def ohif(self, request: Request, path: str = "") -> Response:
-        """`/ohif/` and below: a file of the viewer, or its page for the routes that it has in the browser.
+        """Return a file of OHIF, or its page for the routes that OHIF handles in the browser.
 
-        Where the studies are a folder of files, a page that says where to go instead, with status 404.
-
-        Args:
-            request: of the browser.
-            path: decoded, below /ohif/.
+        Without an archive, the answer is a page with status 404 and a link to the annotation page.
 
         Raises:
             HTTPException: 404, there is no such file.
@@ -117,19 +106,18 @@ class Pages:
         if not self._has_archive:
             return no_archive_page(self._title, path)
         answer = await self._viewer.answer(request, path)
-        answer.headers["Cache-Control"] = _NO_CACHE
         answer.headers["Content-Security-Policy"] = self._viewer_policy
         return answer
 
 
 def _viewer_policy(index: str) -> str:
-    """A Content-Security-Policy under which OHIF works and loads nothing from another host."""
+    """Return a Content-Security-Policy that lets OHIF work, and load nothing from other hosts."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()) for script in _INLINE_SCRIPT.findall(index)]
     scripts = " ".join(f"'sha256-{digest.decode()}'" for digest in hashes)
     return "; ".join(
         [
             "default-src 'self'",
-            f"script-src 'self' 'unsafe-eval' {scripts}",  # OHIF makes functions of text to show a segmentation
+            f"script-src 'self' 'unsafe-eval' {scripts}",  # OHIF evaluates code to show a segmentation
             "worker-src 'self' blob:",
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",

@@ -12,9 +12,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-# Of OHIF's own pages, such as /ohif/viewer; files have an extension.
+from lib.server.http.entity_tag import headers_of, is_known, not_modified
+
+NO_CACHE = "no-cache"  # browsers may cache a file, but revalidate it at each use
+# Routes that OHIF handles in the browser, such as /ohif/viewer; files have an extension.
 _CLIENT_ROUTE = re.compile(r"(?!/)[A-Za-z0-9_/-]*")
-# Fonts, for which the browser takes its own.
+# Links to web fonts; without them, the browser uses its own fonts.
 _FROM_OTHER_HOSTS = {
     ".html": re.compile(r"<link\b[^>]*https?://[^>]*>"),
     ".css": re.compile(r"@import url\(https?://[^)]*\);?"),
@@ -43,10 +46,10 @@ _NO_ARCHIVE_POLICY = (
 
 
 class ViewerFiles:
-    """Answers below `/ohif/`.
+    """Files below `/ohif/`.
 
     Args:
-        folder: of OHIF.
+        folder: Folder of OHIF.
         head: HTML to add to the head of its page.
     """
 
@@ -56,10 +59,10 @@ class ViewerFiles:
         self._head = head
 
     async def answer(self, request: Request, path: str) -> Response:
-        """A file, or the page for the routes that OHIF has in the browser.
+        """Return a file, or OHIF's page for the routes that it handles in the browser.
 
         Args:
-            path: decoded, below /ohif/.
+            path: Decoded path below /ohif/.
 
         Raises:
             HTTPException: 404, there is no such file.
@@ -70,6 +73,7 @@ class ViewerFiles:
             if not _CLIENT_ROUTE.fullmatch(path):
                 raise HTTPException(404, "The viewer has no such file.") from error
             answer = await self._files.get_response("index.html", request.scope)
+        answer.headers["Cache-Control"] = NO_CACHE
         return self._without_other_hosts(request, answer) if isinstance(answer, FileResponse) else answer
 
     def _without_other_hosts(self, request: Request, answer: FileResponse) -> Response:
@@ -83,17 +87,13 @@ class ViewerFiles:
         if text == before:
             return answer
         content = text.encode()
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=_MEDIA_TYPES[path.suffix], headers=headers)
+        tag = hashlib.sha256(content).hexdigest()[:32]
+        if is_known(request, tag):
+            return not_modified(tag, NO_CACHE)
+        return Response(content, media_type=_MEDIA_TYPES[path.suffix], headers=headers_of(tag, NO_CACHE))
 
 
 def no_archive_page(title: str, path: str) -> Response:
-    """What is said below `/ohif/` where the studies are a folder of files: where to go instead.
-
-    Args:
-        path: below /ohif/, of the request.
-    """
+    """Return the page that replaces OHIF at a path below `/ohif/` if the studies are a folder of files."""
     page = _NO_ARCHIVE.format(title=html.escape(title), annotate="../" * (1 + path.count("/")) + "annotate")
     return HTMLResponse(page, 404, {"Content-Security-Policy": _NO_ARCHIVE_POLICY})

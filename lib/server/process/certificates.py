@@ -7,7 +7,7 @@ import ssl
 
 
 def trusted_certificates() -> ssl.SSLContext | bool:
-    """Those that requests, by which the datastore reads the archive, is told to trust."""
+    """Return the certificates that `requests`, which reads the archive, is configured to trust."""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if not bundle:
         return True

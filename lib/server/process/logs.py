@@ -9,9 +9,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 FORMAT = "[%(asctime)s] [%(process)s] [%(threadName)s] [%(levelname)s] (%(name)s:%(lineno)d) - %(message)s"
-# A line that does not begin with a time belongs to the record above it, or is the output of a training.
+# An indented line continues the record above it, or is the output of a training.
 INDENT = "    "
-# uvicorn logs that of a failed start as a message.
+# uvicorn logs the traceback of a failed start as a message.
 TRACEBACK = "Traceback (most recent call last):\n"
 MAX_CHARACTERS = 10_000
 FILE_BYTES, OLD_FILES = 10 * 2**20, 10
@@ -20,12 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 def configure_logging(folder: Path | None) -> None:
-    """Replaces all handlers of this process by one for the console and one for a file.
+    """Replace all handlers of this process by one for the console and one for a file.
 
-    Levels stay as they are. Where the file cannot be opened, a warning says so and the console remains.
+    Levels are not changed. If the file cannot be opened, a warning is logged to the console.
 
     Args:
-        folder: of app.log, made if it is missing; None: console only, as in a training, whose output the server logs.
+        folder: Folder of app.log, created if it is missing; None for the console only, as in a training, whose output
+            the server logs.
     """
     logging.setLogRecordFactory(OneLineRecord)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
@@ -37,7 +38,7 @@ def configure_logging(folder: Path | None) -> None:
             refused = error
     for handler in handlers:
         handler.setFormatter(IndentingFormatter(FORMAT))
-    _take_handlers_away()
+    _remove_handlers()
     for handler in handlers:
         logging.getLogger().addHandler(handler)
     if refused is not None:
@@ -47,7 +48,7 @@ def configure_logging(folder: Path | None) -> None:
 
 
 class OneLineRecord(logging.LogRecord):
-    """A record whose message cannot pass for several, whoever formats it."""
+    """Record whose message is a single line, so that it cannot imitate further records."""
 
     def getMessage(self) -> str:  # noqa: N802
         message = one_line(masked(super().getMessage().rstrip("\n")))
@@ -56,47 +57,47 @@ class OneLineRecord(logging.LogRecord):
 
 
 class IndentingFormatter(logging.Formatter):
-    """Indents tracebacks and the output of trainings."""
+    """Formatter that indents tracebacks and the output of trainings."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name.startswith("task_"):
             return INDENT + record.getMessage()
         if not record.args and str(record.msg).startswith(TRACEBACK):
             record = copy.copy(record)
-            record.exc_text, record.msg = record.msg, "The server could not go on:"
+            record.exc_text, record.msg = record.msg, "The server failed:"
         first, *following = super().format(record).split("\n")
         return "\n".join([first, *(INDENT + one_line(masked(line)) for line in following)])
 
 
 def one_line(text: str) -> str:
-    """Writes line breaks and whatever else cannot be printed as Python writes them in a string."""
+    """Escape line breaks and other unprintable characters as in a Python string."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def masked(text: str) -> str:
-    """Puts stars in place of logins in addresses, of passwords and keys by name, and of bearer tokens."""
+    """Mask logins in addresses, values of fields named as passwords or keys, and bearer tokens."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
 
 
-# The lengths are bounded for the sake of time.
+# Bounded repetitions keep the matching fast.
 _QUOTED = r""""(?:[^"\\]|\\.){0,500}"|'(?:[^'\\]|\\.){0,500}'"""
 _NAME = r"(?:password|passwd|passphrase|secret|token|api[_-]?key|authorization)"
 _SECRETS = [
     (re.compile(r"(?<=://)[^\s/?#]{0,500}@"), "***@"),
-    # A password with a slash in it; a port is none.
+    # A password that contains a slash; a port is not a password.
     (re.compile(r"(?<=://)[^\s/?#@:]{0,200}:(?!\d{1,5}(?:[/?#\s]|$))[^\s@]{1,300}@"), "***@"),
     (
         re.compile(rf"""(?i)({_NAME}["']?)(\s*[=:]\s*|\s*,\s*(?=["']))(?:{_QUOTED}|(?:bearer|basic)\s+\S+)"""),
         r"\1\2***",
     ),
-    # As MONAI Label logs its arguments: "name = value", to the end of the line.
+    # MONAI Label logs its arguments as "name = value", to the end of the line.
     (re.compile(rf"(?i)({_NAME} = )[^\r\n]+"), r"\1***"),
     (re.compile(rf"""(?i)({_NAME}["']?\s*[=:]\s*|--[\w-]{{0,30}}{_NAME}\s+)[^\s&,;*"'][^\s&]*"""), r"\1***"),
-    # Of the login at a realm, where requests are logged.
+    # Parameters of the login at a realm, in logged requests.
     (re.compile(r"([?&](?:code|state)=)[^&\s]{1,2000}"), r"\1***"),
     (re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]{4,}"), r"\1 ***"),
 ]
@@ -109,10 +110,10 @@ def _file_handler(folder: Path) -> logging.Handler:
     )
 
 
-def _take_handlers_away() -> None:
-    """Of the root and of every logger with its own, whose records then reach the root."""
-    known = [known for known in logging.root.manager.loggerDict.values() if isinstance(known, logging.Logger)]
-    for owner in [logging.getLogger(), *known]:
+def _remove_handlers() -> None:
+    """Remove the handlers of all loggers, whose records are then propagated to the root."""
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for owner in [logging.getLogger(), *loggers]:
         if owner.handlers:
             owner.propagate = True
         for handler in list(owner.handlers):

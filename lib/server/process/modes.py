@@ -1,4 +1,4 @@
-"""Set the umask, and so who else may read what the app writes."""
+"""Set the umask, which limits who may read the app's files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def set_umask(group: bool) -> None:
-    """Closes the files and folders that this process, and those that it starts, will make.
+    """Restrict the files and folders that this process and its children create.
 
     Args:
-        group: the owner's group may read and write too (umask 007); otherwise the owner alone (umask 077).
+        group: Allow the owner's group to read and write (umask 007); otherwise only the owner (umask 077).
     """
     os.umask(0o007 if group else 0o077)
 
 
 def set_umask_of(folder: Path) -> None:
-    """Closes what this process will make as a folder is closed: to all but the owner, or also but the group."""
+    """Restrict new files as a folder is restricted: to its owner, or to its owner and group."""
     set_umask(group=folder.is_dir() and bool(folder.stat().st_mode & stat.S_IWGRP))

@@ -1,4 +1,4 @@
-"""Find the addresses on which the server listens, and require a login or encryption on them."""
+"""Find the addresses that the server listens on, and require a login or encryption on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_CODE = 2
 
 
 class NetworkError(RuntimeError):
-    """The server may not listen where it is told to; the text is for who starts it."""
+    """Address on which the server must not listen; the text is for the user who starts it."""
 
 
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")
@@ -27,12 +27,12 @@ _ALL_ADDRESSES = ("", "0.0.0.0", "::")
 
 @dataclass(frozen=True)
 class Listening:
-    """The uvicorn server that starts.
+    """Starting uvicorn server.
 
     Args:
-        config: its configuration; what is changed in it before the application has started holds.
-        sockets: that a supervisor opened for it; it opens its own where there are none.
-        server: itself.
+        config: Its configuration; changes take effect until the application has started.
+        sockets: Sockets that a supervisor opened for it; without any, it opens its own.
+        server: The server itself.
     """
 
     config: uvicorn.Config
@@ -41,7 +41,7 @@ class Listening:
 
     @property
     def url(self) -> str | None:
-        """Where a browser reaches it; None where that is up to a supervisor or a socket of this machine."""
+        """Address for browsers; None for sockets of a supervisor and Unix sockets."""
         if self.sockets or self.config.fd is not None or self.config.uds or not self.config.port:
             return None
         host = self.config.host or ""
@@ -51,7 +51,7 @@ class Listening:
 
     @property
     def addresses(self) -> list[str]:
-        """Names or addresses that it listens on; "unix:" and a path where that is a socket of this machine."""
+        """Names or addresses that it listens on; "unix:" and a path for a Unix socket."""
         if self.sockets:
             return [_address(listener) for listener in self.sockets]
         if self.config.fd is not None:
@@ -68,7 +68,7 @@ def _address(listener: socket.socket) -> str:
 
 
 def starting_server() -> Listening | None:
-    """The server whose application starts in this event loop; None where there is no loop or another kind of server."""
+    """Return the uvicorn server whose application starts in this event loop; None if there is none."""
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:
@@ -82,25 +82,24 @@ def starting_server() -> Listening | None:
 
 
 def _frames(coroutine: Any) -> Iterator[FrameType]:
-    """Of a coroutine and of those that it waits for."""
+    """Yield the frames of a coroutine and of those that it awaits."""
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         yield frame
         coroutine = coroutine.cr_await
 
 
 def require_login_beyond_loopback(server: Listening | None, login: bool, allowed: bool) -> None:
-    """Check that a server without a login is reached from this machine only.
+    """Check that a server without a login is reachable from this machine only.
 
     Args:
-        server: as `starting_server` finds it.
-        login: does it ask for one?
-        allowed: may it be without (setting `allow_network_without_login`)?
+        server: Result of `starting_server`.
+        login: The server requires a login.
+        allowed: The setting `allow_network_without_login`.
 
     Raises:
-        NetworkError: it listens beyond loopback, or it is not known where, without a login.
+        NetworkError: It listens beyond loopback, or at an unknown address, without a login.
     """
-    addresses = server.addresses if server else ["an unknown address"]
-    open_to = [address for address in addresses if not is_loopback(address)]
+    open_to = _beyond_loopback(server)
     if open_to and not login and not allowed:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without a login: everybody who reaches this machine "
@@ -110,17 +109,16 @@ def require_login_beyond_loopback(server: Listening | None, login: bool, allowed
 
 
 def require_encryption_beyond_loopback(server: Listening | None, proxies: Collection[str]) -> None:
-    """Check that names, passwords and sessions pass no network unencrypted.
+    """Check that names, passwords and sessions never cross a network unencrypted.
 
     Args:
-        server: as `starting_server` finds it; it asks for a login.
-        proxies: addresses of those that encrypt for it (setting `trusted_proxies`).
+        server: Result of `starting_server`; the server requires a login.
+        proxies: Addresses of proxies that encrypt for it (setting `trusted_proxies`).
 
     Raises:
-        NetworkError: it listens beyond loopback, or it is not known where, and nothing encrypts.
+        NetworkError: It listens beyond loopback, or at an unknown address, without encryption.
     """
-    addresses = server.addresses if server else ["an unknown address"]
-    open_to = [address for address in addresses if not is_loopback(address)]
+    open_to = _beyond_loopback(server)
     if open_to and not (server and server.config.is_ssl) and not proxies:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without encryption, and passwords could be read on the "
@@ -129,8 +127,13 @@ def require_encryption_beyond_loopback(server: Listening | None, proxies: Collec
         )
 
 
+def _beyond_loopback(server: Listening | None) -> list[str]:
+    addresses = server.addresses if server else ["an unknown address"]
+    return [address for address in addresses if not is_loopback(address)]
+
+
 def is_loopback(address: str) -> bool:
-    """Does only this machine reach it? A name other than localhost counts as reached from elsewhere."""
+    """Tell whether an address is reachable from this machine only; of names, only localhost is."""
     if address == "localhost" or address.startswith("unix:"):
         return True
     try:
@@ -140,15 +143,15 @@ def is_loopback(address: str) -> bool:
 
 
 def drop_server_header(config: uvicorn.Config) -> None:
-    """Let answers no longer name the program that sends them."""
+    """Remove the header that names the server program."""
     config.server_header = False
     config.encoded_headers = [(name, value) for name, value in config.encoded_headers if name != b"server"]
 
 
 def end_process(sentence: str) -> NoReturn:
-    """End a process whose application cannot start, with exit code 2 and a sentence on stderr.
+    """Exit with code 2 and a sentence on stderr.
 
-    uvicorn would log a traceback of whatever its application raises, SystemExit too, and end with 3.
+    If the application raised instead, even SystemExit, uvicorn would log a traceback and exit with code 3.
     """
     print(sentence, file=sys.stderr)
     logging.shutdown()

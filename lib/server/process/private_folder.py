@@ -1,4 +1,4 @@
-"""Make the server's folder for temporary files, readable by its user only, removed at its end."""
+"""Create the server's folder for temporary files: readable by its user only, removed at exit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PREFIX = "inextremis-"
 
 
 def make_private_folder() -> Path:
-    """Makes a new folder of mode 700 the place of this process' temporary files, and removes those of dead servers."""
+    """Create a folder of mode 700 for this process's temporary files, and remove those of dead servers."""
     system = Path(tempfile.gettempdir())
-    for left in system.glob(f"{_PREFIX}*"):
-        if is_left_over(left, _PREFIX):
-            shutil.rmtree(left, ignore_errors=True)
+    for existing in system.glob(f"{_PREFIX}*"):
+        if is_left_over(existing, _PREFIX):
+            shutil.rmtree(existing, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=system))
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     atexit.register(_remove, folder, os.getpid())
@@ -26,17 +26,17 @@ def make_private_folder() -> Path:
 
 
 def new_temporary_file(extension: str) -> tuple[int, str]:
-    """An open descriptor and the path of a new file, as `mkstemp`; its folder is made anew where somebody cleaned up.
+    """Create a temporary file and return its descriptor and path, as `mkstemp`; restore its folder if it is missing.
 
     Raises:
-        OSError: as from the file system.
+        OSError: The file cannot be created.
     """
     Path(tempfile.gettempdir()).mkdir(mode=0o700, exist_ok=True)
     return tempfile.mkstemp(suffix=extension)
 
 
 def is_left_over(folder: Path, prefix: str) -> bool:
-    """Was a folder `<prefix><process>-...` made as this user, by a process that has ended?"""
+    """Tell whether a folder `<prefix><process>-...` belongs to this user and its process has ended."""
     process = folder.name.removeprefix(prefix).partition("-")[0]
     try:
         is_own = folder.lstat().st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()
@@ -47,5 +47,5 @@ def is_left_over(folder: Path, prefix: str) -> bool:
 
 
 def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not a fork of it
+    if os.getpid() == process:  # not in a fork
         shutil.rmtree(folder, ignore_errors=True)

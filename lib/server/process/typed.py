@@ -7,5 +7,5 @@ import sys
 
 
 def read_password(question: str) -> str:
-    """A password, which is not shown; from a pipe, as from a program, one line is read."""
+    """Read a password without showing it; read one line if the input is a pipe."""
     return getpass.getpass(question) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")

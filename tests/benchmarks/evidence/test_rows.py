@@ -38,7 +38,7 @@ def test_rows_of_the_ablation_add_one_part_at_a_time() -> None:
 def test_rows_of_the_paper_have_its_objective_and_rows_of_the_app_that_of_the_app() -> None:
     methods = {name: Hyperparameters.of_preset("cpu").changed(row.changes).method for name, row in ROWS.items()}
 
-    assert {name for name, method in methods.items() if method == "paper"} >= {"inextremis", "gradient", "deepcut"}
+    assert {name for name, method in methods.items() if method == "paper"} >= {"inextremis", "gradient", "disturbed"}
     assert methods["app_clicks"] == methods["full"] == "app"
 
 

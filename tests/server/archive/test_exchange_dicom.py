@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from lib.demo.dicom import upload
 from scripts.export import main as export
 from scripts.import_annotations import main as import_annotations
-from tests.exchange.test_dicom_seg import assert_valid, put, segment_lps_mm
+from tests.exchange.dicom_segs import assert_valid, put, segment_lps_mm
 from tests.installed import need_dciodvfy
 from tests.physical import header_lps_mm, mask_lps_mm, object_lps_mm, series
 from tests.server.archive.archive_server import CLICKS

@@ -12,8 +12,8 @@ from monailabel.client import MONAILabelClient
 
 from lib.demo.dicom import upload
 from scripts.export import main as export
-from tests.exchange.test_dicom_seg import assert_valid, segment_lps_mm
-from tests.geometry.test_series_volumes import copies, set_echo, tilted
+from tests.exchange.dicom_segs import assert_valid, segment_lps_mm
+from tests.geometry.dicom_files import copies, set_echo, tilted
 from tests.installed import need_dciodvfy, need_real_data
 from tests.physical import SHAPE, assert_same_place, header_lps_mm, mask_lps_mm, object_lps_mm, read_mask, share_in
 from tests.server.archive.archive_server import CLICKS

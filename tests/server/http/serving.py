@@ -1,4 +1,4 @@
-"""A real server on loopback around a small application, and clients that send just what a test gives them."""
+"""Serve a small application on loopback, and send it the exact bytes that a test gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib.demo.local_server import free_port
 
 @contextmanager
 def serving(routes, middleware=(), before_listening=None):
-    """The port of a uvicorn in a thread; `before_listening` is called in the lifespan, as MONAI Label's app is."""
+    """Run uvicorn in a thread and yield its port; `before_listening` is called in the lifespan."""
 
     @asynccontextmanager
     async def lifespan(application):
@@ -47,7 +47,7 @@ def connect(port):
 
 
 def send(port, head, body=b"", timeout_s=10):
-    """The status (None where the connection closes without an answer), headers and body that bytes are answered by."""
+    """Send bytes and return the status (None if the connection closes without an answer), the headers and the body."""
     with connect(port) as client:
         client.settimeout(timeout_s)
         client.sendall(head + body)
@@ -55,7 +55,7 @@ def send(port, head, body=b"", timeout_s=10):
 
 
 def request(method="GET", path="/", **headers):
-    """The head of a request, with a Host unless it is given; None leaves a header out, a list repeats it."""
+    """Return the head of a request; a header that is None is left out, a list repeats it."""
     headers = {"Host": "127.0.0.1", "Connection": "close", **{n.replace("_", "-"): v for n, v in headers.items()}}
     lines = [f"{method} {path} HTTP/1.1"]
     for name, values in headers.items():
@@ -65,7 +65,7 @@ def request(method="GET", path="/", **headers):
 
 
 def answer_of(client):
-    """Reads until the server closes the connection."""
+    """Read until the server closes the connection; return the status, the headers and the body."""
     received = b""
     try:
         while chunk := client.recv(65536):

@@ -1,4 +1,4 @@
-"""Generated bad requests against a real server: each is answered, and none reaches beyond the server's folders.
+"""Send generated bad requests to a real server: each is answered, and none reaches files outside its folders.
 
 `FUZZ_REQUESTS=2000 python -m pytest tests/server/http/test_bad_requests.py` sends more of them.
 """
@@ -13,9 +13,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.demo.demo_studies import write_demo_studies
-from lib.demo.local_server import LocalServer
 from tests.server.asking import Session
+from tests.server.conftest import running_site
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "250"))
 SECRET = "no patient of this server"
@@ -23,7 +22,7 @@ STUDY = "study_00"
 
 
 class Trap:
-    """A pickle that leaves a mark when it is loaded."""
+    """Pickle that creates a file when it is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -35,17 +34,15 @@ class Trap:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     root = tmp_path_factory.mktemp("bad requests")
-    write_demo_studies(root / "studies", root / "truth", 2)
-    (root / "secret.txt").write_text(SECRET)
-    (root / "secret.nii.gz").write_text(SECRET)
+    for name in ("secret.txt", "secret.nii.gz"):
+        (root / name).write_text(SECRET)
     (root / "secret.json").write_text(json.dumps({"schema_version": SECRET}))
-    conf = {"model_dir": str(root / "model"), "tracking": "None", "iterations": "1"}
-    with LocalServer(root / "studies", conf, root / "server.log") as server:
-        yield root, server
+    with running_site(root, 2, iterations="1") as site:
+        yield root, site.server
 
 
 def outside(root):
-    """Every file beside the server's own, with its content."""
+    """Return all files outside the server's folders, with their contents."""
     own = (root / "studies", root / "model", root / "server.log")
     files = (path for path in root.rglob("*") if path.is_file() and not any(path.is_relative_to(o) for o in own))
     return {path: path.read_bytes() for path in files}
@@ -53,21 +50,11 @@ def outside(root):
 
 @pytest.fixture(scope="module")
 def tricks(site):
-    """Names that lead out of a folder, or are no names."""
+    """Return names that lead out of a folder, or are not valid."""
     root, _ = site
     paths = ["../secret.txt", "..%2Fsecret.txt", "../../secret", str(root / "secret.txt"), str(root / "secret.nii.gz")]
-    return [
-        *paths,
-        "/etc/passwd",
-        "..",
-        ".",
-        "",
-        "a\0b",
-        "x" * 5000,
-        "../secret.nii.gz",
-        "~/.ssh/id_rsa",
-        "study_00/..",
-    ]
+    others = ["/etc/passwd", "..", ".", "", "a\0b", "x" * 5000, "../secret.nii.gz", "~/.ssh/id_rsa", "study_00/.."]
+    return paths + others
 
 
 JUNK = st.recursive(
@@ -112,71 +99,62 @@ def train_params(tricks):
 
 
 def requests_of(tricks):
-    """(method, path, what `requests` takes besides) of one request."""
-    name, bytes_ = names(tricks), st.binary(max_size=200)
+    """Return a strategy of requests: method, path, further arguments of `requests.request`."""
+    name, text = names(tricks), st.text(max_size=30)
     quote = requests.utils.quote
     tag = st.sampled_from(["final", "original", "extreme_points"]) | name
-    text = st.text(max_size=30)
+    junk = JUNK.map(json.dumps) | text
+
+    def fixed(value):
+        return st.fixed_dictionaries(value) if isinstance(value, dict) else value
 
     def request(method, path, **parts):
-        return st.tuples(st.just(method), path, st.fixed_dictionaries(parts))
+        path = st.just(path) if isinstance(path, str) else path
+        return st.tuples(
+            st.just(method), path, st.fixed_dictionaries({key: fixed(part) for key, part in parts.items()})
+        )
+
+    def optional(**parts):
+        return st.fixed_dictionaries({}, optional=parts)
 
     def body(content):
         # Not by `json=`, which refuses to send NaN.
         return {"data": content.map(json.dumps), "headers": st.just({"Content-Type": "application/json"})}
 
-    def at(folder, what):
-        return what.map(lambda value: folder + quote(value, safe=""))
+    def at(folder, what, end=""):
+        return what.map(lambda value: folder + quote(value, safe="") + end)
 
-    params = click_params(tricks).map(json.dumps)
-    files = st.fixed_dictionaries({"label": st.tuples(name.filter(bool), bytes_)})
-    images = st.fixed_dictionaries({"file": st.tuples(name.filter(bool), bytes_)})
+    def file(field):
+        return {field: st.tuples(name.filter(bool), st.binary(max_size=200))}
+
+    models = st.sampled_from(["extreme_points", "extreme_points_annotation", "inextremis"]) | name
+    outputs = st.sampled_from(["image", "json", "all", "x"])
+    info = st.sampled_from(["/datastore/image/info", "/datastore/label/info"])
+    of_image, of_label = {"image": name}, {"label": name, "tag": tag}
+    deleted = {"id": name.filter(lambda value: value not in (STUDY, "study_01")), "tag": tag}
+    accepted = optional(labels=JUNK, client_id=JUNK).map(json.dumps) | text
     return st.one_of(
         request(
             "POST",
-            at("/infer/", st.sampled_from(["extreme_points", "extreme_points_annotation", "inextremis"]) | name),
-            params=st.fixed_dictionaries(
-                {},
-                optional={"image": name, "session_id": name, "output": st.sampled_from(["image", "json", "all", "x"])},
-            ),
-            data=st.fixed_dictionaries({}, optional={"params": params | text}),
+            at("/infer/", models),
+            params=optional(image=name, session_id=name, output=outputs),
+            data=optional(params=click_params(tricks).map(json.dumps) | text),
         ),
         request("POST", at("/train/", st.just("inextremis") | name), **body(train_params(tricks) | JUNK)),
-        request("POST", st.just("/train/"), **body(JUNK)),
+        request("POST", "/train/", **body(JUNK)),
         request("POST", at("/activelearning/", st.sampled_from(["random", "first"]) | name), **body(JUNK)),
         request(
-            "PUT",
-            st.just("/datastore/label"),
-            params=st.fixed_dictionaries({"image": name, "tag": tag}),
-            data=st.fixed_dictionaries({"params": JUNK.map(json.dumps) | text}),
-            files=files,
+            "PUT", "/datastore/label", params={"image": name, "tag": tag}, data={"params": junk}, files=file("label")
         ),
-        request("PUT", st.just("/datastore/image"), params=st.fixed_dictionaries({"image": name}), files=images),
-        request("GET", st.just("/datastore/image"), params=st.fixed_dictionaries({"image": name})),
-        request("GET", st.just("/datastore/image/info"), params=st.fixed_dictionaries({"image": name})),
-        request("GET", st.just("/datastore/label"), params=st.fixed_dictionaries({"label": name, "tag": tag})),
-        request("GET", st.just("/datastore/label/info"), params=st.fixed_dictionaries({"label": name, "tag": tag})),
-        request(
-            "PUT",
-            st.sampled_from(["/datastore/image/info", "/datastore/label/info"]),
-            params=st.fixed_dictionaries({"image": name, "label": name, "tag": tag}),
-            data=st.fixed_dictionaries({"info": JUNK.map(json.dumps) | text}),
-        ),
-        request(
-            "DELETE",
-            st.just("/datastore/label"),
-            params=st.fixed_dictionaries({"id": name.filter(lambda n: n not in (STUDY, "study_01")), "tag": tag}),
-        ),
-        request(
-            "POST",
-            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
-            data=(st.fixed_dictionaries({}, optional={"labels": JUNK, "client_id": JUNK}).map(json.dumps) | text),
-        ),
-        request(
-            "DELETE",
-            name.map(lambda image: f"/annotations/{quote(image, safe='')}/accept"),
-            params=st.fixed_dictionaries({"client_id": text}),
-        ),
+        request("PUT", "/datastore/image", params=of_image, files=file("file")),
+        request("GET", "/datastore/image", params=of_image),
+        request("GET", "/datastore/image/info", params=of_image),
+        request("GET", "/datastore/label", params=of_label),
+        request("GET", "/datastore/label/info", params=of_label),
+        request("PUT", info, params={**of_image, **of_label}, data={"info": junk}),
+        request("DELETE", "/datastore/label", params=deleted),
+        request("POST", at("/annotations/", name, "/accept"), data=accepted),
+        request("DELETE", at("/annotations/", name, "/accept"), params={"client_id": text}),
         request("GET", at("/session/", name)),
         request("DELETE", at("/session/", name)),
         request("GET", at("/model/", name)),

@@ -4,9 +4,8 @@ import subprocess
 
 import pytest
 
-from lib.demo.demo_studies import write_demo_studies
-from lib.demo.local_server import LocalServer
 from tests.installed import SCHEMATHESIS, need_schemathesis
+from tests.server.conftest import running_site
 
 REQUESTS_EACH = 20
 
@@ -24,11 +23,8 @@ EXISTING = """
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     need_schemathesis()
-    root = tmp_path_factory.mktemp("openapi")
-    write_demo_studies(root / "studies", root / "truth", 2)
-    conf = {"model_dir": str(root / "model"), "tracking": "None", "iterations": "1"}
-    with LocalServer(root / "studies", conf, root / "server.log") as server:
-        yield server
+    with running_site(tmp_path_factory.mktemp("openapi"), 2, iterations="1") as site:
+        yield site.server
 
 
 @pytest.mark.parametrize("parameters", ["", EXISTING], ids=["any names", "names of what is there"])

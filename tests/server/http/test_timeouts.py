@@ -1,4 +1,4 @@
-"""Clients that do not go on with what they began lose their connection, and hold up nobody."""
+"""Connections of stalled clients are closed, and do not delay other clients."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def port():
 
 
 def closed_after_s(client, limit_s=8):
-    """How long the server keeps a connection open on which the client waits."""
+    """Return the time after which the server closes a connection on which the client waits."""
     start = time.monotonic()
     client.settimeout(limit_s)
     answer_of(client)
@@ -76,14 +76,15 @@ def closed_after_s(client, limit_s=8):
 HALF_HEADS = [b"", b"G", b"GET /info/ HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"]
 
 
+@pytest.mark.parametrize("before", [b"", request("GET", "/", Connection="keep-alive")], ids=["first", "after another"])
 @pytest.mark.parametrize("half", HALF_HEADS)
-def test_half_a_head_is_given_up(port, half):
+def test_incomplete_head_closes_the_connection(port, before, half):
     with connect(port) as client:
-        client.sendall(half)
-        assert 0.8 < closed_after_s(client) < 2
+        client.sendall(before + half)
+        assert 0.8 < closed_after_s(client) < 2.5
 
 
-def test_head_that_trickles_is_given_up(port):
+def test_slow_head_closes_the_connection(port):
     start = time.monotonic()
     with connect(port) as client, pytest.raises(OSError):
         for byte in request("GET", "/", X_Long="x" * 100):
@@ -93,15 +94,8 @@ def test_head_that_trickles_is_given_up(port):
     assert time.monotonic() - start < 3
 
 
-@pytest.mark.parametrize("half", HALF_HEADS[1:])
-def test_half_a_head_after_an_answer_is_given_up(port, half):
-    with connect(port) as client:
-        client.sendall(request("GET", "/", Connection="keep-alive") + half)
-        assert 0.8 < closed_after_s(client) < 2.5
-
-
-def test_body_that_never_ends_after_its_answer_is_given_up(port):
-    """Of a request that was refused: the server reads on, for a while."""
+def test_endless_body_of_a_refused_request_closes_the_connection(port):
+    """The server keeps reading the body of a refused request, for a while."""
     start = time.monotonic()
     head = request("POST", "/", Host="evil.example", Content_Length=10**9, Connection="keep-alive")
     with connect(port) as client, pytest.raises(OSError):
@@ -113,7 +107,7 @@ def test_body_that_never_ends_after_its_answer_is_given_up(port):
     assert time.monotonic() - start < 3
 
 
-def test_client_that_does_not_take_its_answer_is_given_up(port):
+def test_client_that_does_not_read_its_answer_is_disconnected(port):
     with connect(port) as client:
         client.sendall(request("GET", "/large", Connection="keep-alive"))
         time.sleep(4)
@@ -121,8 +115,8 @@ def test_client_that_does_not_take_its_answer_is_given_up(port):
 
 
 @pytest.mark.parametrize("piece", [2**16, 2**20])
-def test_client_that_takes_its_answer_slowly_gets_all_of_it(port, piece):
-    """Ten pieces a second for three times as long as a client may take nothing; then all that is left."""
+def test_client_that_reads_slowly_gets_the_whole_answer(port, piece):
+    """The client reads ten pieces a second for three times the limit of a stalled client, then the rest."""
     received, end = 0, time.monotonic() + 3 * LIMITS.drain_s
     with connect(port) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**17)

@@ -10,7 +10,7 @@ import requests
 from lib.networks.checkpoint import load_checkpoint
 from lib.networks.versions import ModelVersions
 from lib.server.jobs.training_progress import training_progress
-from lib.trainers.curves import MOST_POINTS, Curves, read_curves, thinned
+from lib.trainers.curves import MAX_POINTS, Curves, read_curves, thinned
 from lib.training.record import TrainingRecord, TrainingRun
 from lib.training.version_list import NoVersionError, kept_versions, roll_back
 from scripts.models import main as models_script
@@ -116,7 +116,7 @@ def test_long_curve_keeps_its_shape_and_its_end():
     curve = []
     for iteration in range(1000):
         curve = thinned([*curve, (iteration, -float(iteration))])
-        assert len(curve) <= MOST_POINTS and curve[-1][0] == iteration
+        assert len(curve) <= MAX_POINTS and curve[-1][0] == iteration
     assert curve[0][0] == 0 and all(a < b for (a, _), (b, _) in zip(curve, curve[1:], strict=False))
 
 

@@ -10,7 +10,7 @@ from tests.server.login.people import Client, token_of, write_users
 
 @dataclass
 class Guarded:
-    """A server that asks for a login."""
+    """Running server with a login."""
 
     server: LocalServer
     studies: Path

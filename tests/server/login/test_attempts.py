@@ -1,4 +1,4 @@
-"""Passwords cannot be guessed by trying many."""
+"""Failed logins are limited, so that passwords cannot be guessed."""
 
 import pytest
 from fastapi import HTTPException
@@ -20,7 +20,7 @@ def clock():
 
 @pytest.fixture
 def attempts(clock):
-    return Attempts(window_s=60, of_a_name=3, of_an_address=5, clock=clock)
+    return Attempts(window_s=60, max_per_name=3, max_per_address=5, clock=clock)
 
 
 def test_name_is_refused_wherever_the_attempts_come_from_until_they_are_old(attempts, clock):
@@ -34,7 +34,7 @@ def test_name_is_refused_wherever_the_attempts_come_from_until_they_are_old(atte
     attempts.begin("anna", "10.0.0.4")
 
 
-def test_address_is_refused_whatever_the_names(attempts):
+def test_address_is_refused_after_too_many_names(attempts):
     for number in range(5):
         attempts.begin(f"name {number}", "10.0.0.1")
 

@@ -1,4 +1,4 @@
-"""An export from a server that asks for a login."""
+"""Export from a server with a login."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tests.server.login.people import PASSWORD
 from tests.server.review.reading import Site, settings, shape_mask
 
 
-def test_user_who_names_themselves_exports(guarded, tmp_path, monkeypatch, capsys):
+def test_export_needs_a_login(guarded, tmp_path, monkeypatch, capsys):
     params = {"lesion": CLICKS, "absent": ["cyst"], "result_extension": ".nii.gz"}
     answer = guarded.program("anna").post(
         "/infer/extreme_points", params={"image": "straight"}, data={"params": json.dumps(params)}
@@ -32,7 +32,7 @@ def test_user_who_names_themselves_exports(guarded, tmp_path, monkeypatch, capsy
     assert (tmp_path / "masks" / "straight.nii.gz").exists()
 
 
-def test_export_holds_what_is_decided_and_nothing_of_a_reading(tmp_path, monkeypatch):
+def test_export_holds_decided_studies_and_no_readings(tmp_path, monkeypatch):
     studies = write_studies(tmp_path / "studies", ["straight", "oblique"])
     with LocalServer(studies, settings(tmp_path), tmp_path / "server.log") as server:
         site = Site(server, studies)

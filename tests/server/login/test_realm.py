@@ -1,4 +1,4 @@
-"""Logins at a real realm of OpenID Connect, by tokens and in a browser. The tests run in this order."""
+"""Log in at a real realm of OpenID Connect, by tokens and in a browser. The order of the tests matters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def site(tmp_path_factory):
         yield Site(server, realm)
 
 
-def test_realm_that_is_away_is_said(site):
+def test_unreachable_realm_is_503(site):
     """503, to programs and browsers; the health check goes on."""
     browser = Client(site.server.url)
     answers = [site.ask(site.realm.token()), browser.get("/login"), browser.get("/login/callback?code=x&state=y")]
@@ -93,7 +93,7 @@ FORGED = {
 
 
 def changed(token, other):
-    """A token with the claims of another."""
+    """Return a token with the claims of another one."""
     head, _, signature = token.split(".")
     return f"{head}.{other.split('.')[1]}.{signature}"
 
@@ -147,7 +147,7 @@ def test_client_of_slicer_logs_in_at_the_realm(site, realm, tmp_path):
 
 
 def log_in(site, name, path="/ohif/viewer?x=1"):
-    """A browser that has been sent to the realm and back; its last answer."""
+    """Log a browser in at the realm; return it and the last answer."""
     browser = Client(site.server.url)
     to_login = browser.get(path, headers=PAGE)
     to_realm = browser.get(to_login.headers["location"])
@@ -174,7 +174,7 @@ def test_request_to_the_realm_has_pkce_state_and_nonce_and_no_secret(site, realm
     assert "code_verifier" not in query
 
 
-def test_user_without_a_role_is_told_and_gets_no_session(site, realm):
+def test_user_without_a_role_is_refused(site, realm):
     browser, back = log_in(site, "guest")
 
     assert back.status_code == 403 and "has none of the roles of this server" in back.text

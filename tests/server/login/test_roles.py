@@ -1,4 +1,4 @@
-"""Each role against each route of a real server, from the server's own list of routes."""
+"""Each route of a real server is allowed to its role and to higher ones."""
 
 from __future__ import annotations
 
@@ -10,42 +10,28 @@ from lib.demo.local_server import LocalServer
 from lib.server.login.user import Role
 from scripts.routes import all_routes
 from tests.server.archive.dicomweb import FakeDICOMweb, served
+from tests.server.http.serving import request, send
 from tests.server.login.people import NAMES, Client, token_of, write_users
 
 ROUTES = all_routes()
-# The rest of each path: of nothing that is there, so that a request that may pass changes nothing.
+# Values for paths; they name nothing that exists, so that requests change nothing.
 PARTS = {"path": "studies", "operation": "qido", "strategy": "none", "model": "none", "image": "none"}
 OPEN = {
-    ("GET", "/favicon.ico"),
-    ("GET", "/health"),
-    ("GET", "/login"),
-    ("POST", "/login"),
-    ("GET", "/login/callback"),
-    ("GET", "/login/done"),
-    ("GET", "/login/viewer.js"),
-    ("POST", "/logout"),
-    ("GET", "/auth/"),
-    ("POST", "/auth/token"),
+    *("GET /favicon.ico", "GET /health", "GET /login", "POST /login", "GET /login/callback", "GET /login/done"),
+    *("GET /login/viewer.js", "POST /logout", "GET /auth/", "POST /auth/token"),
 }
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """On an archive, so that it has every route there is."""
+    """Run a server on an archive, which has all routes."""
     root = tmp_path_factory.mktemp("roles")
     archive = FakeDICOMweb()
     archive.add("somebody")
-    conf = {
-        "users": str(write_users(root / "users")),
-        "model_dir": str(root / "model"),
-        "tracking": "None",
-        "readers": "2",
-    }
-    environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
-    with (
-        served(archive) as address,
-        LocalServer(address, conf, root / "server.log", environment=environment) as server,
-    ):
+    users = str(write_users(root / "users"))
+    conf = {"users": users, "model_dir": str(root / "model"), "tracking": "None", "readers": "2"}
+    cache = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
+    with served(archive) as address, LocalServer(address, conf, root / "server.log", environment=cache) as server:
         yield server
 
 
@@ -65,11 +51,11 @@ def named(route):
 
 
 def test_only_the_login_the_health_check_and_the_icon_are_open_to_everybody():
-    assert {(route.method, route.path) for route in ROUTES if route.role is None} == OPEN
+    assert {named(route) for route in ROUTES if route.role is None} == OPEN
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.role is not None], ids=named)
-def test_nobody_passes_without_a_login(server, route):
+def test_route_needs_a_login(server, route):
     answer = ask(Client(server.url), route)
 
     assert answer.status_code == 401
@@ -86,7 +72,7 @@ def test_open_routes_ask_for_no_login(server, route):
 
 @pytest.mark.parametrize("role", Role, ids=str)
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.role is not None], ids=named)
-def test_route_is_for_its_role_and_those_above(clients, route, role):
+def test_route_is_allowed_to_its_role_and_higher_ones(clients, route, role):
     answer = ask(clients[role], route)
 
     if role >= route.role:
@@ -135,10 +121,8 @@ def test_description_of_the_routes_needs_a_login_too(server, clients):
     assert clients[Role.USER].get("/openapi.json").status_code == 200
 
 
-def test_upload_of_nobody_is_refused_before_it_is_read(server):
-    """The refusal comes although most of the announced body never does."""
-    from tests.server.http.serving import request, send
-
+def test_upload_without_a_login_is_refused_before_it_is_read(server):
+    """The refusal is sent although most of the announced body is missing."""
     head = request("PUT", "/datastore/?image=x", Content_Type="multipart/form-data; boundary=x", Content_Length=10**8)
 
     assert send(server.port, head, b"--x", timeout_s=5)[0] == 401

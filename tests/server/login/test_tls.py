@@ -52,7 +52,7 @@ def browser_of(url, certificate):
 
 
 def log_in_and_out(browser):
-    """A whole session; the cookie goes over HTTPS only."""
+    """Log in and out, and check that the cookie is sent over HTTPS only."""
     page = browser.get("/", headers={"Accept": "text/html"})
     assert page.headers["location"] == "/login?next=%2F"
     logged_in = browser.log_in("anna")
@@ -74,7 +74,7 @@ def test_server_speaks_https_itself(tmp_path, certificate):
 
 @contextmanager
 def proxied(root, port_of_server, certificate):
-    """nginx with the documented configuration; only its port, files and upstream are those of the test."""
+    """Run nginx with the documented configuration, except for its port, files and upstream."""
     port = free_port()
     conf = NGINX_CONF.read_text()
     for documented, here in {

@@ -1,4 +1,4 @@
-"""The annotation page gets its own files and nothing else, and may load nothing from another host."""
+"""The annotation page gets its own files and no others, and loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def routes(pages, user=ANYBODY):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A build, with what is not part of one in it and beside it."""
+    """Write a build, with foreign files in it and beside it."""
     root = tmp_path_factory.mktemp("web")
     folder = root / "dist"
     (folder / "folder").mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_file_with_a_hash_in_its_name_is_kept_and_others_are_asked_for(port):
     assert again.get("content-security-policy") in (None, headers["content-security-policy"])
 
 
-def test_file_is_compressed_for_who_takes_that(port):
+def test_file_is_compressed_if_the_client_accepts_gzip(port):
     status, headers, body = send(port, request("GET", "/annotate/main.js", Accept_Encoding="gzip, br"))
 
     assert (status, headers["content-encoding"], headers["vary"]) == (200, "gzip", "accept-encoding")

@@ -1,4 +1,4 @@
-"""A browser gets the viewer's files and nothing else of this machine, and loads nothing from another."""
+"""Browsers get the viewer's files and no others, and load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def port():
 
 @pytest.fixture(scope="module")
 def port_of_copy(tmp_path_factory):
-    """A copy of the viewer's folder with files beside it and links that lead out of it."""
+    """Serve a small viewer folder with files beside it and a link that leads out of it."""
     root = tmp_path_factory.mktemp("static")
     (root / "ohif" / "folder").mkdir(parents=True)
     (root / "ohif" / "index.html").write_bytes(b"<title>viewer</title>")
@@ -99,7 +99,7 @@ def test_file_that_is_unchanged_is_not_sent_again(port, path):
 
 
 @pytest.mark.parametrize(("path", "address"), [("", "../annotate"), ("viewer/x?a=1", "../../annotate")])
-def test_viewer_of_a_folder_says_where_to_go_instead(path, address):
+def test_viewer_without_an_archive_links_to_the_annotation_page(path, address):
     with serving(routes(Pages("Liver <b>&</b> spleen", False)), [Middleware(Gate)]) as port:
         status, headers, body = send(port, request("GET", f"/ohif/{path}"))
 
@@ -156,7 +156,7 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize(("has_archive", "addresses"), [(True, ["./ohif/"]), (False, [])])
-def test_start_page_says_where_to_go_and_loads_nothing(has_archive, addresses):
+def test_start_page_links_to_the_viewer_and_loads_nothing(has_archive, addresses):
     with serving(
         routes(Pages("Liver <b>&</b> spleen", has_archive, annotation_page=NOT_BUILT)), [Middleware(Gate)]
     ) as port:

@@ -1,4 +1,4 @@
-"""A server that is killed in the middle of its work has lost nothing that it answered, and starts again.
+"""A killed server loses no annotation that it has confirmed, and starts again.
 
 `python -m benchmarks.server_kills` does the same a hundred times.
 """

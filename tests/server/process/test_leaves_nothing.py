@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: start, pages, clicks and a training call nobody.
+"""Start, pages, clicks and a training open no connection to other machines.
 
 The server runs as a user's does, without the variables of a CI, by which packages keep quiet. A proxy that the
 environment names writes down who is called through it. Where the system allows a network of one's own, this happens in
@@ -48,7 +48,7 @@ def network_is_possible() -> bool:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What a day of use did, see `main`."""
+    """Return the record of a day of use, see `main`."""
     own = list(OWN_NETWORK) if network_is_possible() else []
     folder = tmp_path_factory.mktemp("day")
     words = [*own, sys.executable, "-m", "tests.server.process.test_leaves_nothing", str(folder), str(bool(own))]
@@ -62,11 +62,11 @@ def test_everything_was_done(seen: dict) -> None:
     assert seen["pages"]["/info/"]["status"] == 200
 
 
-def test_nobody_is_called_through_a_proxy(seen: dict) -> None:
+def test_no_connection_through_a_proxy(seen: dict) -> None:
     assert seen["proxy"] == []
 
 
-def test_nobody_is_called_directly(seen: dict) -> None:
+def test_no_direct_connection(seen: dict) -> None:
     if seen["packets"] is None:
         pytest.skip("needs unshare --net and ip (iproute2), and the right to use them")
     assert seen["probe"], "the recorder did not see a call that was made to try it"
@@ -100,7 +100,7 @@ def test_this_machine_is_never_asked_through_a_proxy(
         assert host in os.environ["no_proxy"].split(",") and host in os.environ["NO_PROXY"].split(",") or host == ""
 
 
-def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
@@ -110,7 +110,7 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ProxyRecorder(socketserver.ThreadingTCPServer):
-    """Refuses, and keeps, whatever it is asked for."""
+    """Proxy that records and refuses all requests."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -128,7 +128,7 @@ class _Ask(socketserver.StreamRequestHandler):
 
 
 class PacketRecorder:
-    """Makes every address one of this network's own, and keeps what is begun with another than 127.x.x.x."""
+    """Recorder of all connections to addresses other than 127.x.x.x, which it makes local."""
 
     def __init__(self) -> None:
         for command in (LOOPBACK_UP, EVERY_ADDRESS):
@@ -152,7 +152,7 @@ def _words(content: bytes) -> str:
 
 
 def main(folder: Path, own_network: bool) -> None:
-    """Starts a server, looks at the pages, clicks, trains, and prints what was seen as JSON."""
+    """Start a server, open the pages, click, train, and print the record as JSON."""
     packets = PacketRecorder() if own_network else None
     probe = packets is not None and _is_seen(packets)
     proxy = ProxyRecorder()

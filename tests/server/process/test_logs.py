@@ -1,4 +1,4 @@
-"""The log: one line a record whatever a request says, no passwords, a file of bounded size."""
+"""The log has one line per record, no passwords, and files of bounded size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ folder = Path({folder!r})
 
 
 def logged(folder: Path, code: str) -> tuple[list[str], list[str]]:
-    """The lines of the file and of the console that a process of its own writes."""
+    """Run code in a process and return the lines of its log file and of its console."""
     start = START.format(root=str(ROOT), folder=str(folder))
     result = subprocess.run([sys.executable, "-c", start + code], capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr.decode()
@@ -46,11 +46,11 @@ class TestOneLineARecord:
             assert [line for line in lines if line.splitlines() != [line]] == []
 
     @pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\x7f", "\x9b", "\u202e", "\ud800", "\u200b", "\ufeff"])
-    def test_what_cannot_be_printed_is_written_as_python_writes_it(self, text: str) -> None:
+    def test_unprintable_characters_are_escaped_as_in_python(self, text: str) -> None:
         assert one_line(f"a{text}b") == "a" + text.encode("unicode_escape").decode() + "b"
 
     @pytest.mark.parametrize("text", ["Müller 患者 é", "ünïcödé/ß.nii.gz", "a\\b", ""])
-    def test_what_can_be_printed_stays(self, text: str) -> None:
+    def test_printable_text_is_kept(self, text: str) -> None:
         assert one_line(text) == text
 
     def test_traceback_is_readable_and_indented(self, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ for number in range(1000):
         assert "record 999" in logged(tmp_path, code)[0][-1]
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4 * 2000
 
-    def test_takes_over_from_what_monai_label_configures(self, tmp_path: Path) -> None:
+    def test_replaces_the_handlers_of_monai_label(self, tmp_path: Path) -> None:
         code = f"""
 import logging.config
 from monailabel.utils.others.generic import init_log_config

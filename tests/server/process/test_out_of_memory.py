@@ -1,4 +1,4 @@
-"""An image that the machine has no memory for is answered with 503 and a sentence."""
+"""An image that does not fit into memory is answered with 503 and a sentence."""
 
 from types import SimpleNamespace
 

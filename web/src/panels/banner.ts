@@ -1,10 +1,10 @@
-// What keeps the page from working: the server does not answer, or the login has expired.
+// Banner: the server does not answer, or the login has expired.
 
 import type { App } from "../app";
 import { byId, element, replace } from "../dom";
 import { text } from "../text";
 
-/** `tryNow` asks the server again. */
+/** `tryNow` sends a request to the server again. */
 export function mountBanner(app: App, tryNow: () => void): void {
   const banner = byId("banner");
   app.store.watch(({ reached, expired }) => [reached, expired], ([reached, expired]) => {

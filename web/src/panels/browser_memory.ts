@@ -1,8 +1,8 @@
-// What this browser remembers between visits.
+// Values that this browser remembers between visits.
 
 type Remembered = "inextremis.name" | "inextremis.theme" | "inextremis.strategy" | "inextremis.training";
 
-/** null: never remembered, or the browser keeps nothing. */
+/** null: never stored, or the browser stores nothing. */
 export function recall(key: Remembered): string | null {
   try {
     return localStorage.getItem(key);
@@ -15,6 +15,6 @@ export function remember(key: Remembered, value: string): void {
   try {
     localStorage.setItem(key, value);
   } catch {
-    // no room, or not allowed: it holds for this page only
+    // storage is full or forbidden: the value holds for this page only
   }
 }

@@ -1,4 +1,4 @@
-// The line to the server: its events, and what to do while it is away or asks for a login.
+// Connection to the server: its events, and what to do while it is down or asks for a login.
 
 import { Refusal, type Training } from "../api";
 import type { App } from "../app";
@@ -7,7 +7,7 @@ import { Throttle } from "./throttle";
 
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 8000;
-/** A tab that nobody sees listens no longer than this; the server has room for so many pages only. */
+/** A hidden tab closes its stream after this time; the server limits the number of streams. */
 const HIDDEN_MS = 60_000;
 
 export class Connection {
@@ -16,7 +16,7 @@ export class Connection {
   private retryTimer: number | undefined;
   private hiddenTimer: number | undefined;
   private probing = false;
-  /** Of the published model, as the user knows it; undefined before the first answer. */
+  /** Published version that the user knows of; undefined before the first answer. */
   private version: number | null | undefined;
 
   private readonly studies = new Throttle(1000, () => this.app.refreshStudies().catch(() => {}));
@@ -46,7 +46,7 @@ export class Connection {
     this.connect();
   }
 
-  /** Asks the server whether it is there and knows the user; goes on as the answer is. */
+  /** Check whether the server answers and knows the user, and act on the result. */
   async probe(): Promise<void> {
     if (this.probing) return;
     this.probing = true;
@@ -67,7 +67,7 @@ export class Connection {
     }
   }
 
-  /** Reads what the panels show anew, soon. */
+  /** Reload what the panels show, soon. */
   refreshTraining(): void {
     this.training.ask();
     this.models.ask();
@@ -101,7 +101,7 @@ export class Connection {
     this.source = null;
   }
 
-  /** The user publishes this version now, and need not be told of it; gives what was published before. */
+  /** Note that the user publishes this version, so that no notice follows; returns the version before. */
   expectVersion(version: number | null | undefined): number | null | undefined {
     const before = this.version;
     this.version = version;

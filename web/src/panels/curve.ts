@@ -1,9 +1,9 @@
-// A small curve with axes.
+// Small curve with axes.
 
 import { svg } from "../dom";
 
 interface CurveWords {
-  /** Read out by screen readers. */
+  /** Text for screen readers. */
   label: string;
   x: string;
 }
@@ -15,7 +15,7 @@ const TOP = 8;
 const BOTTOM = 28;
 const DOTS_MOST = 30;
 
-/** `points`: [iteration, value]; `range` of the values, null: as they are. */
+/** `points`: [iteration, value]; `range` of the values, null: from the points. */
 export function curve(
   points: [number, number][],
   kind: string,
@@ -44,7 +44,7 @@ export function curve(
     ...dots.map(([a, b]) => svg("circle", { cx: x(a), cy: y(b), r: points.length <= DOTS_MOST ? 2.2 : 2.8 })));
 }
 
-/** Smallest and largest value, never the same. */
+/** Return the smallest and the largest value, never equal. */
 function spread(values: number[]): [number, number] {
   const low = Math.min(...values);
   const high = Math.max(...values);
@@ -53,7 +53,7 @@ function spread(values: number[]): [number, number] {
   return [low - half, high + half];
 }
 
-/** About `count` round numbers that hold a range. */
+/** Return about `count` round numbers that cover a range. */
 function ticks(low: number, high: number, count: number): number[] {
   const rough = (high - low) / (count - 1);
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -64,7 +64,7 @@ function ticks(low: number, high: number, count: number): number[] {
   return made;
 }
 
-/** "1.5k", "0.25". */
+/** Format a number: "1.5k", "0.25". */
 export function shortNumber(value: number): string {
   if (Math.abs(value) >= 1000) return `${Number((value / 1000).toPrecision(3))}k`;
   return String(Number(value.toPrecision(3)));

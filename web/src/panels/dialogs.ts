@@ -1,4 +1,4 @@
-// Dialogs: a question with a line of text, and one with yes or no. The focus goes back to where it was.
+// Dialogs: one with a line of text, and one with yes or no. The focus returns to where it was.
 
 import type { App, Question } from "../app";
 import { element } from "../dom";
@@ -6,7 +6,7 @@ import { text } from "../text";
 
 let count = 0;
 
-/** Shows a dialog and gives it; it is taken away when it closes. `content` gets what closes it. */
+/** Show a dialog and return it; it is removed when it closes. `content` gets the function that closes it. */
 export function showDialog(
   title: string,
   kind: string,
@@ -26,7 +26,7 @@ export function showDialog(
   return dialog;
 }
 
-/** Asks for one line of text; null where it is cancelled. */
+/** Ask for a line of text; null if cancelled. */
 export function ask(question: Question): Promise<string | null> {
   return new Promise((resolve) => {
     const field = element("input", {
@@ -63,7 +63,7 @@ export function ask(question: Question): Promise<string | null> {
   });
 }
 
-/** Asks for a yes. */
+/** Ask for a confirmation. */
 export function confirm(title: string, words: string, button: string): Promise<boolean> {
   return new Promise((resolve) => {
     showDialog(title, "question", (close) => [

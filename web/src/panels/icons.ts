@@ -1,4 +1,4 @@
-// Small pictures; each state has a shape of its own, so that nobody has to tell colours apart.
+// Icons; each state has its own shape, so that colour is not needed to tell them apart.
 
 import { svg } from "../dom";
 

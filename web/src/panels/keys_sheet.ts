@@ -1,4 +1,4 @@
-// The sheet of keys, made from the table of keys.
+// Sheet of keys, made from the table of keys.
 
 import type { App } from "../app";
 import { element } from "../dom";
@@ -44,7 +44,7 @@ function section(heading: string, rows: [string[], string][]): HTMLElement {
       element("dd", {}, does)))));
 }
 
-/** "mod+shift+z" as it stands on the keyboard. */
+/** Return "mod+shift+z" as printed on the keyboard. */
 function nameOf(key: Key, written: string): string {
   const { names, command, labels, arrows } = text.panels.sheet;
   if (key.action === "label") return labels;

@@ -1,4 +1,4 @@
-// A button that opens a small list below it. Escape, a choice, or a click elsewhere closes it.
+// Button that opens a menu. Escape, a choice, or a click elsewhere closes it.
 
 import { element } from "../dom";
 import { icon } from "./icons";

@@ -1,4 +1,4 @@
-// The next study, as a strategy brings it.
+// Next study, chosen by a strategy.
 
 import type { App } from "../app";
 import { element, replace } from "../dom";
@@ -8,7 +8,7 @@ import { report } from "./report";
 
 const words = text.panels.next;
 
-/** The button, and the choice of the strategy. */
+/** Return the button, and the choice of the strategy. */
 export function mountNextStudy(app: App): HTMLElement {
   app.store.set({ strategy: recall("inextremis.strategy") ?? "" });
   const button = element("button", { class: "next", title: words.title, onclick: () => void app.do("next") },

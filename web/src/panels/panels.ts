@@ -1,4 +1,4 @@
-// Mounts the panels around the viewer.
+// Mount the panels around the viewer.
 
 import "./panels.css";
 import type { App } from "../app";

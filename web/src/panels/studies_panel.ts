@@ -1,4 +1,4 @@
-// The column on the left: next study, search, filter, list.
+// Left column: next study, search, filter, list.
 
 import type { StudyState } from "../api";
 import type { App } from "../app";
@@ -73,7 +73,7 @@ export function mountStudies(app: App): void {
   });
 }
 
-/** The states that there are, with how many studies each has. */
+/** Return the states that occur, with their numbers of studies. */
 function fillFilter(app: App, filter: HTMLSelectElement): void {
   const { studies } = app.store.state;
   const chosen = filter.value || "all";
@@ -86,7 +86,7 @@ function fillFilter(app: App, filter: HTMLSelectElement): void {
   filter.value = chosen;
 }
 
-/** The study before and after the open one, of those that are shown and can be read. */
+/** Return the readable studies before and after the open one, among the shown ones. */
 function defineSteps(app: App, list: StudyList): void {
   const step = (way: 1 | -1) => (): void => {
     const { study, loading } = app.store.state;

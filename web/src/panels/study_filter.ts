@@ -1,10 +1,10 @@
-// Which studies of the list are shown.
+// Filter the list of studies.
 
 import type { StudyRow, StudyState } from "../api";
 
 export type Filter = "all" | "open" | StudyState;
 
-/** Those of a state that hold all words that are searched for. */
+/** Return the studies of a state that contain all search words. */
 export function filtered(studies: readonly StudyRow[], filter: Filter, search: string): StudyRow[] {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   return studies.filter((study) => isOf(study, filter) && words.every((word) => textOf(study).includes(word)));

@@ -1,4 +1,4 @@
-// The list of studies. Only the rows that are seen are in the document, so that thousands of studies are no burden.
+// List of studies. Only visible rows are in the document, so that thousands of studies are fast.
 
 import type { StudyRow } from "../api";
 import type { App } from "../app";
@@ -9,7 +9,7 @@ import { Thumbnails } from "./thumbnails";
 
 const ROW_PX = 46;
 const ROW_WITH_DETAIL_PX = 62;
-/** Rows above and below the window that are there already. */
+/** Rows rendered above and below the visible ones. */
 const SPARE = 4;
 
 interface Drawn {
@@ -24,7 +24,7 @@ export class StudyList {
   private drawn = new Map<string, Drawn>();
   private studies: StudyRow[] = [];
   private height_px = ROW_PX;
-  /** The study that the arrow keys are at. */
+  /** Study at the keyboard cursor. */
   private cursor: string | null = null;
   private frame = 0;
 
@@ -51,7 +51,7 @@ export class StudyList {
     app.store.watch((state) => state.reached, (reached) => reached && this.thumbnails.retry());
   }
 
-  /** The studies that are shown now. */
+  /** Studies that are shown. */
   get shown(): readonly StudyRow[] {
     return this.studies;
   }
@@ -67,7 +67,7 @@ export class StudyList {
     this.drawSoon();
   }
 
-  /** Moves the cursor to a row, and shows it. */
+  /** Move the cursor to a row, and scroll to it. */
   moveTo(index: number): void {
     const study = this.studies[Math.min(Math.max(index, 0), this.studies.length - 1)];
     if (!study) return;
@@ -76,7 +76,7 @@ export class StudyList {
     this.draw();
   }
 
-  /** Where the cursor is; -1 where its study is not shown. */
+  /** Row of the cursor; -1 if its study is not shown. */
   get position(): number {
     return this.studies.findIndex((study) => study.id === this.cursor);
   }

@@ -1,4 +1,4 @@
-// One row of the list of studies.
+// Row of the list of studies.
 
 import type { StudyRow } from "../api";
 import { element } from "../dom";
@@ -7,10 +7,10 @@ import { icon } from "./icons";
 
 const words = text.panels.studies;
 
-/** `picture`: address of its thumbnail. */
+/** `picture`: address of the thumbnail. */
 export function studyRow(study: StudyRow, picture: string | null): HTMLElement {
   const state = stateOf(study);
-  // A patient's name, and what the study of that patient is.
+  // Name of the patient, and description of the study.
   const [first, ...rest] = study.name.split(" · ");
   const second = [...rest, study.detail].filter(Boolean).join(" · ");
   return element("div", {
@@ -28,7 +28,7 @@ export function studyRow(study: StudyRow, picture: string | null): HTMLElement {
         ...(study.working ? [] : labelsOf(study)))));
 }
 
-/** What decides whether a row has to be drawn anew. */
+/** Return a key that changes when the row has to be drawn again. */
 export function rowKey(study: StudyRow): string {
   return JSON.stringify(study);
 }
@@ -40,7 +40,7 @@ function stateOf({ state, annotator, skip, problem }: StudyRow): string {
   return annotator && annotator !== "unknown" && state !== "untouched" ? words.by(of, annotator) : of;
 }
 
-/** Of several labels one sign each. */
+/** Return one sign for each of several labels. */
 function labelsOf({ labels }: StudyRow): HTMLElement[] {
   const entries = Object.entries(labels);
   if (entries.length < 2 || entries.every(([, state]) => state === "none")) return [];

@@ -1,4 +1,4 @@
-// Light or dark: as the system has it, until somebody chooses.
+// Light or dark theme: that of the system, until the user chooses.
 
 import type { App } from "../app";
 import { element, replace } from "../dom";
@@ -8,7 +8,7 @@ import { icon } from "./icons";
 
 type Theme = "light" | "dark";
 
-/** The button that changes it. */
+/** Return the button that changes the theme. */
 export function mountTheme(app: App): HTMLButtonElement {
   const button = element("button", { class: "plain symbol", onclick: () => void app.do("theme") });
   const system = window.matchMedia("(prefers-color-scheme: light)");

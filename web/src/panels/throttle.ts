@@ -1,4 +1,4 @@
-// Does something at most once in a time: at once, and again at the end of the time where it was asked for meanwhile.
+// Call a function at most once an interval: at once, and again at the end of the interval if it was called meanwhile.
 
 export class Throttle {
   private timer: number | undefined;

@@ -1,4 +1,4 @@
-// Pictures of studies: few at a time, those that are seen now first, each asked for once.
+// Thumbnails of studies: few requests at a time, visible ones first, each requested once.
 
 import type { Api } from "../api";
 
@@ -11,24 +11,24 @@ export class Thumbnails {
   private readonly asked = new Set<string>();
   private wanted: string[] = [];
 
-  /** `loaded` is told of each picture. */
+  /** `loaded` is called for each thumbnail. */
   constructor(
     private readonly api: Api,
     private readonly loaded: (id: string, url: string) => void,
   ) {}
 
-  /** The address of the picture; null while it is not there. */
+  /** Return the address of a thumbnail; null until it is loaded. */
   url(id: string): string | null {
     return this.kept.get(id) ?? null;
   }
 
-  /** These are seen now; others need not be asked for any more. */
+  /** Set the visible studies; requests for others are dropped. */
   want(ids: string[]): void {
     this.wanted = ids.filter((id) => !this.kept.has(id) && !this.missing.has(id));
     this.work();
   }
 
-  /** It may be there now: it was opened, or the server is back. */
+  /** Try again: the study was opened, or the server answers again. */
   retry(id?: string): void {
     if (id === undefined) this.missing.clear();
     else this.missing.delete(id);

@@ -1,4 +1,4 @@
-// Dates and lengths of time, in words.
+// Format dates and durations.
 
 import { text } from "../text";
 
@@ -6,13 +6,13 @@ const DATE = new Intl.DateTimeFormat("en-GB", {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
 
-/** "28 Nov 2026, 00:12" in the time of this browser; "" for what is no date. */
+/** Format "28 Nov 2026, 00:12" in local time; "" if it is no date. */
 export function dateOf(iso: string | null): string {
   const date = new Date(iso ?? "");
   return Number.isNaN(date.getTime()) ? "" : DATE.format(date);
 }
 
-/** "about 4 min". */
+/** Format "about 4 min". */
 export function duration(seconds: number): string {
   const minutes = Math.round(seconds / 60);
   if (seconds < 60) return text.panels.time.seconds;

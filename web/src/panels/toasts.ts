@@ -1,4 +1,4 @@
-// Short notices in a corner. Errors stay until they are dismissed; others go by themselves, unless the mouse is on them.
+// Short notices in a corner. Errors stay until dismissed; others disappear, unless the mouse is over them.
 
 import type { App } from "../app";
 import { byId, element } from "../dom";

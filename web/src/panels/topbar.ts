@@ -1,4 +1,4 @@
-// The line at the top: the project and its progress, the keys, the theme, the user.
+// Top bar: the project with its progress, keys, theme, user.
 
 import type { Project, StudyState } from "../api";
 import type { App } from "../app";

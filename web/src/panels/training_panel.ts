@@ -1,4 +1,4 @@
-// Training: start, stop, how far it is, its curves, what came of it, and the versions.
+// Training panel: start, stop, progress, curves, result, versions.
 
 import type { Training } from "../api";
 import type { App } from "../app";
@@ -12,9 +12,9 @@ import { duration } from "./times";
 import { versions } from "./versions";
 
 const words = text.panels.training;
-/** The trainer of the app. */
+/** Name of the app's trainer. */
 const TRAINER = "inextremis";
-/** On a lower page the panel is closed at first: the structure needs the room. */
+/** In a low window the panel is closed at first, to leave room for the structure. */
 const ROOMY_PX = 900;
 
 export function mountTraining(app: App, connection: Connection): void {
@@ -97,7 +97,7 @@ function stopButton(app: App, connection: Connection): HTMLElement {
   return button;
 }
 
-/** None while a training begins: they would be those of the one before. */
+/** No curves while a training starts: they would be those of the last one. */
 function curvesOf({ loss, validation, running, progress }: Training, width: number): HTMLElement[] {
   if (width < 100 || (running && !progress)) return [];
   const made: HTMLElement[] = [];

@@ -1,4 +1,4 @@
-// Who annotates: the name of the login, or one that is typed once; and the menu of the user.
+// Name of the annotator, from the login or typed once, and the user menu.
 
 import type { App } from "../app";
 import { element, replace } from "../dom";
@@ -10,7 +10,7 @@ import { menu } from "./menu";
 const words = text.panels.user;
 const LONGEST = 80;
 
-/** The button with the name; a name that is kept is known from now on. */
+/** Return the button with the name; a stored name is used from the start. */
 export function mountUser(app: App): HTMLElement {
   app.store.set({ user: recall("inextremis.name") || null });
   app.define("name", () => askName(app));
@@ -37,7 +37,7 @@ export function mountUser(app: App): HTMLElement {
   return holder;
 }
 
-/** Asks for the name; without one nobody is asked again by itself. */
+/** Ask for the name; if cancelled, do not ask again by itself. */
 async function askName(app: App): Promise<void> {
   const { me, user } = app.store.state;
   if (me?.asks_login) return;

@@ -1,4 +1,4 @@
-// The versions of the model, and the way back to an earlier one.
+// Versions of the model, with a button to publish an earlier one.
 
 import type { ModelVersion } from "../api";
 import type { App } from "../app";

@@ -1,18 +1,18 @@
-// Colours of the labels: Okabe and Ito, which the colour-blind can tell apart. Set as --label-1 ... on the page.
+// Colours of the labels (Okabe and Ito), distinguishable by the colour-blind. Set as --label-1 ... on the page.
 
 const COLOURS = ["#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#009e73", "#d55e00", "#7fa6ff", "#c0c0c0"];
 
-/** Of the label with this value, from 1; after the eighth they begin anew. */
+/** Return the colour of the label with this value, from 1; they repeat after the eighth. */
 export function colourOf(value: number): string {
   return COLOURS[(value - 1) % COLOURS.length]!;
 }
 
-/** Class of elements that take this colour from `--label`. */
+/** Return the class of elements that take this colour from `--label`. */
 export function colourClass(value: number): string {
   return `label-${((value - 1) % COLOURS.length) + 1}`;
 }
 
-/** As ImageData has it on machines whose lowest byte comes first: all that a browser runs on. */
+/** Return the colour for ImageData in little-endian order, which all browsers use. */
 export function packed(value: number, opacity: number): number {
   const rgb = Number.parseInt(colourOf(value).slice(1), 16);
   const alpha = Math.round(opacity * 255);

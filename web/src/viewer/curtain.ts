@@ -1,4 +1,4 @@
-// What is over the stage while no scan is shown: progress of loading, why it failed, or what to do.
+// Overlay while no scan is shown: progress of loading, an error, or what to do.
 
 import type { App } from "../app";
 import { byId, element, replace } from "../dom";

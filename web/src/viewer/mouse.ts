@@ -1,4 +1,4 @@
-// The mouse (or a pen, or a finger) over the scan.
+// Mouse, pen and touch input over the scan.
 
 import type { Place, Viewer } from "./viewer";
 
@@ -90,7 +90,7 @@ function click(viewer: Viewer, place: Place, event: PointerEvent): void {
   }
 }
 
-/** The place under the mouse, in the tile in which the drag began. */
+/** Return the place under the mouse, in the tile in which the drag began. */
 function inTile(viewer: Viewer, { tile: { plane } }: Place, event: PointerEvent): Place {
   const { left, top } = viewer.stage.getBoundingClientRect();
   const tile = viewer.tiles.find((one) => one.plane === plane)!;
@@ -99,7 +99,7 @@ function inTile(viewer: Viewer, { tile: { plane } }: Place, event: PointerEvent)
 
 let rest = 0;
 
-/** Whole slices of a wheel, whose notch is 100 or 120 pixels or 3 lines, or of a touch pad's small movements. */
+/** Return whole slices for a wheel (a notch is 100 or 120 pixels, or 3 lines) or for a touch pad. */
 function wheelSteps(event: WheelEvent): number {
   rest += event.deltaMode === 0 ? -event.deltaY / 60 : -event.deltaY / 2;
   if (Math.abs(event.deltaY) >= 50 || event.deltaMode !== 0) {

@@ -1,4 +1,4 @@
-// Actions of the keys and buttons that move and window the picture.
+// Actions that move, zoom and window the picture.
 
 import type { Voxel } from "../api";
 import type { App } from "../app";
@@ -28,7 +28,7 @@ export function defineViewActions(app: App, viewer: Viewer): void {
   app.define("moveCrosshair", (direction) => moveCrosshair(viewer, direction ?? ""));
 }
 
-/** One voxel to the left, right, up or down of the plane under the mouse. */
+/** Move by one voxel left, right, up or down in the plane under the mouse. */
 function moveCrosshair(viewer: Viewer, direction: string): void {
   const tile = viewer.tiles.find((one) => one.plane === viewer.plane) ?? viewer.tiles[0];
   if (!tile) return;

@@ -1,4 +1,4 @@
-// A NIfTI-1 file's voxels, in the order of the file.
+// Read and write the voxels of NIfTI-1 files, in the order of the file.
 
 export type Voxels = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array | Float32Array
   | Float64Array;
@@ -6,7 +6,7 @@ export type Voxels = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Ar
 export interface Nifti {
   shape: [number, number, number];
   voxels: Voxels;
-  /** A voxel's value is `slope * stored + intercept`. */
+  /** The value of a voxel is `slope * stored + intercept`. */
   slope: number;
   intercept: number;
 }
@@ -22,7 +22,7 @@ const TYPES: Record<number, new (buffer: ArrayBuffer, offset: number, length: nu
   768: Uint32Array,
 };
 
-/** Throws an Error with a sentence where the file is none that this page can show. */
+/** Throws an Error with a sentence if the page cannot show the file. */
 export function readNifti(file: ArrayBuffer): Nifti {
   if (file.byteLength < 348) throw new Error("The file of the scan is cut short.");
   const header = new DataView(file, 0, 348);
@@ -42,7 +42,7 @@ export function readNifti(file: ArrayBuffer): Nifti {
   return { shape, voxels, slope: scaled ? slope : 1, intercept: scaled ? header.getFloat32(116, true) : 0 };
 }
 
-/** All bytes of a stream, without their gzip where they have one. */
+/** Return all bytes of a stream, decompressed if gzipped. */
 export async function gunzipped(stream: ReadableStream<Uint8Array>): Promise<ArrayBuffer> {
   const reader = stream.getReader();
   const { value: first } = await reader.read();
@@ -66,7 +66,7 @@ export async function gzipped(bytes: Uint8Array): Promise<Blob> {
   return new Response(stream).blob();
 }
 
-/** A label map as a NIfTI-1 file (uint8) on a grid: `affine` is 4 x 4, voxel indices to RAS mm. */
+/** Write a label map as a NIfTI-1 file (uint8): `affine` is 4 x 4, voxel indices to RAS mm. */
 export function writeNifti(map: Uint8Array, shape: readonly number[], affine: number[][]): Uint8Array {
   const file = new Uint8Array(352 + map.length);
   const header = new DataView(file.buffer);

@@ -1,10 +1,10 @@
-// Outlines of a label in a slice: closed lines along the borders of its pixels.
+// Trace outlines of a label in a slice: closed lines along the edges of its pixels.
 
-/** Corners of closed lines, [x0, y0, x1, y1, ...] in pixels; only corners where the line turns. */
+/** Corners of closed lines, [x0, y0, x1, y1, ...] in pixels; only corners at which the line turns. */
 export function outlines(labels: Uint8Array, width: number, height: number, value: number): number[][] {
   const is = (x: number, y: number): boolean =>
     x >= 0 && y >= 0 && x < width && y < height && labels[y * width + x] === value;
-  // Each border runs with the label on its right; two start in a corner where pixels meet by a corner only.
+  // The label is on the right of each edge; two edges start at a corner where pixels touch diagonally.
   const columns = width + 1;
   const starts = new Map<number, number[]>();
   const add = (from: number, direction: number): void => {
@@ -30,7 +30,7 @@ export function outlines(labels: Uint8Array, width: number, height: number, valu
       for (;;) {
         const there: number[] | undefined = starts.get(at);
         if (!there?.length) break;
-        // Turning right keeps pixels that meet by a corner apart.
+        // Turn right, so that pixels that touch diagonally stay apart.
         const direction: number = there.length === 1 ? there.pop()! : take(there, (last + 1) % 4);
         if (direction !== last) line.push(at % columns, Math.floor(at / columns));
         last = direction;

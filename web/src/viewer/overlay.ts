@@ -1,4 +1,4 @@
-// What is drawn over the planes as SVG: names, letters of the patient's directions, crosshair, points, box, scale.
+// Draw the SVG over the planes: names, orientation letters, crosshair, points, box, scale.
 
 import { svg } from "../dom";
 import { text } from "../text";
@@ -82,7 +82,7 @@ function box(viewer: Viewer, tile: Tile): Part {
   });
 }
 
-/** Full in its own slice; a small ring in the others, as long as it is the open label's. */
+/** Draw a point full in its own slice, as a small ring in others if it is of the active label. */
 function point(viewer: Viewer, tile: Tile, mark: Mark): Part {
   const away = Math.abs(viewer.crosshair[tile.axes.through] - mark.voxel[tile.axes.through]);
   const [x, y] = toScreen(tile, mark.voxel);

@@ -1,4 +1,4 @@
-// Paints the planes: grey slices, and the masks over them.
+// Paint the planes: grey slices, and the masks over them.
 
 import { colourOf, packed } from "./colours";
 import { outlines } from "./outline";
@@ -6,16 +6,16 @@ import type { Tile } from "./planes";
 import { paintLabels, paintScan, sliceLabels, sliceOrder, type SliceOrder } from "./slices";
 import type { Viewer } from "./viewer";
 
-/** A slice as a picture, with what it was made of. */
+/** Picture of a slice, with what it was made from. */
 interface Picture {
   canvas: HTMLCanvasElement;
   made: string;
-  /** Closed lines by label, in pixels of the slice; only of masks. */
+  /** Closed lines by label, in pixels of the slice; for masks only. */
   lines: Map<number, Path2D>;
   any: boolean;
 }
 
-/** Between the planes. */
+/** Colour between the planes. */
 const BETWEEN = "#3a4450";
 
 export class Painter {
@@ -23,7 +23,7 @@ export class Painter {
 
   constructor(private readonly canvas: HTMLCanvasElement) {}
 
-  /** The scan is another one. */
+  /** Set another scan. */
   forget(): void {
     this.pictures.clear();
   }
@@ -124,7 +124,7 @@ export class Painter {
   }
 }
 
-/** Left and top of a slice's first pixel, in CSS pixels of the stage. */
+/** Return left and top of the first pixel of a slice, in CSS pixels of the stage. */
 function corner(tile: Tile, { width, height }: { width: number; height: number }): [number, number] {
   const { across, down } = tile.axes;
   return [

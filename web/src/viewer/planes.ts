@@ -1,4 +1,4 @@
-// The three planes through the scan, along its voxels: which axis lies where on the screen, and where each tile is.
+// Lay out the three planes along the voxel axes: axes on the screen, and position of each tile.
 
 import type { Voxel } from "../api";
 import type { Plane } from "../state";
@@ -6,7 +6,7 @@ import type { Scan } from "./scan";
 
 const PLANES: Plane[] = ["axial", "coronal", "sagittal"];
 
-/** Axis of the voxels and the direction of growing index on the screen: 1 is right, or down. */
+/** Voxel axis, and sign of its index on the screen: 1 is right, or down. */
 interface ScreenAxis {
   axis: 0 | 1 | 2;
   sign: 1 | -1;
@@ -15,11 +15,11 @@ interface ScreenAxis {
 export interface PlaneAxes {
   across: ScreenAxis;
   down: ScreenAxis;
-  /** Of the voxels, through the plane. */
+  /** Voxel axis through the plane. */
   through: 0 | 1 | 2;
 }
 
-/** Front is up in the axial plane, head is up in the others; in the sagittal one the patient looks to the left. */
+/** Anterior is up in the axial plane, the head in the others; in the sagittal plane the patient faces left. */
 export function planeAxes(scan: Scan, plane: Plane, radiological: boolean): PlaneAxes {
   const [x, y, z] = scan.patient;
   const to = ({ axis, sign }: (typeof scan.patient)[0], direction: 1 | -1): ScreenAxis => ({
@@ -39,20 +39,20 @@ interface Rect {
   height: number;
 }
 
-/** A plane as it is on the screen, in CSS pixels of the stage. */
+/** Plane on the screen, in CSS pixels of the stage. */
 export interface Tile {
   plane: Plane;
   axes: PlaneAxes;
   rect: Rect;
-  /** CSS pixels for one voxel across and down. */
+  /** CSS pixels per voxel across and down. */
   pitch: [number, number];
-  /** Where index 0's middle would be, were the axes' signs 1; see toScreen. */
+  /** Position of the centre of index 0 if the signs of the axes were 1; see toScreen. */
   origin: [number, number];
 }
 
 const GAP = 4;
 
-/** The axial plane large on the left and the others beside it; in a low, wide window all three side by side. */
+/** Return the tiles: axial large on the left with the others beside it; in a low, wide window three in a row. */
 export function layOut(width: number, height: number, alone: Plane | null): Map<Plane, Rect> {
   if (alone) return new Map([[alone, { left: 0, top: 0, width, height }]]);
   if (width > 2.4 * height) {
@@ -70,7 +70,7 @@ export function layOut(width: number, height: number, alone: Plane | null): Map<
 }
 
 /**
- * `centre`: the voxel (broken numbers too) in the middle of every tile; `zoom` 1 fits each plane into its tile, with a
+ * `centre`: voxel (fractional) in the centre of each tile; `zoom` 1 fits each plane into its tile, with a
  * margin for the letters.
  */
 export function makeTile(
@@ -95,7 +95,7 @@ export function makeTile(
   };
 }
 
-/** Where the middle of a voxel is, in CSS pixels of the stage. */
+/** Return the centre of a voxel in CSS pixels of the stage. */
 export function toScreen(tile: Tile, voxel: readonly number[]): [number, number] {
   const { across, down } = tile.axes;
   return [
@@ -104,7 +104,7 @@ export function toScreen(tile: Tile, voxel: readonly number[]): [number, number]
   ];
 }
 
-/** Broken voxel indices under a place of the stage, on the slice through `through`. */
+/** Return fractional voxel indices of a place on the stage, in the slice through `through`. */
 export function toVoxel(tile: Tile, x: number, y: number, through: number): [number, number, number] {
   const { across, down } = tile.axes;
   const voxel: [number, number, number] = [0, 0, 0];

@@ -1,13 +1,13 @@
-// The open scan: its voxels, and which way its axes lie in the patient.
+// Open scan: its voxels, and the orientation of its axes in the patient.
 
 import type { Geometry, Voxel } from "../api";
 import type { Nifti, Voxels } from "./nifti";
 
-/** One of the patient's axes, 0: left to right, 1: back to front, 2: feet to head, along the axes of the voxels. */
+/** Patient axis, 0: left to right, 1: posterior to anterior, 2: inferior to superior, as a voxel axis. */
 interface PatientAxis {
-  /** Of the voxels. */
+  /** Voxel axis. */
   axis: 0 | 1 | 2;
-  /** 1: the index grows to the right, the front, the head. */
+  /** 1: the index grows to the right, anterior, superior. */
   sign: 1 | -1;
 }
 
@@ -18,7 +18,7 @@ export interface Scan {
   voxels: Voxels;
   slope: number;
   intercept: number;
-  /** By the patient's axis. */
+  /** By patient axis. */
   patient: [PatientAxis, PatientAxis, PatientAxis];
 }
 
@@ -43,7 +43,7 @@ export function makeScan(file: Nifti, geometry: Geometry): Scan {
 
 const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] as const;
 
-/** Gives each of the patient's axes the axis of the voxels that lies along it most, each one once. */
+/** Assign to each patient axis the voxel axis closest to it, each one once. */
 function patientAxes(affine: number[][], spacing_mm: readonly number[]): Scan["patient"] {
   const along = (row: number, axis: number): number => affine[row]![axis]! / spacing_mm[axis]!;
   const fit = (order: readonly number[]): number =>
@@ -67,7 +67,7 @@ export function valueAt(scan: Scan, [i, j, k]: Voxel): number {
   return scan.voxels[i + x * (j + y * k)]! * scan.slope + scan.intercept;
 }
 
-/** Letters of a direction in voxel indices, the strongest first: "L", or "LA" on an oblique scan. */
+/** Return letters of a direction in voxel indices, the strongest first: "L", or "LA" on an oblique scan. */
 export function letters(scan: Scan, axis: number, sign: number): string {
   const parts = [0, 1, 2].map((row) => (scan.affine[row]![axis]! / scan.spacing_mm[axis]!) * sign);
   return [0, 1, 2]

@@ -1,4 +1,4 @@
-// How somebody likes the picture, kept in this browser.
+// Display settings, kept in this browser.
 
 import type { App } from "../app";
 import type { State } from "../state";
@@ -15,7 +15,7 @@ export function keepView(app: App): void {
       try {
         localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(KEPT.map((name, n) => [name, values[n]]))));
       } catch {
-        // no room or not allowed: the settings hold for this page only
+        // storage is full or forbidden: the settings hold for this page only
       }
     },
   );

@@ -1,4 +1,4 @@
-// Slices of the scan and of the label map as pictures, one pixel for one voxel, as they lie on the screen.
+// Slices of the scan and of the label map as pictures, one pixel per voxel, oriented as on the screen.
 
 import type { Voxels } from "./nifti";
 import type { PlaneAxes } from "./planes";
@@ -6,7 +6,7 @@ import type { PlaneAxes } from "./planes";
 export interface SliceOrder {
   width: number;
   height: number;
-  /** Index of the first pixel's voxel, and the steps to the next pixel and to the next row. */
+  /** Index of the voxel of the first pixel, and the steps to the next pixel and to the next row. */
   start: number;
   step: number;
   row: number;
@@ -26,7 +26,7 @@ export function sliceOrder(shape: readonly number[], axes: PlaneAxes, index: num
   return { width, height, start, step, row };
 }
 
-/** Grey values of a slice between `black` and `white`, in stored values. */
+/** Return grey values of a slice between `black` and `white`, in stored values. */
 export function paintScan(pixels: Uint32Array, voxels: Voxels, order: SliceOrder, black: number, white: number): void {
   const scale = 255 / (white - black || 1);
   let at = 0;
@@ -40,7 +40,7 @@ export function paintScan(pixels: Uint32Array, voxels: Voxels, order: SliceOrder
   }
 }
 
-/** Colours by value (little-endian RGBA) for a slice of the label map; says whether there is any label in it. */
+/** Write colours by value (little-endian RGBA) for a slice of the label map; returns whether it holds any label. */
 export function paintLabels(pixels: Uint32Array, map: Uint8Array, order: SliceOrder, colours: Uint32Array): boolean {
   let any = 0;
   let at = 0;
@@ -55,7 +55,7 @@ export function paintLabels(pixels: Uint32Array, map: Uint8Array, order: SliceOr
   return any !== 0;
 }
 
-/** The labels of a slice, pixel by pixel. */
+/** Return the labels of a slice by pixel. */
 export function sliceLabels(map: Uint8Array, order: SliceOrder): Uint8Array {
   const labels = new Uint8Array(order.width * order.height);
   let at = 0;

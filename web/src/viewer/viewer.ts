@@ -1,4 +1,4 @@
-// The scan in three planes on one canvas, with an SVG of points and lines above it.
+// Viewer: three planes of the scan on one canvas, with points and lines in an SVG above it.
 
 import type { Voxel } from "../api";
 import type { App } from "../app";
@@ -15,19 +15,19 @@ import { Painter } from "./painter";
 import { keepView } from "./settings";
 import { Windows, type Preset } from "./window";
 
-/** How a label is drawn, by its value in the label map. */
+/** Style of a label, by its value in the label map. */
 interface LabelStyle {
   shown: boolean;
   dashed: boolean;
   active: boolean;
 }
 
-/** A point on the scan. */
+/** Point on the scan. */
 export interface Mark {
   voxel: Voxel;
-  /** "in": belongs to the structure; "out": does not. */
+  /** "in": inside the structure; "out": outside. */
   kind: "in" | "out";
-  /** Value of its label. */
+  /** Value of the point's label. */
   label: number;
   letter: string;
   hovered: boolean;
@@ -40,35 +40,35 @@ export interface Box {
   label: number;
 }
 
-/** What the work on the study puts over the scan. */
+/** What the session draws over the scan. */
 export interface Layer {
   map: Uint8Array | null;
   styles: LabelStyle[];
   marks: Mark[];
   box: Box | null;
-  /** A brush under the mouse, in mm. */
+  /** Brush under the mouse, in mm. */
   brush: { radius_mm: number; erases: boolean } | null;
 }
 
-/** A place on the stage. */
+/** Place on the stage. */
 export interface Place {
   x: number;
   y: number;
   tile: Tile;
-  /** Broken voxel indices. */
+  /** Fractional voxel indices. */
   exact: [number, number, number];
-  /** The voxel there; null outside the scan. */
+  /** Voxel at the place; null outside the scan. */
   voxel: Voxel | null;
 }
 
-/** What the left button does, apart from moving the picture. */
+/** Actions of the left button on the scan. */
 export interface Pointer {
   hover(place: Place | null): void;
-  /** Does it take this press, so that the movement is its own and not a pan? */
+  /** Return true to take a press, so that the drag does not pan. */
   press(place: Place, event: PointerEvent): boolean;
   drag(place: Place): void;
   release(place: Place | null): void;
-  /** A press and release in one place that nothing took. */
+  /** A press and release in one place that was not taken. */
   click(place: Place, belongs: boolean): void;
 }
 
@@ -79,13 +79,13 @@ export class Viewer {
   crosshair: Voxel = [0, 0, 0];
   centre: [number, number, number] = [0, 0, 0];
   zoom = 1;
-  /** Under the mouse, or last under it. */
+  /** Plane under the mouse, or the last one. */
   plane: Plane = "axial";
   mouse: Place | null = null;
   tiles: Tile[] = [];
   layer: Layer = { map: null, styles: [], marks: [], box: null, brush: null };
   pointer: Pointer | null = null;
-  /** Told of each drawing. */
+  /** Called for each drawing. */
   onDraw: () => void = () => {};
   readonly stage = byId("stage");
   private readonly canvas = byId<HTMLCanvasElement>("scan");
@@ -128,7 +128,7 @@ export class Viewer {
     this.redraw();
   }
 
-  /** Moves the crosshair, and the picture where the crosshair would leave its tile. */
+  /** Move the crosshair, and pan if it would leave its tile. */
   moveTo(voxel: Voxel): void {
     if (!this.scan) return;
     this.crosshair = voxel.map((index, axis) =>
@@ -146,7 +146,7 @@ export class Viewer {
     this.moveTo(voxel);
   }
 
-  /** Zooms by a factor; the voxel `about` stays where it is on the screen. */
+  /** Zoom by a factor; the voxel `about` keeps its place on the screen. */
   zoomBy(factor: number, about: readonly number[]): void {
     const zoom = Math.min(Math.max(this.zoom * factor, 0.5), 40);
     const stays = this.zoom / zoom;
@@ -162,7 +162,7 @@ export class Viewer {
     this.redraw();
   }
 
-  /** Of a place in the window of the browser. */
+  /** Return the place at a position in the browser window. */
   placeAt(clientX: number, clientY: number): Place | null {
     const { left, top } = this.stage.getBoundingClientRect();
     const x = clientX - left - this.stage.clientLeft;
@@ -186,7 +186,7 @@ export class Viewer {
     });
   }
 
-  /** Draws at once; the tiles are those of the window as it is now. */
+  /** Draw at once, for the present size of the window. */
   draw(): void {
     const { clientWidth, clientHeight } = this.stage;
     const { view } = this.app.store.state;

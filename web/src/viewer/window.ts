@@ -1,4 +1,4 @@
-// Windows: which values are shown from black to white.
+// Windows: the values shown as black and as white.
 
 import type { Scan } from "./scan";
 
@@ -23,7 +23,7 @@ interface Values {
 
 export class Windows {
   private readonly values: Values;
-  /** Does it look like a CT, in Hounsfield units? */
+  /** Whether the scan looks like a CT in Hounsfield units. */
   readonly isCt: boolean;
   readonly presets: Preset[];
 
@@ -44,7 +44,7 @@ export class Windows {
     return preset === "full" ? [lowest, highest] : [low, high];
   }
 
-  /** Of a drag by that many pixels: across is the width, up makes brighter. */
+  /** Change the window by a drag in pixels: right widens, up brightens. */
   dragged([from, to]: [number, number], across: number, down: number): [number, number] {
     const smallest = Math.max((this.values.highest - this.values.lowest) / 4000, 1e-6);
     const width = Math.max((to - from) * Math.exp(across / 250), smallest);
@@ -62,7 +62,7 @@ function valuesOf({ voxels, slope, intercept }: Scan): Values {
   if (!finite.length) return { lowest: 0, highest: 1, low: 0, high: 1 };
   const lowest = finite[0]!;
   const highest = finite[finite.length - 1]!;
-  // The empty surroundings of the patient say nothing of the patient.
+  // Leave out the empty surroundings of the patient.
   const patient = finite.filter((value) => value > lowest + (highest - lowest) * 0.01);
   const of = patient.length > 100 ? patient : finite;
   const low = of[Math.floor(of.length * 0.005)]!;

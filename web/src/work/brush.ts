@@ -1,4 +1,4 @@
-// A round brush in a plane, or a ball; and slices filled between drawn ones.
+// Round brush in a plane, or a ball; and interpolation between drawn slices.
 
 import type { Voxel } from "../api";
 import type { Scan } from "../viewer/scan";
@@ -8,14 +8,14 @@ export interface Stroke {
   label: number;
   erases: boolean;
   radius_mm: number;
-  /** Axis through the plane, which the brush does not leave; null: a ball. */
+  /** Axis through the plane of the brush; null: a ball. */
   through: 0 | 1 | 2 | null;
 }
 
 /**
- * Paints around a place (broken voxel indices). Other labels' voxels are left as they are.
+ * Paint around a place (fractional voxel indices). Voxels of other labels stay.
  *
- * Voxels whose middle lies within the radius are painted, and always the one under the place.
+ * Voxels whose centre lies within the radius are painted, and always the one under the place.
  */
 export function dab(map: LabelMap, recorder: Recorder, scan: Scan, at: readonly number[], stroke: Stroke): void {
   const { shape, spacing_mm } = scan;
@@ -45,7 +45,7 @@ export function dab(map: LabelMap, recorder: Recorder, scan: Scan, at: readonly 
   if (under.every((index, axis) => index >= 0 && index < shape[axis]!)) paint(...under);
 }
 
-/** Dabs along a line, close enough that none shows. */
+/** Paint along a line without gaps. */
 export function strokeLine(
   map: LabelMap, recorder: Recorder, scan: Scan, from: readonly number[], to: readonly number[], stroke: Stroke,
 ): void {
@@ -56,8 +56,8 @@ export function strokeLine(
 }
 
 /**
- * Fills the empty slices between slices in which the label is drawn, by the mean of the distances to the borders of the
- * two (shape-based interpolation, Raya and Udupa 1990). Returns the number of slices filled.
+ * Fill the empty slices between drawn ones, by the mean of the distances to the borders of the
+ * two (shape-based interpolation, Raya and Udupa 1990). Returns the number of filled slices.
  */
 export function fillBetween(map: LabelMap, recorder: Recorder, scan: Scan, label: number, through: 0 | 1 | 2): number {
   const { shape } = scan;
@@ -98,7 +98,7 @@ export function fillBetween(map: LabelMap, recorder: Recorder, scan: Scan, label
   return filled;
 }
 
-/** mm to the border, less than 0 inside; by passes of a chamfer, which is within 8 % of the true distance. */
+/** Return mm to the border, negative inside, by a chamfer distance (within 8 % of the true distance). */
 function signedDistance(inside: Uint8Array, width: number, height: number, pitch: readonly [number, number]): Float32Array {
   const to = (value: number): Float32Array => {
     const distance = Float32Array.from(inside, (one) => (one === value ? 0 : 1e9));

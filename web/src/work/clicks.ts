@@ -1,4 +1,4 @@
-// Points of the active label: placed, moved, deleted; from the sixth on the server makes a mask of them.
+// Points of the active label: place, move, delete; from the sixth on, the server computes a mask.
 
 import { Away, Refusal, type Answer, type Voxel } from "../api";
 import type { LabelWork } from "../state";
@@ -66,7 +66,7 @@ export class Clicks {
     );
   }
 
-  /** One step: other points, and the mask of fewer than six goes. */
+  /** Apply one step: new points; with fewer than six the mask is removed. */
   private set(label: string, foreground: Voxel[], background: Voxel[]): void {
     const { session } = this;
     const isShort = foreground.length < 6;
@@ -80,7 +80,7 @@ export class Clicks {
     else void this.send(label);
   }
 
-  /** Asks for the mask of the clicks as they are now; a request of clicks before is given up. */
+  /** Request the mask of the present clicks; an earlier request is aborted. */
   async send(label: string): Promise<void> {
     const { session } = this;
     const { app } = session;
@@ -122,7 +122,7 @@ export class Clicks {
     session.app.say(was.source === "drawn" ? text.said.replaced : text.said.mask(label, size), "success");
   }
 
-  /** Waits for the mask of the clicks as they are, and asks for it where the server has others. */
+  /** Wait for the mask of the present clicks; request it if the server has other clicks. */
   async settle(label: string): Promise<void> {
     const { session } = this;
     if (this.asked.has(label)) await this.untilAnswered(label);
@@ -134,7 +134,7 @@ export class Clicks {
     while (this.asked.has(label)) await new Promise((done) => setTimeout(done, 50));
   }
 
-  /** Sends clicks that the server has not, such as those that were placed while it was away. */
+  /** Send clicks that the server does not have, such as those placed while it was down. */
   sendUnsent(): void {
     const { session } = this;
     for (const label of session.labels) {
@@ -155,12 +155,12 @@ export class Clicks {
 
 export const who = (user: string): { client_id?: string } => (user ? { client_id: user } : {});
 
-/** The label map in an answer. */
+/** Return the label map of an answer. */
 export function maskOf(answer: Answer): Promise<Uint8Array> {
   return maskIn(new Blob([answer.mask]).stream());
 }
 
-/** The voxels of a file of a mask (.nii.gz). */
+/** Return the voxels of a mask file (.nii.gz). */
 export async function maskIn(file: ReadableStream<Uint8Array>): Promise<Uint8Array> {
   const { voxels } = readNifti(await gunzipped(file));
   return voxels instanceof Uint8Array ? voxels : Uint8Array.from(voxels);
@@ -168,7 +168,7 @@ export async function maskIn(file: ReadableStream<Uint8Array>): Promise<Uint8Arr
 
 export type Model = Pick<LabelWork, "version" | "sha256">;
 
-/** The model that had a part in an answer. */
+/** Return the model that took part in an answer. */
 export function modelOf({ params }: Answer): Model {
   const { model_version: version, model_sha256: sha256 } = params;
   return {

@@ -1,4 +1,4 @@
-// Decisions on a label or a study: accept, take back, not in this scan, skip.
+// Decisions about a label or a study: accept, undo accept, not in this scan, skip.
 
 import { text } from "../text";
 import { gzipped, writeNifti } from "../viewer/nifti";
@@ -13,7 +13,7 @@ export class Decisions {
     private readonly clicks: Clicks,
   ) {}
 
-  /** Makes the shown mask of the active label final. */
+  /** Make the shown mask of the active label final. */
   accept(): Promise<void> {
     return this.once(async () => {
       const { session } = this;
@@ -22,7 +22,7 @@ export class Decisions {
       const { source, overlaps, foreground, refusal } = session.work(label);
       if (source === "final") return this.goOn(label);
       if (source === "none") return session.app.say(refusal ?? text.said.noMask, "error");
-      // The server has the mask of clicks; what was drawn, proposed, or gave way to other labels it has to be sent.
+      // The server has the mask of clicks; a drawn or proposed one, or one cut by other labels, is uploaded.
       const answer =
         source === "clicks" && !overlaps
           ? await session.app.api.accept(session.study.id, [label], session.user)
@@ -48,7 +48,7 @@ export class Decisions {
     return session.app.api.submit(session.study.id, await gzipped(file), params);
   }
 
-  /** To the next label that is not answered; says so where none is left. */
+  /** Go to the next unfinished label; report if there is none. */
   private goOn(label: string): void {
     const { session } = this;
     const isAnswered = (one: string): boolean => ["final", "absent"].includes(session.work(one).stored);
@@ -115,7 +115,7 @@ export class Decisions {
     });
   }
 
-  /** One at a time, however often the key is pressed; a refusal is said. */
+  /** Run one decision at a time; show a refusal. */
   private async once(decide: () => Promise<void> | void): Promise<void> {
     const { app } = this.session;
     if (!app.store.state.me?.may.store) return app.say(text.said.noPermission, "error");

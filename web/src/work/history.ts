@@ -1,4 +1,4 @@
-// What can be undone: clicks and drawing on the labels of the open study.
+// Undo history: clicks and drawing on the labels of the open study.
 
 import type { LabelWork } from "../state";
 import type { Change } from "./label_map";
@@ -7,7 +7,7 @@ interface Entry {
   label: string;
   before: LabelWork;
   after: LabelWork;
-  /** Of the label map, in the order in which they were made. */
+  /** Changes of the label map, in order. */
   changes: Change[];
 }
 
@@ -23,7 +23,7 @@ export class History {
     this.undone = [];
   }
 
-  /** The entry that would be undone next. */
+  /** Entry that undo would undo. */
   get last(): Entry | undefined {
     return this.done.at(-1);
   }

@@ -1,4 +1,4 @@
-// window.inextremis: facts for tests in a browser, to be read only.
+// window.inextremis: read-only facts for browser tests.
 
 import type { Voxel } from "../api";
 import type { App } from "../app";
@@ -9,7 +9,7 @@ import type { Session } from "./session";
 
 export function mountHook(app: App, viewer: Viewer, session: () => Session | null): void {
   const facts = {
-    /** Is a study open and drawn? */
+    /** Whether a study is open and drawn. */
     get ready(): boolean {
       return Boolean(session() && app.store.state.study && viewer.tiles.length);
     },
@@ -22,20 +22,20 @@ export function mountHook(app: App, viewer: Viewer, session: () => Session | nul
     get window(): [number, number] {
       return [...app.store.state.view.window];
     },
-    /** What is known of a label. */
+    /** Work on a label. */
     work: (label: string) => structuredClone(app.store.state.work[label] ?? null),
-    /** Is nothing asked of the server? */
+    /** Whether no request to the server is pending. */
     get idle(): boolean {
       const { work, deciding, proposing, loading } = app.store.state;
       return !deciding && !proposing && !loading && Object.values(work).every(({ busy }) => !busy);
     },
-    /** The voxel under a place in the window, and in which plane. */
+    /** Voxel and plane at a place in the window. */
     voxelAt: (clientX: number, clientY: number): { plane: Plane; voxel: Voxel | null } | null => {
       viewer.draw();
       const place = viewer.placeAt(clientX, clientY);
       return place && { plane: place.tile.plane, voxel: place.voxel };
     },
-    /** Where a voxel is in the window, and how many slices of the plane away; null where the plane is not shown. */
+    /** Place of a voxel in the window, and its distance in slices of the plane; null if the plane is hidden. */
     screenOf: (voxel: Voxel, plane: Plane): { x: number; y: number; slices: number } | null => {
       viewer.draw();
       const tile = viewer.tiles.find((one) => one.plane === plane);
@@ -45,7 +45,7 @@ export function mountHook(app: App, viewer: Viewer, session: () => Session | nul
       const { axis, sign } = viewer.scan.patient.find((one) => one.axis === tile.axes.through)!;
       return { x: x + left, y: y + top, slices: (voxel[axis] - viewer.crosshair[axis]) * sign };
     },
-    /** Indices into the file's voxels (first axis fastest) of a label's mask. */
+    /** Indices into the file's voxels (first axis fastest) of the mask of a label. */
     maskVoxels: (label: string): number[] => {
       const open = session();
       const found: number[] = [];

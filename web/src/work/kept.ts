@@ -1,14 +1,14 @@
-// What the server has not yet, kept in this browser until it has.
+// Keep work that the server does not have yet in this browser.
 
 import type { Voxel } from "../api";
 import { fromRuns, runsOf } from "./label_map";
 import type { Session } from "./session";
 
-/** Characters of one study; a browser keeps about five million in all. */
+/** Characters for one study; a browser stores about five million in all. */
 const MOST = 1_500_000;
 
 interface Kept {
-  /** Of the scan, so that points are not brought back on another one of the same name. */
+  /** Identifies the scan, so that points are not restored on another one of the same name. */
   shape: number[];
   affine: number[][];
   labels: Record<string, { foreground: Voxel[]; background: Voxel[] }>;
@@ -19,7 +19,7 @@ function nameOf(session: Session): string {
   return `inextremis.kept:${session.app.store.state.project?.title ?? ""}:${session.study.id}`;
 }
 
-/** Keeps it now; removes what was kept where the server has all. */
+/** Store the work; remove it if the server has everything. */
 export function keep(session: Session): void {
   const unsaved = session.labels.filter((label) => session.isUnsaved(label));
   const name = nameOf(session);
@@ -40,11 +40,11 @@ export function keep(session: Session): void {
     const words = JSON.stringify(kept);
     localStorage.setItem(name, words.length <= MOST ? words : JSON.stringify({ ...kept, drawn: null }));
   } catch {
-    // The browser allows nothing to be kept, or is full.
+    // Storage is forbidden or full.
   }
 }
 
-/** Brings back what was kept of this study; says whether there was anything. */
+/** Restore the work on this study; returns whether there was any. */
 export function restoreKept(session: Session): boolean {
   const kept = read(nameOf(session));
   if (!kept || !isSame(kept.shape, session.map.shape) || !isSame(kept.affine, session.scan.affine)) return false;

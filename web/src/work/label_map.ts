@@ -1,6 +1,6 @@
-// The masks of all labels of the open study in one map: 0 is none, 1 the first label. Voxels in the order of the file.
+// Masks of all labels of the open study in one map: 0 is none, 1 the first label. Voxels in the order of the file.
 
-/** Voxels that changed, and their values before and after. */
+/** Changed voxels, and their values before and after. */
 export interface Change {
   voxels: Uint32Array;
   before: Uint8Array;
@@ -19,7 +19,7 @@ export class LabelMap {
     return this.counts[label]!;
   }
 
-  /** Applies a change, or takes it back. */
+  /** Apply a change, or undo it. */
   apply(change: Change, back = false): void {
     const to = back ? change.before : change.after;
     for (let n = 0; n < change.voxels.length; n++) {
@@ -31,9 +31,9 @@ export class LabelMap {
   }
 
   /**
-   * Gives a label the voxels that have it in another map; voxels of other labels keep theirs.
+   * Give a label the voxels that have it in another map; voxels of other labels stay.
    *
-   * Returns the change that was applied, and how many voxels other labels kept.
+   * Returns the applied change, and the number of voxels that other labels kept.
    */
   take(mask: Uint8Array, label: number): { change: Change; kept: number } {
     const collector = new Collector(this);
@@ -49,7 +49,7 @@ export class LabelMap {
     return { change: collector.end(), kept };
   }
 
-  /** Takes a label off the map. */
+  /** Remove a label from the map. */
   clear(label: number): Change {
     const collector = new Collector(this);
     const { values } = this;
@@ -61,7 +61,7 @@ export class LabelMap {
     return new Recorder(this);
   }
 
-  /** A map with one label only, as it is submitted. */
+  /** Return a map with one label only, to upload it. */
   only(label: number): Uint8Array {
     return this.values.map((value) => (value === label ? label : 0));
   }
@@ -74,7 +74,7 @@ export class LabelMap {
   }
 }
 
-/** Sets voxels at once, each one only once, and remembers what they were. */
+/** Set each voxel at most once, and record the values before. */
 class Collector {
   private voxels = new Uint32Array(1024);
   private before = new Uint8Array(1024);
@@ -109,7 +109,7 @@ class Collector {
   }
 }
 
-/** Sets voxels at once, some of them several times, and remembers what they were at first. */
+/** Set voxels any number of times, and record their first values. */
 export class Recorder {
   private first = new Map<number, number>();
 
@@ -139,7 +139,7 @@ export class Recorder {
   }
 }
 
-/** Runs of a map: [value, length, value, length, ...], small for masks; and back. */
+/** Encode a map as runs [value, length, value, length, ...]; and decode it. */
 export function runsOf(values: Uint8Array): number[] {
   const runs: number[] = [];
   let start = 0;

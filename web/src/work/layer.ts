@@ -1,8 +1,8 @@
-// The session as the viewer draws it: marks, box, masks, brush.
+// Layers of the viewer made from the session: marks, box, masks, brush.
 
 import { text } from "../text";
 import type { Layer, Mark } from "../viewer/viewer";
-import { ENDS, findEnds } from "./ends";
+import { EXTREMES, findExtremes } from "./extremes";
 import type { WorkPointer } from "./pointer";
 import type { Session } from "./session";
 import { boxOf } from "./voxels";
@@ -28,10 +28,10 @@ export function layerOf(session: Session, pointer: WorkPointer | null): Layer {
 
 function marksOf(session: Session, label: string, pointer: WorkPointer | null): Mark[] {
   const work = session.work(label);
-  const found = findEnds(session.scan, work.foreground);
+  const found = findExtremes(session.scan, work.foreground);
   const letterOf = (index: number): string => {
-    const end = ENDS.find((one) => found[one] === index);
-    return end ? text.endLetters[end] : "";
+    const extreme = EXTREMES.find((one) => found[one] === index);
+    return extreme ? text.extremeLetters[extreme] : "";
   };
   return (["in", "out"] as const).flatMap((kind) =>
     (kind === "in" ? work.foreground : work.background).map((voxel, index): Mark => {

@@ -1,4 +1,4 @@
-// Opens a study: its scan, its final mask, its clicks, what this browser kept of it.
+// Open a study: its scan, final mask, clicks, and work kept in this browser.
 
 import { Refusal, type Study } from "../api";
 import type { App } from "../app";
@@ -16,11 +16,11 @@ export class Opener {
   constructor(
     private readonly app: App,
     private readonly viewer: Viewer,
-    /** Told of the study that is open from now on; null: none. */
+    /** Called with the study that is open from now on; null: none. */
     private readonly onOpen: (session: Session | null) => void,
   ) {}
 
-  /** The study that was open is closed first; opening another one gives this one up. */
+  /** Close the open study first; opening another study aborts this. */
   async open(id: string): Promise<void> {
     const { app, viewer } = this;
     this.opening?.abort();
@@ -73,7 +73,7 @@ export class Opener {
   }
 }
 
-/** Where there is a final mask, its labels are on the map. */
+/** Put the labels of the final mask, if there is one, on the map. */
 async function showFinal(session: Session): Promise<void> {
   const { final } = session.study;
   if (!final) return;
@@ -86,7 +86,7 @@ async function showFinal(session: Session): Promise<void> {
   }
 }
 
-/** The masks of clicks that are stored and not accepted yet; the clicks are not stored anew by this. */
+/** Compute masks of stored clicks that are not accepted yet; the clicks are not stored again. */
 async function showStoredClicks(session: Session): Promise<void> {
   const { app, study } = session;
   const open = session.labels.filter((label) => {
@@ -103,7 +103,7 @@ async function showStoredClicks(session: Session): Promise<void> {
       session.update(label, { source: "clicks", ...modelOf(answer), overlaps: kept > 0 });
     }
   } catch (error) {
-    // The clicks are shown without a mask; the next one asks for it again.
+    // Show the clicks without a mask; the next click requests it again.
     app.say(error instanceof Error ? error.message : String(error), "error");
     for (const label of open) session.sent.delete(label);
   }

@@ -1,4 +1,4 @@
-// At the bottom right: which voxel is under the mouse or else the crosshair, where it lies, and its value.
+// Bottom right: index, position and value of the voxel under the mouse, or at the crosshair.
 
 import { byId } from "../dom";
 import { text } from "../text";

@@ -1,4 +1,4 @@
-// What the left button does on the scan: points, or the brush.
+// Actions of the left button on the scan: points, or the brush.
 
 import type { Voxel } from "../api";
 import { text } from "../text";
@@ -10,7 +10,7 @@ import type { Recorder } from "./label_map";
 import type { Session } from "./session";
 import { same } from "./voxels";
 
-/** Pixels within which a point is taken hold of. */
+/** Pixels within which a point is grabbed. */
 const REACH = 9;
 /** Pixels that a click may move. */
 const STILL = 4;
@@ -21,7 +21,7 @@ type Drag =
 
 export class WorkPointer implements Pointer {
   private current: Drag | null = null;
-  /** A point that is being dragged, and where it is now. */
+  /** Point that is dragged, and its present position. */
   dragged: { kind: Kind; index: number; voxel: Voxel } | null = null;
 
   constructor(
@@ -84,7 +84,7 @@ export class WorkPointer implements Pointer {
     this.current = null;
     this.dragged = null;
     if (drag?.what === "point") {
-      // A click beside a point, not on it, is a point of its own.
+      // A click beside a point places a new one.
       if (!drag.moved && drag.pressed.voxel && !same(drag.pressed.voxel, drag.start)) this.click(drag.pressed, true);
       if (same(drag.now, drag.start)) {
         this.refresh();
@@ -113,7 +113,7 @@ export class WorkPointer implements Pointer {
     return kind === "in" ? work.foreground : work.background;
   }
 
-  /** The nearest point of the active label in this slice, within reach of the mouse. */
+  /** Return the nearest point of the active label in this slice within reach of the mouse. */
   private pointAt({ tile, x, y }: Place): { kind: Kind; index: number } | null {
     const { viewer } = this.session;
     let best: { kind: Kind; index: number; away: number } | null = null;

@@ -1,4 +1,4 @@
-// Masks that the trained network proposes, for labels that nobody has answered.
+// Masks proposed by the trained network, for labels that nobody has annotated.
 
 import { Refusal, type Study } from "../api";
 import { text } from "../text";
@@ -12,14 +12,14 @@ export class Proposals {
     session.closed.signal.addEventListener("abort", () => this.asked?.abort());
   }
 
-  /** Labels that a model may have learnt: nobody has annotated the others. */
+  /** Labels that a model may know: somebody has annotated them. */
   private get learnt(): string[] {
     const { studies } = this.session.app.store.state;
     return this.session.labels.filter((label) =>
       studies.some(({ labels }) => labels[label] === "clicked" || labels[label] === "final"));
   }
 
-  /** Those of these labels for which there is room for a proposal. */
+  /** Return those of these labels that can take a proposal. */
   private open(labels: string[]): string[] {
     return labels.filter((label) => {
       const { stored, source, foreground, busy } = this.session.work(label);
@@ -28,7 +28,7 @@ export class Proposals {
     });
   }
 
-  /** `asked`: by a key, so that it says why there is none, and the network makes it anew where one is stored. */
+  /** `asked`: by a key; it then reports if there is none, and computes it again if one is stored. */
   async make(asked: boolean): Promise<void> {
     const { session } = this;
     const { app } = session;
@@ -45,7 +45,7 @@ export class Proposals {
     app.store.set({ proposing: true });
     try {
       const [mask, by] = stored ? await this.stored(stored, signal) : await this.made(model!, signal);
-      // Clicks that came meanwhile go before it.
+      // Clicks placed meanwhile take precedence.
       if (!signal.aborted) this.show(mask, by, this.open(labels));
     } catch (error) {
       if (!signal.aborted && asked) app.say(error instanceof Error ? error.message : String(error), "error");

@@ -1,4 +1,4 @@
-// The open study as it is worked on: clicks, masks and their history.
+// Open study: clicks, masks and their history.
 
 import type { Study, Voxel } from "../api";
 import type { App } from "../app";
@@ -24,11 +24,11 @@ const UNTOUCHED: LabelWork = {
 export class Session {
   readonly map: LabelMap;
   readonly history = new History();
-  /** Clicks that the server has, by label, as text. */
+  /** Clicks stored on the server, by label, as text. */
   readonly sent = new Map<string, string>();
-  /** Ends what is asked for when the study is closed. */
+  /** Aborts requests when the study is closed. */
   readonly closed = new AbortController();
-  /** A point under the mouse. */
+  /** Point under the mouse. */
   hovered: { label: string; kind: "in" | "out"; index: number } | null = null;
 
   constructor(
@@ -61,7 +61,7 @@ export class Session {
     return this.app.store.state.user ?? "";
   }
 
-  /** Value of a label in the label map. */
+  /** Return the value of a label in the label map. */
   valueOf(label: string): number {
     return this.labels.indexOf(label) + 1;
   }
@@ -75,25 +75,25 @@ export class Session {
     return (this.map.count(this.valueOf(label)) * mm3) / 1000;
   }
 
-  /** Are there clicks or a drawing that the server has not? */
+  /** Tell whether clicks or a drawing are not stored on the server. */
   isUnsaved(label: string): boolean {
     const work = this.work(label);
     const clicked = work.foreground.length + work.background.length > 0;
     return work.source === "drawn" || (clicked && this.sent.get(label) !== keyOfWork(work));
   }
 
-  /** Changes what is known of a label, with nothing to undo. */
+  /** Change the work on a label without a history entry. */
   update(label: string, change: Partial<LabelWork>): void {
     const { work } = this.app.store.state;
     this.app.store.set({ work: { ...work, [label]: { ...this.work(label), ...change } } });
   }
 
-  /** The label map is another one: draw it. */
+  /** Draw the changed label map. */
   repaint(): void {
     this.app.store.set({ maskRevision: this.app.store.state.maskRevision + 1 });
   }
 
-  /** A step that can be undone; `changes` of the label map are made already. */
+  /** Record a step that can be undone; its `changes` of the label map are applied already. */
   edit(label: string, change: Partial<LabelWork>, changes: Change[] = []): void {
     const before = this.work(label);
     this.update(label, change);
@@ -102,7 +102,7 @@ export class Session {
     if (changes.length) this.repaint();
   }
 
-  /** What came of the last step: it is undone with it. */
+  /** Add a result to the last step, so that it is undone with it. */
   amend(label: string, change: Partial<LabelWork>, changes: Change[]): void {
     const { last } = this.history;
     const work = this.work(label);
@@ -136,7 +136,7 @@ export class Session {
     return true;
   }
 
-  /** What the server holds is not undone. */
+  /** Work stored on the server is not undone. */
   private restore(label: string, work: LabelWork): void {
     const { stored } = this.work(label);
     this.update(label, { ...work, stored, busy: false, refusal: null });

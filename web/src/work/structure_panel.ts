@@ -1,12 +1,12 @@
-// The panel of the open study: its labels, the six ends of the active one, its mask, and what to do with it.
+// Panel of the open study: labels, extreme points of the active one, its mask, and buttons.
 
-import type { End } from "../api";
+import type { Extreme } from "../api";
 import type { ActionName, App } from "../app";
 import { byId, element, keepingFocus, replace } from "../dom";
 import type { LabelWork, State } from "../state";
 import { text } from "../text";
 import { colourClass } from "../viewer/colours";
-import { ENDS, findEnds } from "./ends";
+import { EXTREMES, findExtremes } from "./extremes";
 import type { Session } from "./session";
 import { withKey } from "./toolbar";
 import { boxOf } from "./voxels";
@@ -15,13 +15,13 @@ export function mountStructure(app: App, session: () => Session | null): void {
   const { store } = app;
   const panel = byId("structure");
   const labels = element("ul", { class: "labels", "aria-label": text.structure.labels });
-  const ends = element("div", { class: "ends" });
+  const extremes = element("div", { class: "extremes" });
   const hint = element("p", { class: "hint" });
   const mask = element("div", { class: "mask" });
   const actions = element("div", { class: "actions" });
   const name = element("h2", {});
   const skipped = element("p", { class: "skipped" });
-  replace(panel, name, skipped, labels, ends, hint, mask, actions);
+  replace(panel, name, skipped, labels, extremes, hint, mask, actions);
 
   store.watch(
     ({ study, work, activeLabel, maskRevision, proposing, deciding, project, me }) => [
@@ -39,7 +39,7 @@ export function mountStructure(app: App, session: () => Session | null): void {
       keepingFocus(panel, () => {
         replace(labels, ...open.labels.map((label) => labelRow(app, open, label)));
         const work = open.work(state.activeLabel);
-        showEnds(open, work, ends);
+        showExtremes(open, work, extremes);
         showHint(open, work, state, hint);
         showMask(open, work, state, mask);
         replace(actions, ...buttons(app, open, work, state));
@@ -65,28 +65,28 @@ function labelRow(app: App, session: Session, label: string): HTMLElement {
     element("span", { class: "quiet" }, busy ? "…" : source === "proposal" ? text.states.proposed : state)));
 }
 
-function showEnds(session: Session, work: LabelWork, into: HTMLElement): void {
-  const found = findEnds(session.scan, work.foreground);
+function showExtremes(session: Session, work: LabelWork, into: HTMLElement): void {
+  const found = findExtremes(session.scan, work.foreground);
   const count = Object.keys(found).length;
-  const row = (end: End): HTMLElement => {
-    const index = found[end];
+  const row = (extreme: Extreme): HTMLElement => {
+    const index = found[extreme];
     const is = index !== undefined;
     return element("li", { class: is ? "found" : "" },
       element("button", {
-        type: "button", class: "plain", disabled: !is, "data-focus": `end ${end}`,
-        title: is ? text.structure.goTo(text.ends[end]) : text.endHints[end],
+        type: "button", class: "plain", disabled: !is, "data-focus": `extreme ${extreme}`,
+        title: is ? text.structure.goTo(text.extremes[extreme]) : text.extremeHints[extreme],
         onclick: () => is && session.viewer.moveTo(work.foreground[index]!),
       },
       element("span", { class: "tick", "aria-hidden": "true" }, is ? "✓" : ""),
-      element("span", {}, text.ends[end]),
+      element("span", {}, text.extremes[extreme]),
       element("span", { class: "visually-hidden" }, is ? text.structure.isFound : text.structure.isMissing)));
   };
-  // Opposite ends beside each other, as the patient is looked at.
+  // Opposite extreme points side by side, as in the radiological view.
   replace(into,
     element("div", { class: "heading" },
-      element("h3", {}, text.structure.ends),
+      element("h3", {}, text.structure.extremes),
       element("span", { class: count === 6 ? "success" : "quiet" }, text.structure.found(count))),
-    element("ul", {}, ...ENDS.map(row)));
+    element("ul", {}, ...EXTREMES.map(row)));
 }
 
 function showHint(session: Session, work: LabelWork, state: Readonly<State>, into: HTMLElement): void {
@@ -108,10 +108,10 @@ function whatToClick(session: Session, { foreground }: LabelWork): string {
   const { structure: t } = text;
   if (foreground.length === 0) return t.firstHint;
   if (foreground.length >= 6) return t.sixHint;
-  const found = findEnds(session.scan, foreground);
-  const [one, ...more] = ENDS.filter((end) => found[end] === undefined);
-  if (more.length) return t.missing([one!, ...more].map((end) => text.ends[end]));
-  return t.oneMissing(text.ends[one!], text.endHints[one!]);
+  const found = findExtremes(session.scan, foreground);
+  const [one, ...more] = EXTREMES.filter((extreme) => found[extreme] === undefined);
+  if (more.length) return t.missing([one!, ...more].map((extreme) => text.extremes[extreme]));
+  return t.oneMissing(text.extremes[one!], text.extremeHints[one!]);
 }
 
 function showMask(session: Session, work: LabelWork, state: Readonly<State>, into: HTMLElement): void {

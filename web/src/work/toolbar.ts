@@ -1,4 +1,4 @@
-// The tools above the scan.
+// Toolbar above the scan.
 
 import type { ActionName, App } from "../app";
 import { byId, element, replace, svg } from "../dom";

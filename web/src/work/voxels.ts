@@ -1,13 +1,13 @@
-// Small facts about voxels.
+// Small functions of voxels.
 
 import type { Voxel } from "../api";
 
 export const same = (a: readonly number[], b: readonly number[]): boolean => a.every((index, axis) => index === b[axis]);
 
-/** Clicks as text, to know them again. */
+/** Return clicks as text, to compare them. */
 export const keyOf = (foreground: Voxel[], background: Voxel[]): string => JSON.stringify([foreground, background]);
 
-/** The box of voxels, its corners inside it; null without any. */
+/** Return the box of voxels, corners included; null without voxels. */
 export function boxOf(voxels: Voxel[]): { low: Voxel; high: Voxel } | null {
   if (!voxels.length) return null;
   const edge = (pick: (...values: number[]) => number): Voxel =>

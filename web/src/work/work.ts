@@ -1,4 +1,4 @@
-// Annotating the open study: ties the session to the viewer, the panel, the keys and this browser's memory.
+// Annotation of the open study: connects the session to the viewer, the panel, the keys and the browser's storage.
 
 import { Away } from "../api";
 import type { App } from "../app";
@@ -23,7 +23,7 @@ import { boxOf } from "./voxels";
 const SMALLEST_MM = 0.5;
 const LARGEST_MM = 40;
 
-/** All that exists for one open study. */
+/** Everything that exists for one open study. */
 interface Desk {
   session: Session;
   clicks: Clicks;
@@ -92,7 +92,7 @@ async function tellWorking({ app, study, user }: Session): Promise<void> {
   });
 }
 
-/** Soon after each change, and when the page is left. */
+/** Store soon after each change, and when the page is left. */
 function keepWhatIsUnsaved(app: App, session: () => Session | null): void {
   let timer = 0;
   const now = (): void => {
@@ -170,7 +170,7 @@ function fill(session: Session | undefined, viewer: Viewer): void {
   session.app.say(filled ? text.said.filled(filled) : text.said.nothingToFill);
 }
 
-/** Opens the study that the strategy brings. */
+/** Open the study that the strategy chooses. */
 async function next(app: App): Promise<void> {
   const { project, strategy, user, study } = app.store.state;
   if (!project) return;

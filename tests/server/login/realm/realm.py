@@ -1,4 +1,4 @@
-"""A real realm of OpenID Connect on loopback, whose keys the tests know, so that they can forge its tokens."""
+"""Run a realm of OpenID Connect on loopback, with known keys, so that tests can forge its tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD = "of the realm"
 
 
 class Key:
-    """An RSA key with an id."""
+    """RSA key with an id."""
 
     def __init__(self, key_id):
         self.id = key_id
@@ -43,11 +43,11 @@ class Key:
 
 
 class Realm:
-    """A process of npm's oidc-provider.
+    """Process of npm's oidc-provider.
 
     Attributes:
-        key: that it signs with; another one holds from the next start on.
-        users: names and their roles, as the realm calls them.
+        key: Signing key; a change takes effect at the next start.
+        users: Users and their roles, with the realm's names.
     """
 
     def __init__(self, callback, users):
@@ -79,7 +79,7 @@ class Realm:
         self.stop()
 
     def claims(self, name="anna", **changed):
-        """Of a right access token; None takes one away."""
+        """Return the claims of a valid access token; None removes a claim."""
         now = int(time.time())
         claims = {
             "iss": self.address,
@@ -94,12 +94,12 @@ class Realm:
         return {key: value for key, value in {**claims, **changed}.items() if value is not None}
 
     def token(self, name="anna", key=None, **changed):
-        """Signed as the realm signs."""
+        """Return a token, signed as the realm does."""
         key = key or self.key
         return jwt.encode(self.claims(name, **changed), key.private, "RS256", {"kid": key.id})
 
     def token_signed_with_public_key(self):
-        """By HS256, which libraries do not do with such a key by themselves."""
+        """Return a token signed by HS256 with the public key, which libraries refuse to do."""
         signed = f"{_part({'alg': 'HS256', 'typ': 'JWT', 'kid': self.key.id})}.{_part(self.claims())}"
         signature = hmac.new(self.key.public_pem, signed.encode(), hashlib.sha256).digest()
         return f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -110,7 +110,7 @@ def _part(content):
 
 
 def log_in_at_realm(address, name):
-    """What a person does in the realm's pages; returns where these send the browser in the end."""
+    """Log in on the realm's pages, and return the address to which they redirect the browser."""
     browser, realm = requests.Session(), address.partition("/auth")[0]
     answer = browser.get(address, timeout=30)
     for _ in range(2):  # name and password, then consent

@@ -1,44 +1,44 @@
-// Which click is which of the six ends, by the patient's names, while they are placed in any order.
+// Assign clicks, placed in any order, to the six extremes of a structure, named by the patient's directions.
 
-import type { End, Voxel } from "../api";
+import type { Extreme, Voxel } from "../api";
 import type { Scan } from "../viewer/scan";
 
-export const ENDS: End[] = ["left", "right", "anterior", "posterior", "inferior", "superior"];
+export const EXTREMES: Extreme[] = ["left", "right", "anterior", "posterior", "inferior", "superior"];
 
 interface Direction {
   axis: 0 | 1 | 2;
   sign: 1 | -1;
 }
 
-/** In which direction of the voxels an end lies. */
-function directionOf(scan: Pick<Scan, "patient">, end: End): Direction {
-  const row = { left: 0, right: 0, anterior: 1, posterior: 1, inferior: 2, superior: 2 }[end];
-  const towards = end === "right" || end === "anterior" || end === "superior" ? 1 : -1;
+/** The voxel axis and sign of an extreme. */
+function directionOf(scan: Pick<Scan, "patient">, extreme: Extreme): Direction {
+  const row = { left: 0, right: 0, anterior: 1, posterior: 1, inferior: 2, superior: 2 }[extreme];
+  const towards = extreme === "right" || extreme === "anterior" || extreme === "superior" ? 1 : -1;
   const { axis, sign } = scan.patient[row]!;
   return { axis, sign: (sign * towards) as 1 | -1 };
 }
 
 /**
- * The index of the click of each end that is found.
+ * Return the index of the click of each extreme that is found.
  *
- * With six clicks or more each end has a click of its own, with the least sum of distances to the faces of the box of
- * all clicks, as the server decides it. With fewer, each click takes one end: those for which it lies furthest out from
- * the middle of all clicks.
+ * With six clicks or more, each extreme has its own click; the assignment minimises the sum of distances to the faces of
+ * the box of all clicks, as on the server. With fewer, each click takes one extreme; the assignment maximises the sum of
+ * distances from the middle of the clicks.
  */
-export function findEnds(scan: Pick<Scan, "patient" | "spacing_mm">, clicks: Voxel[]): Partial<Record<End, number>> {
+export function findExtremes(scan: Pick<Scan, "patient" | "spacing_mm">, clicks: Voxel[]): Partial<Record<Extreme, number>> {
   if (!clicks.length) return {};
-  const directions = ENDS.map((end) => directionOf(scan, end));
+  const directions = EXTREMES.map((extreme) => directionOf(scan, extreme));
   const cost = clicks.length < 6 ? outwards(scan, clicks, directions) : toFaces(clicks, directions);
   const chosen = clicks.length < 6 ? assign(cost) : assign(transposed(cost));
-  const found: Partial<Record<End, number>> = {};
+  const found: Partial<Record<Extreme, number>> = {};
   chosen.forEach((column, row) => {
-    const [click, end] = clicks.length < 6 ? [row, column] : [column, row];
-    found[ENDS[end]!] = click;
+    const [click, extreme] = clicks.length < 6 ? [row, column] : [column, row];
+    found[EXTREMES[extreme]!] = click;
   });
   return found;
 }
 
-/** [click][end]: mm towards the inside, from the middle between the outermost clicks. */
+/** [click][extreme]: negative distance in mm from the middle between the outermost clicks. */
 function outwards(scan: Pick<Scan, "spacing_mm">, clicks: Voxel[], directions: Direction[]): number[][] {
   return clicks.map((click) =>
     directions.map(({ axis, sign }) => {
@@ -49,7 +49,7 @@ function outwards(scan: Pick<Scan, "spacing_mm">, clicks: Voxel[], directions: D
   );
 }
 
-/** [click][end]: distance to the face of the box, in units of its extent. */
+/** [click][extreme]: distance to the face of the box, in units of its extent. */
 function toFaces(clicks: Voxel[], directions: Direction[]): number[][] {
   return clicks.map((click) =>
     directions.map(({ axis, sign }) => {
@@ -62,7 +62,7 @@ function toFaces(clicks: Voxel[], directions: Direction[]): number[][] {
 
 const transposed = (rows: number[][]): number[][] => rows[0]!.map((_, column) => rows.map((row) => row[column]!));
 
-/** A column for each row, each one once, with the least sum (Hungarian method, O(rows² columns)). */
+/** Assign a column to each row, each one once, with minimal sum (Hungarian method, O(rows² columns)). */
 function assign(cost: number[][]): number[] {
   const [rows, columns] = [cost.length, cost[0]!.length];
   const u = new Array<number>(rows + 1).fill(0);

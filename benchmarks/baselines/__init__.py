@@ -1,1 +1,0 @@
-"""Methods that the paper compares with, from their own papers, for one structure a scan."""

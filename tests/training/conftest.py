@@ -1,0 +1,30 @@
+"""Fixtures of tests that run whole trainings."""
+
+import pytest
+
+from lib.training import gate
+from tests.training.phantoms import scans
+
+
+@pytest.fixture
+def five(tmp_path):
+    """Five scans: the minimum number of which one is held out."""
+    return scans(tmp_path, 5)
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Sets the scores of networks in the order in which they are scored; kept versions are not scored again."""
+
+    def script(*values):
+        following = iter(values)
+
+        def score(*_):
+            value = next(following)
+            if isinstance(value, Exception):
+                raise value
+            return value
+
+        monkeypatch.setattr(gate, "scan_score", score)
+
+    return script
