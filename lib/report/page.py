@@ -89,7 +89,7 @@ def _time(time: str | datetime) -> Markup:
 
 
 def _pictures(image: AnnotatedImage, model: TrainedModel | None) -> Iterator[Picture]:
-    """Draw a picture of each structure."""
+
     volume = image.volume()
     for shown in image.masks(volume, model):
         row = shown.row

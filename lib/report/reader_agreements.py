@@ -18,7 +18,7 @@ class ReaderAgreement:
 
     Attributes:
         dice: Dice score in [0, 1].
-        largest_mm: largest distance between the bounding boxes' faces of the masks; None if one mask is empty.
+        largest_mm: largest distance between the outermost faces of the masks; None if one mask is empty.
         decision: chosen reader and reviewer; empty if the study is not decided.
     """
 

@@ -49,7 +49,7 @@ def annotations_of_archive(address: str, series_uids: Sequence[str], images: Stu
 
 
 def _refers_to_opened(one: AnnotationObject, images: StudyImages) -> bool:
-    return not one.is_own and not _opened(images).isdisjoint(referenced_series(one.dataset))
+    return not one.is_own and not _opened_uids(images).isdisjoint(referenced_series(one.dataset))
 
 
 def _slices_of(one: AnnotationObject, archive: Archive, images: StudyImages) -> dict[str, Dataset]:
@@ -57,10 +57,10 @@ def _slices_of(one: AnnotationObject, archive: Archive, images: StudyImages) -> 
     if one.kind != "SR":
         return {}
     study = {"StudyInstanceUID": str(one.dataset.StudyInstanceUID)}
-    series = [Series(uid, study, None) for uid in referenced_series(one.dataset) & _opened(images)]
+    series = [Series(uid, study, None) for uid in referenced_series(one.dataset) & _opened_uids(images)]
     return {str(header.SOPInstanceUID): header for found in series for header in archive.headers(found)}
 
 
-def _opened(images: StudyImages) -> set[str]:
-    """Return the UIDs of the opened series."""
+def _opened_uids(images: StudyImages) -> set[str]:
+
     return {series_and_volume(image)[0] for image in images.paths} - {""}

@@ -17,10 +17,9 @@ def name_and_detail(image_id: str, facts: Mapping[str, str], unnamed: str) -> tu
     patient = " ".join(facts.get("PatientName", "").replace("^", " ").split()) or facts.get("PatientID", "")
     series, study = facts.get("SeriesDescription", ""), facts.get("StudyDescription", "")
     name = [patient, series or study or unnamed, series_and_volume(image_id)[1]]
-    detail = [_date(facts.get("StudyDate", "")), facts.get("Modality", ""), study if series else ""]
+    detail = [_iso_date(facts.get("StudyDate", "")), facts.get("Modality", ""), study if series else ""]
     return " · ".join(filter(None, name)), " · ".join(filter(None, detail))
 
 
-def _date(dicom: str) -> str:
-    """Convert a date from DICOM to ISO 8601."""
+def _iso_date(dicom: str) -> str:
     return f"{dicom[:4]}-{dicom[4:6]}-{dicom[6:]}" if len(dicom) == 8 and dicom.isdecimal() else dicom

@@ -149,6 +149,6 @@ def proposal_in(summaries: Mapping[str, Sequence[AnnotationSummary]]) -> Proposa
 
 
 def _newest(summaries: Mapping[str, Sequence[AnnotationSummary]]) -> AnnotationSummary | None:
-    """Return the latest annotation of a study."""
+
     of_all = [one for tag in (CLICK_TAG, FINAL_TAG) for one in summaries.get(tag, ())]
     return max(of_all, key=lambda one: one.created, default=None)

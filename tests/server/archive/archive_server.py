@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from lib.annotations.store import AnnotationStore
 from lib.demo.local_server import LocalServer
 from lib.demo.orthanc import Orthanc
@@ -34,7 +32,3 @@ class Archive:
 
     def annotation(self, uid, label="lesion"):
         return AnnotationStore(self.project.clicks).load(uid, label)
-
-    def delete(self, uid):
-        (found,) = requests.post(f"{self.orthanc.url}/tools/lookup", data=uid, timeout=10).json()
-        requests.delete(self.orthanc.url + found["Path"], timeout=10).raise_for_status()

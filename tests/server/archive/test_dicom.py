@@ -4,7 +4,6 @@ import hashlib
 import io
 import shutil
 import socket
-import time
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +13,6 @@ import requests
 from monailabel.client import MONAILabelClient
 
 from lib.demo.dicom import upload
-from lib.server.archive.archive_listing import EXPIRES_S
 from tests.physical import SHAPE, series
 from tests.server.archive.archive_server import CLICKS
 from tests.server.asking import datastore, infer
@@ -93,18 +91,6 @@ def test_unknown_series_is_404(server):
 
     assert answer.status_code == 404
     assert "There is no series '1.2.3.4'" in answer.json()["detail"]
-
-
-def test_series_sent_later_appears_and_deleted_ones_disappear(archive, server):
-    uid = upload(archive.orthanc.dicomweb_url, series("coronal", "ascending"))
-    time.sleep(EXPIRES_S)
-    assert datastore(server)["total"] == 4
-
-    archive.delete(uid)
-    answer = infer(server, uid, {"lesion": CLICKS})
-    assert answer.status_code == 404
-    time.sleep(EXPIRES_S)
-    assert datastore(server)["total"] == 3
 
 
 def test_final_mask_is_stored_as_dicom_seg_too(archive, server, uids, tmp_path):

@@ -5,7 +5,6 @@ and of the returned mask, in millimetres.
 """
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -115,17 +114,3 @@ def test_series_that_is_no_even_grid_is_refused(archive, server, fault, model):
     assert answer.status_code == 422
     assert SENTENCES[fault] in answer.json()["detail"]
     assert not archive.volume(uid).exists()
-
-
-def test_series_completed_in_the_archive_is_taken(archive, server, tmp_path):
-    """After the refusal nothing of the incomplete series is kept."""
-    instances = series(series="missing slice")
-    uid = instances[0].SeriesInstanceUID
-    assert infer(server, uid, {}).status_code == 422
-
-    upload(archive.orthanc.dicomweb_url, [instances[4]])
-    time.sleep(1)
-    clicks, _ = clicks_on(stacked_by_position(instances))
-    answer = infer(server, uid, {"lesion": clicks})
-
-    assert_same_place(mask_lps_mm(read_mask(answer, tmp_path)), object_lps_mm(instances))

@@ -1,7 +1,5 @@
 """Series of several volumes and of a tilted gantry over HTTP: a real Orthanc, a real server process."""
 
-import shutil
-
 import highdicom as hd
 import nibabel as nib
 import numpy as np
@@ -131,14 +129,6 @@ def test_final_mask_of_a_volume_is_stored_in_the_archive_with_its_instances(arch
     assert share_in(told_mm, object_mm) == share_in(object_mm, told_mm) == 1
 
 
-def test_volume_that_is_not_there_is_404_and_fetches_nothing(server, echoes):
-    uid = echoes[0].SeriesInstanceUID
-    infer(server, uid, {})
-
-    for image in (f"{uid}_te99", f"{uid}_../x", f"{uid}_", "1.2_te4.6"):
-        assert infer(server, image, {"lesion": CLICKS}).status_code == 404
-
-
 def test_images_are_offered_once_a_series_has_turned_out_to_hold_them(archive, server, echoes, slanted):
     offered = set()
     for _ in range(4):
@@ -191,20 +181,6 @@ def test_final_mask_of_straightened_slices_goes_back_to_exactly_the_pixels_of_th
     pixels_mm = segment_lps_mm(pydicom.dcmread(tmp_path / f"{uid}_upright.seg.dcm"), 1)
     object_mm = object_lps_mm(slanted)
     assert share_in(pixels_mm, object_mm) == share_in(object_mm, pixels_mm) == 1
-
-
-def test_volumes_are_listed_and_fetched_after_a_restart_with_an_empty_cache(archive, server, echoes):
-    image = f"{echoes[0].SeriesInstanceUID}_te4.6"
-    infer(server, echoes[0].SeriesInstanceUID, {})
-    infer(server, image, {"lesion": CLICKS, "absent": ["cyst"]})
-    annotated = datastore(server)["completed"]
-    server.stop()
-    shutil.rmtree(archive.project.folder / "cache")
-
-    with archive.server("restarted") as restarted:
-        assert image in listed(restarted)
-        assert datastore(restarted)["completed"] == annotated
-        assert infer(restarted, image, {"use_stored_clicks": True}).status_code == 200
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -391,26 +391,30 @@ def test_refused_series_of_an_archive_that_does_not_count_is_asked_for_again_aft
     assert shape_of(studies.get_image_uri(series)) == SHAPE
 
 
-def test_series_that_grew_is_fetched_anew(studies, archive, series, opened):
+def test_series_that_grew_is_fetched_anew_and_its_clicks_do_not_count(studies, archive, series, opened):
     """It was opened while it arrived."""
     whole = archive.series[series]
-    archive.series[series] = whole[:5]
-    assert shape_of(studies.get_image_uri(series)) == (*SHAPE[:2], 5)
+    archive.series[series] = whole[:7]
+    assert shape_of(studies.get_image_uri(series)) == (*SHAPE[:2], 7)
+    click(studies, series)
+    assert studies.get_labeled_images() == [series]
 
     archive.series[series] = whole
 
     for found in (studies, opened()):
         assert shape_of(found.get_image_uri(series)) == SHAPE
+        assert found.get_labeled_images() == []
     assert archive.fetches() == [series] * 2
 
 
-def test_series_that_was_deleted_and_sent_anew_is_fetched_anew(studies, archive, series):
-    """Of as many instances as before, under the same UID."""
-    before = archive.series[series]
+def test_series_that_left_the_archive_is_gone_and_fetched_anew_when_it_is_back(studies, archive, series):
+    """It comes back with as many instances as before, under the same UID."""
     first = load_volume(studies.get_image_uri(series)).array
-    archive.series[series] = []
-    archive.series.pop(series)
+    click(studies, series)
+    before = archive.series.pop(series)
     assert series not in studies.list_images()
+    assert refusal(studies.get_image_uri, series)[0] == 404
+    assert studies.clicks.paths_of(series)
 
     for instance in before:
         instance.PixelData = bytes(reversed(instance.PixelData))
@@ -425,30 +429,6 @@ def test_volume_that_was_damaged_in_the_cache_is_fetched_anew(studies, archive, 
     path.write_bytes(path.read_bytes()[:100])
 
     assert shape_of(studies.get_image_uri(series)) == SHAPE
-
-
-def test_clicks_on_a_series_do_not_count_for_what_it_grew_to(studies, archive, series):
-    whole = archive.series[series]
-    archive.series[series] = whole[:7]
-    studies.get_image_uri(series)
-    click(studies, series)
-    assert studies.get_labeled_images() == [series]
-
-    archive.series[series] = whole
-    studies.get_image_uri(series)
-
-    assert studies.get_labeled_images() == []
-
-
-def test_series_that_left_the_archive_is_gone(studies, archive, series):
-    studies.get_image_uri(series)
-    click(studies, series)
-    del archive.series[series]
-    studies.list_images()
-
-    assert series not in studies.list_images()
-    assert refusal(studies.get_image_uri, series)[0] == 404
-    assert studies.clicks.paths_of(series)
 
 
 # The archive away
@@ -492,20 +472,6 @@ def test_fetched_series_is_served_at_once_while_the_archive_is_away_and_others_a
     wait_for(lambda: "problem" in studies.status())
 
     assert "does not answer" in studies.status()["problem"]
-
-
-def test_archive_that_hangs_holds_up_nobody_who_needs_what_is_there(studies, archive, series, monkeypatch):
-    monkeypatch.setattr(archive_listing, "PATIENCE_S", 0.8)
-    studies.get_image_uri(series)
-    go_on = threading.Event()
-    archive.before = lambda path: go_on.wait(PATIENCE_S)
-    try:
-        for ask in (studies.list_images, studies.status, lambda: studies.get_image_uri(series)):
-            begin = time.monotonic()
-            assert ask()
-            assert time.monotonic() - begin < 1.5
-    finally:
-        go_on.set()
 
 
 def test_archive_that_has_never_answered_is_a_502(opened, tmp_path):
