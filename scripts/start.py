@@ -109,7 +109,7 @@ def _require_safe_host(options: argparse.Namespace, conf: Mapping[str, str]) -> 
         proxies = [proxy for proxy in conf.get("trusted_proxies", "").split(",") if proxy]
         return require_encryption_beyond_loopback(listening, proxies)
     allowed = _is_yes(conf.get("allow_network_without_login"))
-    require_login_beyond_loopback(listening, login=False, allowed=allowed)
+    require_login_beyond_loopback(listening, allowed=allowed)
     if not is_loopback(options.host):
         anybody = f"everybody who reaches this machine on {options.host}"
         complain(f"Warning: {anybody} can read and change the studies without a login.")

@@ -159,7 +159,7 @@ class InExtremIS(MONAILabelApp):
         end_on_ctrl_c_as_on_sigterm()
         threading.Thread(target=StudyList(self.opened).read_ahead, name="study-list", daemon=True).start()
         self.workflow.start(self._start_training)
-        self.installation.tell_address()
+        self.installation.log_address()
 
     def _start_training(self, model: str, params: dict, enqueue: bool) -> None:
         start_training(model, params, enqueue)

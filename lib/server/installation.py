@@ -100,7 +100,7 @@ class Installation:
             require_login(directory)
         listening = starting_server()
         if directory is None:
-            require_login_beyond_loopback(listening, login=False, allowed=settings.allow_network_without_login)
+            require_login_beyond_loopback(listening, allowed=settings.allow_network_without_login)
         else:
             require_encryption_beyond_loopback(listening, settings.trusted_proxies)
         # Trainings import nothing from their working directory.
@@ -141,7 +141,7 @@ class Installation:
         application.middleware_stack = None
         end_in_error_what_cannot_start()
 
-    def tell_address(self) -> None:
+    def log_address(self) -> None:
         """Log the address of the annotation page."""
         url = self.listening.url if self.listening is not None else None
         if url is not None:

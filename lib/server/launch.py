@@ -273,7 +273,7 @@ def _require_login_or_loopback(options: argparse.Namespace, conf: Mapping[str, s
         proxies = [proxy for proxy in conf.get("trusted_proxies", "").split(",") if proxy]
         return require_encryption_beyond_loopback(Listening(config), proxies)
     allowed = _is_true(conf.get("allow_network_without_login"))
-    require_login_beyond_loopback(Listening(config), login=False, allowed=allowed)
+    require_login_beyond_loopback(Listening(config), allowed=allowed)
 
 
 def _is_true(value: str | None) -> bool:

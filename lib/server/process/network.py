@@ -88,19 +88,18 @@ def _frames(coroutine: Any) -> Iterator[FrameType]:
         coroutine = coroutine.cr_await
 
 
-def require_login_beyond_loopback(server: Listening | None, login: bool, allowed: bool) -> None:
+def require_login_beyond_loopback(server: Listening | None, *, allowed: bool) -> None:
     """Check that a server without a login is reachable from this machine only.
 
     Args:
         server: Result of `starting_server`.
-        login: The server requires a login.
         allowed: The setting `allow_network_without_login`.
 
     Raises:
         NetworkError: It listens beyond loopback, or at an unknown address, without a login.
     """
     open_to = _beyond_loopback(server)
-    if open_to and not login and not allowed:
+    if open_to and not allowed:
         raise NetworkError(
             f"The server would listen on {', '.join(open_to)} without a login: everybody who reaches this machine "
             "could read and change the studies. Start it with --host 127.0.0.1, or with a login (--conf users FILE), "

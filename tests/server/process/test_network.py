@@ -16,8 +16,8 @@ def listening(**settings):
     return Listening(uvicorn.Config("none:none", **settings))
 
 
-def check(server, login=False, allowed=False):
-    require_login_beyond_loopback(server, login, allowed)
+def check(server, allowed=False):
+    require_login_beyond_loopback(server, allowed=allowed)
 
 
 LOOPBACK = [{"host": host} for host in ("127.0.0.1", "127.8.9.10", "::1", "localhost")]
@@ -35,7 +35,6 @@ BEYOND = ["0.0.0.0", "::", "", None, "192.168.1.5", "fe80::1", "::ffff:10.0.0.1"
 def test_other_addresses_need_a_login_or_the_setting(host):
     with pytest.raises(NetworkError, match="without a login.*--host 127.0.0.1.*allow_network_without_login true"):
         check(listening(host=host))
-    check(listening(host=host), login=True)
     check(listening(host=host), allowed=True)
 
 
