@@ -78,7 +78,7 @@ class AnnotatedProject:
         """Number of studies in each state; they add up to the number of studies."""
         found = Counter(image.state for image in self.listed)
         states = {state: found[state] for state in ("final", "annotated", "begun", "skipped")}
-        return {**states, "not begun": len(self.studies) - len(self.listed)}
+        return {**states, "not started": len(self.studies) - len(self.listed)}
 
     def name_of(self, image_id: str) -> str:
         return self.studies[image_id].name if image_id in self.studies else image_id

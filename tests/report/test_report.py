@@ -122,7 +122,7 @@ def test_page_tells_what_is_annotated_by_whom_and_how_the_model_learnt(project):
     assert "2 of 3 studies are annotated : each structure (lesion)" in words
     assert "Version 2 of the model is published; its score is 0.72." in words
     assert "one.nii.gz clicked lesion 6 clicks on it, 1 beside it reader 1" in words
-    assert "1 not begun open.nii.gz" in words
+    assert "1 not started open.nii.gz" in words
     for figures in ("2 min 1 8 240 0.61 0.60 2 held-out scans", "2 min not published 8 480 0.43", "2 8 720 0.72"):
         assert figures in words
 
@@ -249,7 +249,7 @@ def test_project_without_a_model_has_a_report(project):
     status, page = report(studies, model_dir / "nowhere")
 
     assert status == 0
-    assert "There was no training yet." in page
+    assert "There are no trainings yet." in page
     assert len(pictures(page)) == 2
 
 
@@ -263,7 +263,7 @@ def test_image_that_is_gone_or_another_is_named(project):
     assert status == 0
     words = " ".join(Text(page).words)
     assert "1 of 2 studies are annotated" in words
-    assert "one clicked · not among the studies any more lesion 6 clicks on it" in words
+    assert "one clicked · no longer in the studies lesion 6 clicks on it" in words
     assert "one is not among the studies any more." in words
     assert "two.nii.gz is not the image that was clicked on." in words
 
@@ -348,8 +348,8 @@ def test_report_of_an_archive_of_final_masks_names_patients_and_counts_what_was_
     assert "2 of 3 studies are annotated" in words
     assert "Meyer Anna · T1 post final · 2026-02-03 · MR lesion final mask, drawn anna" in words
     assert "17 · T1 post final · 2026-02-03 · MR lesion final mask, drawn anna" in words
-    assert "1 not begun 17 · T1 post 2026-02-03 · MR" in words
-    assert "mask Meyer Anna · T1 post" in words.split("Who did what")[1]
+    assert "1 not started 17 · T1 post 2026-02-03 · MR" in words
+    assert "mask Meyer Anna · T1 post" in words.split("Audit log")[1]
     assert "17 · T1 post is in the archive, and the server has no copy of it to draw." in words
     assert "1.2.840" not in page
     assert len(pictures(page)) == 1
@@ -365,8 +365,8 @@ def test_archive_that_was_never_served_is_refused(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("heard", "sentence"),
     [
-        ("2026-11-05T10:07:00+00:00", "began 5 Nov 2026, 10:00 has not ended: part 3 of 20, loss 0.41, last heard"),
-        ("2026-11-05T09:07:00+00:00", "was last heard of 5 Nov 2026, 09:07 , after part 3 of 20: it was stopped."),
+        ("2026-11-05T10:07:00+00:00", "started 5 Nov 2026, 10:00 is running: part 3 of 20, loss 0.41, updated"),
+        ("2026-11-05T09:07:00+00:00", "was stopped after part 3 of 20, 5 Nov 2026, 09:07"),
     ],
 )
 def test_page_tells_of_a_training_that_runs_or_was_stopped(project, heard, sentence, in_utc):
@@ -393,7 +393,7 @@ def test_skipped_studies_are_told_with_their_reason(project):
 
     words = " ".join(Text(page).words)
     assert "open.nii.gz skipped: motion, by anna lesion open" in words
-    assert "1 skipped" in words and "not begun" not in words
+    assert "1 skipped" in words and "not started" not in words
 
 
 def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
@@ -404,5 +404,5 @@ def test_page_tells_accepted_corrected_and_drawn_masks_apart(project):
     _, page = report(studies, model_dir)
 
     words = " ".join(" ".join(Text(page).words).split())
-    assert "1 accepted as the app made them, 1 after corrective clicks, 1 drawn." in words
+    assert "1 accepted without changes, 1 after corrective clicks, 1 drawn." in words
     assert [f"lesion final mask, {origin}" in words for origin in ("accepted", "corrected", "drawn")] == [True] * 3

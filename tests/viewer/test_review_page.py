@@ -52,11 +52,11 @@ def test_reviewer_decides_and_takes_it_back(page, site):
     assert np.array_equal(site.person("uma").final("oblique"), shape_mask(3))
 
     page.get_by_role("link", name="oblique").click()
-    page.get_by_role("button", name="Take the decision back").click()
+    page.get_by_role("button", name="Undo the decision").click()
     page.wait_for_url(f"{site.server.url}/review")
     assert site.person("uma").final("oblique") is None
 
     page.get_by_role("link", name="flipped").click()
-    page.get_by_text("The readings are shown when 2 others than you have finished theirs").wait_for()
+    page.get_by_text("You can see the readings when 2 other people have finished theirs").wait_for()
     assert page.locator("img").count() == 0
     assert blocked == []

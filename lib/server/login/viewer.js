@@ -1,5 +1,5 @@
-// In the pages of OHIF: who is logged in, a way to log out, and a way back when a login has expired. Nothing of the
-// page is lost by that: the user logs in in a tab of its own, and the points stay where they are.
+// Pages of OHIF: show the user, a button to log out, and a link to log in again after the login has expired. The login
+// opens in another tab, so that points on the page stay.
 (() => {
   "use strict";
   const bar = document.createElement("div");
@@ -9,7 +9,7 @@
     "font:13px sans-serif;color:#fff;background:#1b3a5c;border-radius:0 6px 0 0";
   let isExpired = false;
 
-  // The panel's default is port 8000 of http; a session holds at the address of the page.
+  // The panel connects to http and port 8000 by default; the session is valid for the address of this page.
   document.cookie = `MONAILABEL_SERVER_URL=${encodeURIComponent(`${location.origin}/`)}; path=/ohif; SameSite=Lax`;
 
   const element = (name, text, changes = {}) =>

@@ -1,4 +1,4 @@
-// On the page of one study: sends a decision, or takes it back, and says why where that is refused.
+// Page of one study: send a decision, or undo it, and show a refusal.
 (() => {
   "use strict";
   const { decision, version, list } = document.body.dataset;
