@@ -35,7 +35,7 @@ class AnnotatedScan:
     mask_labels: tuple[str, ...] = ()
     mask_origins: Mapping[str, MaskOrigin] = field(default_factory=dict, hash=False)
 
-    def labels_that_were(self, *origins: MaskOrigin) -> tuple[str, ...]:
+    def labels_with_origin(self, *origins: MaskOrigin) -> tuple[str, ...]:
         """Return the labels of the mask that have one of these origins."""
         return tuple(label for label in self.mask_labels if self.mask_origins.get(label, MaskOrigin.DRAWN) in origins)
 

@@ -14,7 +14,7 @@ from lib.clickmask.label_map import BoxedMask, merge_masks
 from lib.clickmask.learnt import Learnt
 from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume
-from lib.inference.processor_threads import in_turn
+from lib.inference.processor_threads import parallel_map
 from lib.networks.checkpoint import TrainedModel
 
 Probability = Callable[[str, Box], np.ndarray]
@@ -86,7 +86,7 @@ def click_mask(
     if learnt is None or learnt.network is None:
         return box, segmented(learnt)
     # PyTorch keeps memory for each thread that it has used, and requests come in forty threads.
-    (mask,) = in_turn(segmented, [learnt])
+    (mask,) = parallel_map(segmented, [learnt])
     return box, mask
 
 

@@ -18,7 +18,7 @@ from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.parallel_grids import ParallelGrids
 from lib.geometry.volume import Volume, check_size
-from lib.inference.processor_threads import in_turn
+from lib.inference.processor_threads import parallel_map
 from lib.inference.windows import WindowGrid
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.precision import mixed_precision
@@ -237,7 +237,7 @@ def _windows(
         return logits.float() * weight
 
     corners = list(product(*((start,) if a == axis else grid.starts[a] for a in range(3))))
-    found = in_turn(weighted_logits, corners) if device.type == "cpu" else map(weighted_logits, corners)
+    found = parallel_map(weighted_logits, corners) if device.type == "cpu" else map(weighted_logits, corners)
     for corner, logits in zip(corners, found, strict=True):
         places = (0 if a == axis else first - grid.starts[a][0] for a, first in enumerate(corner))
         yield tuple(slice(p, p + n) for p, n in zip(places, grid.size, strict=True)), logits

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_turn(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the results in the order of the items, from as many threads as PyTorch has.
 
     Each of them runs PyTorch with one thread. This is faster than several threads for each convolution, which wait for

@@ -66,7 +66,7 @@ def agreement(scans: Sequence[AnnotatedScan], volumes: ScanVolumes, labels: Sequ
 
 
 def _drawn_and_clicked(scan: AnnotatedScan) -> list[str]:
-    drawn = scan.labels_that_were(MaskOrigin.DRAWN)
+    drawn = scan.labels_with_origin(MaskOrigin.DRAWN)
     return [annotation.label for annotation in scan.annotations if annotation.label in drawn]
 
 

@@ -130,17 +130,17 @@ def train_click_network(examples: Sequence[ClickExample], seconds: float, seed: 
         return None
     has_held_out = len(examples) >= MIN_EXAMPLES_TO_HOLD_OUT
     held_out = list(examples[::5]) if has_held_out else []
-    learnt_from = [example for n, example in enumerate(examples) if not has_held_out or n % 5]
+    training_examples = [example for n, example in enumerate(examples) if not has_held_out or n % 5]
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ClickNetwork().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        _train(network, learnt_from, seconds, rng)
+        _train(network, training_examples, seconds, rng)
     network.eval()
     if not all(bool(torch.isfinite(weights).all()) for weights in network.parameters()):
         logger.warning("The weights of a click network became infinite; it is not used.")
         return None
-    if held_out and not _helps(network, held_out, ShapeAtlas.of([e.shape for e in learnt_from]), rng):
+    if held_out and not _helps(network, held_out, ShapeAtlas.of([e.shape for e in training_examples]), rng):
         return None
     return network
 

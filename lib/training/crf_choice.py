@@ -35,7 +35,7 @@ def crf_helps(
     """
     gains = []
     for scan in held_out:
-        labels = scan.labels_that_were(MaskOrigin.DRAWN, MaskOrigin.CORRECTED)
+        labels = scan.labels_with_origin(MaskOrigin.DRAWN, MaskOrigin.CORRECTED)
         if not labels:
             continue
         try:

@@ -157,7 +157,7 @@ class PublishGate:
         volumes = ScanVolumes(self.prepared, candidate.spec.spacing_mm)
         return crf_helps(candidate, self.scans if self.is_held_out else [], volumes, self.device)
 
-    def remember(self, version: int, scores: Scores) -> None:
+    def store_scores(self, version: int, scores: Scores) -> None:
         """Store the scores of a version for the next comparison."""
         self._cache.put(version, scores, self.versions.numbers())
 
@@ -171,7 +171,7 @@ class PublishGate:
             if model is None:
                 return None
             known = known | self._of_scans(model, missing)
-            self.remember(number, known)
+            self.store_scores(number, known)
         return {key: score for key, score in known.items() if key in keys}
 
     def _version(self, number: int) -> TrainedModel | None:
@@ -227,7 +227,7 @@ class ScoreCache:
 
 def _rank(scan: AnnotatedScan) -> int:
     """Rank a scan: 0 with a drawn or corrected label, 1 with another mask, 2 without a mask."""
-    if scan.labels_that_were(MaskOrigin.DRAWN, MaskOrigin.CORRECTED):
+    if scan.labels_with_origin(MaskOrigin.DRAWN, MaskOrigin.CORRECTED):
         return 0
     return 1 if scan.mask_path is not None else 2
 

@@ -91,7 +91,7 @@ class Publisher:
         number, is_published = self.versions.publish(
             judged, state, base=self.base, spared=spared, replaced=self.published
         )
-        self.gate.remember(number, verdict.scores)
+        self.gate.store_scores(number, verdict.scores)
         if not is_published:
             self._is_rolled_back = True
             return replace(verdict, publish=False, rolled_back=True)

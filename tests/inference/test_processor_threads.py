@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from lib.inference.processor_threads import in_turn
+from lib.inference.processor_threads import parallel_map
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +23,17 @@ def test_results_have_the_order_of_the_items():
         time.sleep(0.01 * (10 - item))
         return item * item
 
-    assert list(in_turn(slower_for_the_first, range(10))) == [n * n for n in range(10)]
+    assert list(parallel_map(slower_for_the_first, range(10))) == [n * n for n in range(10)]
 
 
 def test_as_many_items_are_processed_at_once_as_pytorch_has_threads():
     together = threading.Barrier(3, timeout=30)
 
-    list(in_turn(lambda item: together.wait(), range(6)))
+    list(parallel_map(lambda item: together.wait(), range(6)))
 
 
 def test_each_item_has_one_thread_and_other_threads_keep_their_number():
-    found = list(in_turn(lambda item: torch.get_num_threads(), range(6)))
+    found = list(parallel_map(lambda item: torch.get_num_threads(), range(6)))
 
     of_others = []
     other = threading.Thread(target=lambda: of_others.append(torch.get_num_threads()))
@@ -45,7 +45,7 @@ def test_each_item_has_one_thread_and_other_threads_keep_their_number():
 
 def test_number_of_waiting_results_is_limited():
     begun = []
-    results = in_turn(begun.append, range(100))
+    results = parallel_map(begun.append, range(100))
 
     next(results)
     time.sleep(0.2)
@@ -55,16 +55,16 @@ def test_number_of_waiting_results_is_limited():
 
 def test_error_of_an_item_is_raised():
     with pytest.raises(ZeroDivisionError):
-        list(in_turn(lambda item: 1 // item, [2, 1, 0, 1]))
-    assert list(in_turn(lambda item: item, [1])) == [1]
+        list(parallel_map(lambda item: 1 // item, [2, 1, 0, 1]))
+    assert list(parallel_map(lambda item: item, [1])) == [1]
 
 
 def work(queue):
-    queue.put(list(in_turn(lambda item: item + 1, range(3))))
+    queue.put(list(parallel_map(lambda item: item + 1, range(3))))
 
 
 def test_forked_process_has_threads_of_its_own():
-    list(in_turn(lambda item: item, range(3)))
+    list(parallel_map(lambda item: item, range(3)))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=work, args=(queue,), daemon=True)

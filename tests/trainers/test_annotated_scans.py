@@ -263,7 +263,7 @@ def test_labels_of_a_mask_have_their_origin(site):
 
     scans = site.scans()
 
-    found = {name: [scan.labels_that_were(origin) for origin in MaskOrigin] for name, scan in scans.items()}
+    found = {name: [scan.labels_with_origin(origin) for origin in MaskOrigin] for name, scan in scans.items()}
     assert found == {
         "one": [("lesion",), (), ("cyst",)],
         "two": [(), ("cyst",), ("lesion",)],

@@ -232,7 +232,7 @@ def test_published_candidate_is_not_scored_again(project):
     found = project(0.7, candidate=0.8)
     verdict = found.judge()
     found.publish(1)
-    found.gate().remember(2, verdict.scores)
+    found.gate().store_scores(2, verdict.scores)
     found.scored.clear()
 
     assert found.gate().kept_scores()[2] == verdict.scores
@@ -278,7 +278,7 @@ def test_scores_of_deleted_versions_are_deleted(project):
     found = project(0.8, 0.8, candidate=0.8)
     found.judge()
     found.versions.path(1).unlink()
-    found.gate().remember(2, {"scan": 0.5})
+    found.gate().store_scores(2, {"scan": 0.5})
 
     assert '"1"' not in (found.versions.folder / "scores.json").read_text()
 
