@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from lib.configs import warm_up
+from tests.full_disk import no_space
 
 
 def test_answers_one_request_and_leaves_no_file(tmp_path, monkeypatch, caplog):
@@ -20,9 +21,6 @@ def test_answers_one_request_and_leaves_no_file(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("step", ["compile_kernels", "load_volume", "write_mask"])
 def test_failure_keeps_no_server_from_starting(step, monkeypatch, caplog):
-    def no_space(*_):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(warm_up, step, no_space)
 
     warm_up.warm_up()

@@ -17,6 +17,7 @@ from lib.data.grid import network_image, network_label_map
 from lib.data.prepared_scans import LABEL_VOXELS, PreparedScans
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, VolumeError, load_volume
+from tests.full_disk import no_space
 
 SPACING_MM = (1.0, 1.0, 1.0)
 SHAPE = (20, 16, 12)
@@ -260,10 +261,7 @@ def test_forget_removes_all_volumes_of_one_image_only(cache):
 
 
 def test_full_disk_still_returns_the_volume(cache, monkeypatch, caplog):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(atomic_write.os, "fsync", full)
+    monkeypatch.setattr(atomic_write.os, "fsync", no_space)
     label_map = Volume(np.ones(SHAPE, np.float32), ImageGeometry(SHAPE, AFFINE))
 
     prepared = cache.label_map("sum", "mask", (1.0, 2.0, 3.0), lambda: label_map)

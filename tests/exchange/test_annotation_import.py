@@ -21,6 +21,7 @@ from tests.exchange.studies import (
     stored_clicks,
     write_studies,
 )
+from tests.full_disk import full_after
 
 LABELS = ("lesion", "cyst")
 
@@ -150,15 +151,7 @@ def test_clicks_that_are_replaced_stay_as_history(images, store, tmp_path):
 
 def test_import_goes_on_after_a_full_disk(images, store, tmp_path, monkeypatch):
     records = [record("straight"), record("flipped")]
-    fsync, calls = os.fsync, []
-
-    def full_after_the_first_file(descriptor):
-        calls.append(descriptor)
-        if len(calls) > 2:
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full_after_the_first_file)
+    monkeypatch.setattr(os, "fsync", full_after(2))
     with pytest.raises(OSError, match="No space"):
         carry_out(records, images, store)
     monkeypatch.undo()

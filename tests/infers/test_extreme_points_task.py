@@ -19,6 +19,7 @@ from lib.inference.shape_atlases import ShapeAtlases
 from lib.infers.extreme_points_task import ExtremePointsInferTask
 from lib.networks.checkpoint import TrainedModel
 from lib.networks.spec import NetworkSpec
+from tests.full_disk import no_space
 
 CLICKS = [[3, 8, 8], [13, 8, 8], [8, 3, 8], [8, 13, 8], [8, 8, 3], [8, 8, 13]]
 
@@ -157,9 +158,6 @@ def test_mask_of_outdated_clicks_is_not_stored(task, image):
 
 
 def test_full_disk_is_status_507(task, image, monkeypatch):
-    def no_space(*_, **__):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(task.given_masks, "keep", no_space)
 
     with pytest.raises(HTTPException) as error:

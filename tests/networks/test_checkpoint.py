@@ -20,6 +20,7 @@ from lib.networks.checkpoint import (
     load_training_state,
     save_checkpoint,
 )
+from tests.full_disk import no_space
 
 
 @pytest.fixture
@@ -146,9 +147,6 @@ def test_weights_of_another_network_are_refused(path, model):
 
 def test_failed_save_leaves_the_old_model_and_no_other_file(path, model, monkeypatch):
     before = path.read_bytes()
-
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):

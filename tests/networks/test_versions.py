@@ -11,6 +11,7 @@ import torch
 from lib.networks.checkpoint import CheckpointError, TrainingState, load_checkpoint
 from lib.networks.checkpoint import load_training_state as training_state
 from lib.networks.versions import ModelVersions
+from tests.full_disk import no_space
 from tests.training.phantoms import untrained as model
 
 ROOT = Path(__file__).parents[2]
@@ -186,9 +187,6 @@ def test_a_broken_model_is_replaced(versions):
 
 def test_a_full_disk_leaves_the_old_model_published(versions, monkeypatch):
     publish(versions, 1)
-
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):

@@ -13,6 +13,7 @@ from lib.demo.local_server import free_port
 from scripts.export import main
 from tests.exchange.answering import INFO, answering, datastore, listed
 from tests.exchange.studies import GEOMETRIES, all_files
+from tests.full_disk import full_after
 from tests.physical import PLANES, l_shape, series
 
 
@@ -332,15 +333,7 @@ def test_folder_that_is_a_file_is_a_sentence(tmp_path, capsys):
 
 
 def test_full_disk_is_a_sentence_and_leaves_no_half_file(folder, monkeypatch, capsys):
-    fsync, calls = os.fsync, []
-
-    def full_after_the_labels(descriptor):
-        calls.append(descriptor)
-        if len(calls) > 2:
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full_after_the_labels)
+    monkeypatch.setattr(os, "fsync", full_after(2))
 
     assert run(CLICKED, folder) == 1
     assert "No space left on device. The same command continues from here." in capsys.readouterr().err

@@ -25,6 +25,7 @@ from lib.server.audit import last_records
 from lib.server.project import Project
 from lib.server.review.readings import DECISION_KEY
 from scripts.export_model import main
+from tests.full_disk import full_after
 from tests.modelexport.bundles import run_bundle
 from tests.modelexport.models import AFTER, LABELS, PAPERS, clicked, masked, published, recorded, write_scans
 
@@ -250,15 +251,7 @@ def test_what_is_there_is_left(tmp_path, studies, capsys, form):
 
 def test_bundle_is_whole_or_not_there(tmp_path, studies, monkeypatch, capsys):
     published(studies)
-    fsync, calls = os.fsync, []
-
-    def full_after_three(descriptor):
-        calls.append(descriptor)
-        if len(calls) > 3:
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full_after_three)
+    monkeypatch.setattr(os, "fsync", full_after(3))
 
     assert main([str(studies), str(tmp_path / "place" / "out")]) == 2
 

@@ -20,6 +20,7 @@ from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import TrainingError
 from lib.training.objective import InExtremISObjective
 from lib.training.run import REPORTS
+from tests.full_disk import no_space
 from tests.training.phantoms import (
     LABELS,
     BrightIsLabel,
@@ -299,9 +300,6 @@ def test_killed_run_leaves_the_published_model_and_is_continued(tmp_path, five, 
 def test_full_disk_leaves_the_published_model_and_the_run_is_continued(tmp_path, five, scores, monkeypatch):
     scores(*[0.5] * 4)
     training(tmp_path, five).run()
-
-    def no_space(*arguments, **options):
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(ModelVersions, "publish", no_space)

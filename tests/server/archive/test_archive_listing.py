@@ -11,7 +11,7 @@ from lib.server.archive import archive_listing
 from lib.server.archive.archive import Series
 from lib.server.archive.archive_errors import ArchiveError
 from lib.server.archive.archive_listing import PATIENCE_S, ArchiveListing
-from tests.server.failures import no_space
+from tests.full_disk import no_space
 from tests.server.waiting import wait_for
 
 A_LITTLE_S = 0.4

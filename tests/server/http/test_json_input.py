@@ -7,7 +7,7 @@ import pytest
 
 from lib.annotations.json_check import MAX_DEPTH
 from lib.server.http.json_input import MAX_BYTES, check_text, json_object
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 
 
 def nested(depth, opening="[", closing="]"):

@@ -12,7 +12,8 @@ from lib.annotations.store import Annotation
 from lib.server.masks.acceptance import accept, take_back
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.removal import removals, restore
-from tests.server.failures import no_space, refusal
+from tests.full_disk import no_space
+from tests.server.refusals import refusal
 from tests.server.studies.images import CLICKS, LABELS, SHAPE, contents, geometry, say_absent, submit, write_image
 
 FIRST, SECOND, THIRD = (f"2026-01-01T10:00:0{second}.000+00:00" for second in (0, 5, 9))

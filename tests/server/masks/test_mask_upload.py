@@ -10,7 +10,8 @@ from lib.annotations.mask_origin import MaskOrigin, acceptances, origins
 from lib.geometry.volume import load_volume
 from lib.server.masks.mask_upload import store_mask, values_of_labels
 from lib.server.studies.open_studies import open_studies
-from tests.server.failures import no_space, refusal
+from tests.full_disk import no_space
+from tests.server.refusals import refusal
 from tests.server.studies.images import AFFINE, LABELS, SHAPE, write_image
 
 APP = {"tumour": 1, "cyst": 2}

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import requests
 
+from tests.full_disk import small_disk
 from tests.server.asking import infer, submit
 from tests.server.conftest import running_site
-from tests.server.failures import small_disk
 from tests.server.waiting import wait_for, wait_for_training
 
 SHORT = {"labels": "lesion", "iterations": "2", "roi_size": "32x32x16", "levels": "2"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.server.endpoints import mask_requests as inference
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])

@@ -16,7 +16,7 @@ from lib.server.review.decisions import THIRD, Choice, Review
 from lib.server.review.readings import folder_name
 from lib.server.studies.open_studies import open_studies
 from lib.trainers.annotated_scans import annotated_scans
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 from tests.server.studies.images import LABELS, click, contents, say_absent, submit, write_image
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)

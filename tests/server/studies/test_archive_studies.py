@@ -19,9 +19,10 @@ from lib.server.project import Project, open_project
 from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
+from tests.full_disk import small_disk
 from tests.server.archive import dicomweb
 from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
-from tests.server.failures import refusal, small_disk
+from tests.server.refusals import refusal
 from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit, tags_of
 from tests.server.waiting import wait_for
 

@@ -14,7 +14,7 @@ from lib.annotations.store import Annotation
 from lib.data.prepared_scans import PreparedScans
 from lib.inference.opened_images import OpenedImages
 from lib.server.studies.removal import removals, restore
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 from tests.server.studies.images import (
     CLICKS,
     LABELS,

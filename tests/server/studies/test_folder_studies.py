@@ -12,7 +12,8 @@ from fastapi import HTTPException
 
 from lib.exchange.study_images import EXTENSIONS
 from lib.geometry.volume import load_volume
-from tests.server.failures import no_space, refusal
+from tests.full_disk import no_space
+from tests.server.refusals import refusal
 from tests.server.studies.images import (
     contents,
     in_another_format,

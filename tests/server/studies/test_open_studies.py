@@ -12,7 +12,7 @@ from lib.server.studies import open_studies as module
 from lib.server.studies.archive_studies import ArchiveStudies
 from lib.server.studies.folder_studies import FolderStudies
 from lib.server.studies.open_studies import archive_login, open_studies
-from tests.server.failures import no_space
+from tests.full_disk import no_space
 from tests.server.studies.images import LABELS, click, contents, submit, write_image
 from tests.users import as_nobody
 

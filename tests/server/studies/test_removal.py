@@ -8,7 +8,7 @@ import pytest
 
 from lib.server.project import Project
 from lib.server.studies.removal import removals, remove_files, restore
-from tests.server.failures import no_space
+from tests.full_disk import no_space
 from tests.server.studies.images import contents
 
 

@@ -12,7 +12,7 @@ from lib.server.studies.skips import Skips, checked_reason
 from lib.trainers.annotated_scans import annotated_scans
 from lib.training.loop import TrainingError
 from tests.server.asking import infer
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 from tests.server.studies.images import LABELS, click, submit, write_image
 
 

@@ -10,7 +10,7 @@ from lib.server.masks.annotation_set import AnnotationSummary
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList, counts, label_states, study_state
 from tests.server.archive.dicomweb import FakeDICOMweb, served
-from tests.server.failures import refusal
+from tests.server.refusals import refusal
 from tests.server.studies.images import LABELS, click, say_absent, submit, write_image, write_nrrd
 
 MANY = 2000

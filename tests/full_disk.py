@@ -1,23 +1,26 @@
-"""Simulate full disks, and catch refusals."""
+"""Simulate full disks."""
 
+import os
 import subprocess
 from contextlib import contextmanager
 
 import pytest
-from fastapi import HTTPException
-
-
-def refusal(call, *arguments, **keywords):
-    """Return the status and the sentence of the HTTPException that a call raises."""
-    with pytest.raises(HTTPException) as error:
-        call(*arguments, **keywords)
-    assert error.value.detail.encode()
-    return error.value.status_code, error.value.detail
 
 
 def no_space(*_, **__):
     """Fail as a function of `os` that writes to a full disk."""
     raise OSError(28, "No space left on device")
+
+
+def full_after(flushes):
+    """Return an `os.fsync` that fails after so many calls."""
+    fsync, calls = os.fsync, []
+
+    def flush(descriptor):
+        calls.append(descriptor)
+        fsync(descriptor) if len(calls) <= flushes else no_space()
+
+    return flush
 
 
 @contextmanager
