@@ -176,6 +176,6 @@ def test_no_request_left_the_folder_of_the_studies(site):
 def test_both_requests_are_described_and_need_an_annotator(site):
     described = site.ask("GET", "/openapi.json").json()["paths"]["/annotations/{image}/accept"]
 
-    assert "clicks of an image its final mask" in described["post"]["description"]
+    assert "final mask" in described["post"]["description"]
     assert described["post"]["requestBody"]
     assert "undo the annotator's latest acceptance" in described["delete"]["description"].lower()
