@@ -28,8 +28,8 @@ from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoi
 from lib.preannotation.cluster import ClusterError, is_open_to_others, workers
 from lib.preannotation.job import Job
 from lib.preannotation.outcomes import check_workers, outcomes
+from lib.preannotation.pending import pending_studies
 from lib.preannotation.task import LIST_TIMEOUT_S
-from lib.preannotation.wanted import wanted
 from lib.server.archive.archive_errors import ArchiveError
 from lib.server.audit import AuditLog
 from lib.server.jobs.proposal_progress import Progress as ProgressFile
@@ -131,7 +131,7 @@ def _job(name: str, studies: Studies, model: TrainedModel, model_dir: Path, sett
 
 def _pre_annotate(options: argparse.Namespace, studies: Studies, model: TrainedModel, job: Job) -> int:
     studies.masks(PROPOSAL_TAG).clear_unfinished()
-    images = _chosen(wanted(studies, model), options)
+    images = _chosen(pending_studies(studies, model), options)
     progress = ProgressFile(studies.project.pre_annotation, model.version, len(images))
     if not images:
         return _end(studies.project, progress, 0.0)

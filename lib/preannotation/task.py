@@ -27,7 +27,7 @@ from lib.inference.prediction import label_map_on_scan, predict_on_grid
 from lib.inference.quality import mask_quality
 from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoint
 from lib.preannotation.job import Job
-from lib.preannotation.wanted import is_settled, needs_proposal, stored_proposal
+from lib.preannotation.pending import is_settled, needs_proposal, stored_proposal
 from lib.server.archive.series_images import series_and_volume
 from lib.server.jobs.proposal_progress import Outcome
 from lib.server.process.modes import set_umask

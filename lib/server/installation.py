@@ -21,7 +21,7 @@ from lib.server.http.guard import Guard
 from lib.server.http.request_body import BodyLimits
 from lib.server.http.request_gate import Gate
 from lib.server.http.timeouts import limit_connections
-from lib.server.jobs.training_process import end_in_error_what_cannot_start
+from lib.server.jobs.training_process import fail_tasks_that_cannot_start
 from lib.server.login.directory import Directory
 from lib.server.login.login_setup import code_flow_of, directory_of, login_of, require_login
 from lib.server.pages.pages import Pages
@@ -139,7 +139,7 @@ class Installation:
         application.user_middleware = [gate]
         # MONAI Label creates the app when the application has already started; None makes it rebuild the stack.
         application.middleware_stack = None
-        end_in_error_what_cannot_start()
+        fail_tasks_that_cannot_start()
 
     def log_address(self) -> None:
         """Log the address of the annotation page."""

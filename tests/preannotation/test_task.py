@@ -10,8 +10,8 @@ from lib.annotations.proposal import Proposal
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint
 from lib.preannotation.job import Job
+from lib.preannotation.pending import pending_studies
 from lib.preannotation.task import WorkerError, _opened, propose
-from lib.preannotation.wanted import wanted
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList
 from lib.trainers.annotated_scans import annotated_scans
@@ -55,14 +55,14 @@ def model(folder):
 
 
 def run(studies, model, *images):
-    return [propose(image, job_of(studies, model)) for image in images or wanted(studies, model)]
+    return [propose(image, job_of(studies, model)) for image in images or pending_studies(studies, model)]
 
 
 @pytest.mark.slow
 def test_every_study_is_proposed_once(folder, studies, model):
     assert [outcome.state for outcome in run(studies, model)] == ["stored"] * 3
     assert proposed(folder) == set(IMAGES) and unfinished(folder) == []
-    assert wanted(studies, model) == []
+    assert pending_studies(studies, model) == []
     assert run(studies, model, "s0001")[0].state == "kept"  # of a worker that was taken for dead
 
 
@@ -84,10 +84,10 @@ def test_studies_that_somebody_has_settled_are_left_out(folder, studies, model):
     say_absent(studies, "s0001", "lesion")
     studies.skips.skip("s0002", "blurred", "anna")
 
-    assert wanted(studies, model) == []
+    assert pending_studies(studies, model) == []
     studies.skips.end("s0002")
     click(studies, "s0002", "lesion")  # is not final yet
-    assert wanted(studies, model) == ["s0002"]
+    assert pending_studies(studies, model) == ["s0002"]
 
 
 def test_mask_that_was_drawn_while_the_study_was_segmented_stands_alone(folder, studies, model):
@@ -102,7 +102,7 @@ def test_model_with_a_better_score_replaces_proposals(folder, studies, score, ex
     run(studies, model)
     newer = publish(folder, score, seed=1)
 
-    assert wanted(studies, newer) == expected
+    assert pending_studies(studies, newer) == expected
     run(studies, newer)
     version = 2 if expected else 1
     assert [Proposal.of(studies.masks("proposal").record(i).info).model_version for i in IMAGES] == [version] * 3
@@ -113,23 +113,23 @@ def test_proposal_that_was_accepted_is_not_replaced(folder, studies, model):
     run(studies, model)
     submit(studies, "s0001", labels=LABELS)
 
-    assert wanted(studies, publish(folder, 0.9, seed=1)) == ["s0000", "s0002"]
+    assert pending_studies(studies, publish(folder, 0.9, seed=1)) == ["s0000", "s0002"]
 
 
 def test_image_that_was_replaced_is_proposed_anew(folder, studies, model):
     run(studies, model)
     write_image(folder / "s0001.nii.gz", 77, (24, 24, 24), AFFINE)
 
-    assert wanted(studies, model) == ["s0001"]
+    assert pending_studies(studies, model) == ["s0001"]
     assert [outcome.state for outcome in run(studies, model)] == ["stored"]
-    assert wanted(studies, model) == []
+    assert pending_studies(studies, model) == []
 
 
 def test_damaged_proposal_is_made_anew(folder, studies, model):
     run(studies, model)
     (folder / "labels" / "proposal" / "s0002.nii.gz").write_bytes(b"half a ma")
 
-    assert wanted(studies, model) == ["s0002"]
+    assert pending_studies(studies, model) == ["s0002"]
 
 
 def test_nothing_is_learnt_from_proposals(folder, studies, model):

@@ -16,7 +16,7 @@ from lib.annotations.proposal import Proposal
 from lib.demo.local_server import free_port
 from lib.geometry.volume import load_volume
 from lib.networks.checkpoint import load_checkpoint
-from lib.preannotation.wanted import wanted
+from lib.preannotation.pending import pending_studies
 from lib.server.studies.open_studies import open_studies
 from scripts.pre_annotate import main
 from tests.preannotation.projects import proposed, publish, tiny_project, unfinished
@@ -87,7 +87,7 @@ def assert_complete(folder, count):
     for image_id in proposed(folder):
         assert studies.masks("proposal").load(image_id).array.shape == (24, 24, 24)
         assert Proposal.of(studies.masks("proposal").record(image_id).info) is not None
-    assert wanted(studies, load_checkpoint(folder / "model" / "inextremis.pt")) == []
+    assert pending_studies(studies, load_checkpoint(folder / "model" / "inextremis.pt")) == []
 
 
 def test_broken_studies_are_named_and_the_rest_is_done(tmp_path):

@@ -33,7 +33,7 @@ async def accept_masks(image: str, request: Request) -> dict[str, Any]:
     path = await image_file(image)
     annotator = name_of(request, parameters)
     answer, is_new = await run_in_threadpool(_accept, image, path, parameters, annotator)
-    await run_in_threadpool(datastore.worked_on, image, annotator)
+    await run_in_threadpool(datastore.record_work, image, annotator)
     set_details(request, labels=list(answer["labels"]))
     return {**answer, **(await publish_final_mask(datastore, image) if is_new else {})}
 

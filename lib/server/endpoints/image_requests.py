@@ -30,7 +30,7 @@ async def image_file(image: str) -> Path:
         HTTPException: see `Studies.get_image_uri`.
     """
     check_text(image, "image")
-    path = await run_in_threadpool(studies().at_hand, image)
+    path = await run_in_threadpool(studies().local_file, image)
     return path or Path(await wait_for_archive(studies().get_image_uri, image))
 
 

@@ -55,7 +55,7 @@ async def save_label(
     finally:
         upload.unlink(missing_ok=True)
     if tag == FINAL_TAG:
-        await run_in_threadpool(datastore.worked_on, image, annotator)
+        await run_in_threadpool(datastore.record_work, image, annotator)
     answer: dict[str, Any] = {"image": image, "label": image}
     return {**answer, **(await publish_final_mask(datastore, image) if tag == FINAL_TAG else {})}
 

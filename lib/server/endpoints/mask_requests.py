@@ -89,7 +89,7 @@ async def infer(
         if upload is not None:
             upload.unlink(missing_ok=True)
     if stores:
-        await run_in_threadpool(studies().worked_on, image, name)
+        await run_in_threadpool(studies().record_work, image, name)
         set_details(http_request, labels=list(answer["extreme_points"]), absent=list(answer["absent"]))
     else:
         record_nothing(http_request)

@@ -117,7 +117,7 @@ async def volume(request: Request, image: str) -> Response:
 async def thumbnail(request: Request, image: str) -> Response:
     """Return a PNG of the middle axial slice; 404 if the image has not been fetched from the archive yet."""
     check_text(image, "image")
-    path = await run_in_threadpool(studies().at_hand, image)
+    path = await run_in_threadpool(studies().local_file, image)
     if path is None:
         raise HTTPException(404, f"The image {image[:80]!r} was not fetched from the archive yet; open it first.")
     make = partial(make_thumbnail, studies().views.thumbnail, image, path)

@@ -76,7 +76,7 @@ def _is_starting() -> bool:
     return "SUBMITTED" in states and "RUNNING" not in states
 
 
-def end_in_error_what_cannot_start() -> None:
+def fail_tasks_that_cannot_start() -> None:
     """Set trainings whose process cannot be started to ERROR; MONAI Label would keep them SUBMITTED."""
     async_tasks._task_func = _guarded(async_tasks._task_func)
 

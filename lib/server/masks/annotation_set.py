@@ -75,7 +75,7 @@ class AnnotationSet(ABC):
         """Return the ids of all images, without waiting for an archive that does not answer."""
 
     @abstractmethod
-    def images_at_hand(self) -> dict[str, Path]:
+    def local_images(self) -> dict[str, Path]:
         """Return the absolute paths of the local images, by image id."""
 
     def require_image(self, image_id: str) -> None:
@@ -105,7 +105,7 @@ class AnnotationSet(ABC):
             images: ids of the images; default: all.
             checksum_budget_s: time for computing checksums of new images.
         """
-        images, files = self.list_images() if images is None else images, self.images_at_hand()
+        images, files = self.list_images() if images is None else images, self.local_images()
         end = time.monotonic() + checksum_budget_s
         paths = {CLICK_TAG: self.clicks.paths_by_image()}
         for tag in self._mask_tags():

@@ -55,8 +55,8 @@ class Reading(AnnotationSet):
     def list_images(self) -> list[str]:
         return self._studies.list_images()
 
-    def images_at_hand(self) -> dict[str, Path]:
-        return self._studies.images_at_hand()
+    def local_images(self) -> dict[str, Path]:
+        return self._studies.local_images()
 
     def begun(self, images: Sequence[str] | None = None) -> dict[str, bool]:
         """Tell for each image with annotations of the reader whether the reading is finished.

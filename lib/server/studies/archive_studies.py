@@ -109,7 +109,7 @@ class ArchiveStudies(Studies):
         status = super().status()
         return status if self.listing.problem is None else status | {"problem": self.listing.problem}
 
-    def images_at_hand(self) -> dict[str, Path]:
+    def local_images(self) -> dict[str, Path]:
         names = (path.name for path in self._volumes.glob("*.nii.gz"))
         return {name.removesuffix(".nii.gz"): self._volumes / name for name in names}
 
@@ -145,7 +145,7 @@ class ArchiveStudies(Studies):
         except (OSError, ValueError, TypeError):
             return None
 
-    def at_hand(self, image_id: str) -> Path | None:
+    def local_file(self, image_id: str) -> Path | None:
         series = self._one(image_id)
         is_there = image_id in self._images.of(series.uid) and self._is_current(series, image_id)
         return self._volume(image_id) if is_there else None

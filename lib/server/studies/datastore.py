@@ -76,10 +76,10 @@ class Studies(AnnotationSet):
 
     def image_path(self, image_id: str) -> Path | None:
         """Return the absolute path of a local image; None if it is not local."""
-        return self.images_at_hand().get(image_id)
+        return self.local_images().get(image_id)
 
     @abstractmethod
-    def at_hand(self, image_id: str) -> Path | None:
+    def local_file(self, image_id: str) -> Path | None:
         """Return the file of an image; None if it must be fetched first.
 
         Raises:
@@ -155,7 +155,7 @@ class Studies(AnnotationSet):
         left_out = self._annotated() | self.skipped()
         return [image_id for image_id in self.list_images() if image_id not in left_out]
 
-    def worked_on(self, image_id: str, annotator: str) -> None:
+    def record_work(self, image_id: str, annotator: str) -> None:
         """Renew the annotator's lease of an image and end its skip, after clicks or a mask were stored."""
         self.leases.renew(image_id, annotator)
         try:

@@ -50,9 +50,9 @@ class FolderStudies(Studies):
         return self.folder
 
     def list_images(self) -> list[str]:
-        return sorted(self.images_at_hand())
+        return sorted(self.local_images())
 
-    def images_at_hand(self) -> dict[str, Path]:
+    def local_images(self) -> dict[str, Path]:
         """Return all images by id. Of two files with one id, the one whose extension comes first is listed."""
         paths: dict[str, Path] = {}
         try:
@@ -90,7 +90,7 @@ class FolderStudies(Studies):
             self._warned.add(name)
             logger.warning("The file %a is not listed. %s", name, reason)
 
-    def at_hand(self, image_id: str) -> Path:
+    def local_file(self, image_id: str) -> Path:
         path = self.image_path(image_id)
         if path is None:
             raise HTTPException(404, f"There is no image {image_id[:80]!r} in the studies.")
@@ -98,7 +98,7 @@ class FolderStudies(Studies):
 
     def refusal(self, image_id: str) -> str | None:
         try:
-            read_geometry(self.at_hand(image_id))
+            read_geometry(self.local_file(image_id))
         except VolumeError as error:
             return str(error)
         return None
@@ -106,7 +106,7 @@ class FolderStudies(Studies):
     def shown(self, until: float = 0.0) -> dict[str, Shown]:
         return {
             image_id: Shown(path.name, "", self._known_problem(path, until))
-            for image_id, path in self.images_at_hand().items()
+            for image_id, path in self.local_images().items()
         }
 
     def _known_problem(self, path: Path, until: float) -> str | None:
@@ -125,7 +125,7 @@ class FolderStudies(Studies):
         return sentence
 
     def get_image_uri(self, image_id: str) -> str:
-        return str(self.at_hand(image_id))
+        return str(self.local_file(image_id))
 
     def image_files(self, image_id: str) -> list[Path]:
         path = self.image_path(image_id)
@@ -133,7 +133,7 @@ class FolderStudies(Studies):
 
     def image_facts(self, image_id: str) -> dict[str, Any]:
         """Return the file name, and the checksum by which Slicer knows whether it has downloaded the file already."""
-        path = self.at_hand(image_id)
+        path = self.local_file(image_id)
         return {"name": path.name, "checksum": f"SHA256:{self.file_checksum(path)}"}
 
     def file_checksum(self, path: Path) -> str:

@@ -143,7 +143,7 @@ def test_series_that_has_become_several_volumes_is_no_image_any_more(studies, ar
 
     assert refusal(studies.get_image_uri, series)[0] == 422
 
-    assert sorted(studies.images_at_hand()) == [f"{series}_te4.6", f"{series}_te9.2"]
+    assert sorted(studies.local_images()) == [f"{series}_te4.6", f"{series}_te9.2"]
 
 
 @pytest.mark.parametrize("name", ["te1", "../../x", "te9.2/..", "", "TE9.2"])
@@ -202,7 +202,7 @@ def test_id_that_the_archive_has_not_is_not_found_and_nothing_is_removed(studies
     (tmp_path / "x.nii.gz").write_bytes(b"of somebody else")
     before = contents(tmp_path)
 
-    for ask in (studies.get_image_uri, studies.get_image_info, studies.at_hand, studies.remove_image):
+    for ask in (studies.get_image_uri, studies.get_image_info, studies.local_file, studies.remove_image):
         code, sentence = refusal(ask, image_id)
         assert code == 404
         assert sentence

@@ -141,7 +141,7 @@ def test_view_that_is_being_sent_stays_readable_when_it_goes(views, scan):
 def test_image_takes_its_views_along_and_no_others(tmp_path):
     write_nrrd(tmp_path / "studies" / "scan.nrrd"), write_nrrd(tmp_path / "studies" / "scan2.nrrd")
     studies = open_studies(str(tmp_path / "studies"), ("lesion",), None)
-    for image, path in studies.images_at_hand().items():
+    for image, path in studies.local_images().items():
         studies.views.scan(image, path)
         studies.views.thumbnail(image, path)
 

@@ -14,13 +14,13 @@ from lib.server.studies.datastore import Studies
 from lib.server.studies.study_list import StudyList, label_states, proposal_in
 
 
-def wanted(studies: Studies, model: TrainedModel) -> list[str]:
+def pending_studies(studies: Studies, model: TrainedModel) -> list[str]:
     """Return the ids of images without a skip, a final mask of all labels, or a proposal to keep, sorted.
 
     A proposal is replaced if the model scored better on held-out scans than the model of the proposal, or if the file
     of the image has changed.
     """
-    images, files = studies.list_images(), studies.images_at_hand()
+    images, files = studies.list_images(), studies.local_images()
     summaries = StudyList(studies).summaries(None, images, budget_s=0)
     skipped = studies.skipped()
     return sorted(
