@@ -8,7 +8,7 @@ from lib.trainers.processes import GPUError, processes_of, require_gpus
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets the number of GPUs."""
+    """Return a function that sets the number of GPUs."""
     return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
