@@ -8,7 +8,7 @@ from lib.trainers.processes import GPUError, processes_of, require_gpus
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Return a function that sets the number of GPUs."""
+    """Set the number of GPUs."""
     return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 

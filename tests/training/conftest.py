@@ -14,7 +14,7 @@ def five(tmp_path):
 
 @pytest.fixture
 def scores(monkeypatch):
-    """Return a function that sets the scores of networks, in their order; kept versions are not scored again."""
+    """Set the scores of networks in the order in which they are scored; kept versions are not scored again."""
 
     def script(*values):
         following = iter(values)

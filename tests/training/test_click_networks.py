@@ -33,7 +33,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """List of the numbers of examples and seconds of each training, which is skipped."""
+    """Number of examples and seconds of each training, which is skipped."""
     trainings = []
 
     def train(examples, seconds):

@@ -121,7 +121,7 @@ STEP_S = 10
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Return a function that makes a clock and an objective with steps of `STEP_S`; scoring takes a given time."""
+    """Make a clock, and an objective with steps of `STEP_S`; scoring takes a given time."""
 
     def make(scoring_s):
         now, rising = clock(monkeypatch), count(1)
