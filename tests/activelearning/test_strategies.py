@@ -24,7 +24,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def ask(file):
-    """Asks a new server for a study, after leases at these times, in seconds since 1970."""
+    """Return a function that asks a new server for a study, after leases at these times, in seconds since 1970."""
 
     def ask(name, leased=None, **studies):
         for image_id, at in (leased or {}).items():
@@ -37,7 +37,7 @@ def ask(file):
 
 @pytest.fixture
 def ask_afresh(ask, file):
-    """Asks a new server for a study, with only these leases."""
+    """Return a function that asks a new server for a study, with only these leases."""
 
     def ask_afresh(name, **of):
         file.unlink(missing_ok=True)

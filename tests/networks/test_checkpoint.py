@@ -174,7 +174,7 @@ def test_planned_patch_is_divisible_by_the_strides_of_the_network(roi_size):
     logits = spec.build()(torch.zeros(1, 1, *spec.roi_size))
 
     assert logits.shape == (1, 2, *spec.roi_size)
-    assert all(size >= asked for size, asked in zip(spec.roi_size, roi_size, strict=True))
+    assert all(size >= requested for size, requested in zip(spec.roi_size, roi_size, strict=True))
 
 
 def test_smallest_patch_is_enlarged_for_its_network():
