@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train_in_processes(request, Processes(per_machine, options.nnodes, options.rdzv_endpoint))
     except (SignalException, KeyboardInterrupt):
         complain(
-            "The training was stopped. The published model stays, and the next training goes on after its last epoch."
+            "The training was stopped. The published model stays, and the next training continues after its last epoch."
         )
         return 130
     except SystemExit as end:

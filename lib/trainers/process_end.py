@@ -43,5 +43,5 @@ def end_by_signal(number: int, process: str = "its process") -> str:
     cause = ", perhaps for lack of memory" if end == signal.SIGKILL else ""
     return (
         f"The training ended before its time: {process} was killed by signal {end.value} ({end.name}){cause}. "
-        "The published model stays, and the next training goes on after the last epoch of this one."
+        "The published model stays, and the next training continues after the last epoch of this one."
     )

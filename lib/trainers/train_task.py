@@ -123,7 +123,7 @@ class InExtremISTrainTask(TrainTask):
                 checked = self.checked_parameters(request)
                 return self._run(checked, self._scans(datastore, ranks), ranks)
         except LostRankError as error:
-            logger.error("%s The published model stays, and the next training goes on after the last epoch.", error)
+            logger.error("%s The published model stays, and the next training continues after the last epoch.", error)
             raise SystemExit(1) from error
         except (TrainingError, VolumeError) as error:
             logger.error(error)

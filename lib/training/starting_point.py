@@ -32,7 +32,7 @@ class StartingPoint:
         spec: architecture and grid of the network.
         network: network with its weights.
         base: number of the published version, 0 for none.
-        state: of the optimiser and the schedule, None to start anew.
+        state: of the optimiser and the schedule, None to start from scratch.
     """
 
     spec: NetworkSpec
@@ -66,7 +66,7 @@ class StartingPoint:
         base = 0 if published is None else published.version
         if pretrained:
             if unfinished is not None and unfinished.version == base and _is_of(unfinished, plan):
-                logger.info("A training that was interrupted goes on.")
+                logger.info("A training that was interrupted continues.")
                 return cls._from(unfinished, plan, base, load_training_state(unfinished_path))
             if published is not None and _is_of(published, plan):
                 return cls._from(published, plan, base, load_training_state(published_path))

@@ -133,13 +133,13 @@ def test_killed_process_ends_the_training_and_the_next_goes_on(site, tmp_path, r
 
     assert process.returncode == 1
     assert f"process {rank} of 2 was killed by signal 9 (SIGKILL), perhaps for lack of memory" in said
-    assert "The published model stays, and the next training goes on after the last epoch of this one." in said
+    assert "The published model stays, and the next training continues after the last epoch of this one." in said
     assert not any(other.is_running() for other in ranks)
     assert not (model / "inextremis.pt").exists() and record(model).runs == ()
     done = load_training_state(unfinished).iterations
 
     code, said = train(site, model, "--nproc-per-node", "2", iterations=10, train_batch_size=1)
-    assert code == 0 and "A training that was interrupted goes on." in said
+    assert code == 0 and "A training that was interrupted continues." in said
     (run,) = record(model).runs
     assert run.iterations > done and not unfinished.exists()
 

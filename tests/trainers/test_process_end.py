@@ -52,7 +52,7 @@ def test_signal_is_logged(monkeypatch, caplog, name, words):
 
     assert len(caplog.records) == 1
     assert f"The training ended before its time: its process was killed by {words}" in caplog.text
-    assert "The published model stays, and the next training goes on after the last epoch" in caplog.text
+    assert "The published model stays, and the next training continues after the last epoch" in caplog.text
     assert task["details"][-1] == caplog.records[0].message
 
 

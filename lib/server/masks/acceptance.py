@@ -126,7 +126,7 @@ def _annotation(annotations: AnnotationSet, image: MaskedImage, label: str) -> A
 def _shown(annotations: AnnotationSet, image: MaskedImage, annotation: Annotation, annotator: str) -> _Shown:
     """Return the click mask of a label that an annotator was shown for the stored clicks."""
     points, label = annotation.points, annotation.label
-    remedy = "Ask for the mask of the stored clicks (use_stored_clicks) or click anew, then accept it."
+    remedy = "Ask for the mask of the stored clicks (use_stored_clicks) or click again, then accept it."
     try:
         given = annotations.given_masks.load(image.id, label, annotator)
     except FileNotFoundError as error:

@@ -121,7 +121,7 @@ def test_stopped_training_publishes_nothing_and_the_next_goes_on(site):
     client.train_start("inextremis", STILL | {"iterations": 20})
     task = wait_for_training(server.url, 600)
     assert task["status"] == "DONE"
-    assert any("A training that was interrupted goes on" in line for line in server_log(root))
+    assert any("A training that was interrupted continues" in line for line in server_log(root))
     assert not unfinished.exists()
     assert load_training_state(root / "model" / "inextremis.pt").iterations in range(stopped_at + 1, stopped_at + 20)
     _, params = client.infer("inextremis", "study_00", {})

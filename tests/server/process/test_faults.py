@@ -80,7 +80,7 @@ def test_killed_training_leaves_the_published_model(site):
     assert model(site).read_bytes() == published
     assert click(site, NAMES[0]).status_code == 200
     assert train(site) == "DONE"
-    assert "A training that was interrupted goes on." in log(site)
+    assert "A training that was interrupted continues." in log(site)
 
 
 def test_clicks_of_twenty_annotators_during_a_training_are_all_stored(site):
