@@ -108,7 +108,9 @@ class PreparedScans:
             return _load(path)
         except OSError as error:
             logger.warning("A prepared scan is not kept (%s); it is prepared at each use.", error.strerror)
-            return _decoded(torch.load(io.BytesIO(content), weights_only=True))
+        except RuntimeError:  # of torch, if another process deletes the file between its two opens
+            pass
+        return _decoded(torch.load(io.BytesIO(content), weights_only=True))
 
     def forget(self, checksum: str) -> None:
         """Delete all volumes of an image."""

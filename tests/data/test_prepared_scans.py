@@ -291,6 +291,20 @@ def test_file_that_another_process_deletes_at_once_still_returns_the_volume(cach
     assert (cache.volume("sum", "image", SPACING_MM, Maker(2)).voxels == 2).all()
 
 
+def test_file_that_another_process_deletes_while_it_is_opened_still_returns_the_volume(cache, monkeypatch):
+    load, errors = torch.load, [FileNotFoundError(), RuntimeError("unable to open file")]
+
+    def fail_twice(*arguments, **options):
+        if errors:
+            raise errors.pop(0)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", fail_twice)
+
+    assert (cache.volume("sum", "image", SPACING_MM, Maker(2)).voxels == 2).all()
+    assert not errors
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
 def test_files_have_the_mode_of_the_umask(cache, umask):
     before = os.umask(umask)
