@@ -22,7 +22,7 @@ from lib.geometry.volume import VolumeError
 from scripts.terminal import number, whole_number
 
 SIX = 6
-MOST_CLICKS = 20
+MAX_CLICKS = 20
 SHOWN_CLICKS = (6, 7, 8, 10, 15, 20)
 GOALS = (0.85, 0.90)
 LOW_DICE = 0.5
@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corrections",
         type=int,
-        choices=range(MOST_CLICKS - SIX + 1),
+        choices=range(MAX_CLICKS - SIX + 1),
         default=0,
         metavar="N",
         help="further clicks, each in the middle of the largest error, at most 14 (default: %(default)s)",

@@ -41,7 +41,7 @@ from lib.inference.opened_images import OpenedImages
 from lib.inference.prediction import predict_probability
 from lib.inference.region_predictor import RegionPredictor
 from lib.networks.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import run_at_low_priority
 from lib.training.hyperparameters import Hyperparameters, Preset
 
 LABEL = "lesion"
@@ -168,7 +168,7 @@ def synthetic_scan(shape: tuple[int, int, int], rng: np.random.Generator) -> tup
 
 def training(check: Check, preset: Preset) -> Iterator[Row]:
     """Speed and peak memory, then the share of some parts; a quarter of the time limit each."""
-    yield_to_annotators()
+    run_at_low_priority()
     h = Hyperparameters.of_preset(preset).changed(check.sizes.changes)
     timed = TimedTraining.on(check.annotated_scans(), (LABEL,), h, check.prepared, check.device)
     yield f"preset {preset}: prepare a scan, once", f"{timed.preparing_s:.2f} s"

@@ -35,7 +35,7 @@ from benchmarks.evidence.scores import CaseScore, read_scores, write_scores
 from benchmarks.evidence.tables import as_csv, lines, markdown
 from benchmarks.evidence.training import Run
 from lib.annotations.atomic_write import write_atomically
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import run_at_low_priority
 from lib.training.hyperparameters import Hyperparameters, Preset
 from lib.training.run import REPORTS
 
@@ -54,7 +54,7 @@ def main() -> None:
     console = Console()
     # What a training says of itself is not for this table; MONAI Label speaks by the root logger.
     logging.disable(logging.WARNING)
-    yield_to_annotators()
+    run_at_low_priority()
     try:
         runs = _runs(options, console)
         for run in runs:

@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.demo_trainings import clicked_scans, demo_dataset
 from benchmarks.training_speed import TimedTraining
 from lib.data.prepared_scans import PreparedScans
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import run_at_low_priority
 from lib.training.hyperparameters import Hyperparameters, Preset
 
 STUDIES = 6
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=get_args(Preset), default="auto")
     parser.add_argument("--iterations", type=int, default=40)
     options = parser.parse_args()
-    yield_to_annotators()
+    run_at_low_priority()
     h = Hyperparameters.of_preset(options.preset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:

@@ -49,9 +49,9 @@ from lib.server.review.decisions import Review
 from lib.server.studies.datastore import Studies
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.study_list import StudyList
-from lib.trainers.background import end_with_server, yield_to_annotators
+from lib.trainers.background import end_with_server, run_at_low_priority
 from lib.trainers.processes import GPUError, processes_of, require_gpus, train_in_processes
-from lib.training.ranks import is_rank, ranks_here
+from lib.training.ranks import is_rank, local_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class InExtremIS(MONAILabelApp):
             if processes.count > 1 and not is_rank():
                 train_in_processes(request, processes)
                 return {}
-            yield_to_annotators(self.settings.gpu_memory_share, ranks_here())
+            run_at_low_priority(self.settings.gpu_memory_share, local_ranks())
         return super().train(request)
 
     def on_init_complete(self) -> None:

@@ -17,7 +17,7 @@ LOOK_S = 3.0
 """Time to check a click mask, and to accept or refuse it."""
 GOOD_DICE = 0.85
 """Lowest Dice of masks that the annotator accepts."""
-MOST_CORRECTIONS = 4
+MAX_CORRECTIONS = 4
 ERROR_VOXELS = 0.5
 """Standard deviation of each click along each axis."""
 NEW_SCANS = 4

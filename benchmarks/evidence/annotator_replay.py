@@ -17,7 +17,7 @@ from benchmarks.evidence.annotator_plan import (
     ERROR_VOXELS,
     GOOD_DICE,
     LOOK_S,
-    MOST_CORRECTIONS,
+    MAX_CORRECTIONS,
     Arm,
     Plan,
     training_cases,
@@ -119,7 +119,7 @@ class Replay:
         volume, (structure,) = self.folder.load(case)
         asked: list[ExtremePoints] = []
         found: list[float] = []
-        six_clicks, corrections = self.hand.six_clicks(structure), MOST_CORRECTIONS if self.arm.accepts else 0
+        six_clicks, corrections = self.hand.six_clicks(structure), MAX_CORRECTIONS if self.arm.accepts else 0
         for score in scores(self._segmenter(structure, asked), volume, six_clicks, structure.truth, corrections):
             if len(asked) == len(found):  # no error is left that is large enough for a click
                 break

@@ -21,7 +21,7 @@ from benchmarks.evidence.annotator_plan import (
     ERROR_VOXELS,
     GOOD_DICE,
     LOOK_S,
-    MOST_CORRECTIONS,
+    MAX_CORRECTIONS,
     NEW_SCANS,
 )
 from benchmarks.evidence.annotator_results import Result
@@ -42,7 +42,7 @@ def assumptions(results: Results) -> str:
     conf = ", ".join(f"{name} {value}" for name, value in every[0].plan.conf.items())
     return (
         f"Six clicks {CLICKS_S} s, a mask drawn by hand {MASK_S} s (Dorent et al. 2021, Section 4). Assumed: "
-        f"a corrective click {CORRECTION_S:g} s, at most {MOST_CORRECTIONS} of them; {LOOK_S:g} s to look at each "
+        f"a corrective click {CORRECTION_S:g} s, at most {MAX_CORRECTIONS} of them; {LOOK_S:g} s to look at each "
         f"click mask, after which the annotator knows whether its Dice is {GOOD_DICE} or more and accepts it, else "
         f"corrects it or keeps the clicks; clicks miss by {ERROR_VOXELS} voxels (SD); *Update Model* between scans, "
         f"where no training runs and {NEW_SCANS} scans (full masks alone: 1) are new. Measured: the server's answers, "

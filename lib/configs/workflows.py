@@ -22,7 +22,7 @@ from lib.infers.published_model import PublishedModel
 from lib.server.project import claim_model
 from lib.server.studies.datastore import Studies
 from lib.trainers.auto_train import AutoTrain
-from lib.trainers.background import let_children_know_the_server
+from lib.trainers.background import pass_server_to_children
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.model_folder import ModelFolder
 
@@ -71,13 +71,13 @@ class AnnotationWorkflow:
 
     def open_soon(self, image_id: str) -> None:
         """Read an image in advance that will be clicked on."""
-        self.opening.soon(self.studies.image_path(image_id))
+        self.opening.open_soon(self.studies.image_path(image_id))
 
     def start(self, start_training: StartTraining) -> None:
         """Compile the kernels, and start to count annotations and to read images and masks in the background."""
         self.auto_train = auto_train(self.settings, self.studies.clicks, self.trainers, start_training)
         self.studies.on_annotation = self._annotated
-        let_children_know_the_server()
+        pass_server_to_children()
         warm_up()
         self.opening.start()
         self.atlases.start()

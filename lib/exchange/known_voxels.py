@@ -13,7 +13,7 @@ from lib.data.annotated_scan import AnnotatedScan
 from lib.geometry.boxes import Box
 from lib.geometry.volume import Volume, VolumeError, check_size, load_volume
 from lib.supervision.geodesics import extreme_point_geodesics
-from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+from lib.supervision.label_sets import StructureSupervision, intersection, label_sets_of_clicks, label_sets_of_mask
 
 
 def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], margin: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def known_label_map(scan: AnnotatedScan, volume: Volume, labels: Sequence[str], 
             raise VolumeError(f"The mask of {scan.image_id} is not on the grid of its image; submit it again.")
         drawn = torch.from_numpy(mask.array.astype(np.uint8))
         covered = [index[label] for label in scan.mask_labels if label in index]
-        label_sets = narrowed(label_sets, label_sets_of_mask(drawn, n_labels, covered))
+        label_sets = intersection(label_sets, label_sets_of_mask(drawn, n_labels, covered))
     is_known = label_sets.sum(dim=0) == 1
     classes = label_sets.to(torch.uint8).argmax(dim=0)
     return torch.where(is_known, classes, 1 + n_labels).to(torch.int16).numpy()

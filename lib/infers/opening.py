@@ -38,7 +38,7 @@ class Opening:
         """Start to open images, until the process ends."""
         threading.Thread(target=self._run, name="opening", daemon=True).start()
 
-    def soon(self, path: Path | None) -> None:
+    def open_soon(self, path: Path | None) -> None:
         """Open an image file soon; ignore None."""
         if path is not None:
             self._paths.append(path)

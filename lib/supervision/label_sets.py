@@ -89,7 +89,7 @@ def label_sets_of_mask(mask: torch.Tensor, label_count: int, covered: Iterable[i
     return label_sets
 
 
-def narrowed(label_sets: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+def intersection(label_sets: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     """Intersect label sets (1 + C, X, Y, Z) bool; voxels with an empty intersection get those of `by`."""
     both = label_sets & by
     return torch.where(both.any(dim=0), both, by)

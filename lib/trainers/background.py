@@ -16,7 +16,7 @@ GPU_MEMORY_SHARE = 0.7
 _SERVER = "INEXTREMIS_SERVER_PID"
 
 
-def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE, processes: int = 1) -> None:
+def run_at_low_priority(gpu_memory_share: float = GPU_MEMORY_SHARE, processes: int = 1) -> None:
     """Run this process at low priority, and leave one core and a part of the GPU's memory to click requests.
 
     One core stays free because threads of a pool that wait for each other waste the time of a busy core.
@@ -36,7 +36,7 @@ def yield_to_annotators(gpu_memory_share: float = GPU_MEMORY_SHARE, processes: i
             torch.cuda.set_per_process_memory_fraction(gpu_memory_share, device)
 
 
-def let_children_know_the_server() -> None:
+def pass_server_to_children() -> None:
     """Register this process as the server of the processes that it starts, see `end_with_server`."""
     os.environ[_SERVER] = str(os.getpid())
 

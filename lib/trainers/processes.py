@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from lib.trainers.background import let_children_know_the_server
+from lib.trainers.background import pass_server_to_children
 from lib.trainers.process_end import end_by_signal
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def train_in_processes(request: Mapping[str, Any], processes: Processes) -> None
     """
     # A process that fails logs the reason itself.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    let_children_know_the_server()
+    pass_server_to_children()
     try:
         elastic_launch(_config(processes), sys.executable)(*_COMMAND, json.dumps(dict(request)))
     except ChildFailedError as error:

@@ -13,7 +13,7 @@ from lib.data.patches import Patch, PatchBatch
 from lib.geometry.boxes import Box
 from lib.geometry.image_geometry import Spacing
 from lib.supervision.geodesics import batch_extreme_point_geodesics
-from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+from lib.supervision.label_sets import StructureSupervision, intersection, label_sets_of_clicks, label_sets_of_mask
 from lib.training.hyperparameters import Geodesic
 
 
@@ -67,7 +67,7 @@ class LabelSetMaker:
         if patch.mask is None:
             return label_sets
         covered = [self.index[label] for label in patch.mask_labels]
-        return narrowed(label_sets, label_sets_of_mask(patch.mask, len(self.index), covered))
+        return intersection(label_sets, label_sets_of_mask(patch.mask, len(self.index), covered))
 
     def _geodesics(
         self, image: torch.Tensor, jobs: Sequence[tuple[int, ExtremePoints]], probability: torch.Tensor

@@ -26,7 +26,7 @@ def is_rank() -> bool:
     return bool(dist.is_torchelastic_launched())
 
 
-def ranks_here() -> int:
+def local_ranks() -> int:
     """Return the number of processes of this training on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if is_rank() else 1
 
@@ -61,7 +61,7 @@ class Ranks:
             torch.cuda.set_device(local_rank)
         with _lost_rank_errors():
             dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
-        yield cls(dist.get_rank(), dist.get_world_size(), local_rank, ranks_here())
+        yield cls(dist.get_rank(), dist.get_world_size(), local_rank, local_ranks())
         with _lost_rank_errors():
             dist.barrier()  # closing connections that another rank still uses would raise errors there
         dist.destroy_process_group()

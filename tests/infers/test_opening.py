@@ -60,7 +60,7 @@ def test_images_are_opened_in_the_background_and_again_after_a_publication(opene
     monkeypatch.setattr(opening, "POLL_S", 0.05)
     opener.start()
 
-    opener.soon(scan)
+    opener.open_soon(scan)
     wait_for(lambda: kept(opener) == 1)
     publish(opener.model.path, 0.9)
 
@@ -73,11 +73,11 @@ def test_unreadable_images_are_logged_and_skipped(opener, scan, tmp_path, monkey
     broken.write_bytes(b"no image")
     opener.start()
 
-    opener.soon(None)
-    opener.soon(tmp_path / "gone.nii.gz")
-    opener.soon(broken)
+    opener.open_soon(None)
+    opener.open_soon(tmp_path / "gone.nii.gz")
+    opener.open_soon(broken)
     wait_for(lambda: "broken.nii.gz cannot be read" in caplog.text)
-    opener.soon(scan)
+    opener.open_soon(scan)
 
     wait_for(lambda: kept(opener) == 1)
     assert "gone.nii.gz" not in caplog.text

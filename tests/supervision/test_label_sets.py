@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.annotations.extreme_points import ExtremePoints
-from lib.supervision.label_sets import StructureSupervision, label_sets_of_clicks, label_sets_of_mask, narrowed
+from lib.supervision.label_sets import StructureSupervision, intersection, label_sets_of_clicks, label_sets_of_mask
 
 SHAPE = (20, 20, 20)
 CLICKS = np.array([[6, 9, 9], [12, 9, 9], [9, 6, 9], [9, 12, 9], [9, 9, 6], [9, 9, 12]])
@@ -212,7 +212,7 @@ def test_uncovered_label_is_possible_where_the_mask_is_0():
 def test_mask_of_one_label_is_combined_with_clicks_on_another():
     mask = mask_of(_1=np.s_[0:9])
     clicks = label_sets_of_clicks(SHAPE, 2, [structure(B, shift=(5, 0, 0))])
-    label_sets = narrowed(clicks, label_sets_of_mask(mask, 2, [A]))
+    label_sets = intersection(clicks, label_sets_of_mask(mask, 2, [A]))
 
     assert at(label_sets, (5, 5, 5)) == {A}
     assert at(label_sets, (12, 5, 5)) == NOT_A  # beside the mask, in the box
@@ -224,7 +224,7 @@ def test_mask_overrides_contradicting_clicks():
     mask = mask_of(_1=np.s_[:])
     clicks = label_sets_of_clicks(SHAPE, 2, [structure(B)])
 
-    assert everywhere(narrowed(clicks, label_sets_of_mask(mask, 2, [A]))) == {(A,)}
+    assert everywhere(intersection(clicks, label_sets_of_mask(mask, 2, [A]))) == {(A,)}
 
 
 # Any annotations
@@ -262,7 +262,7 @@ def test_every_voxel_keeps_at_least_one_class(case):
     clicks = label_sets_of_clicks(shape, label_count, structures, absent)
     of_mask = label_sets_of_mask(mask, label_count, covered)
 
-    for label_sets in (clicks, of_mask, narrowed(clicks, of_mask), narrowed(of_mask, clicks)):
+    for label_sets in (clicks, of_mask, intersection(clicks, of_mask), intersection(of_mask, clicks)):
         assert label_sets.shape == (1 + label_count, *shape) and label_sets.dtype == torch.bool
         assert label_sets.any(dim=0).all()
 
@@ -274,7 +274,7 @@ def test_narrowed_is_the_intersection_except_where_it_is_empty(case):
     clicks = label_sets_of_clicks(shape, label_count, structures, absent)
     of_mask = label_sets_of_mask(mask, label_count, covered)
 
-    both = narrowed(clicks, of_mask)
+    both = intersection(clicks, of_mask)
 
     agree = (clicks & of_mask).any(dim=0)
     assert torch.equal(both[:, agree], (clicks & of_mask)[:, agree])

@@ -16,9 +16,9 @@ def output_of(program):
 
 PROCESS = """
 import os, torch
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import run_at_low_priority
 before = os.nice(0)
-yield_to_annotators()
+run_at_low_priority()
 print(os.nice(0) - before, os.cpu_count() - torch.get_num_threads(), torch.tensor(1e-40).mul(1).item())
 """
 
@@ -34,11 +34,11 @@ def test_training_has_low_priority_leaves_a_core_and_flushes_denormals():
 # Simulates two GPUs.
 WITH_GPUS = """
 import torch
-from lib.trainers.background import yield_to_annotators
+from lib.trainers.background import run_at_low_priority
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 2
 torch.cuda.set_per_process_memory_fraction = lambda share, device: print(device, share)
-yield_to_annotators(0.6)
+run_at_low_priority(0.6)
 """
 
 
