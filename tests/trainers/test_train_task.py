@@ -84,8 +84,8 @@ def test_statistics_of_a_running_training_have_no_total_time(task, monkeypatch):
 
 def test_training_is_shown_from_the_start_of_its_process(task, monkeypatch):
     task({"iterations": 40}, None)
-    stats = json.loads(task._stats_path.read_text()) | {"start_ts": 1}
-    task._stats_path.write_text(json.dumps(stats))
+    stats = json.loads(task.folder.statistics.read_text()) | {"start_ts": 1}
+    task.folder.statistics.write_text(json.dumps(stats))
     best = task.stats()["best_metric"]
     with subprocess.Popen(["sleep", "60"]) as process:
         monkeypatch.setattr(train_task, "processes", lambda method: {"one": process})
@@ -131,19 +131,19 @@ def test_without_held_out_scans_the_best_score_is_that_on_training_scans(task):
 
 def test_statistics_of_the_previous_training_are_replaced(task):
     task({}, None)
-    statistics = train_task._Statistics(task._stats_path, None)
+    statistics = train_task._Statistics(task.folder, None)
 
     statistics.began(4, 1)
 
-    assert json.loads(task._stats_path.read_text())["epoch"] == 0
-    assert "verdict" not in json.loads(task._stats_path.read_text())
+    assert json.loads(task.folder.statistics.read_text())["epoch"] == 0
+    assert "verdict" not in json.loads(task.folder.statistics.read_text())
 
 
 @pytest.mark.parametrize("content", [None, b"half a fi"])
 def test_statistics_without_a_training(task, content):
     if content is not None:
-        task._stats_path.parent.mkdir(parents=True)
-        task._stats_path.write_bytes(content)
+        task.folder.statistics.parent.mkdir(parents=True)
+        task.folder.statistics.write_bytes(content)
 
     assert task.stats() == {"epoch": 0, "total_epochs": REPORTS, "total_time": "0:00:00"}
 
@@ -277,5 +277,5 @@ def test_event_log_has_the_loss_its_terms_the_score_and_a_picture(task):
     board.Reload()
     terms = ("dice", "cross_entropy", "focal", "crf", "click_mask")
     assert set(board.Tags()["scalars"]) == {"loss", *(f"loss {term}" for term in terms), "score"}
-    assert {event.step for name in board.Tags()["scalars"] for event in board.Scalars(name)} == {4}
+    assert {board.Scalars(name)[-1].step for name in board.Tags()["scalars"]} == {4}
     assert board.Tags()["images"] == ["geodesics"]
