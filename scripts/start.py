@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.studies == studies or not is_archive(studies):  # else the launcher hides a login, and starts this again
         scheme = "https" if tls else "http"
         tell(
-            f"MONAI Label starts on {scheme}://{options.host}:{options.port} (OHIF, for DICOMweb studies: /ohif/); "
+            f"Starting the server for {scheme}://{options.host}:{options.port} (OHIF, for DICOMweb studies: /ohif/); "
             "stop it with Ctrl-C."
         )
         sys.stdout.flush()

@@ -52,7 +52,9 @@ class SegmentationInferTask(InferTask):
         model = self.model.current()
         if model is None:
             raise HTTPException(
-                409, "There is no trained model yet: click extreme points in a few studies and start the training."
+                409,
+                "There is no trained model for the labels of this app: click extreme points in a few studies and start "
+                "the training.",
             )
         try:
             image = self.images.open(Path(request["image"]), keep=bool(request.get("image_id")))

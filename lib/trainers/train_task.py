@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -143,9 +144,10 @@ class InExtremISTrainTask(TrainTask):
         """Return the options that a request may set; in particular no folder and no address.
 
         Raises:
-            TrainingError: a hyper-parameter is out of its range.
+            TrainingError: a hyper-parameter is out of its range, or its name is misspelt.
         """
         changes = {name: value for name, value in request.items() if name in Hyperparameters.model_fields}
+        _refuse_misspelt(request)
         try:
             changes = self._without_unchanged(changes)
             self.hyperparameters.changed(changes)
@@ -261,6 +263,14 @@ def _start_s(process: int) -> int:
         return int(psutil.Process(process).create_time())
     except psutil.NoSuchProcess:
         return 0
+
+
+def _refuse_misspelt(request: Mapping[str, Any]) -> None:
+    """Refuse names close to a hyper-parameter; viewers send other names too, which are ignored."""
+    for name in request:
+        near = difflib.get_close_matches(name, Hyperparameters.model_fields, n=1, cutoff=0.85)
+        if near and near[0] != name:
+            raise TrainingError(f"The training cannot start: there is no setting {name!r}; did you mean {near[0]!r}?")
 
 
 def _checked_device(request: Mapping[str, Any]) -> dict[str, Any]:

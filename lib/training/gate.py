@@ -79,7 +79,7 @@ class Verdict:
             return "None of the scans to judge it on can be read; the log says why."
         scans = f"{count} {kind} scan{'s' if count != 1 else ''}"
         if self.published_score is None:
-            return f"Its score on {scans} is {self.score:.2f}; there was no model before it."
+            return f"Its score on {scans} is {self.score:.2f}; there is no earlier model to compare with."
         before = "the best kept version's" if kind == HELD_OUT else "the published model's"
         if self.publish:
             return f"Its score on {scans} is {self.score:.2f}; {before} is {self.published_score:.2f}."

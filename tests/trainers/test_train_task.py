@@ -209,6 +209,7 @@ def test_request_sets_hyperparameters_and_the_device_and_nothing_else(task, monk
     [
         ({"iterations": 0}, "iterations: 0 cannot be used; Input should be greater than or equal to 1."),
         ({"roi_size": "big"}, "roi_size: 'big' cannot be used; expected three sizes in voxels, such as 96x96x32."),
+        ({"iteration": 2}, "there is no setting 'iteration'; did you mean 'iterations'?"),
         ({"device": "disk:/etc"}, "device is 'disk:/etc'; expected cpu, cuda or cuda:0."),
         ({"device": ["cpu", "cuda"]}, "device is \"['cpu', 'cuda']\"; expected cpu, cuda or cuda:0."),
         ({"gpus": "0;1"}, "gpus: '0;1' cannot be used; expected all, or numbers such as 0,1."),

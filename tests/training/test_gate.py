@@ -67,7 +67,7 @@ def test_first_network_is_published_with_any_score(project, score):
 
     assert verdict.publish
     assert (verdict.score, verdict.published_score, verdict.best_version) == (score, None, None)
-    assert verdict.reason == f"Its score on 2 held-out scans is {score:.2f}; there was no model before it."
+    assert verdict.reason == f"Its score on 2 held-out scans is {score:.2f}; there is no earlier model to compare with."
 
 
 @pytest.mark.parametrize(

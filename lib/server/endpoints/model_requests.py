@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.infers.published_model import PublishedModel
-from lib.networks.checkpoint import CheckpointError
+from lib.networks.checkpoint import CheckpointError, load_checkpoint
 from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
@@ -72,10 +72,20 @@ async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]
     set_details(request, version=version)
     try:
         with answered_with(404, NoVersionError), writing("The version", "published"):
-            await run_in_threadpool(roll_back, trainer().versions, version)
+            await run_in_threadpool(_publish, trainer(), version)
     except CheckpointError as error:
         raise HTTPException(409, f"{error} What was published stays.") from error
     return await run_in_threadpool(list_models)
+
+
+def _publish(task: InExtremISTrainTask, version: int) -> None:
+    """Publish a version. Raises: HTTPException: 409, it was trained for other labels than those of the app."""
+    path = task.versions.path(version)
+    labels = load_checkpoint(path).spec.labels if path.exists() else task.labels
+    if labels != task.labels:
+        trained_for, has = ", ".join(labels), ", ".join(task.labels)
+        raise HTTPException(409, f"Version {version} was trained for the labels {trained_for}; the app has {has}.")
+    roll_back(task.versions, version)
 
 
 def _time_written(path: Path) -> str | None:

@@ -7,7 +7,8 @@ from datetime import datetime
 import pytest
 import requests
 
-from lib.networks.checkpoint import load_checkpoint
+from lib.networks.checkpoint import TrainedModel, load_checkpoint, save_checkpoint
+from lib.networks.spec import NetworkSpec
 from lib.networks.versions import ModelVersions
 from lib.server.jobs.training_progress import training_progress
 from lib.trainers.curves import MAX_POINTS, Curves, read_curves, thinned
@@ -167,7 +168,8 @@ def test_training_tells_its_curves_and_its_verdict(trained):
         assert (told["progress"], told["epoch"], told["epochs"], told["error"]) == (1.0, 20, 20, None)
         assert told["loss"][-1][0] == last and [iteration for iteration, _ in told["validation"]] == [last]
         assert 0 <= told["validation"][0][1] <= 1 and told["may_train"]
-    assert "there was no model before it" in first["sentence"] and "published model's is" in second["sentence"]
+    assert "there is no earlier model to compare with" in first["sentence"]
+    assert "published model's is" in second["sentence"]
     assert first["started"] < second["started"]
 
 
@@ -215,6 +217,21 @@ def test_version_that_is_not_kept_is_refused(trained, version, status, sentence)
     answer = ask(trained[0], "POST", f"/models/{version}/publish")
 
     assert answer.status_code == status and sentence in str(answer.json()["detail"])
+
+
+def test_version_with_other_labels_is_refused(trained):
+    site, _ = trained
+    before = ask(site, "GET", "/models").json()
+    path = site.studies.parent / "model" / "inextremis-versions" / "0009.pt"
+    spec = NetworkSpec.plan(("other",), (1.0, 1.0, 1.0), (16, 16, 16), levels=2, base_channels=2)
+    save_checkpoint(path, TrainedModel(spec, spec.build(), 9))
+
+    answer = ask(site, "POST", "/models/9/publish")
+
+    path.unlink()
+    assert answer.status_code == 409
+    assert answer.json()["detail"].startswith("Version 9 was trained for the labels other; the app has ")
+    assert ask(site, "GET", "/models").json() == before
 
 
 def test_damaged_version_is_refused_and_what_is_published_stays(trained):
