@@ -1,6 +1,6 @@
-"""Makes docs/architecture.svg: the rooms of the code in the order in which they import each other.
+"""Make docs/architecture.svg: the packages of the code in the order in which they import each other.
 
-python -m benchmarks.architecture_picture. Rooms and layers are those that tests/test_imports.py holds.
+python -m benchmarks.architecture_picture. Packages and layers are those that tests/test_imports.py holds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STORAGE = [
 ]
 
 ABOVE = ["report", "demo"]
-"""Rooms that may import all others."""
+"""Packages that may import all others."""
 
 WIDTH, BOX, GAP, ROW = 970, (158, 50), 12, 66
 FACING, PLAIN, OTHER = "#dbe9ff", "#e6f4e1", "#f2f2f2"
@@ -65,7 +65,7 @@ def svg() -> str:
         _text(WIDTH - 436 + 26, 20, "knows MONAI Label"),
         *_box(WIDTH - 216, 6, 18, PLAIN, "", ""),
         _text(WIDTH - 190, 20, "NumPy and torch only"),
-        _text(16, 20, "A room imports those below it, never above.", weight="bold"),
+        _text(16, 20, "A package imports only those below it.", weight="bold"),
     ]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -77,11 +77,11 @@ def svg() -> str:
 
 def _rooms(layer: set[str]) -> list[tuple[str, str]]:
     """Return the folders of a layer with their captions, without single files."""
-    return [(room, CAPTIONS[room]) for room in sorted(layer) if (ROOT / "lib" / room).is_dir()]
+    return [(package, CAPTIONS[package]) for package in sorted(layer) if (ROOT / "lib" / package).is_dir()]
 
 
 def _rule(name: str) -> Any:
-    """Return a constant of the test that holds the order of the rooms."""
+    """Return a constant of the test that holds the order of the packages."""
     nodes = [node for node in ast.parse(RULES.read_text()).body if isinstance(node, ast.Assign)]
     return next(ast.literal_eval(node.value) for node in nodes if ast.unparse(node.targets[0]) == name)
 

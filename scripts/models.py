@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "roll-back":
             roll_back(versions, options.version)
             AuditLog(project.audit).write_script("roll back", "scripts/models.sh", version=options.version)
-            console.print(f"Version {options.version} is published again; the next training starts from it.")
+            console.print(
+                f"Version {options.version} is published again; the next training with the same labels and network "
+                "starts from it."
+            )
         else:
             console.print(_table(versions, TrainingRecord.load(models.trainings.record)))
     except NoVersionError as error:

@@ -19,10 +19,10 @@ _DEFAULTS = {"project_dir": "`STUDIES`", "model_dir": "`STUDIES/model`", "users"
 
 _HEAD = """# Settings
 
-For administrators. Give them as `--conf NAME VALUE`, repeatable; wrong ones are refused before the server starts.
-Those of the training can also be given with each training (*Options* in the viewers, or the body of `POST
-/train/inextremis`). `python -m scripts.settings` writes this page from `lib/configs/settings.py` and
-`lib/training/hyperparameters.py`.
+For administrators. Give them as `--conf NAME VALUE`, repeatable; wrong ones are refused at the start, except
+`network` and `network_arguments`, which a training checks. Those of the training can also be given with each training
+(*Options* in the viewers, or the body of `POST /train/inextremis`). `python -m scripts.settings` writes this page from
+`lib/configs/settings.py` and `lib/training/hyperparameters.py`.
 
 ## The server
 

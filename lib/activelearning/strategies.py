@@ -90,7 +90,7 @@ class First(UnannotatedStrategy):
     """Strategy that offers studies in the order of their names."""
 
     def __init__(self, leases: Leases) -> None:
-        super().__init__("The first study, by name, that is not annotated", leases)
+        super().__init__("The first study by name that is not annotated", leases)
 
     def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         return sorted(image_ids)
@@ -100,7 +100,7 @@ class Random(UnannotatedStrategy):
     """Strategy that offers studies at random; recently offered studies are less likely."""
 
     def __init__(self, leases: Leases) -> None:
-        super().__init__("A study by chance that is not annotated", leases)
+        super().__init__("A random study that is not annotated", leases)
 
     def order(self, image_ids: list[str], seconds_ago: Mapping[str, float]) -> list[str]:
         # A weighted draw without replacement (Efraimidis and Spirakis, 2006).

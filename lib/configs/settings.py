@@ -62,9 +62,7 @@ class AppSettings(BaseModel):
         None, description="absolute path of a file of users, who must log in; scripts/users.sh writes it"
     )
     readers: int = Field(1, ge=1, le=9, description="independent readers of each study; from 2 on, a reviewer decides")
-    review: bool = Field(
-        False, description="only review readings: no model, no clicks, no training; the server starts immediately"
-    )
+    review: bool = Field(False, description="serve the pages of reviews only, without model, clicks and trainings")
     session_hours: float = Field(10.0, gt=0, le=168, description="hours after which a login expires")
     trusted_proxies: tuple[str, ...] = Field(
         (), description="comma-separated addresses of reverse proxies that terminate TLS, besides 127.0.0.1"

@@ -129,9 +129,9 @@ def test_files_that_a_page_names_exist(page):
 
 def test_files_of_the_map_lie_in_their_rooms():
     text = (ROOT / "docs" / "develop.md").read_text()
-    (rooms,) = [table for table in tables(text) if "begin with" in table[0]]
-    for row in rooms:
-        folders = re.findall(r"[\w/]+/", row["room"])
+    (packages,) = [table for table in tables(text) if "begin with" in table[0]]
+    for row in packages:
+        folders = re.findall(r"[\w/]+/", row["package"])
         for name in re.findall(r"[\w./]+\w", row["begin with"]):
             assert any((ROOT / folder / name).exists() for folder in folders), f"{name} in {folders}"
 

@@ -49,7 +49,13 @@ def test_each_request_of_the_page_is_shown(route):
 def test_commands_work_in_this_order(own_site, tmp_path):
     """But for publishing a version that is not there."""
     clicks = str(own_site.clicks("study_00"))
-    names = {"$S": own_site.url, "IMAGE": "study_00", "[[41,60,12], ...]": clicks, "tumour": "lesion", "=60": "=0"}
+    names = {
+        "$S": own_site.url,
+        "IMAGE": "study_00",
+        "[[41,60,12],[55,60,12],[48,50,12],[48,71,12],[48,60,8],[48,60,17]]": clicks,
+        "tumour": "lesion",
+        "=60": "=0",
+    }
     mask = own_site.truth / "study_00.nii.gz"
     answers = {}
     for command in COMMANDS:

@@ -34,7 +34,7 @@ export const text = {
   extremeHints: {
     left: "the point furthest to the patient's left",
     right: "the point furthest to the patient's right",
-    anterior: "the foremost point",
+    anterior: "the frontmost point",
     posterior: "the rearmost point",
     inferior: "the lowest point",
     superior: "the highest point",
