@@ -13,6 +13,9 @@ from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoi
 logger = logging.getLogger(__name__)
 
 
+NO_MODEL = "There is no trained model for the labels of this app: click extreme points in a few studies and start the training."
+
+
 class PublishedModel:
     """Published model, which is loaded again when its file changes.
 

@@ -15,7 +15,7 @@ from lib.inference.automatic_mask import automatic_mask
 from lib.inference.opened_images import OpenedImages
 from lib.inference.prediction import BrokenModelError
 from lib.infers.answers import Stopwatch, write_mask
-from lib.infers.published_model import PublishedModel
+from lib.infers.published_model import NO_MODEL, PublishedModel
 
 
 class SegmentationInferTask(InferTask):
@@ -51,11 +51,7 @@ class SegmentationInferTask(InferTask):
         stopwatch = Stopwatch()
         model = self.model.current()
         if model is None:
-            raise HTTPException(
-                409,
-                "There is no trained model for the labels of this app: click extreme points in a few studies and start "
-                "the training.",
-            )
+            raise HTTPException(409, NO_MODEL)
         try:
             image = self.images.open(Path(request["image"]), keep=bool(request.get("image_id")))
             prepared = self.images.on_grid(image, model.spec.spacing_mm)

@@ -8,6 +8,7 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.infers.published_model import NO_MODEL
 from lib.server.endpoints.app_requests import without_folders
 from lib.server.endpoints.model_requests import published_model
 from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
@@ -48,9 +49,7 @@ def _options(parameters: dict[str, Any]) -> list[str]:
 
 def _start(options: list[str], user: User) -> dict[str, Any]:
     if published_model() is None:
-        raise HTTPException(
-            409, "There is no trained model yet: click extreme points in a few studies and start the training."
-        )
+        raise HTTPException(409, NO_MODEL)
     with answered_with(429, RunningError), writing("The pre-annotation", "started"):
         _pre_annotation().start(options)
     return proposals(user)
