@@ -13,7 +13,7 @@ from lib.networks.checkpoint import CheckpointError, TrainedModel, load_checkpoi
 logger = logging.getLogger(__name__)
 
 
-NO_MODEL = "There is no trained model for the labels of this app: click extreme points in a few studies and start the training."
+NO_MODEL = "There is no model trained for the labels of this app: click a few studies, then start a training."
 
 
 class PublishedModel:

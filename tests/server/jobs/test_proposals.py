@@ -46,7 +46,7 @@ def test_nothing_is_proposed_without_a_model(site):
     _, server = site
 
     answer = start(server)
-    assert answer.status_code == 409 and "no trained model for the labels" in answer.json()["detail"]
+    assert answer.status_code == 409 and "no model trained for the labels" in answer.json()["detail"]
     told = get(server, "/proposals")
     assert (told["running"], told["total"], told["sentence"], told["may_start"]) == (False, 0, None, True)
     assert requests.delete(f"{server.url}/proposals", timeout=60).status_code == 409

@@ -48,7 +48,7 @@ def test_automatic_mask_without_a_model_says_so(site):
     answer = requests.post(f"{server.url}/infer/inextremis", params={"image": "study_00"}, timeout=60)
 
     assert answer.status_code == 409
-    assert "There is no trained model for the labels of this app" in answer.json()["detail"]
+    assert "There is no model trained for the labels of this app" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
