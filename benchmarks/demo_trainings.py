@@ -49,5 +49,5 @@ def trained_model(
     models = ModelFolder(folder)
     prepared = PreparedScans(folder.parent / "prepared")
     if not TrainingRecord.load(models.trainings.record).runs:
-        Training(scans, labels, models.versions, models.trainings, h, prepared, DEVICE).run()
+        Training(scans, labels, models, h, prepared, DEVICE).run()
     return load_checkpoint(models.published)

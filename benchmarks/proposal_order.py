@@ -82,7 +82,7 @@ class Study:
         scans = [self._scan(case) for case in cases]
         prepared = PreparedScans(self.out.parent / "prepared")
         device = torch.device("cpu")
-        Training(scans, self.dataset.labels, models.versions, models.trainings, self.h, prepared, device).run()
+        Training(scans, self.dataset.labels, models, self.h, prepared, device).run()
         return load_checkpoint(models.published)
 
     def _scan(self, case: str) -> AnnotatedScan:

@@ -41,7 +41,7 @@ def main() -> None:
     h = Hyperparameters.of_preset("auto").changed({"seed": options.seed, **minutes})
     prepared = PreparedScans(options.out / "prepared")
     for number in range(1, options.trainings + 1):
-        run = Training(scans, dataset.labels, models.versions, models.trainings, h, prepared, DEVICE).run()
+        run = Training(scans, dataset.labels, models, h, prepared, DEVICE).run()
         published = f"version {run.version}" if run.version else "none is published"
         scores = f"score {_text(run.score)}, best before {_text(run.published_score)}, on {run.judged_on[0]} scans"
         print(f"Training {number}: {published} ({scores}). {_unseen(dataset, models)}", flush=True)

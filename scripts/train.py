@@ -20,6 +20,7 @@ from lib.server.audit import AuditLog
 from lib.server.launch import APP, StartError, require_studies
 from lib.server.project import project_of
 from lib.trainers.processes import GPUError, Processes, require_gpus, train_in_processes
+from lib.training.model_folder import NAME
 from scripts.terminal import add_conf, add_studies, complain, refuse, script_parser, whole_number
 
 EXAMPLE = """%(prog)s studies --labels tumour --conf max_minutes 60
@@ -49,16 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     per_machine = options.nproc_per_node or max(1, n_gpus)
     if 0 < n_gpus < per_machine:
         return refuse(f"--nproc-per-node is {per_machine}; expected at most {n_gpus}, one a GPU.")
-    AuditLog(project_of(studies, settings.project_dir).audit).write_script(
-        "training", "scripts/train.sh", model="inextremis"
-    )
+    AuditLog(project_of(studies, settings.project_dir).audit).write_script("training", "scripts/train.sh", model=NAME)
     os.environ |= {
         "MONAI_LABEL_APP_DIR": str(APP),
         "MONAI_LABEL_STUDIES": studies,
         "MONAI_LABEL_APP_CONF": json.dumps(conf),
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false",
     }
-    request = {"model": "inextremis", "pretrained": not options.from_scratch}
+    request = {"model": NAME, "pretrained": not options.from_scratch}
     try:
         train_in_processes(request, Processes(per_machine, options.nnodes, options.rdzv_endpoint))
     except (SignalException, KeyboardInterrupt):

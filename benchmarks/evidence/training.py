@@ -120,8 +120,7 @@ class Run:
             Training(
                 self._scans(),
                 self.dataset.labels,
-                self.models.versions,
-                self.models.trainings,
+                self.models,
                 h,
                 self.prepared,
                 _device(),

@@ -55,7 +55,7 @@ def auto_train(
 ) -> AutoTrain:
     """Count annotations since the last training began; `start(model, {}, enqueue=True)` requests a training."""
     (name, trainer), *_ = trainers.items()
-    runs = TrainingRecord.load(trainer.folder.record).runs
+    runs = TrainingRecord.load(trainer.models.trainings.record).runs
     seen_until = moment_of(runs[-1].started) if runs else LONG_AGO
     unseen = [
         store.path(answer.image_id, answer.label).name

@@ -94,15 +94,23 @@ class ModelVersions:
         led_to_it = _led_to(_load(self.published_path))
         return [number for number in self.numbers() if number in led_to_it]
 
-    def roll_back(self, number: int) -> None:
+    def roll_back(self, number: int, labels: tuple[str, ...] | None = None) -> None:
         """Publish a kept version again; the next training starts from it.
+
+        Args:
+            labels: that the version must have been trained for; None for any.
 
         Raises:
             FileNotFoundError: no such version is kept.
-            CheckpointError: its file cannot be used; the published version stays.
+            CheckpointError: its file cannot be used, or it was trained for other labels; the published version stays.
         """
         with self._lock():
-            load_checkpoint(self.path(number))
+            trained_for = load_checkpoint(self.path(number)).spec.labels
+            if labels is not None and labels != trained_for:
+                raise CheckpointError(
+                    f"Version {number} was trained for the labels {', '.join(trained_for)}; the app has "
+                    f"{', '.join(labels)}."
+                )
             self._keep_published()
             write_atomically(self.published_path, self.path(number).read_bytes())
 

@@ -64,8 +64,7 @@ class InExtremISTrainTask(TrainTask):
         published: Callable[[], TrainedModel | None],
     ) -> None:
         super().__init__("Learns from extreme points, in the background")
-        self.versions = models.versions
-        self.folder = models.trainings
+        self.models = models
         self.labels = labels
         self.prepared = prepared
         self.hyperparameters = hyperparameters
@@ -94,7 +93,7 @@ class InExtremISTrainTask(TrainTask):
 
     def _kept_stats(self) -> dict[str, Any]:
         try:
-            stats: dict[str, Any] = json.loads(self.folder.statistics.read_bytes())
+            stats: dict[str, Any] = json.loads(self.models.trainings.statistics.read_bytes())
         except (OSError, ValueError):
             return {}
         return stats
@@ -108,7 +107,7 @@ class InExtremISTrainTask(TrainTask):
         model = self._published()
         if model is None or model.score is not None:
             return None if model is None else model.score
-        runs = TrainingRecord.load(self.folder.record).runs
+        runs = TrainingRecord.load(self.models.trainings.record).runs
         return next((run.score for run in reversed(runs) if run.version == model.version), of_this_run)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
@@ -183,8 +182,8 @@ class InExtremISTrainTask(TrainTask):
             return {}
         masks = sum(scan.mask_path is not None for scan in scans)
         logger.info("Annotated scans: %d with a final mask, %d with clicks only.", masks, len(scans) - masks)
-        with closing(EventLog(self.folder.events, f"{datetime.now():%Y%m%d_%H%M%S}")) as events:
-            statistics = _Statistics(self.folder, events)
+        with closing(EventLog(self.models.trainings.events, f"{datetime.now():%Y%m%d_%H%M%S}")) as events:
+            statistics = _Statistics(self.models.trainings, events)
             listener = Listener(statistics.began, statistics.reported, statistics.judged)
             self._training(checked, scans, ranks, listener).run()
         return statistics.ended()
@@ -199,8 +198,7 @@ class InExtremISTrainTask(TrainTask):
         return Training(
             scans,
             self.labels,
-            self.versions,
-            self.folder,
+            self.models,
             self._changed(checked),
             self.prepared,
             ranks.device(torch.device(name_to_device(checked.get("device")))),

@@ -18,14 +18,13 @@ from lib.data.prepared_scans import PreparedScans
 from lib.data.scan_volumes import ScanVolumes
 from lib.geometry.image_geometry import Spacing
 from lib.networks.checkpoint import TrainedModel, TrainingState, is_finite, save_checkpoint
-from lib.networks.versions import ModelVersions
 from lib.training.budget import TrainingBudget, make_optimizer
 from lib.training.build import plan_network, training_batches, training_volumes, weighted_click_masks
 from lib.training.gate import PublishGate, Verdict
 from lib.training.grid_plan import plan_spacing
 from lib.training.hyperparameters import Hyperparameters
 from lib.training.loop import DivergedError, Step, TrainingError, train
-from lib.training.model_folder import TrainingFolder
+from lib.training.model_folder import ModelFolder
 from lib.training.objective import InExtremISObjective
 from lib.training.orientation import symmetric_axes
 from lib.training.publisher import Publisher
@@ -72,7 +71,7 @@ class Training:
     Attributes:
         scans: all annotated scans.
         labels: names in order of their index 1, 2, ...
-        folder: state and record of the trainings.
+        models: published network, its versions, and the state and record of trainings.
         h: the hyper-parameters.
         prepared: cache of scans on the network's grid.
         pretrained: False to start from an untrained network.
@@ -82,8 +81,7 @@ class Training:
 
     scans: Sequence[AnnotatedScan]
     labels: tuple[str, ...]
-    versions: ModelVersions
-    folder: TrainingFolder
+    models: ModelFolder
     h: Hyperparameters
     prepared: PreparedScans
     device: torch.device
@@ -104,9 +102,9 @@ class Training:
         """
         if not self.ranks.is_first:
             return self._run()
-        self.folder.folder.mkdir(parents=True, exist_ok=True)
+        self.models.trainings.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.folder.lock, timeout=0):
+            with FileLock(self.models.trainings.lock, timeout=0):
                 return self._run()
         except Timeout as error:
             raise TrainingError("Another training of this project runs; wait for its end, or stop it.") from error
@@ -132,15 +130,15 @@ class Training:
             return TrainingRecord.from_bytes(self.ranks.bytes_of_first(None)).runs[-1]
         budget.used_before = start.state.progress if start.state else 0.0
         gate = PublishGate(
-            held_out, trained_on, self.labels, self.versions, self.prepared, self.h.box_margin, self.device
+            held_out, trained_on, self.labels, self.models.versions, self.prepared, self.h.box_margin, self.device
         )
-        publisher = Publisher(gate, self.versions, start, budget, self.listener.judged)
+        publisher = Publisher(gate, self.models.versions, start, budget, self.listener.judged)
         try:
             step = self._train(start, trained_on, symmetric_axes(structures), seed, budget, publisher)
         except DivergedError:
-            self.folder.unfinished.unlink(missing_ok=True)
+            self.models.trainings.unfinished.unlink(missing_ok=True)
             raise
-        self.folder.unfinished.unlink(missing_ok=True)
+        self.models.trainings.unfinished.unlink(missing_ok=True)
         verdict = publisher.verdict
         assert verdict is not None
         run = TrainingRun(
@@ -155,7 +153,7 @@ class Training:
             loss=step.value.loss.item(),
         )
         self.record = self.record.with_run(run)
-        self.record.save(self.folder.record)
+        self.record.save(self.models.trainings.record)
         self.ranks.bytes_of_first(self.record.to_bytes())
         return run
 
@@ -163,10 +161,10 @@ class Training:
         """Add this training and its scans to the record of the project."""
         content = None
         if self.ranks.is_first:
-            record = TrainingRecord.load(self.folder.record)
+            record = TrainingRecord.load(self.models.trainings.record)
             record = record.with_scans([scan.image_id for scan in self.scans], self.h.held_out_share).begin()
             # Saved before the first iteration: a scan that a killed run was trained on must not be held out later.
-            record.save(self.folder.record)
+            record.save(self.models.trainings.record)
             content = record.to_bytes()
         return TrainingRecord.from_bytes(self.ranks.bytes_of_first(content))
 
@@ -177,8 +175,8 @@ class Training:
         start = StartingPoint.find(
             lambda spacing_mm: plan_network(scans, self.labels, spacing_mm, self.h),
             plan_spacing(scans, structures, self.h),
-            self.versions.published_path,
-            self.folder.unfinished,
+            self.models.published,
+            self.models.trainings.unfinished,
             pretrained=self.pretrained,
         )
         if self.ranks.size > 1:
@@ -217,7 +215,9 @@ class Training:
             if is_due or ended:
                 publisher.consider(network, replace(state, progress=0.0))
             if not ended:
-                save_checkpoint(self.folder.unfinished, TrainedModel(start.spec, network, publisher.base), state)
+                save_checkpoint(
+                    self.models.trainings.unfinished, TrainedModel(start.spec, network, publisher.base), state
+                )
         return step
 
     def _volumes(self, scans: Sequence[AnnotatedScan], spacing_mm: Spacing) -> tuple[ScanVolumes, Hyperparameters]:
@@ -228,7 +228,7 @@ class Training:
         with self.ranks.first_before_others():
             learns = self.ranks.is_first
             volumes = training_volumes(
-                scans, self.prepared, self.labels, spacing_mm, self.h, self.folder, learns=learns
+                scans, self.prepared, self.labels, spacing_mm, self.h, self.models.trainings, learns=learns
             )
             return weighted_click_masks(scans, volumes, self.labels, self.h)
 

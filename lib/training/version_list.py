@@ -44,16 +44,19 @@ def kept_versions(versions: ModelVersions, record: TrainingRecord, published: in
     return [KeptVersion(number, number == published, runs.get(number)) for number in sorted(numbers)]
 
 
-def roll_back(versions: ModelVersions, number: int) -> None:
+def roll_back(versions: ModelVersions, number: int, labels: tuple[str, ...] | None = None) -> None:
     """Publish a kept version again, an earlier or a later one; the next training starts from it.
+
+    Args:
+        labels: that the version must have been trained for; None for any.
 
     Raises:
         NoVersionError: the version is not kept.
-        CheckpointError: its file cannot be used; the published version stays.
+        CheckpointError: its file cannot be used, or it was trained for other labels; the published version stays.
         OSError: a file cannot be written.
     """
     try:
-        versions.roll_back(number)
+        versions.roll_back(number, labels)
     except FileNotFoundError as error:
         numbers = ", ".join(map(str, versions.numbers()))
         kept = f"these are kept: {numbers}" if numbers else "none is kept"

@@ -3,7 +3,6 @@
 import errno
 import gzip
 import shutil
-import subprocess
 import threading
 import time
 
@@ -17,6 +16,7 @@ from lib.annotations.mask_store import MaskStore
 from lib.geometry.image_geometry import ImageGeometry
 from lib.geometry.volume import Volume, load_volume
 from tests.annotations.writing import start_writer
+from tests.full_disk import small_disk
 
 SHAPE = (12, 10, 8)
 AFFINE = np.array([[0, -0.5, 0, 40], [0.6, 0, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
@@ -233,11 +233,7 @@ def test_failure_in_the_middle_leaves_the_mask_before(store, failing, function, 
 
 
 def test_full_disk_leaves_the_mask_before(open_store, tmp_path):
-    disk = tmp_path / "labels"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "labels", "256k"):
         store = open_store()
         path = store.save("scan", mask(), TUMOUR)
         before = path.read_bytes()
@@ -251,8 +247,6 @@ def test_full_disk_leaves_the_mask_before(open_store, tmp_path):
         assert set(store.paths()) == {"scan"}
         store.save("new", mask(), TUMOUR)
         assert set(store.paths()) == {"scan", "new"}
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 WRITER = """

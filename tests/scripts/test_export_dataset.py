@@ -19,6 +19,7 @@ from scripts.export_dataset import main
 from scripts.import_annotations import main as import_annotations
 from tests.exchange.nnunet import broken_rules
 from tests.exchange.studies import CLICKS, clicks_lps_mm, write_studies, write_volume
+from tests.full_disk import no_space
 from tests.scripts.annotated_studies import (
     BACKGROUND,
     CYST,
@@ -239,7 +240,7 @@ def test_full_disk_leaves_nothing(studies, out, capsys, monkeypatch):
 
     def full(descriptor):
         if ".part" in os.readlink(f"/proc/self/fd/{descriptor}").partition("raw/")[2]:
-            raise OSError(28, "No space left on device")
+            no_space()
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)

@@ -47,9 +47,9 @@ def task(tmp_path, monkeypatch):
 def test_request_changes_hyperparameters(task):
     stats = task({"model": "inextremis", "iterations": "3", "learning_rate": 0.001}, None)
 
-    assert task.versions.published_number() == 1
+    assert task.models.versions.published_number() == 1
     assert stats["iteration"] == 3
-    (run,) = TrainingRecord.load(task.folder.record).runs
+    (run,) = TrainingRecord.load(task.models.trainings.record).runs
     assert (run.version, run.iterations) == (1, 3)
 
 
@@ -84,8 +84,8 @@ def test_statistics_of_a_running_training_have_no_total_time(task, monkeypatch):
 
 def test_training_is_shown_from_the_start_of_its_process(task, monkeypatch):
     task({"iterations": 40}, None)
-    stats = json.loads(task.folder.statistics.read_text()) | {"start_ts": 1}
-    task.folder.statistics.write_text(json.dumps(stats))
+    stats = json.loads(task.models.trainings.statistics.read_text()) | {"start_ts": 1}
+    task.models.trainings.statistics.write_text(json.dumps(stats))
     best = task.stats()["best_metric"]
     with subprocess.Popen(["sleep", "60"]) as process:
         monkeypatch.setattr(train_task, "processes", lambda method: {"one": process})
@@ -115,7 +115,7 @@ def test_best_score_is_that_of_the_published_model(task, monkeypatch):
     task({"iterations": 10}, None)
     assert task.stats()["best_metric"] == 0.99
 
-    task.versions.roll_back(1)
+    task.models.versions.roll_back(1)
     assert task.stats()["best_metric"] == first
 
 
@@ -124,26 +124,26 @@ def test_without_held_out_scans_the_best_score_is_that_on_training_scans(task):
 
     task({"iterations": 40}, None)
 
-    (run,) = TrainingRecord.load(task.folder.record).runs
+    (run,) = TrainingRecord.load(task.models.trainings.record).runs
     assert run.judged_on[1] == "training"
     assert task.stats()["best_metric"] == run.score is not None
 
 
 def test_statistics_of_the_previous_training_are_replaced(task):
     task({}, None)
-    statistics = train_task._Statistics(task.folder, None)
+    statistics = train_task._Statistics(task.models.trainings, None)
 
     statistics.began(4, 1)
 
-    assert json.loads(task.folder.statistics.read_text())["epoch"] == 0
-    assert "verdict" not in json.loads(task.folder.statistics.read_text())
+    assert json.loads(task.models.trainings.statistics.read_text())["epoch"] == 0
+    assert "verdict" not in json.loads(task.models.trainings.statistics.read_text())
 
 
 @pytest.mark.parametrize("content", [None, b"half a fi"])
 def test_statistics_without_a_training(task, content):
     if content is not None:
-        task.folder.statistics.parent.mkdir(parents=True)
-        task.folder.statistics.write_bytes(content)
+        task.models.trainings.statistics.parent.mkdir(parents=True)
+        task.models.trainings.statistics.write_bytes(content)
 
     assert task.stats() == {"epoch": 0, "total_epochs": REPORTS, "total_time": "0:00:00"}
 
@@ -228,7 +228,7 @@ def test_training_starts_from_an_untrained_network_on_request(task):
     task({"iterations": 3}, None)
     task({"iterations": 3, "pretrained": False, "held_out_share": 0}, None)
 
-    assert [run.iterations for run in TrainingRecord.load(task.folder.record).runs] == [3, 3]
+    assert [run.iterations for run in TrainingRecord.load(task.models.trainings.record).runs] == [3, 3]
 
 
 # Errors
@@ -273,7 +273,7 @@ def test_refused_option_ends_with_a_sentence_in_the_log(task, caplog):
 def test_event_log_has_the_loss_its_terms_the_score_and_a_picture(task):
     task({"iterations": 4, "annotated_fraction": 1, "click_mask_weight": 1, "crf_weight": 1e-4}, None)
 
-    (run,) = task.folder.events.iterdir()
+    (run,) = task.models.trainings.events.iterdir()
     board = EventAccumulator(str(run))
     board.Reload()
     terms = ("dice", "cross_entropy", "focal", "crf", "click_mask")

@@ -138,8 +138,7 @@ def training(folder, annotated, labels=("lesion",), keep=5, objective=BrightIsLa
     return Training(
         annotated,
         labels,
-        versions_in(folder, keep),
-        ModelFolder(folder / "model").trainings,
+        ModelFolder(folder / "model", keep),
         Hyperparameters.of_preset("cpu").changed({**TINY, **changes}),
         PreparedScans(folder / "prepared"),
         torch.device("cpu"),

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.infers.published_model import PublishedModel
-from lib.networks.checkpoint import CheckpointError, load_checkpoint
+from lib.networks.checkpoint import CheckpointError
 from lib.server.endpoints.review_only import is_review_only, refuse_if_review_only
 from lib.server.http.disk_full import writing
 from lib.server.http.guard import set_details
@@ -41,9 +41,9 @@ def list_models() -> dict[str, Any]:
     """Return the published version of the model and all kept versions, the newest first."""
     if is_review_only():
         return {"published": None, "versions": []}
-    model, versions = app_instance().workflow.published.current(), trainer().versions
+    model, versions = app_instance().workflow.published.current(), trainer().models.versions
     published = None if model is None else model.version
-    record = TrainingRecord.load(trainer().folder.record)
+    record = TrainingRecord.load(trainer().models.trainings.record)
     kept = kept_versions(versions, record, published)
     return {
         "published": published,
@@ -72,20 +72,10 @@ async def publish_version(version: Annotated[int, PathParameter(ge=1, le=10**9)]
     set_details(request, version=version)
     try:
         with answered_with(404, NoVersionError), writing("The version", "published"):
-            await run_in_threadpool(_publish, trainer(), version)
+            await run_in_threadpool(roll_back, trainer().models.versions, version, trainer().labels)
     except CheckpointError as error:
         raise HTTPException(409, f"{error} What was published stays.") from error
     return await run_in_threadpool(list_models)
-
-
-def _publish(task: InExtremISTrainTask, version: int) -> None:
-    """Publish a version. Raises: HTTPException: 409, it was trained for other labels than those of the app."""
-    path = task.versions.path(version)
-    labels = load_checkpoint(path).spec.labels if path.exists() else task.labels
-    if labels != task.labels:
-        trained_for, has = ", ".join(labels), ", ".join(task.labels)
-        raise HTTPException(409, f"Version {version} was trained for the labels {trained_for}; the app has {has}.")
-    roll_back(task.versions, version)
 
 
 def _time_written(path: Path) -> str | None:

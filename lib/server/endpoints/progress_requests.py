@@ -21,7 +21,7 @@ from lib.trainers.curves import read_curves
 
 def training(user: CurrentUser) -> dict[str, Any]:
     """Return the progress, curves and result of the running or latest training."""
-    curves = {"loss": [], "validation": []} if is_review_only() else read_curves(trainer().folder.curves)
+    curves = {"loss": [], "validation": []} if is_review_only() else read_curves(trainer().models.trainings.curves)
     return {**progress(), **curves, "may_train": user.role >= Role.ADMIN and not is_review_only()}
 
 

@@ -33,10 +33,11 @@ from lib.server.studies.skips import checked_reason
 from lib.server.studies.study_details import study_details
 from lib.server.studies.study_list import StudyList, counts
 from lib.server.studies.views import View
+from lib.training.model_folder import NAME
 
 # Cached by the user's browser, which revalidates it at each use.
 _PRIVATE = "private, no-cache"
-CLICKS, AUTOMATIC = "extreme_points", "inextremis"
+CLICKS, AUTOMATIC = "extreme_points", NAME
 
 
 def about_me(user: CurrentUser) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The cache of scans as the annotation page loads them: made once, never half, never too much, gone with its image."""
 
-import errno
 import gzip
 import os
 import threading
@@ -17,6 +16,7 @@ from lib.geometry.volume import VolumeError
 from lib.server.studies import views as module
 from lib.server.studies.open_studies import open_studies
 from lib.server.studies.views import THUMBNAIL_PIXELS, Views
+from tests.full_disk import no_space
 from tests.server.studies.images import AFFINE, SHAPE, contents, write_image, write_nrrd
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_left_of_what_could_not_be_made(views, tmp_path, monkeypatch)
 
     def fails(source, target):
         target.write_bytes(b"a part")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        no_space()
 
     monkeypatch.setattr(module, "write_view", fails)
     with pytest.raises(OSError, match="No space"):
