@@ -207,6 +207,14 @@ class Server(ThreadingHTTPServer):
         pass  # the client went away
 
 
+def two_series():
+    """Return an archive with the series `one` and `two`."""
+    archive = FakeDICOMweb()
+    archive.add("one")
+    archive.add("two")
+    return archive
+
+
 @contextmanager
 def served(archive, port=0, certificate=None):
     """Serve an archive at the address that is given."""

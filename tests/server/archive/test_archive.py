@@ -9,17 +9,14 @@ from lib.server.archive.archive import Archive
 from lib.server.archive.archive_errors import ArchiveError
 from tests.exchange.answering import self_signed_certificate
 from tests.server.archive import dicomweb
-from tests.server.archive.dicomweb import FakeDICOMweb, served
+from tests.server.archive.dicomweb import FakeDICOMweb, served, two_series
 
 LOGIN = ("reader", "very secret")
 
 
 @pytest.fixture
 def archive():
-    archive = FakeDICOMweb()
-    archive.add("one")
-    archive.add("two")
-    return archive
+    return two_series()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from lib.server.studies.removal import removals, restore
 from lib.trainers.annotated_scans import annotated_scans
 from tests.full_disk import small_disk
 from tests.server.archive import dicomweb
-from tests.server.archive.dicomweb import FakeDICOMweb, instances, served
+from tests.server.archive.dicomweb import instances, served, two_series
 from tests.server.refusals import refusal
 from tests.server.studies.images import AFFINE, LABELS, SHAPE, click, contents, submit, tags_of
 from tests.server.waiting import wait_for
@@ -39,10 +39,7 @@ def expires_at_once(monkeypatch):
 
 @pytest.fixture
 def archive():
-    archive = FakeDICOMweb()
-    archive.add("one")
-    archive.add("two")
-    return archive
+    return two_series()
 
 
 @pytest.fixture
